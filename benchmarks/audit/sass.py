@@ -1,0 +1,162 @@
+"""From a .cu file to facts about its machine code: nvcc, ptxas -v, cuobjdump and nvdisasm, hot loops."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import re
+import subprocess
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = ROOT / "build" / "audit"
+# What the wheel's build passes to nvcc, plus ptxas' own report; -Werror would hide the other rows, so gates judge.
+NVCC_FLAGS = ("-O3", "-std=c++17", "-lineinfo", "--expt-relaxed-constexpr", "-Xptxas", "-v")
+
+
+def tool(package: str) -> Path:
+    """Path of a CUDA binary tool that a PyPI package installs (nvidia-cuda-cuobjdump, nvidia-cuda-nvdisasm)."""
+    name = package.removeprefix("nvidia-cuda-")
+    for file in importlib.metadata.files(package) or []:
+        if file.name == name:
+            return Path(str(file.locate()))
+    raise FileNotFoundError(f"{package} is installed but holds no {name}")
+
+
+def run(*command: str | Path) -> tuple[str, str]:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout, done.stderr
+
+
+def _fingerprint(source: Path, arch: int, flags: tuple[str, ...]) -> str:
+    digest = hashlib.sha256(repr((arch, flags, run("nvcc", "--version")[0])).encode())
+    headers = [path for path in sorted((ROOT / "csrc").rglob("*")) if path.suffix in {".h", ".cuh"}]
+    for path in [source, *headers]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def compile_cubin(source: Path, arch: int, flags: tuple[str, ...] = ()) -> tuple[Path, str]:
+    """The cubin of `source` for sm_`arch` and the log of ptxas; cached by content under build/audit/."""
+    flags = NVCC_FLAGS + flags
+    cubin = BUILD / f"{source.stem}-sm_{arch}-{_fingerprint(source, arch, flags)}.cubin"
+    log = cubin.with_suffix(".log")
+    if not log.exists():
+        BUILD.mkdir(parents=True, exist_ok=True)
+        _, text = run("nvcc", "-cubin", f"-arch=sm_{arch}", *flags, "-I", ROOT / "csrc", "-o", cubin, source)
+        log.write_text(text)
+    return cubin, log.read_text()
+
+
+@dataclass(frozen=True)
+class Instruction:
+    opcode: str  # with modifiers: LDG.E.128
+    operands: str
+    predicated: bool
+
+    @property
+    def base(self) -> str:
+        return self.opcode.split(".")[0]
+
+    @property
+    def width(self) -> int:
+        """Bytes one lane moves with this load or store."""
+        bits = [int(part) for part in re.findall(r"\.[USB]?(8|16|32|64|128|256)\b", self.opcode)]
+        return bits[-1] // 8 if bits else 4
+
+
+@dataclass
+class Kernel:
+    """One entry function of a cubin."""
+
+    name: str
+    registers: int
+    stack: int
+    shared: int  # static bytes a block
+    local: int
+    spills: int | None  # bytes stored and loaded, None where ptxas' log is not known
+    code: list[Instruction] = field(default_factory=list)
+    labels: dict[str, int] = field(default_factory=dict)
+
+    def hot_loop(self) -> list[Instruction]:
+        """The innermost loop that moves most bytes of global memory; the whole code where no loop moves any."""
+        loops = []
+        for end, instruction in enumerate(self.code):
+            target = re.search(r"`\((\.L_\w+)\)", instruction.operands)
+            if instruction.base == "BRA" and target and self.labels.get(target[1], end + 1) <= end:
+                loops.append((self.labels[target[1]], end))
+        inner = [a for a in loops if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loops if moves(self, b))]
+        best = max(inner, key=lambda span: bytes_moved(self.code[span[0] : span[1] + 1]), default=None)
+        if best is None or not moves(self, best):
+            return self.code
+        return self.code[best[0] : best[1] + 1]
+
+
+def moves(kernel: Kernel, span: tuple[int, int]) -> bool:
+    return bytes_moved(kernel.code[span[0] : span[1] + 1]) > 0
+
+
+def bytes_moved(code: list[Instruction]) -> int:
+    return sum(i.width for i in code if i.base in {"LDG", "STG"})
+
+
+def widths(code: list[Instruction], base: str) -> dict[int, int]:
+    """How many `base` accesses of which width in bytes: {16: 6}."""
+    return dict(sorted(Counter(i.width for i in code if i.base == base).items()))
+
+
+def loads_before_use(code: list[Instruction]) -> int:
+    """Bytes one lane has requested when it first needs one of them: what it keeps in flight."""
+    most = requested = 0
+    waiting: set[int] = set()
+    for i in code:
+        if i.base == "LDG":
+            target = re.match(r"R(\d+)", i.operands)
+            if target:
+                waiting.update(range(int(target[1]), int(target[1]) + max(i.width // 4, 1)))
+            requested += i.width
+            most = max(most, requested)
+        elif waiting & {int(r) for r in re.findall(r"\bR(\d+)", i.operands)}:
+            waiting.clear()
+            requested = 0
+    return most
+
+
+def demangle(names: list[str]) -> list[str]:
+    return run("c++filt", *names)[0].splitlines() if names else []
+
+
+def read_cubin(cubin: Path, arch: int, log: str | None = None) -> list[Kernel]:
+    """Every entry function of a cubin: resources, spills (from ptxas' log, if given) and code."""
+    usage, _ = run(tool("nvidia-cuda-cuobjdump"), "-res-usage", cubin)
+    found = re.findall(r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", usage)
+    if not found:
+        raise RuntimeError(f"{cubin} holds no kernel")
+    kernels = {}
+    for (mangled, registers, stack, shared, local), name in zip(found, demangle([f[0] for f in found]), strict=True):
+        reserve = 1024 if arch >= 90 and int(shared) else 0  # cuobjdump counts the driver's share from sm_90 on
+        spills = _spills(log, mangled) if log is not None else None
+        kernels[mangled] = Kernel(name, int(registers), int(stack), int(shared) - reserve, int(local), spills)
+    listing, _ = run(tool("nvidia-cuda-nvdisasm"), "-c", cubin)
+    current: Kernel | None = None
+    for line in listing.splitlines():
+        if section := re.match(r"\s*\.section\s+\.text\.(\w+)", line):
+            current = kernels.get(section[1])
+        elif current and (label := re.match(r"(\.L_\w+):", line)):
+            current.labels[label[1]] = len(current.code)
+        elif current and (text := re.match(r"\s*/\*[0-9a-f]+\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)\s*(.*?)\s*;", line)):
+            current.code.append(Instruction(text[2], text[3], bool(text[1])))
+    if empty := [k.name for k in kernels.values() if not k.code]:
+        raise RuntimeError(f"the disassembly of {cubin} shows no code for {empty[0]}")
+    return list(kernels.values())
+
+
+def _spills(log: str, mangled: str) -> int:
+    text = re.search(rf"properties for {re.escape(mangled)}\s+.*?(\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    if text is None:
+        raise RuntimeError(f"ptxas said nothing about {mangled}")
+    return int(text[1]) + int(text[2])

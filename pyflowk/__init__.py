@@ -1,0 +1,7 @@
+"""Compiled kernels for normalizing flows and flow matching in PyTorch, and the models that stand on them."""
+
+from . import ops
+from .ops._backends import backend
+
+__version__ = "0.1.0"
+__all__ = ["backend", "ops"]

@@ -1,0 +1,6 @@
+"""Fused operations: one file each, with the plain-torch formula, the compiled kernels behind it, and its derivatives."""
+
+from ._router import registry
+from .affine_coupling import additive_coupling, affine_coupling
+
+__all__ = ["additive_coupling", "affine_coupling", "registry"]

@@ -1,0 +1,257 @@
+"""The one place where a call finds its way: eager, autograd, torch.compile, functorch or forward-mode AD.
+
+    compiling?   functorch or forward AD inside, or a small call -> formula (Inductor fuses it); else the library op
+    dispatch mode, tensor subclass, negative view, jit trace     -> library op
+    functorch or forward AD active                               -> autograd.Function with setup_context, vmap and jvp
+    grad mode on and an input requires grad                      -> ctx-style autograd.Function (19 us a step cheaper)
+    else                                                         -> the kernel, directly
+
+Every private torch name that this needs is bound here and proven by tests/ops/test_router.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function, forward_ad
+from torch.nn import Parameter
+
+from ._backends import implementation, on_change
+
+__all__ = ["FusedOp", "registry"]
+
+_functorch_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+_modes_on_stack: Callable[[], int] = torch._C._len_torch_dispatch_stack
+_tracing: Callable[[], object] = torch._C._get_tracing_state
+_library = torch.library.Library("pyflowk", "DEF")
+_PLAIN = (Tensor, Parameter)
+_DEVICES = ("cpu", "cuda")
+_ops: dict[str, FusedOp] = {}
+
+#: Under torch.compile a call on fewer elements than this becomes the formula, so that Inductor fuses it with what is
+#: around it: there an opaque op costs 7 us more than Inductor's own loop (benchmarks/bench_affine_coupling.py).
+COMPILE_THRESHOLD = 16384
+
+
+def registry() -> dict[str, FusedOp]:
+    """Every op by name, backward ops left out."""
+    return dict(_ops)
+
+
+def _forward_ad_active() -> bool:
+    return forward_ad._current_level >= 0
+
+
+class FusedOp:
+    """One op, declared once: its schema, its plain-torch formula, and how it is differentiated.
+
+    Args:
+        name: of the op, and of its kernels in every compiled module.
+        schema: tensors first, then plain configuration.
+        formula: the op in plain, differentiable torch operations.
+        fake: shapes and dtypes of the outputs, from the same arguments.
+        check: raises on arguments that do not fit; called where no kernel does it.
+        saved: (*inputs, *outputs) -> the tensors that the backward op takes first.
+        backward: the op that takes (*saved, *output gradients, *configuration) to the input gradients. Its own
+            derivatives come from its formula, so every higher order exists.
+        jvp: (*inputs, *outputs, *input tangents, *configuration) -> output tangents, in plain torch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        schema: str,
+        *,
+        formula: Callable[..., tuple[Tensor, ...]],
+        fake: Callable[..., tuple[Tensor, ...]],
+        check: Callable[..., None] | None = None,
+        saved: Callable[..., tuple[Tensor, ...]] | None = None,
+        backward: FusedOp | None = None,
+        jvp: Callable[..., tuple[Tensor, ...]] | None = None,
+    ) -> None:
+        self.name, self.formula, self.check, self.backward = name, formula, check, backward
+        self._fake, self._saved, self._jvp = fake, saved, jvp
+        self._tensors = schema.split("->")[0].count("Tensor")
+        self._implementations: dict[str, Callable[..., Any]] = {}
+        self._declare(schema)
+        if backward is not None:
+            _ops[name] = self
+            self._eager, self._functional = _eager_function(self), _functional_function(self)
+        on_change(self._choose)
+
+    def __call__(self, *args: Any, inplace: bool = False) -> Any:
+        """Route one call; with inplace the first output is the first input, overwritten."""
+        tensors = args[: self._tensors]
+        if torch.compiler.is_compiling():
+            return self._compiled(args, inplace)
+        for tensor in tensors:
+            if type(tensor) not in _PLAIN or tensor.is_neg():
+                return self._through_library(args, inplace)
+        if _modes_on_stack() or _tracing() is not None:
+            return self._through_library(args, inplace)
+        if _functorch_active() or _forward_ad_active():
+            return self._differentiable(args, inplace)
+        if torch.is_grad_enabled():
+            for tensor in tensors:
+                if tensor.requires_grad:
+                    return self._with_gradient(args, inplace)
+        return self.run(*args, inplace=inplace)
+
+    def run(self, *args: Any, inplace: bool = False) -> tuple[Tensor, ...]:
+        """Call the kernel (or, where there is none, the formula) on plain tensors, past every transformation."""
+        chosen = self._implementations.get(args[0].device.type, self.reference)
+        if not inplace:
+            return chosen(*args)
+        if chosen is not self.reference:
+            return chosen(*args, True)
+        return _overwrite(args[0], chosen(*args))
+
+    def reference(self, *args: Any) -> tuple[Tensor, ...]:
+        """The formula behind the checks that a kernel would have made."""
+        if self.check is not None:
+            self.check(*args)
+        return self.formula(*args)
+
+    # ---- the other ways -------------------------------------------------------------------------------------------
+
+    def _compiled(self, args: tuple[Any, ...], inplace: bool) -> Any:
+        if _functorch_active() or _forward_ad_active() or args[0].numel() < COMPILE_THRESHOLD:
+            return _overwrite(args[0], self.reference(*args)) if inplace else self.reference(*args)
+        return self._through_library(args, inplace)
+
+    def _through_library(self, args: tuple[Any, ...], inplace: bool) -> Any:
+        for tensor in args[: self._tensors]:
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"{self.name}: expected torch.Tensor arguments; got {type(tensor).__name__}")
+        outputs = self._library_op(*args)
+        return _overwrite(args[0], outputs) if inplace else outputs
+
+    def _differentiable(self, args: tuple[Any, ...], inplace: bool) -> Any:
+        if self.backward is None:
+            return self.formula(*args)
+        outputs = self._functional.apply(*args)
+        return _overwrite(args[0], outputs) if inplace else outputs
+
+    def _with_gradient(self, args: tuple[Any, ...], inplace: bool) -> Any:
+        if self.backward is None:
+            return self.formula(*args)
+        return self._eager.apply(inplace, *args)
+
+    # ---- registration ---------------------------------------------------------------------------------------------
+
+    def _choose(self) -> None:
+        self._implementations = {d: implementation(self.name, d, self.reference) for d in _DEVICES}
+
+    def _declare(self, schema: str) -> None:
+        _library.define(self.name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        _library.impl(self.name, self.run, "CompositeExplicitAutograd")
+        torch.library.register_fake(f"pyflowk::{self.name}", self._checked_fake, lib=_library)
+        setup, backward = (_library_backward if self.backward else _formula_backward)(self)
+        torch.library.register_autograd(f"pyflowk::{self.name}", backward, setup_context=setup, lib=_library)
+        self._library_op = getattr(torch.ops.pyflowk, self.name).default
+
+    def _checked_fake(self, *args: Any) -> tuple[Tensor, ...]:
+        if self.check is not None:
+            self.check(*args)
+        return self._fake(*args)
+
+
+def _overwrite(target: Tensor, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return target.copy_(outputs[0]), *outputs[1:]
+
+
+def _eager_function(op: FusedOp) -> type[Function]:
+    tensors, backward, saved = op._tensors, op.backward, op._saved
+    assert backward is not None and saved is not None
+
+    class Eager(Function):
+        @staticmethod
+        def forward(ctx: Any, inplace: bool, *args: Any) -> Any:
+            outputs = op.run(*args, inplace=inplace)
+            if inplace:
+                ctx.mark_dirty(args[0])
+            ctx.save_for_backward(*saved(*args[:tensors], *outputs))
+            ctx.config = args[tensors:]
+            return outputs
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            config = ctx.config
+            return None, *backward(*ctx.saved_tensors, *grads, *config), *[None] * len(config)
+
+    Eager.__qualname__ = Eager.__name__ = op.name
+    return Eager
+
+
+def _functional_function(op: FusedOp) -> type[Function]:
+    tensors, backward, saved, tangent = op._tensors, op.backward, op._saved, op._jvp
+    assert backward is not None and saved is not None and tangent is not None
+
+    class Functional(Function):
+        @staticmethod
+        def forward(*args: Any) -> Any:
+            return op.run(*args)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+            ctx.save_for_backward(*saved(*inputs[:tensors], *output))
+            ctx.save_for_forward(*inputs[:tensors], *output)
+            ctx.config = inputs[tensors:]
+
+        @staticmethod
+        def backward(ctx: Any, *grads: Tensor) -> Any:
+            config = ctx.config
+            return *backward(*ctx.saved_tensors, *grads, *config), *[None] * len(config)
+
+        @staticmethod
+        def jvp(ctx: Any, *tangents: Any) -> Any:
+            primals = ctx.saved_tensors
+            filled = [torch.zeros_like(p) if t is None else t for p, t in zip(primals, tangents[:tensors])]
+            return tangent(*primals, *filled, *ctx.config)
+
+        @staticmethod
+        def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+            return _fold_rows(op, info.batch_size, in_dims, args)
+
+    Functional.__qualname__ = Functional.__name__ = f"{op.name}_functional"
+    return Functional
+
+
+def _fold_rows(op: FusedOp, size: int, in_dims: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
+    """vmap: every op works row by row, so the mapped dimension joins the rows and leaves them again."""
+    rows = []
+    for tensor, dim in zip(args[: op._tensors], in_dims):
+        whole = tensor.unsqueeze(0).expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        rows.append(whole.reshape(size * whole.shape[1], *whole.shape[2:]))
+    outputs = op(*rows, *args[op._tensors :])
+    unfolded = tuple(o.reshape(size, o.shape[0] // size if size else 0, *o.shape[1:]) for o in outputs)
+    return unfolded, (0,) * len(outputs)
+
+
+def _library_backward(op: FusedOp) -> tuple[Callable[..., None], Callable[..., Any]]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*op._saved(*inputs[: op._tensors], *output))  # type: ignore[misc]
+        ctx.config = inputs[op._tensors :]
+
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        gradients = op.backward._library_op(*ctx.saved_tensors, *grads, *ctx.config)  # type: ignore[union-attr]
+        return *gradients, *[None] * len(ctx.config)
+
+    return setup_context, backward
+
+
+def _formula_backward(op: FusedOp) -> tuple[Callable[..., None], Callable[..., Any]]:
+    """For backward ops: the derivative of their formula, itself differentiable to any order."""
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.save_for_backward(*inputs[: op._tensors])
+        ctx.config = inputs[op._tensors :]
+
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        _, pull = torch.func.vjp(lambda *tensors: op.formula(*tensors, *ctx.config), *ctx.saved_tensors)
+        return *pull(grads), *[None] * len(ctx.config)
+
+    return setup_context, backward

@@ -1,0 +1,136 @@
+"""The contract every invertible map obeys, and the two combinators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+class Transform(nn.Module):
+    """An invertible map between data x and noise z that knows its log-determinant.
+
+    ``forward(x, context=None) -> (z, ladj)`` maps data to noise, ``inverse(z, context=None) -> (x, ladj)`` maps
+    noise to data. x is ``(B, *event)``; ladj is ``(B,)``, float32 (float64 for float64 x), on x's device, and is the
+    log |det Jacobian| of the direction that was called: ``ladj_forward + ladj_inverse = 0`` along a round trip.
+
+    A transform that has no use for ``context`` accepts and ignores it. One that draws random numbers sets
+    ``stochastic = True`` and takes a third argument ``generator=None`` in ``forward``.
+    """
+
+    stochastic: bool = False
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError(f"{type(self).__name__} has no inverse")
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Set every data-dependent layer from one batch ``(B, *event)`` and return what the map makes of the batch."""
+        return call(self, x, context, generator)[0]
+
+
+def call(
+    transform: Transform, x: Tensor, context: Tensor | None, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """``transform(x, context)``, with the generator for those that draw random numbers."""
+    if getattr(transform, "stochastic", False):
+        return transform(x, context, generator=generator)
+    return transform(x, context)
+
+
+def state_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of log-determinants and of state for input x: float64 for float64, float32 for everything else."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def zero_ladj(x: Tensor) -> Tensor:
+    """The log-determinant of a map that preserves volume: zeros ``(B,)``."""
+    return torch.zeros(x.shape[0], dtype=state_dtype(x), device=x.device)
+
+
+def sum_event(x: Tensor) -> Tensor:
+    """Sum over everything but the batch: ``(B, *event) -> (B,)`` in the dtype of log-determinants."""
+    return x.flatten(1).sum(1, dtype=state_dtype(x))
+
+
+class Compose(Transform):
+    r"""The maps applied one after the other: :math:`z = f_n(\ldots f_1(x))`, log-determinants added.
+
+    Cost: the sum of its parts in each direction; ``inverse`` walks them backwards. ``Compose()`` is the identity.
+    Nested Compose are allowed; ``compose[i]``, ``len`` and iteration work as on a list.
+
+    >>> from pyflowk.transforms import Compose, Flip, Scale
+    >>> import torch
+    >>> z, ladj = Compose(Scale(2.0), Flip())(torch.tensor([[1.0, 3.0]]))
+    >>> z, ladj
+    (tensor([[6., 2.]]), tensor([1.3863]))
+    """
+
+    def __init__(self, *transforms: Transform) -> None:
+        super().__init__()
+        for t in transforms:
+            if not callable(getattr(t, "inverse", None)) or not isinstance(t, nn.Module):
+                raise TypeError(f"Compose expects modules with forward and inverse, got {type(t).__name__}")
+        self.transforms = nn.ModuleList(transforms)
+        self.stochastic = any(getattr(t, "stochastic", False) for t in transforms)
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        total = zero_ladj(x)
+        for transform in self.transforms:
+            x, ladj = call(transform, x, context, generator)  # type: ignore[arg-type]
+            total = total + ladj
+        return x, total
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        total = zero_ladj(z)
+        for transform in reversed(self.transforms):
+            z, ladj = transform.inverse(z, context)  # type: ignore[operator]
+            total = total + ladj
+        return z, total
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        for transform in self.transforms:
+            x = transform.initialize(x, context, generator)  # type: ignore[operator]
+        return x
+
+    def __len__(self) -> int:
+        return len(self.transforms)
+
+    def __getitem__(self, index: int) -> Transform:
+        return self.transforms[index]  # type: ignore[return-value]
+
+    def __iter__(self) -> Iterator[Transform]:
+        return iter(self.transforms)  # type: ignore[arg-type]
+
+
+class Invert(Transform):
+    r"""The same map the other way round: ``forward`` is the inner ``inverse`` and the reverse.
+
+    Cost: that of the inner map, directions exchanged. Raises ValueError for a map that draws random numbers: its
+    ``inverse`` would have no generator. Data-dependent layers inside are set from the data that reach them only when
+    they are initialised before they are wrapped.
+
+    >>> from pyflowk.transforms import Invert, Scale
+    >>> import torch
+    >>> Invert(Scale(2.0))(torch.tensor([[4.0]]))
+    (tensor([[2.]]), tensor([-0.6931]))
+    """
+
+    def __init__(self, transform: Transform) -> None:
+        super().__init__()
+        if getattr(transform, "stochastic", False):
+            raise ValueError(f"Invert expects a deterministic transform, got stochastic {type(transform).__name__}")
+        self.transform = transform
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform.inverse(x, context)
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.transform(z, context)

@@ -1,0 +1,177 @@
+"""The audit itself is tested: each planted defect fails its gate, a sound kernel passes, occupancy is NVIDIA's."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "benchmarks" / "audit"))
+
+pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+sass = pytest.importorskip("sass")
+machine = pytest.importorskip("machine")
+audit = pytest.importorskip("audit")
+
+PLANTED = r"""
+template <int N, int ALIGN> struct alignas(ALIGN) Vec { float v[N]; };
+
+template <int ALIGN, class Op> __device__ void map(const float* x, const float* s, const float* t, float* y, int n, Op op) {
+    using V = Vec<4, ALIGN>;
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n / 4; i += gridDim.x * blockDim.x) {
+        V a = reinterpret_cast<const V*>(x)[i], b = reinterpret_cast<const V*>(s)[i], c = reinterpret_cast<const V*>(t)[i];
+        for (int k = 0; k < 4; ++k) a.v[k] = op(a.v[k], b.v[k]) + c.v[k];
+        reinterpret_cast<V*>(y)[i] = a;
+    }
+}
+#define KERNEL(name, bounds, align, ...)                                                                             \
+    __global__ void bounds name(const float* x, const float* s, const float* t, float* y, int n) {                   \
+        map<align>(x, s, t, y, n, [=](float a, float b) { return __VA_ARGS__; });                                    \
+    }
+KERNEL(sound, , 16, a* expf(b))
+KERNEL(narrow, , 4, a* expf(b))
+KERNEL(accidental_double, , 16, a* expf(b) * 1.1)
+KERNEL(extra_read, , 16, a* expf(b) + y[n])
+KERNEL(heavy, , 16, a* powf(tanhf(powf(tanhf(powf(a, b)), b)), tanhf(powf(a, tanhf(b)))))
+__global__ void __launch_bounds__(1024, 2) spilling(const float* x, float* y, int n) {
+    float v[96];
+    for (int k = 0; k < 96; ++k) v[k] = x[k * n + threadIdx.x];
+    for (int j = 0; j < n; ++j)
+        for (int k = 0; k < 96; ++k) v[k] = v[k] * v[(k + 5) % 96] + x[j];
+    for (int k = 0; k < 96; ++k) y[k * n + threadIdx.x] = v[k];
+}
+__global__ void indexed(const float* x, float* y, int n) {
+    float v[16];
+    for (int k = 0; k < 16; ++k) v[k] = x[k];
+    for (int k = 0; k < n; ++k) v[int(x[k]) & 15] += 1.f;
+    for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = x[i] + v[i & 15];
+}
+__global__ void crowded(const float* x, float* y, int n) {
+    extern __shared__ float tile[];
+    for (int i = threadIdx.x; i < n; i += blockDim.x) y[i] = x[i] + tile[i & 15];
+}
+"""
+
+# label, extra keys of its row, what its one failure must say ("" = passes)
+ROWS = [
+    ("sound", "", ""),
+    ("narrow", "", "hot loop has 32-bit global accesses, expected only 128-bit"),
+    ("accidental_double", "", "double-precision instructions"),
+    ("extra_read", "", "hot loop has 32-bit"),
+    ("heavy", "", "bound by issue on H100, expected by memory"),
+    ("spilling", "access_bits = 0\nthreads = 1024\nminimum_bytes = 8", "bytes of spill stores and loads"),
+    ("indexed", "access_bits = 0\nminimum_bytes = 8", "bytes of local memory"),
+    ("crowded", "access_bits = 32\nminimum_bytes = 8\nshared = 100000\nmemory_bound = []", "occupancy 25%"),
+]
+
+
+@pytest.fixture(scope="module")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A spec over one source with a defect in each kernel; the source is read once, so its cubin is built once."""
+    folder = tmp_path_factory.mktemp("audit")
+    (folder / "planted.cu").write_text(PLANTED)
+    common = 'threads = 256\nstore_bytes = 4\nminimum_bytes = 16\nmemory_bound = ["H100"]\n'
+    rows = [
+        {**dict(line.split(" = ", 1) for line in extra.splitlines()), "label": f'"{name}"', "match": f"'\\b{name}\\('"}
+        for name, extra, _ in ROWS
+    ]
+    text = f'source = "{folder}/planted.cu"\n[common]\n{common}'
+    text += "".join("[[kernel]]\n" + "".join(f"{key} = {value}\n" for key, value in row.items()) for row in rows)
+    (folder / "planted.toml").write_text(text)
+    return folder / "planted.toml"
+
+
+def test_planted_defects_fail_their_gate(planted: Path) -> None:
+    facts, failures = audit.audit(audit.Spec.read(planted), [90])
+    assert len(facts) == len(ROWS)
+    for name, _, reason in ROWS:
+        own = [line for line in failures if line.startswith(f"sm_90 {name}:")]
+        assert all("\n" not in line for line in own)
+        if reason:
+            assert any(reason in line for line in own), (name, own)
+        else:
+            assert own == []
+
+
+def test_failing_gate_exits_1_with_its_reason(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert audit.main(["--spec", str(planted), "--arch", "sm_90"]) == 1
+    captured = capsys.readouterr()
+    assert "FAIL sm_90 narrow: hot loop has 32-bit global accesses, expected only 128-bit" in captured.err
+    assert "Predicted milliseconds" in captured.out
+
+
+def test_kernel_without_a_row_and_row_without_a_kernel_fail(planted: Path, tmp_path: Path) -> None:
+    text = planted.read_text().replace("'\\bsound\\('", "'\\bforgotten\\('")
+    (tmp_path / "short.toml").write_text(text)
+    _, failures = audit.audit(audit.Spec.read(tmp_path / "short.toml"), [90])
+    assert any("no kernel of planted.cu matches" in line for line in failures)
+    assert any(line.startswith("sm_90 sound(") and "0 rows of the spec match it" in line for line in failures)
+
+
+def test_unknown_architecture_is_refused(planted: Path) -> None:
+    with pytest.raises(SystemExit):
+        audit.main(["--spec", str(planted), "--arch", "sm_42"])
+
+
+def test_roofline_by_hand() -> None:
+    cost = machine.Cost(bytes=16, instructions=25, fp32=12, fp64=0, mufu=3)
+    got = machine.predict(machine.GPUS["H100"], cost)
+    assert got.bound == "memory"
+    assert got.time == pytest.approx(16e9 / (0.9 * 3.35e12) * 1e3)
+    assert got.issue == pytest.approx(25e9 / (132 * 4 * 32 * 1.98e9) * 1e3)
+    assert got.mufu == pytest.approx(3e9 / (132 * 16 * 1.98e9) * 1e3)
+
+
+@pytest.mark.parametrize("name", machine.GPUS)
+def test_peaks_are_the_data_sheets(name: str) -> None:
+    teraflops = {"A100": 19.5, "H100": 67, "H200": 67, "B200": 75}
+    gpu = machine.GPUS[name]
+    assert gpu.fp32 * 2 * gpu.sms * gpu.clock / 1e12 == pytest.approx(teraflops[name], rel=0.01)
+
+
+OCCUPANCY = r"""
+#include <climits>
+#include <cstdio>
+#include <cuda_occupancy.h>
+int main() {
+    const int table[][6] = {%s};
+    for (auto& row : table) {
+        cudaOccDeviceProp prop;
+        prop.computeMajor = row[0] / 10, prop.computeMinor = row[0] %% 10;
+        prop.maxThreadsPerBlock = 1024, prop.maxThreadsPerMultiprocessor = row[1];
+        prop.regsPerBlock = prop.regsPerMultiprocessor = 65536, prop.warpSize = 32;
+        prop.sharedMemPerBlock = 49152, prop.sharedMemPerMultiprocessor = row[2];
+        prop.sharedMemPerBlockOptin = row[2] - row[3], prop.reservedSharedMemPerBlock = row[3];
+        prop.numSms = 1;
+        cudaOccDeviceState state;
+        for (int threads : {32, 96, 128, 256, 384, 512, 1024})
+            for (int registers = 16; registers <= 255; registers += 7)
+                for (int shared : {0, 1, 4096, 33000, 49152}) {
+                    cudaOccFuncAttributes attributes;
+                    attributes.maxThreadsPerBlock = INT_MAX, attributes.numRegs = registers;
+                    attributes.sharedSizeBytes = shared;
+                    attributes.partitionedGCConfig = PARTITIONED_GC_OFF;
+                    attributes.shmemLimitConfig = FUNC_SHMEM_LIMIT_OPTIN;
+                    attributes.maxDynamicSharedSizeBytes = row[2], attributes.numBlockBarriers = 1;
+                    cudaOccResult result;
+                    if (cudaOccMaxActiveBlocksPerMultiprocessor(&result, &prop, &attributes, &state, threads, 0)) return 1;
+                    printf("%%d %%d %%d %%d %%d\n", row[0], threads, registers, shared, result.activeBlocksPerMultiprocessor);
+                }
+    }
+}
+"""
+
+
+def test_occupancy_equals_nvidias_calculator(tmp_path: Path) -> None:
+    rows = ", ".join(f"{{{a}, {s.threads}, {s.shared}, {s.shared_reserved}}}" for a, s in machine.SMS.items())
+    (tmp_path / "occupancy.cpp").write_text(OCCUPANCY % rows)
+    sass.run("nvcc", "-o", tmp_path / "occupancy", tmp_path / "occupancy.cpp")
+    done = subprocess.run([tmp_path / "occupancy"], capture_output=True, text=True, check=True)
+    lines = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    assert len(lines) == len(machine.SMS) * 7 * 35 * 5
+    wrong = [line for line in lines if machine.occupancy(*line[:4])[0] != line[4]]
+    assert not wrong, f"{len(wrong)} of {len(lines)}, first {wrong[0]}"
