@@ -12,31 +12,35 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "audit"))
 
+pytest.importorskip("tomllib", reason="the audit needs Python 3.11")
+import audit  # noqa: E402
+import machine  # noqa: E402
+import sass  # noqa: E402
+
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
-sass = pytest.importorskip("sass")
-machine = pytest.importorskip("machine")
-audit = pytest.importorskip("audit")
 
 PLANTED = r"""
 template <int N, int ALIGN> struct alignas(ALIGN) Vec { float v[N]; };
 
-template <int ALIGN, class Op> __device__ void map(const float* x, const float* s, const float* t, float* y, int n, Op op) {
-    using V = Vec<4, ALIGN>;
+template <class V, class Op> __device__ void map(const V* x, const V* s, const V* t, V* y, int n, Op op) {
     for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n / 4; i += gridDim.x * blockDim.x) {
-        V a = reinterpret_cast<const V*>(x)[i], b = reinterpret_cast<const V*>(s)[i], c = reinterpret_cast<const V*>(t)[i];
-        for (int k = 0; k < 4; ++k) a.v[k] = op(a.v[k], b.v[k]) + c.v[k];
-        reinterpret_cast<V*>(y)[i] = a;
+        V a = x[i], b = s[i], c = t[i];
+        for (int k = 0; k < 4; ++k) a.v[k] = op(a.v[k], b.v[k], c.v[k]) + c.v[k];
+        y[i] = a;
     }
 }
-#define KERNEL(name, bounds, align, ...)                                                                             \
-    __global__ void bounds name(const float* x, const float* s, const float* t, float* y, int n) {                   \
-        map<align>(x, s, t, y, n, [=](float a, float b) { return __VA_ARGS__; });                                    \
+#define KERNEL(name, align, ...)                                                                    \
+    __global__ void name(const float* x, const float* s, const float* t, float* y, int n) {         \
+        using V = Vec<4, align>;                                                                    \
+        map((const V*)x, (const V*)s, (const V*)t, (V*)y, n, [=](float a, float b, float c) {       \
+            return __VA_ARGS__;                                                                     \
+        });                                                                                         \
     }
-KERNEL(sound, , 16, a* expf(b))
-KERNEL(narrow, , 4, a* expf(b))
-KERNEL(accidental_double, , 16, a* expf(b) * 1.1)
-KERNEL(extra_read, , 16, a* expf(b) + y[n])
-KERNEL(heavy, , 16, a* powf(tanhf(powf(tanhf(powf(a, b)), b)), tanhf(powf(a, tanhf(b)))))
+KERNEL(sound, 16, a * expf(b))
+KERNEL(narrow, 4, a * expf(b))
+KERNEL(accidental_double, 16, a * expf(b) * 1.1)
+KERNEL(extra_read, 16, a * expf(b) + y[n])
+KERNEL(heavy, 16, a * powf(tanhf(powf(tanhf(powf(powf(b, a), b)), b)), tanhf(powf(powf(a, c), tanhf(b)))))
 __global__ void __launch_bounds__(1024, 2) spilling(const float* x, float* y, int n) {
     float v[96];
     for (int k = 0; k < 96; ++k) v[k] = x[k * n + threadIdx.x];
@@ -137,6 +141,7 @@ OCCUPANCY = r"""
 #include <climits>
 #include <cstdio>
 #include <cuda_occupancy.h>
+#include <initializer_list>
 int main() {
     const int table[][6] = {%s};
     for (auto& row : table) {
@@ -157,9 +162,10 @@ int main() {
                     attributes.partitionedGCConfig = PARTITIONED_GC_OFF;
                     attributes.shmemLimitConfig = FUNC_SHMEM_LIMIT_OPTIN;
                     attributes.maxDynamicSharedSizeBytes = row[2], attributes.numBlockBarriers = 1;
-                    cudaOccResult result;
-                    if (cudaOccMaxActiveBlocksPerMultiprocessor(&result, &prop, &attributes, &state, threads, 0)) return 1;
-                    printf("%%d %%d %%d %%d %%d\n", row[0], threads, registers, shared, result.activeBlocksPerMultiprocessor);
+                    cudaOccResult out;
+                    if (cudaOccMaxActiveBlocksPerMultiprocessor(&out, &prop, &attributes, &state, threads, 0)) return 1;
+                    int blocks = out.activeBlocksPerMultiprocessor;
+                    printf("%%d %%d %%d %%d %%d\n", row[0], threads, registers, shared, blocks);
                 }
     }
 }

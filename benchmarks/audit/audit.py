@@ -13,10 +13,11 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import tomllib
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))  # a script, not a package: its two neighbours
 
@@ -147,8 +148,9 @@ def _counts(widths: dict[int, int]) -> str:
 
 def report(spec: Spec, facts: Sequence[Facts]) -> str:
     """The readable tables: machine code by architecture, then predicted time by card; the worst kernel of each row."""
-    out = [f"## {spec.source.relative_to(sass.ROOT) if spec.source.is_relative_to(sass.ROOT) else spec.source.name}", ""]
-    out += [
+    out = [
+        f"## {spec.source.name}",
+        "",
         "| kernel | arch | kernels | threads | registers | spills | local | occupancy | loads x bits | stores x bits "
         "| instr/elem | MUFU/elem | bytes/elem (minimum) | gates |",
         "|---|" + "--:|" * 7 + "---|---|" + "--:|" * 3 + "---|",
@@ -168,9 +170,9 @@ def report(spec: Spec, facts: Sequence[Facts]) -> str:
         )
     out += [
         "",
-        "Predicted milliseconds per 1e9 elements (not measured), at most instructions of each row:",
+        "Predicted milliseconds per 1e9 elements (not measured), slowest kernel of each row:",
         "",
-        "| kernel | card | memory | issue | FP32 | FP64 | MUFU | predicted | bound by | bytes in flight per SM (needed) |",
+        "| kernel | card | memory | issue | FP32 | FP64 | MUFU | predicted | bound by | in flight per SM (needed) |",
         "|---|---|" + "--:|" * 6 + "---|--:|",
     ]
     for (label, arch), group in groups.items():

@@ -59,7 +59,9 @@ GPUS = {
     "A100": Gpu(80, 2.039e12, 108, 1.41e9, 64, 32, "NVIDIA A100 80GB SXM data sheet: 2039 GB/s, 19.5 TFLOPS FP32"),
     "H100": Gpu(90, 3.35e12, 132, 1.98e9, 128, 64, "NVIDIA H100 SXM data sheet: 3.35 TB/s, 67 TFLOPS FP32"),
     "H200": Gpu(90, 4.8e12, 132, 1.98e9, 128, 64, "NVIDIA H200 SXM data sheet: 4.8 TB/s, 67 TFLOPS FP32"),
-    "B200": Gpu(100, 8.0e12, 148, 1.97e9, 128, 64, "NVIDIA DGX B200 data sheet: 64 TB/s for 8 cards, 75 TFLOPS FP32 each"),
+    "B200": Gpu(
+        100, 8.0e12, 148, 1.97e9, 128, 64, "NVIDIA DGX B200 data sheet, 8 cards: 64 TB/s; 75 TFLOPS FP32 a card"
+    ),
 }
 
 

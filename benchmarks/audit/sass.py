@@ -156,7 +156,8 @@ def read_cubin(cubin: Path, arch: int, log: str | None = None) -> list[Kernel]:
 
 
 def _spills(log: str, mangled: str) -> int:
-    text = re.search(rf"properties for {re.escape(mangled)}\s+.*?(\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    report = r"\s+.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
+    text = re.search(rf"properties for {re.escape(mangled)}{report}", log)
     if text is None:
         raise RuntimeError(f"ptxas said nothing about {mangled}")
     return int(text[1]) + int(text[2])
