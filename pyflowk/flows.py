@@ -1,0 +1,198 @@
+"""Flow = base distribution + transform: densities and samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .nets.context import check_labels
+from .transforms.base import Transform, call, state_dtype, sum_event
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Base(nn.Module):
+    """A base distribution over events of one shape: a mean and a log standard deviation per context.
+
+    Subclasses give ``_location(context) -> (mean, log_std)``, each broadcastable to (B, *shape).
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        # Tells device and dtype even where nothing is learned; not part of the state dict.
+        self.anchor: Tensor
+        self.register_buffer("anchor", torch.zeros(()), persistent=False)
+
+    def _location(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """Log-density (B,) in nats of z (B, *shape), with every standard deviation multiplied by ``temperature``."""
+        if tuple(z.shape[1:]) != self.shape:
+            raise ValueError(f"the base expects (B, {', '.join(map(str, self.shape))}), got {tuple(z.shape)}")
+        mean, log_std = self._location(context)
+        log_std = (log_std + math.log(temperature)).to(state_dtype(z))
+        scaled = (z.to(state_dtype(z)) - mean) * torch.exp(-log_std)
+        return sum_event(-0.5 * scaled.square() - log_std) - 0.5 * LOG_2PI * math.prod(self.shape)
+
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """n draws (n, *shape); context as in :meth:`Flow.sample`."""
+        mean, log_std = self._location(expand_context(context, n))
+        noise = torch.randn(
+            (n, *self.shape), generator=generator, dtype=state_dtype(self.anchor), device=self.anchor.device
+        )
+        return mean + temperature * torch.exp(log_std) * noise
+
+
+class DiagonalGaussian(Base):
+    r"""Independent Gaussians, :math:`z_i \sim N(\mu_i, \sigma_i^2)`: standard normal, or learned from there.
+
+    ``learned=True`` makes the mean and the log standard deviation parameters of the given shape. A context is accepted
+    and ignored.
+
+    >>> import torch
+    >>> from pyflowk.flows import DiagonalGaussian
+    >>> DiagonalGaussian((2,)).log_prob(torch.zeros(1, 2))
+    tensor([-1.8379])
+    """
+
+    def __init__(self, shape: Sequence[int], learned: bool = False) -> None:
+        super().__init__(shape)
+        if learned:
+            self.mean: Tensor = nn.Parameter(torch.zeros(self.shape))
+            self.log_std: Tensor = nn.Parameter(torch.zeros(self.shape))
+        else:
+            self.register_buffer("mean", torch.zeros(()), persistent=False)
+            self.register_buffer("log_std", torch.zeros(()), persistent=False)
+
+    def _location(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        return self.mean, self.log_std
+
+
+class ClassConditionalGaussian(Base):
+    r"""One learned diagonal Gaussian per class, :math:`z \sim N(\mu_c, \sigma_c^2)`, standard normal at the start.
+
+    The context holds the labels (B,), an integer dtype, 0..classes-1; ValueError or TypeError for anything else.
+
+    >>> import torch
+    >>> from pyflowk.flows import ClassConditionalGaussian
+    >>> base = ClassConditionalGaussian((2,), classes=10)
+    >>> base.log_prob(torch.zeros(3, 2), torch.tensor([0, 1, 9])).shape
+    torch.Size([3])
+    """
+
+    def __init__(self, shape: Sequence[int], classes: int) -> None:
+        super().__init__(shape)
+        if classes < 1:
+            raise ValueError(f"ClassConditionalGaussian expects at least one class, got {classes}")
+        self.classes = classes
+        self.mean = nn.Parameter(torch.zeros(classes, *self.shape))
+        self.log_std = nn.Parameter(torch.zeros(classes, *self.shape))
+
+    def _location(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        if context is None:
+            raise ValueError("ClassConditionalGaussian expects class labels (B,) as context, got none")
+        labels = check_labels(context)
+        return self.mean[labels], self.log_std[labels]
+
+
+class Flow(nn.Module):
+    r"""A density by change of variables: :math:`\log p(x) = \log p_Z(f(x)) + \log |\det \partial f / \partial x|`.
+
+    ``transform`` maps data x (B, \*event) to noise z, ``base`` is a :class:`Base` over z. Densities are in nats, sums
+    over the event. Contexts follow one rule: **a context has as many rows as there are events, or one row that serves
+    all of them**; labels are (B,) integers (a 0-dim tensor is one row), vectors (B, features). So
+
+    - one context, many samples: ``sample(100, context[:1])``
+    - many contexts, one sample each: ``sample(len(context), context)``
+    - k samples for each of many: ``sample(k * len(context), context.repeat_interleave(k, 0))``
+
+    Anything else raises ValueError. Every call that draws random numbers takes ``generator``; for integers (Dequantize)
+    ``log_prob`` is one draw of an unbiased lower bound. Cost: one pass of the transform in the direction named.
+
+    >>> import torch
+    >>> from pyflowk.flows import DiagonalGaussian, Flow
+    >>> from pyflowk.transforms import Scale
+    >>> flow = Flow(DiagonalGaussian((2,)), Scale(0.5))
+    >>> flow.log_prob(torch.zeros(1, 2)), flow.sample(3).shape
+    (tensor([-3.2242]), torch.Size([3, 2]))
+    """
+
+    def __init__(self, base: Base, transform: Transform) -> None:
+        super().__init__()
+        self.base = base
+        self.transform = transform
+
+    def forward(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """The same as :meth:`log_prob`."""
+        return self.log_prob(x, context, generator)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Log-density (B,) of x (B, *event) in nats; runs ``transform.forward``."""
+        context = expand_context(context, x.shape[0])
+        z, ladj = call(self.transform, x, context, generator)
+        return self.base.log_prob(z, context) + ladj
+
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """n samples (n, *event); ``temperature`` scales the base's standard deviation; runs ``transform.inverse``."""
+        return self._draw(n, context, generator, temperature)[2]
+
+    def sample_and_log_prob(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """n samples and their log-density under the distribution they were drawn from, each network run once.
+
+        With a Dequantize in the transform the samples are integers and the value is the lower bound at that draw.
+        """
+        context, z, x, ladj = self._draw(n, context, generator, temperature)
+        return x, self.base.log_prob(z, context, temperature) - ladj
+
+    def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> None:
+        """Set every data-dependent layer (ActNorm, Standardize) from one batch x (B, *event)."""
+        self.transform.initialize(x, expand_context(context, x.shape[0]), generator)
+
+    def _draw(
+        self, n: int, context: Tensor | None, generator: torch.Generator | None, temperature: float
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        if temperature <= 0:
+            raise ValueError(f"expected a positive temperature, got {temperature}")
+        context = expand_context(context, n)
+        z = self.base.sample(n, context, generator, temperature)
+        x, ladj = self.transform.inverse(z, context)
+        return context, z, x, ladj
+
+
+def expand_context(context: Tensor | None, rows: int) -> Tensor | None:
+    """The context with one row per event: rows as they are, or one row repeated (a view)."""
+    if context is None:
+        return None
+    if context.dim() == 0:
+        context = context[None]
+    if context.shape[0] == rows:
+        return context
+    if context.shape[0] != 1:
+        raise ValueError(
+            f"expected a context of {rows} rows (one per event) or of 1 row (for all), got {tuple(context.shape)};"
+            " for k samples per context pass context.repeat_interleave(k, 0)"
+        )
+    return context.expand(rows, *context.shape[1:])

@@ -1,0 +1,84 @@
+"""How a condition enters a network, and the activations by name: shared by all networks of this room."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "leaky_relu": nn.LeakyReLU,
+    "relu": nn.ReLU,
+    "selu": nn.SELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+
+
+def make_activation(name: str) -> nn.Module:
+    """The activation of that name; ValueError lists the names there are."""
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}; got {name!r}")
+    return ACTIVATIONS[name]()
+
+
+class ContextBias(nn.Module):
+    r"""One vector per context, to be added to a network's first features: :math:`E_c` or :math:`W c`.
+
+    With ``classes`` the context is (B,) integer labels and the vectors are an embedding; with ``context_dim`` it is
+    (B, context_dim) numbers and the vectors a linear image of them: what concatenating the context to the network's
+    input would do. Exactly one of the two is given. Raises ValueError or TypeError for a context of the wrong kind.
+
+    >>> import torch
+    >>> from pyflowk.nets import ContextBias
+    >>> ContextBias(4, classes=10)(torch.tensor([0, 9, 3])).shape
+    torch.Size([3, 4])
+    """
+
+    def __init__(self, features: int, context_dim: int | None = None, classes: int | None = None) -> None:
+        super().__init__()
+        if (context_dim is None) == (classes is None):
+            raise ValueError(f"expected either context_dim or classes, got {context_dim=} and {classes=}")
+        self.context_dim, self.classes = context_dim, classes
+        self.table: nn.Module
+        if classes is not None:
+            self.table = nn.Embedding(classes, features)
+            nn.init.normal_(self.table.weight, std=0.1)
+        else:
+            self.table = nn.Linear(int(context_dim or 0), features, bias=False)
+
+    def forward(self, context: Tensor) -> Tensor:
+        if self.classes is not None:
+            return self.table(check_labels(context))
+        if context.dim() != 2 or context.shape[1] != self.context_dim or not context.is_floating_point():
+            raise ValueError(f"expected a context (B, {self.context_dim}) of floats, got {_describe(context)}")
+        return self.table(context)
+
+
+def check_labels(context: Tensor) -> Tensor:
+    """Class labels (B,) as int64; TypeError for anything that is not a row of integers."""
+    if context.dim() != 1 or context.is_floating_point() or context.dtype == torch.bool:
+        raise TypeError(f"expected class labels (B,) of an integer dtype, got {_describe(context)}")
+    return context.long()
+
+
+def make_context(features: int, context_dim: int | None, classes: int | None) -> ContextBias | None:
+    """A ContextBias, or None where the network has no condition."""
+    return None if context_dim is None and classes is None else ContextBias(features, context_dim, classes)
+
+
+def add_context(h: Tensor, bias: ContextBias | None, context: Tensor | None) -> Tensor:
+    """h (B, F, *rest) plus the context's vector; ValueError where one is missing or not wanted."""
+    if bias is None:
+        if context is not None:
+            raise ValueError("this network was built without a context (context_dim or classes), but got one")
+        return h
+    if context is None:
+        raise ValueError("this network was built for a context (context_dim or classes), but got none")
+    vector = bias(context)
+    return h + vector.reshape(*vector.shape, *[1] * (h.dim() - 2))
+
+
+def _describe(context: Tensor) -> str:
+    return f"{tuple(context.shape)} {context.dtype}"

@@ -1,0 +1,41 @@
+"""Invertible maps with log-determinants, one file per map.
+
+Every one obeys :class:`Transform`: ``forward(x, context=None) -> (z, ladj)`` from data to noise and
+``inverse(z, context=None) -> (x, ladj)`` back. A transform gets its network handed in.
+"""
+
+from .actnorm import ActNorm
+from .base import Compose, Invert, Transform
+from .check import InvertibilityReport, LayerError, check_invertibility
+from .coupling import Additive, Affine, Coupling, Elementwise, Map
+from .dequantize import Dequantize
+from .logit import Logit
+from .permute import Flip, Permute
+from .reshape import Reshape
+from .scale import Scale, Standardize
+from .split import Split
+from .squeeze import Squeeze
+
+__all__ = [
+    "ActNorm",
+    "Additive",
+    "Affine",
+    "Compose",
+    "Coupling",
+    "Dequantize",
+    "Elementwise",
+    "Flip",
+    "Invert",
+    "InvertibilityReport",
+    "LayerError",
+    "Logit",
+    "Map",
+    "Permute",
+    "Reshape",
+    "Scale",
+    "Split",
+    "Squeeze",
+    "Standardize",
+    "Transform",
+    "check_invertibility",
+]

@@ -1,0 +1,103 @@
+"""Per-channel scale and shift set from the first batch, then learned."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from .base import Transform, zero_ladj
+
+
+class ActNorm(Transform):
+    r"""An affine map per feature or channel: :math:`z = x e^{a} + b`, :math:`\mathrm{ladj} = H W \sum a`.
+
+    x is (B, C) or (B, C, \*rest); a (``log_scale``) and b (``bias``) are (C,). ``initialize(batch)`` chooses them so
+    that each channel of z has mean 0 and variance 1 over the batch and all positions, over the batches of all
+    processes when torch.distributed is initialised; without it the first forward in training mode does. Until then
+    the map is the identity. ``eps`` is added to the standard deviation: a constant channel stays finite.
+
+    The buffer ``initialized`` records that this has happened; loading a state dict sets the Python attribute
+    ``is_initialized``, the only one that forward looks at, so a step never waits for the device.
+
+    Cost: one pass, both directions. Raises ValueError for another number of channels, and on initialisation from
+    fewer than two rows. Kingma, Dhariwal, 2018, arXiv:1807.03039, section 3.1.
+
+    >>> from pyflowk.transforms import ActNorm
+    >>> import torch
+    >>> norm = ActNorm(1)
+    >>> norm.initialize(torch.tensor([[1.0], [3.0]])).flatten().round(decimals=3)
+    tensor([-1.,  1.])
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = float(eps)
+        self.log_scale = nn.Parameter(torch.zeros(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.initialized: Tensor
+        self.register_buffer("initialized", torch.tensor(False))
+        self.is_initialized = False
+        self.register_load_state_dict_post_hook(_mirror_flag)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self._check(x)
+        if self.training and not self.is_initialized:
+            self._set_from(x)
+        scale, bias = self._per_channel(x, self.log_scale.exp()), self._per_channel(x, self.bias)
+        return x * scale + bias, zero_ladj(x) + self._positions(x) * self.log_scale.sum()
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        self._check(z)
+        scale, bias = self._per_channel(z, (-self.log_scale).exp()), self._per_channel(z, self.bias)
+        return (z - bias) * scale, zero_ladj(z) - self._positions(z) * self.log_scale.sum()
+
+    @torch.no_grad()
+    def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Set scale and bias from the batch x (B >= 2 over all processes), again if it was done before."""
+        self._check(x)
+        self._set_from(x)
+        return self.forward(x)[0]
+
+    @torch.no_grad()
+    def _set_from(self, x: Tensor) -> None:
+        wide = x.detach().to(torch.float64).transpose(0, 1).flatten(1)
+        rows = torch.full((1,), x.shape[0], dtype=torch.float64, device=x.device)
+        sums = torch.cat((rows, wide.sum(1)))
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(sums)
+        if sums[0] < 2:
+            raise ValueError(f"ActNorm expects at least 2 rows to initialise from, got {int(sums[0])}")
+        count = sums[0] * self._positions(x)
+        mean = sums[1:] / count
+        squares = (wide - mean[:, None]).square().sum(1)
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(squares)
+        std = (squares / count).sqrt() + self.eps
+        self.log_scale.copy_(-std.log())
+        self.bias.copy_(-mean / std)
+        self.initialized.fill_(True)
+        self.is_initialized = True
+
+    @staticmethod
+    def _positions(x: Tensor) -> int:
+        return math.prod(x.shape[2:])
+
+    @staticmethod
+    def _per_channel(x: Tensor, values: Tensor) -> Tensor:
+        return values.reshape(-1, *[1] * (x.dim() - 2))
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() < 2 or x.shape[1] != self.log_scale.numel():
+            raise ValueError(f"ActNorm expects (B, {self.log_scale.numel()}, *rest), got {tuple(x.shape)}")
+
+    def extra_repr(self) -> str:
+        return f"channels={self.log_scale.numel()}, is_initialized={self.is_initialized}"
+
+
+def _mirror_flag(module: Any, incompatible_keys: Any) -> None:
+    """After loading: copy the flag to the host once."""
+    module.is_initialized = bool(module.initialized)

@@ -1,0 +1,10 @@
+"""Published systems, one file each, assembled from the floors below; every one trains and samples the same way."""
+
+from .model import FlowModel, GenerativeModel
+from .nice import nice
+from .realnvp import realnvp
+from .registry import create, defaults, describe, names, register
+
+__all__ = [
+    "FlowModel", "GenerativeModel", "create", "defaults", "describe", "names", "nice", "realnvp", "register",
+]  # fmt: skip

@@ -1,0 +1,131 @@
+"""What every system of the zoo can do; trainer and command line know this and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..flows import Base, Flow, expand_context
+from ..objectives.nll import nll
+from ..transforms import Compose, Dequantize, Logit, Scale, Transform
+
+
+class GenerativeModel(nn.Module):
+    """Base of every system: ``loss``, ``sample``, and ``log_prob`` where the system has one.
+
+    Attributes:
+        shape: the event's shape.
+        levels: data are integers 0..levels-1 (in any dtype), or None for real numbers.
+        classes, context_dim: the context is (B,) integer labels, or (B, context_dim) floats, or absent (both None).
+        config: JSON values; the name, the shape and all options, enough to build the model again.
+
+    Calling the model computes the loss, so that wrappers such as DistributedDataParallel work.
+    """
+
+    config: dict[str, Any]
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        levels: int | None = None,
+        classes: int | None = None,
+        context_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not shape or any(int(n) < 1 for n in shape):
+            raise ValueError(f"expected an event shape of positive sizes, got {tuple(shape)}")
+        if classes is not None and context_dim is not None:
+            raise ValueError(f"expected classes or context_dim, not both, got {classes} and {context_dim}")
+        self.shape = tuple(int(n) for n in shape)
+        self.levels, self.classes, self.context_dim = levels, classes, context_dim
+        self.config = {}
+
+    @property
+    def dims(self) -> int:
+        """The number of elements of an event, for bits per dimension."""
+        return math.prod(self.shape)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """The same as :meth:`loss`."""
+        return self.loss(x, context, generator)
+
+    def loss(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """The training loss per event, (B,)."""
+        raise NotImplementedError(f"{type(self).__name__} has no loss")
+
+    def sample(self, n: int, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """n events (n, *shape), in the units of the data."""
+        raise NotImplementedError(f"{type(self).__name__} has no sampler")
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Log-likelihood (B,) in nats per event."""
+        raise NotImplementedError(f"{type(self).__name__} has no log-likelihood")
+
+    def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> None:
+        """Set data-dependent layers from one batch; nothing to do for a system that has none."""
+
+    def check_context(self, context: Tensor | None, rows: int) -> Tensor | None:
+        """One row of context per event, or ValueError/TypeError; labels are range-checked where that is free."""
+        if context is None:
+            if self.classes is not None or self.context_dim is not None:
+                wanted = f"labels (B,) below {self.classes}" if self.classes else f"a context (B, {self.context_dim})"
+                raise ValueError(f"this model is conditional: expected {wanted}, got no context")
+            return None
+        if self.classes is None and self.context_dim is None:
+            raise ValueError("this model is unconditional (create it with classes= or context_dim=), but got a context")
+        context = expand_context(context, rows)
+        assert context is not None
+        free = context.device.type == "cpu" and context.numel() > 0 and not torch.compiler.is_compiling()
+        if self.classes is not None and free and not 0 <= int(context.min()) <= int(context.max()) < self.classes:
+            raise ValueError(f"expected labels in 0..{self.classes - 1}, got {context.min()}..{context.max()}")
+        return context
+
+
+class FlowModel(GenerativeModel):
+    r"""A system that is one Flow, trained by maximum likelihood.
+
+    ``levels`` puts Dequantize, Scale and Logit in front of ``transform``: :math:`\log p` is then a lower bound on the
+    log-probability of the integers, one draw per call, and ``sample`` gives integers as floats.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        base: Base,
+        transform: Transform,
+        *,
+        levels: int | None = None,
+        classes: int | None = None,
+        context_dim: int | None = None,
+    ) -> None:
+        super().__init__(shape, levels, classes, context_dim)
+        self.flow = Flow(base, Compose(*unsquash(levels), transform))
+
+    def loss(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        return nll(self, x, context, generator=generator)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"expected x (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        return self.flow.log_prob(x, self.check_context(context, x.shape[0]), generator)
+
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        return self.flow.sample(n, self.check_context(context, n), generator, temperature)
+
+    def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> None:
+        self.flow.initialize(x, self.check_context(context, x.shape[0]), generator)
+
+
+def unsquash(levels: int | None) -> list[Transform]:
+    """The maps from integers 0..levels-1 to real numbers; none for real data."""
+    return [] if levels is None else [Dequantize(levels), Scale(1 / levels), Logit(0.05)]
