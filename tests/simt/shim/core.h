@@ -37,6 +37,7 @@ struct Options {
     bool host_memory = false;      // checker accepts memory that nobody registered (races still found, bounds not)
     bool count = false;            // sector and bank counters
     bool fuzz = false;             // approximate device functions move by up to 2 ulp
+    std::size_t shared_limit = 227 * 1024; // opt-in shared memory of the card (99 KiB on sm_86, 64 KiB on sm_75)
     std::uint64_t first_block = 0; // only linear block numbers first_block <= b < last_block run
     std::uint64_t last_block = ~0ull;
 };
@@ -88,7 +89,7 @@ char* shared_base();     // arena start = PTX shared address 0
 void* shared_dynamic();  // the dynamic part
 std::size_t dynamic_shared_bytes();
 // The array known by `tag` (any unique address), placed on first use, followed by a 64-byte gap.
-void* shared_static(const void* tag, const char* name, std::size_t bytes, std::size_t align);
+void* shared_static(const void* tag, const char* name, std::size_t bytes, std::size_t align, Where where = {});
 
 // ---- Memory accesses ----------------------------------------------------------------------------------------------
 enum class Access : std::uint8_t { read, write, atomic };

@@ -1,0 +1,43 @@
+// The core for Python's ctypes.
+#include "core.h"
+
+#include <algorithm>
+
+extern "C" {
+
+void simt_set_options(int order, std::uint64_t seed, unsigned preempt, int check, int host_memory, int count, int fuzz,
+                      std::uint64_t shared_limit, std::uint64_t first_block, std::uint64_t last_block) {
+    simt::options() = {static_cast<simt::Order>(order), seed, preempt, check != 0, host_memory != 0, count != 0, fuzz != 0,
+                       static_cast<std::size_t>(shared_limit), first_block, last_block};
+}
+
+std::size_t simt_report_count() { return simt::reports().size(); }
+const char* simt_report(std::size_t i) { return simt::reports().at(i).c_str(); }
+void simt_clear_reports() { simt::clear_reports(); }
+
+void* simt_allocate(const char* name, std::size_t bytes, std::size_t shift, int initialised) {
+    return simt::allocate(name, bytes, shift, initialised != 0);
+}
+void simt_release(void* address) { simt::release(address); }
+void simt_adopt(const char* name, const void* address, std::size_t bytes, int initialised) {
+    simt::adopt(name, address, bytes, initialised != 0);
+}
+void simt_forget(const void* address) { simt::forget(address); }
+void simt_mark_initialised(const void* address, std::size_t bytes) { simt::mark_initialised(address, bytes); }
+
+// Row i of the traffic table; the strings live until the next call.
+struct TrafficRow {
+    const char *where, *array;
+    int shared, write;
+    std::uint64_t requests, units, minimum;
+};
+std::size_t simt_traffic_count() { return simt::traffic().size(); }
+void simt_traffic(std::size_t i, TrafficRow* row) {
+    static std::string where, array;
+    const simt::Traffic t = simt::traffic().at(i);
+    where = simt::describe(t.where);
+    array = t.array;
+    *row = {where.c_str(), array.c_str(), t.shared, t.write, t.requests, t.units, t.minimum};
+}
+void simt_clear_traffic() { simt::clear_traffic(); }
+}

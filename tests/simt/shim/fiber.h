@@ -1,0 +1,30 @@
+// Fibers: fixed stacks in one lazily committed mapping and a hand-written switch (ucontext on other machines).
+#pragma once
+
+#include <cstddef>
+
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+namespace simt {
+
+constexpr int max_threads = 1024;
+
+struct Context { // a suspended flow of control
+#if defined(__x86_64__)
+    void* stack_pointer = nullptr;
+#else
+    ucontext_t context;
+#endif
+    void* fake_stack = nullptr;         // AddressSanitizer's
+    const void* stack_bottom = nullptr; // lowest address
+    std::size_t stack_size = 0;
+};
+
+void prepare(Context& fiber, int number, void (*entry)()); // entry runs on stack `number` and must never return
+void switch_to(Context& from, Context& to);
+void arrived(Context& at); // first statement of every entry function
+bool on_fiber_stack(const void* address);
+
+} // namespace simt
