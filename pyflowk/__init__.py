@@ -1,7 +1,10 @@
 """Compiled kernels for normalizing flows and flow matching in PyTorch, and the models that stand on them."""
 
-from . import ops
+from . import _native, ops
+from ._native import show_config
 from .ops._backends import backend
 
 __version__ = "0.1.0"
-__all__ = ["backend", "ops"]
+__all__ = ["backend", "ops", "show_config"]
+
+_native.register()

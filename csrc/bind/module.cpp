@@ -1,0 +1,231 @@
+// The Python module of one back end, and the only file that knows pybind11 or DLPack.
+
+#include <pybind11/pybind11.h>
+
+#include "dlpack.h"
+#include "launch.h"
+#include "ops.h"
+
+namespace py = pybind11;
+
+namespace pfk::bind {
+namespace {
+
+// ---- torch tensors, through the exchange table of their type -------------------------------------------------------
+
+const dlpack::ExchangeAPI* table_of(PyTypeObject* type) {
+    static PyTypeObject* known[2] = {};
+    static const dlpack::ExchangeAPI* tables[2] = {};
+    for (int i = 0; i < 2; ++i)
+        if (known[i] == type)
+            return tables[i];
+    PyObject* capsule = PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__");
+    if (capsule == nullptr) {
+        PyErr_Clear();
+        throw TypeError(std::string("expected a torch.Tensor; got ") + type->tp_name);
+    }
+    auto* api = static_cast<const dlpack::ExchangeAPI*>(PyCapsule_GetPointer(capsule, dlpack::kCapsule));
+    Py_DECREF(capsule); // torch keeps the table for as long as the type lives
+    if (api == nullptr)
+        throw py::error_already_set();
+    while (api != nullptr && api->version.major != dlpack::kMajor)
+        api = api->previous;
+    if (api == nullptr)
+        throw std::runtime_error("this torch speaks another major version of DLPack than pyflowk does (1)");
+    for (int i = 0; i < 2; ++i) // Tensor and Parameter are the first two types that arrive
+        if (known[i] == nullptr) {
+            Py_INCREF(type);
+            known[i] = type;
+            tables[i] = api;
+            break;
+        }
+    return api;
+}
+
+DType dtype_of(dlpack::DataType t) {
+    if (t.lanes == 1 && t.code == dlpack::kFloat && t.bits == 32)
+        return DType::F32;
+    if (t.lanes == 1 && t.code == dlpack::kFloat && t.bits == 64)
+        return DType::F64;
+    if (t.lanes == 1 && t.code == dlpack::kBfloat && t.bits == 16)
+        return DType::BF16;
+    if (t.lanes == 1 && t.code == dlpack::kFloat && t.bits == 16)
+        return DType::F16;
+    throw TypeError("expected a float32, float64, bfloat16 or float16 tensor");
+}
+
+dlpack::DataType dlpack_type(DType t) {
+    switch (t) {
+    case DType::F64: return {dlpack::kFloat, 64, 1};
+    case DType::BF16: return {dlpack::kBfloat, 16, 1};
+    case DType::F16: return {dlpack::kFloat, 16, 1};
+    case DType::F32: break;
+    }
+    return {dlpack::kFloat, 32, 1};
+}
+
+bool rows_are_dense(const dlpack::Tensor& t) {
+    int64_t expected = 1;
+    for (int64_t d = t.ndim - 1; d > 0; --d) {
+        if (t.shape[d] != 1 && t.strides[d] != expected)
+            return false;
+        expected *= t.shape[d];
+    }
+    return true;
+}
+
+int64_t element_count(const dlpack::Tensor& t) {
+    int64_t count = 1;
+    for (int64_t d = 0; d < t.ndim; ++d)
+        count *= t.shape[d];
+    return count;
+}
+
+// Keeps the Python objects of one call alive and answers for memory and streams.
+class PythonFrame final : public Frame {
+  public:
+    ~PythonFrame() {
+        for (int i = 0; i < count_; ++i)
+            Py_DECREF(objects_[i]);
+    }
+
+    Tensor read(py::handle object) {
+        const dlpack::ExchangeAPI* api = table_of(Py_TYPE(object.ptr()));
+        dlpack::Tensor t = view(api, object.ptr());
+        PyObject* owner = object.ptr();
+        if (element_count(t) > 0 && !rows_are_dense(t)) {
+            owner = keep(object.attr("contiguous")().release().ptr());
+            t = view(api, owner);
+        }
+        if (api_ == nullptr)
+            api_ = api;
+        if (kDevice == Device::CPU ? t.device.type != dlpack::kCPU && t.device.type != dlpack::kCUDAHost
+                                   : t.device.type != dlpack::kCUDA && t.device.type != dlpack::kROCM)
+            throw std::invalid_argument(kDevice == Device::CPU ? "expected a tensor on the CPU; got one on another device"
+                                                               : "expected a CUDA tensor; got one on another device");
+        int64_t dense = 1;
+        for (int64_t d = 1; d < t.ndim; ++d)
+            dense *= t.shape[d];
+        return {static_cast<char*>(t.data) + t.byte_offset,
+                t.shape,
+                t.ndim,
+                t.ndim > 0 && t.shape[0] > 1 ? t.strides[0] : dense,
+                dtype_of(t.dtype),
+                {kDevice, t.device.id},
+                owner};
+    }
+
+    Tensor empty(const int64_t* shape, int64_t ndim, DType dtype, Device device) override {
+        dlpack::Tensor prototype{nullptr,
+                                 {device_type_, device.id},
+                                 static_cast<int32_t>(ndim),
+                                 dlpack_type(dtype),
+                                 const_cast<int64_t*>(shape),
+                                 nullptr,
+                                 0};
+        dlpack::ManagedTensor* managed = nullptr;
+        void* object = nullptr;
+        const auto set_error = [](void*, const char*, const char* message) { PyErr_SetString(PyExc_RuntimeError, message); };
+        if (api_->allocate(&prototype, &managed, nullptr, set_error) != 0 || api_->managed_to_object(managed, &object) != 0)
+            throw py::error_already_set();
+        const dlpack::Tensor t = view(api_, keep(static_cast<PyObject*>(object)));
+        int64_t dense = 1;
+        for (int64_t d = 1; d < ndim; ++d)
+            dense *= shape[d];
+        return {static_cast<char*>(t.data) + t.byte_offset, t.shape, ndim, dense, dtype, device, object};
+    }
+
+    void* stream(Device device) override {
+        void* stream = nullptr;
+        if (api_->current_stream(device_type_, device.id, &stream) != 0)
+            throw py::error_already_set();
+        return stream;
+    }
+
+  private:
+    dlpack::Tensor view(const dlpack::ExchangeAPI* api, PyObject* object) {
+        dlpack::Tensor t;
+        if (api->tensor_from_object(object, &t) != 0)
+            throw py::error_already_set();
+        if (t.data == nullptr && element_count(t) > 0)
+            throw TypeError("expected a tensor with memory of its own; got one without (a fake, functional or wrapped tensor)");
+        device_type_ = t.device.type;
+        return t;
+    }
+
+    PyObject* keep(PyObject* object) {
+        if (count_ == kMost) {
+            Py_DECREF(object);
+            throw std::runtime_error("a call holds more tensors than its frame has room for");
+        }
+        return objects_[count_++] = object;
+    }
+
+    static constexpr int kMost = 24;
+    const dlpack::ExchangeAPI* api_ = nullptr;
+    int32_t device_type_ = dlpack::kCPU;
+    PyObject* objects_[kMost];
+    int count_ = 0;
+};
+
+// ---- from an op to a Python function -------------------------------------------------------------------------------
+
+template <class T> struct Python {
+    using Type = T;
+    static T read(PythonFrame&, T value) { return value; }
+};
+template <> struct Python<const Tensor&> {
+    using Type = py::handle;
+    static Tensor read(PythonFrame& frame, py::handle value) { return frame.read(value); }
+};
+
+template <size_t N> py::tuple objects(const Outputs<N>& outputs) {
+    py::tuple result(N);
+    for (size_t i = 0; i < N; ++i)
+        result[i] = py::reinterpret_borrow<py::object>(static_cast<PyObject*>(outputs[i].object));
+    return result;
+}
+
+template <auto Op> struct Wrapped;
+template <size_t N, class... Args, Outputs<N> (*Op)(Frame&, Args...)> struct Wrapped<Op> {
+    static py::tuple call(typename Python<Args>::Type... args) {
+        PythonFrame frame;
+        return objects(Op(frame, Python<Args>::read(frame, args)...));
+    }
+};
+
+#ifdef PFK_BACKEND_CPU
+Outputs<1> elementary(Frame& frame, const Tensor& x, int function) {
+    Tensor y = frame.empty_like(x);
+    if (function < 0 || function > 3 || x.dtype != accumulator(x.dtype))
+        throw std::invalid_argument("elementary: function 0..3 of a float32 or float64 tensor");
+    cpu::Elementary problem{function, x.dtype, x.data, y.data};
+    cpu::kernels().elementary(problem, 0, x.rows());
+    return {y};
+}
+#endif
+
+} // namespace
+} // namespace pfk::bind
+
+PYBIND11_MODULE(PFK_MODULE, m) {
+    using namespace pfk::bind;
+    py::register_exception_translator([](std::exception_ptr p) {
+        try {
+            if (p)
+                std::rethrow_exception(p);
+        } catch (const pfk::TypeError& error) {
+            PyErr_SetString(PyExc_TypeError, error.what());
+        }
+    });
+    m.def("affine_coupling", Wrapped<affine_coupling>::call, py::arg("x"), py::arg("params"), py::arg("mask"),
+          py::arg("bound"), py::arg("limit"), py::arg("interleaved"), py::arg("inverse"), py::arg("inplace") = false);
+    m.def("affine_coupling_backward", Wrapped<affine_coupling_backward>::call);
+#ifdef PFK_BACKEND_CPU
+    m.def("_elementary", Wrapped<elementary>::call);
+    m.attr("isa") = pfk::cpu::kernels().isa;
+#else
+    m.def("device_error", [] { return pfk::cuda::device_error(); });
+    m.attr("architectures") = PFK_CUDA_ARCHITECTURES;
+#endif
+}

@@ -1,0 +1,18 @@
+// The ops of a compiled module: one line each here, one .cpp each beside it. The same sources make `_cpu` and `_cuda`.
+#pragma once
+
+#include <array>
+
+#include "tensor.h"
+
+namespace pfk::bind {
+
+template <size_t N> using Outputs = std::array<Tensor, N>;
+
+Outputs<2> affine_coupling(Frame&, const Tensor& x, const Tensor& params, int mask, int bound, double limit,
+                           bool interleaved, bool inverse, bool inplace);
+Outputs<2> affine_coupling_backward(Frame&, const Tensor& y, const Tensor& params, const Tensor& dy,
+                                    const Tensor& dladj, int mask, int bound, double limit, bool interleaved,
+                                    bool inverse);
+
+} // namespace pfk::bind

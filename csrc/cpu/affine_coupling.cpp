@@ -1,0 +1,378 @@
+// affine_coupling on the CPU: rows one after another, 16 elements abreast. Compiled once per instruction set.
+//
+// Unit-stride float and double runs are worked on where they lie; everything else (16-bit types, alternating and
+// checkerboard masks, interleaved params, events of a few elements) is staged through small buffers, several rows at a
+// time when rows are short, and meets the same arithmetic there.
+
+#include "kernels.h"
+#include "tile.h"
+
+namespace pfk::cpu {
+namespace {
+
+
+// n is a multiple of kLanes here; the loops are what the compiler vectorises.
+template <bool Inverse, Bound K, class A>
+void move_lanes(const A* x, const A* raw, const A* t, A* y, A* s, int64_t n, A limit) {
+    const A inverse_limit = A(1) / limit;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i)
+        y[i] = affine<Inverse, K, A>(x[i], K == Bound::Additive ? A(0) : raw[i], t[i], limit, inverse_limit, s[i]);
+}
+
+template <bool Inverse, Bound K, class A>
+void gradient_lanes(const A* y, const A* raw, const A* t, const A* dy, const A* dladj, A* dx, A* draw, A* dt, int64_t n,
+                    A limit) {
+    const A inverse_limit = A(1) / limit;
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+        const auto g = affine_gradient<Inverse, K, A>(y[i], K == Bound::Additive ? A(0) : raw[i], t[i], dy[i], dladj[i],
+                                                      limit, inverse_limit);
+        dx[i] = g.x;
+        draw[i] = g.raw;
+        dt[i] = g.t;
+    }
+}
+
+// The staged kernels know the types in memory, the arithmetic knows direction and bound: they meet at these pointers.
+template <class A> struct Arithmetic {
+    void (*move)(const A*, const A*, const A*, A*, A*, int64_t, A);
+    void (*gradient)(const A*, const A*, const A*, const A*, const A*, A*, A*, A*, int64_t, A);
+};
+
+template <class A> struct Staged {
+    alignas(64) A x[kTile], raw[kTile], t[kTile], y[kTile], s[kTile];
+};
+
+template <class A> struct StagedBackward {
+    alignas(64) A y[kTile], raw[kTile], t[kTile], dy[kTile], dladj[kTile], dx[kTile], draw[kTile], dt[kTile];
+};
+
+constexpr int64_t whole_lanes(int64_t n) { return n / kLanes * kLanes; }
+constexpr int64_t padded(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+template <class A> void clear_padding(A* buffer, int64_t n) {
+    for (int64_t i = n; i < padded(n); ++i)
+        buffer[i] = A(0);
+}
+
+// Walks transformed elements [k, k + n) of a row in order and calls piece(x offset, param offset, position, length).
+// `run` and `done` say where the walk stands, so that a long row can be walked in tiles.
+struct Walk {
+    int64_t run = 0, done = 0;
+
+    template <class Piece> void go(const Event& event, const Runs& runs, int64_t n, Piece piece) {
+        for (int64_t position = 0; position < n;) {
+            const Run r = run_at(event, runs, run);
+            const int64_t left = r.length - done, length = left < n - position ? left : n - position;
+            piece(r.x + done * runs.x_step, r.param + done * runs.param_step, position, length);
+            position += length;
+            done += length;
+            if (done == r.length) {
+                ++run;
+                done = 0;
+            }
+        }
+    }
+};
+
+// Tiles are several short rows, or a stretch of one long row.
+template <class Tile> void for_tiles(int64_t begin, int64_t end, int64_t moved, Tile tile) {
+    if (moved <= kTile) {
+        const int64_t rows = moved ? kTile / moved : kTile;
+        for (int64_t row = begin; row < end; row += rows)
+            tile(row, row + rows < end ? row + rows : end, moved, true, true);
+        return;
+    }
+    for (int64_t row = begin; row < end; ++row)
+        for (int64_t k = 0; k < moved; k += kTile)
+            tile(row, row + 1, moved - k < kTile ? moved - k : kTile, k == 0, k + kTile >= moved);
+}
+
+// The identity part of a row, or all of it where the transformed elements lie between the others.
+template <class T> void copy_identity(const Event& e, const Runs& runs, const T* x, T* y, int64_t size) {
+    if (x == y || e.mask == Mask::All)
+        return;
+    if (runs.x_step != 1 || runs.count > 1) {
+        copy(x, y, size);
+        return;
+    }
+    const int64_t moved = moved_channels(e) * e.inner;
+    if (e.mask == Mask::HalfSwapped)
+        copy(x + moved, y + moved, size - moved);
+    else
+        copy(x, y, size - moved);
+}
+
+// ---- forward and inverse -------------------------------------------------------------------------------------------
+
+template <class T, class P, class A>
+void forward_staged(const AffineCoupling& p, const Runs& runs, Arithmetic<A> arithmetic, int64_t begin, int64_t end) {
+    Staged<A> b;
+    const bool scales = p.bound != Bound::Additive;
+    Walk walk;
+    RowSum<A> sum;
+    for_tiles(begin, end, moved_elements(p.event), [&](int64_t first, int64_t last, int64_t n, bool starts, bool ends) {
+        const Walk start = starts ? Walk{} : walk;
+        const int64_t all = (last - first) * n;
+        for (int64_t row = first, at = 0; row < last; ++row, at += n) {
+            const T* x = static_cast<const T*>(p.x) + row * p.x_stride;
+            const P* params = static_cast<const P*>(p.params) + row * p.params_stride;
+            if (starts)
+                copy_identity(p.event, runs, x, static_cast<T*>(p.y) + row * p.y_stride, p.size);
+            walk = start;
+            walk.go(p.event, runs, n, [&](int64_t xo, int64_t po, int64_t position, int64_t length) {
+                gather(x + xo, runs.x_step, b.x + at + position, length);
+                if (scales)
+                    gather(params + po, runs.param_step, b.raw + at + position, length);
+                gather(params + po + runs.shift, runs.param_step, b.t + at + position, length);
+            });
+        }
+        clear_padding(b.x, all);
+        clear_padding(b.raw, all);
+        clear_padding(b.t, all);
+        arithmetic.move(b.x, b.raw, b.t, b.y, b.s, padded(all), static_cast<A>(p.limit));
+        for (int64_t row = first, at = 0; row < last; ++row, at += n) {
+            T* y = static_cast<T*>(p.y) + row * p.y_stride;
+            walk = start;
+            walk.go(p.event, runs, n, [&](int64_t xo, int64_t, int64_t position, int64_t length) {
+                scatter(b.y + at + position, y + xo, runs.x_step, length);
+            });
+            if (starts)
+                sum = {};
+            RowSum<A>::add(sum, b.s + at, n);
+            if (ends) {
+                const A total = RowSum<A>::total(sum);
+                static_cast<A*>(p.ladj)[row] = p.inverse ? -total : total;
+            }
+        }
+    });
+}
+
+template <bool Inverse, Bound K, class A>
+void forward_direct(const AffineCoupling& p, const Runs& runs, int64_t begin, int64_t end) {
+    alignas(64) A s[kTile];
+    const A limit = static_cast<A>(p.limit);
+    for (int64_t row = begin; row < end; ++row) {
+        const A* x = static_cast<const A*>(p.x) + row * p.x_stride;
+        const A* params = static_cast<const A*>(p.params) + row * p.params_stride;
+        A* y = static_cast<A*>(p.y) + row * p.y_stride;
+        copy_identity(p.event, runs, x, y, p.size);
+        RowSum<A> sum;
+        for (int64_t i = 0; i < runs.count; ++i) {
+            const Run run = run_at(p.event, runs, i);
+            const A *xr = x + run.x, *raw = params + run.param, *t = raw + runs.shift;
+            A* yr = y + run.x;
+            const int64_t whole = whole_lanes(run.length);
+            for (int64_t k = 0; k < whole; k += kTile) {
+                const int64_t n = whole - k < kTile ? whole - k : kTile;
+                move_lanes<Inverse, K, A>(xr + k, raw + k, t + k, yr + k, s, n, limit);
+                if (K != Bound::Additive)
+                    RowSum<A>::add(sum, s, n);
+            }
+            if (const int64_t rest = run.length - whole) {
+                alignas(64) A bx[kLanes] = {}, braw[kLanes] = {}, bt[kLanes] = {}, by[kLanes];
+                copy(xr + whole, bx, rest);
+                if (K != Bound::Additive)
+                    copy(raw + whole, braw, rest);
+                copy(t + whole, bt, rest);
+                move_lanes<Inverse, K, A>(bx, braw, bt, by, s, kLanes, limit);
+                copy(by, yr + whole, rest);
+                RowSum<A>::add(sum, s, rest);
+            }
+        }
+        const A total = RowSum<A>::total(sum);
+        static_cast<A*>(p.ladj)[row] = Inverse ? -total : total;
+    }
+}
+
+// ---- backward ------------------------------------------------------------------------------------------------------
+
+template <class T, class P, class A>
+void backward_staged(const AffineCouplingBackward& p, const Runs& runs, Arithmetic<A> arithmetic, int64_t begin,
+                     int64_t end) {
+    StagedBackward<A> b;
+    const bool scales = p.bound != Bound::Additive;
+    Walk walk;
+    for_tiles(begin, end, moved_elements(p.event), [&](int64_t first, int64_t last, int64_t n, bool starts, bool) {
+        const Walk start = starts ? Walk{} : walk;
+        const int64_t all = (last - first) * n;
+        for (int64_t row = first, at = 0; row < last; ++row, at += n) {
+            const T* y = static_cast<const T*>(p.y) + row * p.y_stride;
+            const T* dy = static_cast<const T*>(p.dy) + row * p.dy_stride;
+            const P* params = static_cast<const P*>(p.params) + row * p.params_stride;
+            if (starts) {
+                copy_identity(p.event, runs, dy, static_cast<T*>(p.dx) + row * p.size, p.size);
+                if (is_checkerboard(p.event.mask)) // params at identity positions have no influence
+                    __builtin_memset(static_cast<P*>(p.dparams) + row * p.param_size, 0,
+                                     static_cast<size_t>(p.param_size) * sizeof(P));
+            }
+            walk = start;
+            walk.go(p.event, runs, n, [&](int64_t xo, int64_t po, int64_t position, int64_t length) {
+                gather(y + xo, runs.x_step, b.y + at + position, length);
+                gather(dy + xo, runs.x_step, b.dy + at + position, length);
+                if (scales)
+                    gather(params + po, runs.param_step, b.raw + at + position, length);
+                gather(params + po + runs.shift, runs.param_step, b.t + at + position, length);
+            });
+            const A dladj = static_cast<const A*>(p.dladj)[row * p.dladj_stride];
+            for (int64_t i = 0; i < n; ++i)
+                b.dladj[at + i] = dladj;
+        }
+        clear_padding(b.y, all);
+        clear_padding(b.raw, all);
+        clear_padding(b.t, all);
+        clear_padding(b.dy, all);
+        clear_padding(b.dladj, all);
+        arithmetic.gradient(b.y, b.raw, b.t, b.dy, b.dladj, b.dx, b.draw, b.dt, padded(all), static_cast<A>(p.limit));
+        for (int64_t row = first, at = 0; row < last; ++row, at += n) {
+            T* dx = static_cast<T*>(p.dx) + row * p.size;
+            P* dparams = static_cast<P*>(p.dparams) + row * p.param_size;
+            walk = start;
+            walk.go(p.event, runs, n, [&](int64_t xo, int64_t po, int64_t position, int64_t length) {
+                scatter(b.dx + at + position, dx + xo, runs.x_step, length);
+                if (scales)
+                    scatter(b.draw + at + position, dparams + po, runs.param_step, length);
+                scatter(b.dt + at + position, dparams + po + runs.shift, runs.param_step, length);
+            });
+        }
+    });
+}
+
+template <bool Inverse, Bound K, class A>
+void backward_direct(const AffineCouplingBackward& p, const Runs& runs, int64_t begin, int64_t end) {
+    alignas(64) A dladj[kTile];
+    alignas(64) A unused[kTile];
+    const A limit = static_cast<A>(p.limit);
+    const int64_t filled = p.size < kTile ? padded(p.size) : kTile;
+    for (int64_t row = begin; row < end; ++row) {
+        const A* y = static_cast<const A*>(p.y) + row * p.y_stride;
+        const A* dy = static_cast<const A*>(p.dy) + row * p.dy_stride;
+        const A* params = static_cast<const A*>(p.params) + row * p.params_stride;
+        A* dx = static_cast<A*>(p.dx) + row * p.size;
+        A* dparams = static_cast<A*>(p.dparams) + row * p.param_size;
+        copy_identity(p.event, runs, dy, dx, p.size);
+        const A value = static_cast<const A*>(p.dladj)[row * p.dladj_stride];
+        for (int64_t i = 0; i < filled; ++i)
+            dladj[i] = value;
+        for (int64_t i = 0; i < runs.count; ++i) {
+            const Run run = run_at(p.event, runs, i);
+            const int64_t whole = whole_lanes(run.length), xo = run.x, po = run.param, to = po + runs.shift;
+            for (int64_t k = 0; k < whole; k += kTile) {
+                const int64_t n = whole - k < kTile ? whole - k : kTile;
+                gradient_lanes<Inverse, K, A>(y + xo + k, params + po + k, params + to + k, dy + xo + k, dladj,
+                                              dx + xo + k, K == Bound::Additive ? unused : dparams + po + k,
+                                              dparams + to + k, n, limit);
+            }
+            if (const int64_t rest = run.length - whole) {
+                alignas(64) A by[kLanes] = {}, braw[kLanes] = {}, bt[kLanes] = {}, bdy[kLanes] = {};
+                alignas(64) A bdx[kLanes], bdraw[kLanes], bdt[kLanes];
+                copy(y + xo + whole, by, rest);
+                if (K != Bound::Additive)
+                    copy(params + po + whole, braw, rest);
+                copy(params + to + whole, bt, rest);
+                copy(dy + xo + whole, bdy, rest);
+                gradient_lanes<Inverse, K, A>(by, braw, bt, bdy, dladj, bdx, bdraw, bdt, kLanes, limit);
+                copy(bdx, dx + xo + whole, rest);
+                if (K != Bound::Additive)
+                    copy(bdraw, dparams + po + whole, rest);
+                copy(bdt, dparams + to + whole, rest);
+            }
+        }
+    }
+}
+
+// ---- from run-time choices to templates ----------------------------------------------------------------------------
+
+// Long unit-stride runs of the arithmetic's own type need no staging.
+template <class Problem> bool direct(const Problem& p, const Runs& runs) {
+    return p.state == p.param && (p.state == DType::F32 || p.state == DType::F64) && runs.x_step == 1 &&
+           runs.param_step == 1 && moved_elements(p.event) >= kLanes * runs.count;
+}
+
+// Calls body(direction, bound) with both as compile-time constants.
+template <bool Value> struct Flag {
+    static constexpr bool value = Value;
+};
+template <Bound Value> struct Kind {
+    static constexpr Bound value = Value;
+};
+
+template <class Body> void with_map(bool inverse, Bound bound, Body body) {
+    const auto with_bound = [&](auto kind) { inverse ? body(Flag<true>{}, kind) : body(Flag<false>{}, kind); };
+    switch (bound) {
+    case Bound::Additive: return with_bound(Kind<Bound::Additive>{});
+    case Bound::None: return with_bound(Kind<Bound::None>{});
+    case Bound::Tanh: return with_bound(Kind<Bound::Tanh>{});
+    case Bound::Sigmoid: return with_bound(Kind<Bound::Sigmoid>{});
+    }
+}
+
+template <class A> Arithmetic<A> arithmetic_of(bool inverse, Bound bound) {
+    Arithmetic<A> chosen{};
+    with_map(inverse, bound, [&](auto direction, auto kind) {
+        constexpr bool inverse_map = decltype(direction)::value;
+        constexpr Bound bound_map = decltype(kind)::value;
+        chosen = {move_lanes<inverse_map, bound_map, A>, gradient_lanes<inverse_map, bound_map, A>};
+    });
+    return chosen;
+}
+
+// Calls body(T{}, P{}) with the types of x and params in memory.
+template <class Body> void with_types(DType state, DType param, Body body) {
+    switch (state) {
+    case DType::F64: return body(double{}, double{});
+    case DType::BF16: return body(bf16{}, bf16{});
+    case DType::F16: return body(fp16{}, fp16{});
+    case DType::F32: break;
+    }
+    if (param == DType::BF16)
+        return body(float{}, bf16{});
+    if (param == DType::F16)
+        return body(float{}, fp16{});
+    return body(float{}, float{});
+}
+
+template <class T> struct Accumulator {
+    using Type = float;
+};
+template <> struct Accumulator<double> {
+    using Type = double;
+};
+
+} // namespace
+
+namespace PFK_ISA {
+
+void affine_coupling(const AffineCoupling& p, int64_t begin, int64_t end) {
+    const Runs runs = runs_of(p.event);
+    if (direct(p, runs))
+        return with_map(p.inverse, p.bound, [&](auto direction, auto kind) {
+            constexpr bool inverse = decltype(direction)::value;
+            constexpr Bound bound = decltype(kind)::value;
+            p.state == DType::F64 ? forward_direct<inverse, bound, double>(p, runs, begin, end)
+                                  : forward_direct<inverse, bound, float>(p, runs, begin, end);
+        });
+    with_types(p.state, p.param, [&](auto state, auto param) {
+        using A = typename Accumulator<decltype(state)>::Type;
+        forward_staged<decltype(state), decltype(param), A>(p, runs, arithmetic_of<A>(p.inverse, p.bound), begin, end);
+    });
+}
+
+void affine_coupling_backward(const AffineCouplingBackward& p, int64_t begin, int64_t end) {
+    const Runs runs = runs_of(p.event);
+    if (direct(p, runs))
+        return with_map(p.inverse, p.bound, [&](auto direction, auto kind) {
+            constexpr bool inverse = decltype(direction)::value;
+            constexpr Bound bound = decltype(kind)::value;
+            p.state == DType::F64 ? backward_direct<inverse, bound, double>(p, runs, begin, end)
+                                  : backward_direct<inverse, bound, float>(p, runs, begin, end);
+        });
+    with_types(p.state, p.param, [&](auto state, auto param) {
+        using A = typename Accumulator<decltype(state)>::Type;
+        backward_staged<decltype(state), decltype(param), A>(p, runs, arithmetic_of<A>(p.inverse, p.bound), begin, end);
+    });
+}
+
+} // namespace PFK_ISA
+} // namespace pfk::cpu

@@ -1,0 +1,36 @@
+// The CPU kernels: one table of functions per instruction set, all built from the same sources.
+#pragma once
+
+#include "../math/affine_coupling.h"
+
+namespace pfk::cpu {
+
+// Every kernel works on rows [begin, end) and depends on nothing but its rows.
+#define PFK_CPU_KERNELS(entry)                                                                                         \
+    entry(affine_coupling, AffineCoupling)                                                                             \
+    entry(affine_coupling_backward, AffineCouplingBackward)                                                            \
+    entry(elementary, Elementary)
+
+// exp, log, tanh or sigmoid of `size` elements: the tests' way to csrc/math/elementary.h.
+struct Elementary {
+    int function; // 0 exp, 1 log, 2 tanh, 3 sigmoid
+    DType type;   // F32 or F64
+    const void* x;
+    void* y;
+};
+
+struct Kernels {
+    const char* isa;
+#define PFK_MEMBER(name, Problem) void (*name)(const Problem&, int64_t begin, int64_t end);
+    PFK_CPU_KERNELS(PFK_MEMBER)
+#undef PFK_MEMBER
+};
+
+// The best instruction set of this machine, or the one that PYFLOWK_ISA names; throws if that one cannot run.
+const Kernels& kernels();
+
+// Calls work(context, begin, end) on pieces of [0, rows), on torch's threads when there is enough to do.
+// `cost` is the number of elements of one row.
+void parallel_rows(int64_t rows, int64_t cost, void (*work)(void*, int64_t, int64_t), void* context);
+
+} // namespace pfk::cpu

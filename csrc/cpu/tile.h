@@ -1,0 +1,82 @@
+// Staging between memory and arithmetic: types, strides and row sums. Included once per instruction set, so everything
+// here has internal linkage and nothing comes from the standard library's templates.
+#pragma once
+
+#include "../math/host_device.h"
+
+#include <cstddef>
+
+namespace pfk::cpu {
+namespace {
+
+constexpr int64_t kLanes = 16; // every vector loop runs over whole groups of this many elements
+constexpr int64_t kTile = 512; // elements that are staged at a time; all buffers of a kernel fit in L1
+
+struct bf16 {
+    uint16_t bits;
+};
+using fp16 = _Float16;
+
+template <class A, class T> PFK_HD A load(const T& value) { return static_cast<A>(value); }
+template <> inline __attribute__((always_inline)) float load<float, bf16>(const bf16& value) {
+    const uint32_t wide = static_cast<uint32_t>(value.bits) << 16;
+    float out;
+    __builtin_memcpy(&out, &wide, 4);
+    return out;
+}
+
+template <class T, class A> PFK_HD void store(T& target, A value) { target = static_cast<T>(value); }
+template <> inline __attribute__((always_inline)) void store<bf16, float>(bf16& target, float value) {
+    uint32_t wide;
+    __builtin_memcpy(&wide, &value, 4);
+    const uint32_t rounded = (wide + 0x7fff + ((wide >> 16) & 1)) >> 16; // to nearest, ties to even
+    target.bits = static_cast<uint16_t>(value != value ? 0x7fc0 : rounded);
+}
+
+template <class T, class A> PFK_HD void gather(const T* from, int64_t step, A* to, int64_t n) {
+    if (step == 1)
+        for (int64_t i = 0; i < n; ++i)
+            to[i] = load<A>(from[i]);
+    else
+        for (int64_t i = 0; i < n; ++i)
+            to[i] = load<A>(from[2 * i]);
+}
+
+template <class T, class A> PFK_HD void scatter(const A* from, T* to, int64_t step, int64_t n) {
+    if (step == 1)
+        for (int64_t i = 0; i < n; ++i)
+            store(to[i], from[i]);
+    else
+        for (int64_t i = 0; i < n; ++i)
+            store(to[2 * i], from[i]);
+}
+
+template <class T> PFK_HD void copy(const T* from, T* to, int64_t n) {
+    if (n > 0)
+        __builtin_memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
+}
+
+// A row's sum in a fixed order: element k goes to lane k mod 16, then the lanes are added as a tree. The order depends
+// on the row alone, never on threads or on the rows beside it.
+template <class A> struct RowSum {
+    A lane[kLanes] = {};
+
+    __attribute__((always_inline)) static void add(RowSum& sum, const A* values, int64_t n) {
+        int64_t i = 0;
+        for (; i + kLanes <= n; i += kLanes)
+            for (int64_t l = 0; l < kLanes; ++l)
+                sum.lane[l] += values[i + l];
+        for (int64_t l = 0; i + l < n; ++l)
+            sum.lane[l] += values[i + l];
+    }
+
+    __attribute__((always_inline)) static A total(RowSum& sum) {
+        for (int64_t width = kLanes / 2; width > 0; width /= 2)
+            for (int64_t l = 0; l < width; ++l)
+                sum.lane[l] += sum.lane[l + width];
+        return sum.lane[0];
+    }
+};
+
+} // namespace
+} // namespace pfk::cpu

@@ -1,0 +1,164 @@
+// exp, expm1, log, log1p, tanh, sigmoid: branch-free, so that a plain loop over them vectorises; within 2 ulp; NaN gives
+// NaN and infinities their limits. Polynomials: Chebyshev interpolation of the remainders on the reduced interval.
+// Built without -ffast-math on purpose: linking that would flush subnormals to zero in the whole process.
+#pragma once
+
+#include "host_device.h"
+
+#ifdef __CUDACC__
+#include <cmath>
+#endif
+
+namespace pfk {
+namespace detail {
+
+template <class A> struct Real;
+
+template <> struct Real<float> {
+    using Int = int32_t;
+    static constexpr int mantissa_bits = 23;
+    static constexpr Int bias = 127;
+    static constexpr Int sqrt_half = 0x3f3504f3;
+    static constexpr float log2e = 1.44269504f, ln2_high = 0.693145752f, ln2_low = 1.42860677e-06f;
+    static constexpr float round_magic = 12582912.f; // 1.5 * 2^23: adding it rounds to an integer
+    static constexpr float exp_min = -104.f, exp_max = 89.f, tiny = 1.17549435e-38f, two_to_mantissa = 16777216.f;
+    static constexpr int two_to_mantissa_exponent = 24;
+    // (expm1(r) - r) / r^2 on |r| <= ln2 / 2; relative error 5e-10
+    PFK_HD float expm1_tail(float r) {
+        return ((((1.9890991e-4f * r + 1.39336500e-3f) * r + 8.33331093e-3f) * r + 4.16664649e-2f) * r + 0.166666667f) * r +
+               0.5f;
+    }
+    // (2 atanh(s) - 2 s) / s^3 as a polynomial in w = s^2 on s <= (sqrt 2 - 1) / (sqrt 2 + 1); relative error 2e-11
+    PFK_HD float log_tail(float w) {
+        return ((0.233306967f * w + 0.285508124f) * w + 0.400001219f) * w + 0.666666666f;
+    }
+};
+
+template <> struct Real<double> {
+    using Int = int64_t;
+    static constexpr int mantissa_bits = 52;
+    static constexpr Int bias = 1023;
+    static constexpr Int sqrt_half = 0x3fe6a09e667f3bcd;
+    static constexpr double log2e = 1.4426950408889634, ln2_high = 0.693147180369123816490,
+                            ln2_low = 1.90821492927058770002e-10;
+    static constexpr double round_magic = 6755399441055744.0; // 1.5 * 2^52
+    static constexpr double exp_min = -746.0, exp_max = 710.0, tiny = 2.2250738585072014e-308,
+                            two_to_mantissa = 9007199254740992.0;
+    static constexpr int two_to_mantissa_exponent = 53;
+    // relative error 5e-19
+    PFK_HD double expm1_tail(double r) {
+        double p = 2.0914686968086877e-9;
+        p = p * r + 2.5105217004720745e-8;
+        p = p * r + 2.7557273643110295e-7;
+        p = p * r + 2.7557255400206424e-6;
+        p = p * r + 2.4801587325547741e-5;
+        p = p * r + 1.9841269874820625e-4;
+        p = p * r + 1.3888888888883748e-3;
+        p = p * r + 8.3333333333261351e-3;
+        p = p * r + 4.166666666666667e-2;
+        p = p * r + 0.16666666666666671;
+        return p * r + 0.5;
+    }
+    // relative error 3e-20
+    PFK_HD double log_tail(double w) {
+        double p = 0.13086907887965027;
+        p = p * w + 0.13268746195596595;
+        p = p * w + 0.15386240708969664;
+        p = p * w + 0.18181795621632782;
+        p = p * w + 0.22222222391887066;
+        p = p * w + 0.28571428570802848;
+        p = p * w + 0.40000000000000878;
+        return p * w + 0.66666666666666666;
+    }
+};
+
+template <class To, class From> PFK_HD To bits(From value) {
+    static_assert(sizeof(To) == sizeof(From), "bits: sizes differ");
+    To out;
+    __builtin_memcpy(&out, &value, sizeof(To));
+    return out;
+}
+
+// |n| < 2^21; unlike a conversion it vectorises for 64-bit integers too.
+template <class A> PFK_HD A from_small_int(typename Real<A>::Int n) {
+    using R = Real<A>;
+    return bits<A>(n + bits<typename R::Int>(R::round_magic)) - R::round_magic;
+}
+
+template <class A> PFK_HD A power_of_two(typename Real<A>::Int n) {
+    return bits<A>((n + Real<A>::bias) << Real<A>::mantissa_bits);
+}
+
+// x = n ln 2 + r: returns r and leaves n, for |n| within the exponents that exp can meet.
+template <class A> PFK_HD A reduce(A x, typename Real<A>::Int& n) {
+    using R = Real<A>;
+    const A shifted = x * R::log2e + R::round_magic;
+    const A whole = shifted - R::round_magic;
+    n = bits<typename R::Int>(shifted) - bits<typename R::Int>(R::round_magic);
+    return (x - whole * R::ln2_high) - whole * R::ln2_low;
+}
+
+} // namespace detail
+
+template <class A> PFK_HD A exp(A x) {
+    using R = detail::Real<A>;
+    x = x < R::exp_min ? R::exp_min : x;
+    x = x > R::exp_max ? R::exp_max : x;
+    typename R::Int n;
+    const A r = detail::reduce(x, n);
+    const A p = R::expm1_tail(r) * r * r + r + A(1);
+    const typename R::Int half = n >> 1; // in two steps, so that overflow and subnormal results come out right
+    return p * detail::power_of_two<A>(half) * detail::power_of_two<A>(n - half);
+}
+
+// exp(x) - 1 for x <= 0, accurate next to zero.
+template <class A> PFK_HD A expm1_negative(A x) {
+    using R = detail::Real<A>;
+    x = x < A(-60) ? A(-60) : x; // e^-60 is below half an ulp of one
+    typename R::Int n;
+    const A r = detail::reduce(x, n);
+    const A p = R::expm1_tail(r) * r * r + r;
+    const A scale = detail::power_of_two<A>(n);
+    return scale * p + (scale - A(1));
+}
+
+template <class A> PFK_HD A tanh(A x) {
+    const A magnitude = x < A(0) ? -x : x;
+    const A e = expm1_negative(A(-2) * magnitude);
+    const A t = -e / (e + A(2));
+    return x < A(0) ? -t : (x == A(0) ? x : t); // keeps -0
+}
+
+template <class A> PFK_HD A log(A x) {
+    using R = detail::Real<A>;
+    using Int = typename R::Int;
+    const bool subnormal = x < R::tiny;
+    const A scaled = subnormal ? x * R::two_to_mantissa : x;
+    // scaled = m 2^n with m in [sqrt(1/2), sqrt(2))
+    const Int shifted = detail::bits<Int>(scaled) - R::sqrt_half;
+    const Int n = shifted >> R::mantissa_bits;
+    const A m = detail::bits<A>(detail::bits<Int>(scaled) - (n << R::mantissa_bits));
+    const A f = m - A(1);
+    const A s = f / (m + A(1));
+    const A w = s * s;
+    const A k = detail::from_small_int<A>(subnormal ? n - R::two_to_mantissa_exponent : n);
+    // log(1 + f) = f - s (f - w tail): the rounding of s only meets small terms
+    A y = (f - s * (f - w * R::log_tail(w))) + k * R::ln2_low + k * R::ln2_high;
+    const A infinity = detail::power_of_two<A>(R::bias + 1);
+    y = x == infinity ? x : y;
+    y = x == A(0) ? -infinity : y;
+    return x >= A(0) ? y : (x - x) / (x - x); // NaN for negative x and NaN
+}
+
+// log(1 + z) for z in [0, 1].
+template <class A> PFK_HD A log1p_unit(A z) {
+    const A u = A(1) + z;
+    return log(u) + (z - (u - A(1))) / u;
+}
+
+template <class A> PFK_HD A sigmoid(A x) {
+    const A e = exp(x < A(0) ? x : -x);
+    return (x < A(0) ? e : A(1)) / (A(1) + e);
+}
+
+} // namespace pfk
