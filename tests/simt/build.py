@@ -107,18 +107,20 @@ def build(
     host: Sequence[Path] = (),
     host_flags: Sequence[str] = (),
     kernel_flags: Sequence[str] = (),
+    objects: Sequence[Path] = (),
     module: str | None = None,
 ) -> Path:
     """Link kernels, host sources and the core into one shared object and return its path.
 
-    Kernels are compiled in `mode`, host sources always plainly. `module` names a Python extension module.
+    Kernels are compiled in `mode`, host sources always plainly; `objects` are linked as they are. `module` names a
+    Python extension module.
     """
     jobs = [(source, [*KERNEL_FLAGS[mode], *kernel_flags], RENAMED if mode == "checker" else ()) for source in kernels]
     jobs += [(source, ["-O2", *host_flags], ()) for source in host]
     core = [*CORE, *FRONT, *([SHIM / "tsan_hooks.cpp"] if mode == "checker" else [])]
     jobs += [(source, ["-O2", *(["-DSIMT_ASAN"] if mode == "asan" else [])], ()) for source in core]
     with ThreadPoolExecutor(PARALLEL) as pool:
-        objects = list(pool.map(lambda job: compile_object(job[0], job[1], renamed=job[2]), jobs))
+        objects = [*pool.map(lambda job: compile_object(job[0], job[1], renamed=job[2]), jobs), *objects]
     folder = CACHE / _digest(mode, module or "", *(o.name.encode() + o.read_bytes() for o in objects))
     suffix = sysconfig.get_config_var("EXT_SUFFIX") if module else ".so"
     target = folder / f"{module or 'kernels'}{suffix}"
@@ -138,4 +140,4 @@ def sanitizer_environment() -> dict[str, str]:
         subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
         for name in ("libasan.so", "libubsan.so")
     ]
-    return {**os.environ, "LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0"}
+    return {**os.environ, "LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}

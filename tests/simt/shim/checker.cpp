@@ -61,10 +61,7 @@ struct History {
 struct Cell {
     Stamp write;
     History reads, atomics;
-    bool current_in_block() const {
-        return write.serial == block.serial || atomics.stamps[0].serial == block.serial ||
-               atomics.stamps[1].serial == block.serial;
-    }
+    std::uint32_t owner = 0; // shared memory: serial of the block that used it last
 };
 
 // Cells by kilobyte; one cell covers `grain` bytes: 4, until a finer access asks for less.
@@ -95,9 +92,20 @@ template <class Function> void for_cells(std::uintptr_t address, std::size_t byt
 
 std::string name(Access kind) { return kind == Access::read ? "read" : kind == Access::write ? "write" : "atomic"; }
 
+bool first_time(std::uint64_t earlier, Where where) { // in this launch
+    static std::set<std::tuple<std::uint64_t, std::uint64_t, std::uint32_t>> known;
+    return known.insert({earlier, where.bits, block.first_serial}).second;
+}
+
+void report_uninitialised(Access kind, const void* address, std::size_t bytes, Where where) {
+    if (!first_time(0, where)) return;
+    report(cudaErrorLaunchFailure, "UNINITIALISED " + name(kind) + " of " + std::to_string(bytes) + " bytes at " +
+                                       describe_address(address) + ", " + describe(where) + ", " +
+                                       describe_thread(current->number));
+}
+
 void report_race(Access kind, const char* earlier, const Stamp& other, const void* address, std::size_t bytes, Where where) {
-    static std::set<std::tuple<Access, std::string, std::uint64_t, std::uint64_t, std::uint32_t>> known;
-    if (!known.insert({kind, earlier, other.where, where.bits, block.first_serial}).second) return; // one a launch
+    if (!first_time(other.where, where)) return;
     Where there;
     there.bits = other.where;
     std::uint32_t lanes = other.lanes & ~(other.warp == current->number / 32 ? 1u << lane() : 0u);
@@ -131,8 +139,8 @@ void check_cells(const Region& region, Access kind, const void* address, std::si
     Stamp conflict;
     bool uninitialised = false;
     for_cells(reinterpret_cast<std::uintptr_t>(address), bytes, [&](Cell& cell) {
-        bool foreign = region.shared && !cell.current_in_block(); // left by an earlier block
-        if (foreign) cell = Cell();
+        if (region.shared && cell.owner != block.serial) cell = Cell(); // left by an earlier block
+        cell.owner = block.serial;
         bool written = cell.write.serial || cell.atomics.stamps[0].serial;
         uninitialised = uninitialised || (kind != Access::write && !region.initialised && !written);
         const char* found = nullptr;
@@ -146,9 +154,7 @@ void check_cells(const Region& region, Access kind, const void* address, std::si
         if (kind == Access::atomic) cell.atomics.add(mine);
     });
     if (other) report_race(kind, what, conflict, address, bytes, where);
-    if (uninitialised && !other)
-        report(cudaErrorLaunchFailure, "UNINITIALISED " + name(kind) + " of " + std::to_string(bytes) + " bytes at " +
-                                           describe_address(address) + ", " + describe(where));
+    if (uninitialised && !other) report_uninitialised(kind, address, bytes, where);
 }
 
 } // namespace
