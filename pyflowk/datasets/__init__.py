@@ -4,8 +4,8 @@
 score two models anybody could write down, so that every result is printed beside them.
 """
 
-from pyflowk.datasets.base import Dataset, split
-from pyflowk.datasets.levels import Score, gaussian_level, score, trivial_level
-from pyflowk.datasets.registry import describe, load, names
+from .base import Dataset, split
+from .levels import Score, gaussian_level, score, trivial_level
+from .registry import describe, load, names
 
 __all__ = ["Dataset", "Score", "describe", "gaussian_level", "load", "names", "score", "split", "trivial_level"]

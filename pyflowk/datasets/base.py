@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class Dataset:
     train_labels: Tensor | None = None
     valid_labels: Tensor | None = None
     test_labels: Tensor | None = None
+    _: KW_ONLY
     levels: int | None = None
     classes: int | None = None
     entropy: float | None = None
@@ -71,10 +72,8 @@ def split(
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     parts = order[: count - 2 * part], order[count - 2 * part : count - part], order[count - part :]
     x = x.float()
-    return Dataset(
-        name,
-        *(x[i] for i in parts),
-        *((labels[i] for i in parts) if labels is not None else (None, None, None)),
-        levels=levels,
-        classes=None if labels is None else int(labels.max()) + 1,
-    )
+    train, valid, test = (x[rows] for rows in parts)
+    if labels is None:
+        return Dataset(name, train, valid, test, levels=levels)
+    marks = [labels[rows] for rows in parts]
+    return Dataset(name, train, valid, test, *marks, levels=levels, classes=int(labels.max()) + 1)

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from pyflowk.datasets.base import Dataset
+from .base import Dataset
 
 Toy = Callable[[int, Generator], tuple[Tensor, Tensor]]
 
@@ -107,17 +107,13 @@ def two_spirals(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
     return _noise((1 - 2 * label[:, None]) * arm / 3, 0.1, generator), label
 
 
-def eight_gaussians_entropy() -> float:
-    """Entropy in nats of the default ring: eight components that overlap only a little.
-
-    ln 8 + ln(2 pi e std^2 scale^2) = 2.836 without overlap; quadrature of the mixture gives 2.8316.
-    """
-    return 2.8316
-
-
 def load_toy(name: str, toy: Toy, classes: int | None, entropy: float | None, seed: int) -> Dataset:
     """10,000 training, 2,000 validation and 10,000 test points drawn one after the other from one seeded stream."""
     generator = torch.Generator().manual_seed(seed)
-    parts = [toy(n, generator) for n in (10_000, 2_000, 10_000)]
-    labels = [label if classes else None for _, label in parts]
-    return Dataset(name, *(x for x, _ in parts), *labels, classes=classes, entropy=entropy)
+    (train, train_labels), (valid, valid_labels), (test, test_labels) = (
+        toy(n, generator) for n in (10_000, 2_000, 10_000)
+    )
+    if classes is None:
+        return Dataset(name, train, valid, test, entropy=entropy)
+    labels = train_labels, valid_labels, test_labels
+    return Dataset(name, train, valid, test, *labels, classes=classes, entropy=entropy)

@@ -1,0 +1,47 @@
+"""The `pyflowk` command. Only this file and `commands` are read to print help: torch is imported when work begins."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+EXTRA = ("accelerate", "matplotlib", "numpy", "rich", "safetensors", "sklearn", "tyro")
+"""What `pip install pyflowk[train]` brings."""
+USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+
+
+def _missing(error: ImportError) -> str:
+    """The one line for a missing package: ours as it is, or the name of the extra that brings it."""
+    root = (error.name or "").partition(".")[0]
+    return f"this command needs {root}: pip install 'pyflowk[train]'" if root in EXTRA else str(error)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, 1 for a failure, 2 for bad input, 130 when interrupted.
+
+    An error is one line on standard error; `--debug` shows the traceback instead.
+    """
+    try:
+        from .commands import parse
+    except ImportError as error:
+        print(f"pyflowk: {_missing(error)}", file=sys.stderr)
+        return USAGE
+    command = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        return command.run()
+    except KeyboardInterrupt:
+        print("pyflowk: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if command.debug:
+            raise
+        if isinstance(error, ImportError):
+            status, line = USAGE, _missing(error)
+        elif isinstance(error, (ValueError, OSError)):
+            status, line = USAGE, str(error)
+        elif isinstance(error, (NotImplementedError, RuntimeError)):
+            status, line = FAILURE, str(error)
+        else:
+            status, line = FAILURE, f"{type(error).__name__}: {error} (--debug shows where)"
+        print(f"pyflowk: {' '.join(line.split())}", file=sys.stderr)
+        return status

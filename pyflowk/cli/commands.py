@@ -1,0 +1,189 @@
+"""The commands and their options; what they do is imported when they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
+
+from ..training.config import TrainConfig
+
+Text = Annotated[str | None, tyro.conf.arg(metavar="STR")]
+File = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
+Number = Annotated[int | None, tyro.conf.arg(metavar="INT")]
+Model = Annotated[Positional[str], tyro.conf.arg(metavar="MODEL")]
+Run = Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What every command has."""
+
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def run(self) -> int:
+        """Do the work and return the exit status."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(Command):
+    """Train a system on a data set; without options, RealNVP on the digits for one minute."""
+
+    model: Model = "realnvp"
+    """A system; `pyflowk zoo` lists them."""
+    data: str = "digits"
+    """A data set (`pyflowk data` lists them), a folder of images, or a .npy, .csv or .parquet file."""
+    data_dir: Text = None
+    """Folder of the files of fashion-mnist."""
+    data_seed: int = 0
+    """Seed of the split into train, validation and test."""
+    set: tuple[str, ...] = ()
+    """Options of the system, such as `width=256 couplings=8`; `pyflowk zoo MODEL` lists them."""
+    conditional: bool = False
+    """Condition the system on the labels of the data."""
+    out: File = None
+    """The run's folder, which receives log.csv, checkpoint/, samples.png, loss.png and result.json; by default the
+    first free runs/MODEL-DATA."""
+    resume: bool = False
+    """Go on from the checkpoint in the run's folder, which Ctrl-C leaves too, with its settings; only the budget may
+    be changed."""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+    def run(self) -> int:
+        from .train import train
+
+        return train(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Command):
+    """Draw samples from a trained model."""
+
+    run_folder: Run
+    """A run's folder or its checkpoint folder."""
+    n: int = 64
+    """How many."""
+    out: File = None
+    """A .png picture (grid of images, scatter or histograms) or an .npy array; RUN/samples.png by default."""
+    label: Number = None
+    """Class to draw from a conditional model; all in turn by default."""
+    weights: Literal["best", "ema", "last"] = "best"
+    """Weights with the best validation loss, their moving average at the end, or the last ones."""
+    seed: int = 0
+    """Seed of the noise."""
+
+    def run(self) -> int:
+        from .trained import sample
+
+        return sample(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval(Command):
+    """Score a trained model on the test set: nats and bits/dim with standard errors, and its round-trip error."""
+
+    run_folder: Run
+    """A run's folder or its checkpoint folder."""
+    draws: int = 1
+    """Dequantisation draws to average for integer data."""
+    data: Text = None
+    """Another data set than the one the model was trained on."""
+    data_dir: Text = None
+    """Folder of the files of fashion-mnist, if it has moved."""
+    weights: Literal["best", "ema", "last"] = "best"
+    """Weights with the best validation loss, their moving average at the end, or the last ones."""
+    seed: int = 0
+    """Seed of the noise."""
+
+    def run(self) -> int:
+        from .trained import evaluate
+
+        return evaluate(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoo(Command):
+    """List the systems, or the options of one."""
+
+    model: Model = ""
+    """A system whose options to list."""
+
+    def run(self) -> int:
+        from .lists import zoo
+
+        return zoo(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data(Command):
+    """List the data sets."""
+
+    def run(self) -> int:
+        from .lists import data
+
+        return data()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info(Command):
+    """Tell version, instruction set, threads, devices, and what each op runs on."""
+
+    def run(self) -> int:
+        from .lists import info
+
+        return info()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selfcheck(Command):
+    """Check every op on every back end of this machine against its float64 formula, and measure its speed."""
+
+    megabytes: float = 64.0
+    """Size of the tensors whose speed is measured."""
+
+    def run(self) -> int:
+        from .selfcheck import selfcheck
+
+        return selfcheck(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench(Command):
+    """Run the ops' own tests, then the benchmarks; needs a source checkout."""
+
+    only: Annotated[Positional[str], tyro.conf.arg(metavar="NAME")] = ""
+    """Benchmarks whose name contains this."""
+
+    def run(self) -> int:
+        from .bench import bench
+
+        return bench(self)
+
+
+COMMANDS: dict[str, Callable[..., Command]] = {
+    "train": Train,
+    "sample": Sample,
+    "eval": Eval,
+    "zoo": Zoo,
+    "data": Data,
+    "info": Info,
+    "selfcheck": Selfcheck,
+    "bench": Bench,
+}
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """The command meant by `argv`; prints help or one error and exits where there is none."""
+    return tyro.extras.subcommand_cli_from_dict(
+        COMMANDS,
+        prog="pyflowk",
+        description="Normalizing flows on compiled kernels: train, sample, evaluate.",
+        args=list(argv),
+        config=(OmitArgPrefixes, FlagCreatePairsOff),
+    )

@@ -1,0 +1,162 @@
+"""`pyflowk train`: data, model, training, then the test score and the pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from rich.console import Console
+
+from .. import datasets, training, zoo
+from ..datasets import Dataset
+from ..training import Checkpoint, CheckpointError, TrainConfig, Trainer
+from ..training.evaluation import Report
+from ..training.log import read_rows
+from ..training.pictures import draw_loss, draw_samples
+from ..zoo import GenerativeModel
+from .tables import print_pairs
+
+if TYPE_CHECKING:
+    from .commands import Train
+
+INTERRUPTED = 130
+
+
+def train(command: Train) -> int:
+    """Run the command; exit status 130 when a signal ended the training."""
+    if command.model not in zoo.names():
+        close = difflib.get_close_matches(command.model, zoo.names(), n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise ValueError(f"unknown system {command.model!r}{hint}: expected one of {', '.join(zoo.names())}")
+    options = parse_options(command.set)
+    out = command.out or default_folder(Path("runs"), command.model, command.data, resume=command.resume)
+    saved = Checkpoint.open(out) if command.resume else None
+    config = command.config
+    if saved is not None:
+        config = resumed_config(saved, command)
+        options = {key: value for key, value in saved.meta["model"].items() if key not in ("name", "shape")}
+        origin = saved.meta["data"]
+    else:
+        if (out / "checkpoint").exists():
+            raise ValueError(f"{out} holds a checkpoint already: add --resume to go on, or choose another --out")
+        data_dir = None if command.data_dir is None else str(Path(command.data_dir).resolve())
+        origin = {"name": portable_name(command.data), "data_dir": data_dir, "seed": command.data_seed}
+    data = datasets.load(origin["name"], data_dir=origin["data_dir"], seed=origin["seed"])
+    if saved is None and command.conditional:
+        options["classes"] = labels_of(data)
+    model = build(command.model, data, options, config.seed)
+    trainer = Trainer(model, data, config, out=out, origin=origin, resume=saved is not None)
+    console = trainer.console
+    count = sum(p.numel() for p in model.parameters())
+    shown = "x".join(map(str, data.shape))
+    size = f"{len(data.train)} / {len(data.valid)} / {len(data.test)} samples of {shown}"
+    console.print(f"{command.model} ({count:,} parameters) on {data.name} ({size}), into {out}", highlight=False)
+    result = trainer.run()
+    if result.interrupted:
+        console.print(
+            f"interrupted at step {result.step}: the checkpoint is in {out / 'checkpoint'}; "
+            f"go on with: pyflowk train {command.model} --data {command.data} --out {out} --resume",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return INTERRUPTED
+    if trainer.main:
+        finish(trainer, out, console)
+    return 0
+
+
+def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """`("width=256", "architecture=vector")` -> {"width": 256, "architecture": "vector"}; values are JSON or words."""
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not key or not equals:
+            raise ValueError(f"--set: expected KEY=VALUE, got {pair!r}")
+        try:
+            options[key] = json.loads(text)
+        except ValueError:
+            options[key] = text
+    return options
+
+
+def portable_name(data: str) -> str:
+    """A registered name as it is, a path made absolute: the checkpoint may be read from another folder."""
+    return data if data in datasets.names() else str(Path(data).expanduser().resolve())
+
+
+def default_folder(root: Path, model: str, data: str, *, resume: bool) -> Path:
+    """The first free root/MODEL-DATA, -2, -3, ...; with `resume` the last one that exists."""
+    stem = re.sub(r"[^\w.-]+", "-", f"{model}-{Path(data).stem if data not in datasets.names() else data}")
+    folder, number = root / stem, 1
+    while (following := root / (stem if number == 1 else f"{stem}-{number}")).exists():
+        folder, number = following, number + 1
+    return folder if resume else following
+
+
+def resumed_config(saved: Checkpoint, command: Train) -> TrainConfig:
+    """The checkpoint's settings, with the budget of the command when it names one; checks that the two agree."""
+    name = saved.meta["model"]["name"]
+    if name != command.model:
+        raise CheckpointError(f"{saved.folder}: holds a {name}, not a {command.model}")
+    if saved.meta["data"]["name"] != portable_name(command.data):
+        raise CheckpointError(f"{saved.folder}: was trained on {saved.meta['data']['name']}, not on {command.data}")
+    config = TrainConfig(**saved.meta["train"])
+    budget = {key: getattr(command.config, key) for key in ("steps", "epochs", "minutes")}
+    return dataclasses.replace(config, **budget) if any(v is not None for v in budget.values()) else config
+
+
+def labels_of(data: Dataset) -> int:
+    """The number of classes, or ValueError for data without labels."""
+    if data.classes is None:
+        raise ValueError(f"--conditional: expected data with labels, but {data.name} has none")
+    return data.classes
+
+
+def build(name: str, data: Dataset, options: dict[str, Any], seed: int) -> GenerativeModel:
+    """The system for the data's shape and levels, with weights drawn from `seed`; the global state is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return zoo.create(name, data.shape, **{"levels": data.levels, **options})
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+
+
+def finish(trainer: Trainer, out: Path, console: Console) -> None:
+    """Score the best weights on the test set, draw samples and curves, and write result.json."""
+    data, started = trainer.data, time.monotonic()
+    model, saved = training.load_model(out, "best")
+    assert isinstance(model, GenerativeModel)
+    model.to(trainer.device)
+    report = training.evaluate(model, data, seed=trainer.config.seed)
+    console.print("test set", highlight=False)
+    print_pairs(console, report.lines())
+    noise = torch.Generator(trainer.device).manual_seed(trainer.config.seed)
+    count = 64 if data.is_image else 1024
+    context = None if model.classes is None else torch.arange(count, device=trainer.device) % model.classes
+    with torch.no_grad():
+        draw_samples(out / "samples.png", model.sample(count, context, noise), data.test, data.levels)
+    draw_curve(out, data, report)
+    result = {"step": saved.meta["step"], "seconds": saved.meta["seconds"], **report.as_dict()}
+    (out / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
+    console.print(
+        f"{saved.meta['step']} steps in {saved.meta['seconds']:.1f} s, test and pictures in "
+        f"{time.monotonic() - started:.1f} s; see {out / 'samples.png'} and {out / 'loss.png'}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def draw_curve(out: Path, data: Dataset, report: Report) -> None:
+    """loss.png in bits/dim for integer data, in nats otherwise."""
+    gaussian = report.gaussian
+    if data.levels is not None:
+        draw_loss(out / "loss.png", read_rows(out / "log.csv"), "bits/dim", gaussian.bits if gaussian else None)
+    else:
+        draw_loss(out / "loss.png", read_rows(out / "log.csv"), "nats", -gaussian.nats if gaussian else None)

@@ -1,0 +1,96 @@
+"""`pyflowk sample` and `pyflowk eval`: what a trained model can do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from torch import Tensor, nn
+
+from .. import datasets, training
+from ..datasets import Dataset
+from ..training import Checkpoint
+from ..training.pictures import draw_samples
+from ..transforms import check_invertibility
+from ..zoo import GenerativeModel
+from .tables import print_pairs
+
+if TYPE_CHECKING:
+    from .commands import Eval, Sample
+
+ROUND_TRIP_SAMPLES = 64
+
+
+def _data_of(saved: Checkpoint, name: str | None = None, data_dir: str | None = None) -> Dataset:
+    origin = saved.meta["data"]
+    return datasets.load(name or origin["name"], data_dir=data_dir or origin["data_dir"], seed=origin["seed"])
+
+
+def _labels(model: GenerativeModel, n: int, label: int | None) -> Tensor | None:
+    if model.classes is None:
+        if label is not None:
+            raise ValueError(f"--label: this model is not conditional, got {label}")
+        return None
+    if label is None:
+        return torch.arange(n) % model.classes
+    if not 0 <= label < model.classes:
+        raise ValueError(f"--label: expected 0 to {model.classes - 1}, got {label}")
+    return torch.full((n,), label)
+
+
+def sample(command: Sample) -> int:
+    """Draw samples and write them as a picture or an array."""
+    if command.n < 1:
+        raise ValueError(f"--n: expected at least 1, got {command.n}")
+    folder = command.run_folder
+    out: Path = command.out or (folder if folder.name != "checkpoint" else folder.parent) / "samples.png"
+    if out.suffix not in (".png", ".npy"):
+        raise ValueError(f"--out: expected a file ending in .png or .npy, got {out}")
+    model, saved = training.load_model(folder, command.weights)
+    assert isinstance(model, GenerativeModel)
+    generator = torch.Generator().manual_seed(command.seed)
+    with torch.no_grad():
+        x = model.sample(command.n, _labels(model, command.n, command.label), generator)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npy":
+        import numpy as np
+
+        np.save(out, x.numpy())
+    else:
+        is_image = model.levels is not None and len(model.shape) == 3
+        draw_samples(out, x, x if is_image else _data_of(saved).test, model.levels)
+    print(f"{command.n} samples of {'x'.join(map(str, model.shape))} in {out}")
+    return 0
+
+
+def evaluate(command: Eval) -> int:
+    """Print the test score beside the levels to beat, and how well the inverse comes back."""
+    if command.draws < 1:
+        raise ValueError(f"--draws: expected at least 1, got {command.draws}")
+    model, saved = training.load_model(command.run_folder, command.weights)
+    assert isinstance(model, GenerativeModel)
+    data = _data_of(saved, command.data, command.data_dir)
+    if data.shape != model.shape or data.levels != model.levels:
+        raise ValueError(
+            f"expected data of shape {model.shape} with levels {model.levels}, "
+            f"got {data.name} with {data.shape} and {data.levels}"
+        )
+    report = training.evaluate(model, data, seed=command.seed, draws=command.draws)
+    rows = report.lines()
+    flow = getattr(model, "flow", None)
+    if isinstance(flow, nn.Module):
+        rows.append(("round trip", _round_trip(flow, model, data)))
+    console = Console()
+    console.print(f"{saved.meta['model']['name']} on the test set of {data.name}", highlight=False)
+    print_pairs(console, rows)
+    return 0
+
+
+def _round_trip(flow: nn.Module, model: GenerativeModel, data: Dataset) -> str:
+    x = data.test[:ROUND_TRIP_SAMPLES]
+    context = None if model.classes is None or data.test_labels is None else data.test_labels[:ROUND_TRIP_SAMPLES]
+    report = check_invertibility(flow, x, context, torch.Generator().manual_seed(0))
+    worst = max(report.layers[:-1], key=lambda layer: layer.max_error)
+    return f"max |f^-1(f(x)) - x| = {report.max_error:.1e}; worst layer {worst.name}: {worst.max_error:.1e}"

@@ -1,0 +1,97 @@
+"""Images: digits, Fashion-MNIST, and a folder of the user's own pictures."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .base import Dataset, split
+
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+"""Where the Debian package dataset-fashion-mnist puts its files."""
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def load_digits(seed: int) -> Dataset:
+    """1797 grey 8 x 8 images with 17 levels and 10 classes, from the scikit-learn wheel; 1437 / 180 / 180."""
+    try:
+        from sklearn.datasets import load_digits as from_sklearn
+    except ImportError as error:
+        raise ImportError("digits needs scikit-learn: pip install 'pyflowk[train]'") from error
+    bunch = from_sklearn()
+    x, y = torch.from_numpy(bunch.images).unsqueeze(1), torch.from_numpy(bunch.target).long()
+    return split("digits", x, y, seed=seed, levels=17)
+
+
+def read_idx(path: Path) -> Tensor:
+    """One gzipped IDX file of unsigned bytes: magic 0x000008RR (RR = rank), RR big-endian sizes, then the bytes."""
+    try:
+        raw = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError) as error:
+        raise ValueError(f"{path}: expected a complete gzip file, got one that does not unpack ({error})") from error
+    rank = raw[3] if len(raw) > 3 and raw[:3] == b"\0\0\x08" else 0
+    header = 4 + 4 * rank
+    shape = [int.from_bytes(raw[i : i + 4], "big") for i in range(4, header, 4)]
+    if rank == 0 or len(raw) - header != torch.Size(shape).numel():
+        raise ValueError(f"{path}: expected an IDX file of bytes, got {len(raw)} bytes that are not one")
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=header).reshape(shape)
+
+
+def load_fashion_mnist(data_dir: str | None, seed: int) -> Dataset:
+    """60,000 + 10,000 grey 28 x 28 images of 256 levels and 10 classes (Xiao et al. 2017, arXiv:1708.07747).
+
+    5,000 of the training images, chosen by `seed`, are the validation set.
+    """
+    folder = Path(data_dir) if data_dir is not None else DEBIAN_FOLDER
+    names = [f"{part}-{kind}-ubyte.gz" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"fashion-mnist: {missing[0]} is not in {folder}: "
+            "apt-get install dataset-fashion-mnist, or give the folder that holds the four files with --data-dir"
+        )
+    x, y, test, test_labels = (read_idx(folder / name) for name in names)
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    train, valid = order[:-5000], order[-5000:]
+    pictures = [part.unsqueeze(1).float() for part in (x[train], x[valid], test)]
+    labels = [part.long() for part in (y[train], y[valid], test_labels)]
+    return Dataset("fashion-mnist", *pictures, *labels, levels=256, classes=10)
+
+
+def load_folder(folder: Path, seed: int) -> Dataset:
+    """All pictures below `folder`, all of one size; subfolders, where there are any, are the classes. 80 / 10 / 10 %.
+
+    Grey when every picture is grey, otherwise RGB. Raises ValueError for no picture, an unreadable one, or two sizes.
+    """
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise ImportError("a folder of images needs Pillow: pip install 'pyflowk[train]'") from error
+    import numpy as np
+
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ValueError(f"{folder}: expected pictures ({', '.join(SUFFIXES)}), found none")
+    pictures = []
+    for path in paths:
+        try:
+            with Image.open(path) as picture:
+                pictures.append(picture.convert("L" if picture.mode in ("1", "L", "I;16") else "RGB"))
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"{path}: not a readable picture ({error})") from error
+        if pictures[-1].size != pictures[0].size:
+            raise ValueError(
+                f"{folder}: expected pictures of one size, got {paths[0].name} {pictures[0].size} "
+                f"and {path.name} {pictures[-1].size}"
+            )
+    mode = "L" if all(p.mode == "L" for p in pictures) else "RGB"
+    x = torch.stack([torch.from_numpy(np.asarray(p.convert(mode)).copy()) for p in pictures])
+    x = x.unsqueeze(1) if mode == "L" else x.permute(0, 3, 1, 2)
+    labels, groups = None, sorted({p.relative_to(folder).parts[0] for p in paths if p.parent != folder})
+    if len(groups) > 1 and all(p.parent != folder for p in paths):
+        labels = torch.tensor([groups.index(p.relative_to(folder).parts[0]) for p in paths])
+    return split(str(folder), x, labels, seed=seed, levels=256)

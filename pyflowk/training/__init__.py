@@ -1,0 +1,45 @@
+"""Training for every system of the zoo, on accelerate: it knows the protocol loss / sample / log_prob and nothing else.
+
+Names are looked up on first use, so that a command line can read `TrainConfig` without waiting for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint, CheckpointError, load_model
+    from .config import TrainConfig
+    from .evaluation import evaluate, log_prob
+    from .nonfinite import NonFiniteLoss
+    from .trainer import Result, Trainer
+
+_HOME = {
+    "Checkpoint": "checkpoint",
+    "CheckpointError": "checkpoint",
+    "NonFiniteLoss": "nonfinite",
+    "Result": "trainer",
+    "TrainConfig": "config",
+    "Trainer": "trainer",
+    "evaluate": "evaluation",
+    "load_model": "checkpoint",
+    "log_prob": "evaluation",
+}
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "NonFiniteLoss",
+    "Result",
+    "TrainConfig",
+    "Trainer",
+    "evaluate",
+    "load_model",
+    "log_prob",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

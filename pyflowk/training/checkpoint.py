@@ -1,0 +1,149 @@
+"""Checkpoints: safetensors for weights, config.json to rebuild the model, trainer.pt to go on training.
+
+A checkpoint is one folder, written beside its final place and renamed into it; the previous one is removed last, so
+an interrupted write leaves either the old checkpoint or the new one. config.json holds the size and CRC-32 of every
+other file: a truncated or damaged file is noticed before it is read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .. import zoo
+
+FORMAT = "pyflowk checkpoint"
+VERSION = 1
+Weights = Literal["best", "ema", "last"]
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, incomplete, damaged, or not one of this package's."""
+
+
+def _crc(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(folder: Path, weights: dict[str, dict[str, Tensor]], state: dict[str, Any], meta: dict[str, Any]) -> None:
+    """Write `weights[name]` to name.safetensors, `state` to trainer.pt and `meta` to config.json, atomically."""
+    temporary, previous = (folder.with_name(f"{folder.name}.{end}") for end in ("writing", "previous"))
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    for name, tensors in weights.items():
+        # clone: safetensors refuses tensors that share memory
+        copies = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in tensors.items()}
+        save_file(copies, temporary / f"{name}.safetensors")
+    torch.save(state, temporary / "trainer.pt")
+    files = {path.name: [path.stat().st_size, _crc(path)] for path in sorted(temporary.iterdir())}
+    text = json.dumps({"format": FORMAT, "version": VERSION, **meta, "files": files}, indent=2)
+    (temporary / "config.json").write_text(text, encoding="utf-8")
+    for path in temporary.iterdir():
+        _sync(path)
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    temporary.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _locate(path: Path) -> Path:
+    """The checkpoint folder meant by a run's folder or by the checkpoint folder itself."""
+    for folder in (path, path / "checkpoint", path / "checkpoint.previous", path.with_name(f"{path.name}.previous")):
+        if (folder / "config.json").is_file():
+            return folder
+    what = "no config.json in it" if path.is_dir() else "no such folder" if not path.exists() else "not a folder"
+    raise CheckpointError(f"{path}: expected a run's folder or its checkpoint folder, got {what}")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint whose files are all there and undamaged."""
+
+    folder: Path
+    meta: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: str | Path) -> Checkpoint:
+        """Find and verify a checkpoint; raises CheckpointError, in one line, for anything else."""
+        folder = _locate(Path(path))
+        try:
+            meta = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        except (ValueError, OSError) as error:
+            raise CheckpointError(f"{folder / 'config.json'}: expected JSON, got something else ({error})") from error
+        if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+            raise CheckpointError(f"{folder}: not a checkpoint of pyflowk (config.json does not say {FORMAT!r})")
+        if meta.get("version") != VERSION:
+            raise CheckpointError(f"{folder}: expected checkpoint version {VERSION}, got {meta.get('version')}")
+        missing = {"model", "data", "train", "step", "files"} - meta.keys()
+        if missing:
+            raise CheckpointError(f"{folder / 'config.json'}: incomplete, {', '.join(sorted(missing))} missing")
+        for name, (size, crc) in meta["files"].items():
+            file = folder / name
+            got = file.stat().st_size if file.is_file() else None
+            if got is None:
+                raise CheckpointError(f"{file}: missing from the checkpoint")
+            if got != size:
+                raise CheckpointError(f"{file}: expected {size} bytes, got {got} (truncated?)")
+            if _crc(file) != crc:
+                raise CheckpointError(f"{file}: damaged, its checksum is not the one in config.json")
+        return cls(folder, meta)
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """The tensors of name.safetensors."""
+        try:
+            return load_file(self.folder / f"{name}.safetensors")
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{self.folder}: {name}.safetensors is not readable ({error})") from error
+
+    def state(self) -> dict[str, Any]:
+        """What the trainer needs to go on."""
+        state: dict[str, Any] = torch.load(self.folder / "trainer.pt", map_location="cpu", weights_only=True)
+        return state
+
+    def load_into(self, model: nn.Module, name: str) -> None:
+        """Load name.safetensors into `model`; raises CheckpointError when they do not belong together."""
+        try:
+            model.load_state_dict(self.weights(name))
+        except RuntimeError as error:
+            first = " ".join(str(error).split())[:200]
+            raise CheckpointError(f"{self.folder}: the weights do not fit this version's model: {first}") from error
+
+
+def load_model(path: str | Path, weights: Weights = "best") -> tuple[nn.Module, Checkpoint]:
+    """Rebuild a trained model: the one with the best validation loss, the moving average, or the last weights.
+
+    Returns the model in evaluation mode on the CPU, and its checkpoint. Raises CheckpointError.
+    """
+    checkpoint = Checkpoint.open(path)
+    config = dict(checkpoint.meta["model"])
+    try:
+        model = zoo.create(config.pop("name"), **config)
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{checkpoint.folder}: this version cannot build its model: {error}") from error
+    name = {"best": "best", "ema": "ema", "last": "model"}[weights]
+    checkpoint.load_into(model, name)
+    return model.eval(), checkpoint

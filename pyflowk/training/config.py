@@ -1,0 +1,93 @@
+"""What a user may choose about training. No torch here: the command line reads this file to print its help."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of a training run. One of `steps`, `epochs`, `minutes` is the budget; with none it is one minute.
+
+    >>> from pyflowk.training import TrainConfig
+    >>> TrainConfig(lr=-1.0)
+    Traceback (most recent call last):
+    ValueError: lr: expected a number > 0, got -1.0
+    """
+
+    steps: int | None = None
+    """Budget in optimizer steps."""
+    epochs: float | None = None
+    """Budget in passes over the training set."""
+    minutes: float | None = None
+    """Budget in minutes of training, validation included; 1 when no budget is given."""
+    batch_size: int = 128
+    """Samples per step, over all processes together."""
+    lr: float = 1e-3
+    """Peak learning rate of AdamW."""
+    warmup: int = 100
+    """Steps of linear warm-up; a cosine to zero over the whole budget follows."""
+    weight_decay: float = 1e-2
+    """Decoupled weight decay of weight matrices; biases and gains have none."""
+    clip: float = 1.0
+    """Largest gradient norm of the loss per dimension; 0 switches clipping off."""
+    ema: float = 0.999
+    """Decay of the moving average of the weights that is validated and kept; 0 switches it off."""
+    log_every: int = 20
+    """Steps between rows of log.csv."""
+    validate_every: int = 100
+    """Steps between validations; the weights with the best validation loss are kept."""
+    validate_samples: int = 2048
+    """Validation samples that are looked at each time."""
+    save_every: int = 500
+    """Steps between checkpoints."""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """Precision of the networks; state and log-determinants stay in float32."""
+    cpu: bool = False
+    """Stay on the CPU even where there is a GPU."""
+    tensorboard: bool = True
+    """Write TensorBoard events beside log.csv."""
+    seed: int = 0
+    """Seed of initial weights, batches and noise."""
+
+    def __post_init__(self) -> None:
+        budgets = {name: getattr(self, name) for name in ("steps", "epochs", "minutes")}
+        given = [name for name, value in budgets.items() if value is not None]
+        if len(given) > 1:
+            raise ValueError(f"expected one budget, got {' and '.join(given)}")
+        for name in ("batch_size", "lr", "log_every", "validate_every", "validate_samples", "save_every", *given):
+            value = getattr(self, name)
+            if not (value > 0 and math.isfinite(value)):
+                raise ValueError(f"{name}: expected a number > 0, got {value}")
+        for name in ("warmup", "weight_decay", "clip"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema: expected 0 <= ema < 1, got {self.ema}")
+
+    def step_budget(self, samples: int) -> int | None:
+        """The budget in steps for a training set of `samples`, None for a budget in minutes.
+
+        >>> TrainConfig(epochs=2, batch_size=128).step_budget(1000)
+        16
+        """
+        if self.epochs is not None:
+            return max(1, math.ceil(self.epochs * samples / self.batch_size))
+        return self.steps
+
+    @property
+    def seconds(self) -> float:
+        """The budget in seconds when it is one of time."""
+        return 60.0 * (1.0 if self.minutes is None else self.minutes)
+
+    def learning_rate(self, step: int, progress: float) -> float:
+        """Linear warm-up over `warmup` steps times a cosine in the spent part of the budget, `progress` in 0..1.
+
+        >>> config = TrainConfig(lr=1.0, warmup=4)
+        >>> [config.learning_rate(0, 0.0), config.learning_rate(10, 0.5), config.learning_rate(20, 1.0)]
+        [0.25, 0.5, 0.0]
+        """
+        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        return self.lr * rise * 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))

@@ -1,0 +1,93 @@
+"""Log-likelihoods of a data set under a model, in batches."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ..datasets import Dataset, Score, gaussian_level, score, trivial_level
+from ..zoo import GenerativeModel
+
+
+def device_of(model: torch.nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    return next(model.parameters()).device
+
+
+@torch.no_grad()
+def log_prob(
+    model: GenerativeModel,
+    x: Tensor,
+    labels: Tensor | None = None,
+    *,
+    seed: int = 0,
+    draws: int = 1,
+    batch_size: int = 512,
+) -> Tensor:
+    """Log-likelihood (N,) float64 in nats of samples x (N, *shape), on the CPU.
+
+    Integer data is dequantised by seeded noise: the mean over `draws` independent draws is a lower bound on the
+    log-probability, the same in expectation for every number of draws. `labels` (N,) are used by class-conditional
+    models only. The model is evaluated in eval mode and left as it was. Cost: `draws` forward passes.
+
+    >>> import torch
+    >>> from pyflowk import zoo
+    >>> from pyflowk.training import log_prob
+    >>> log_prob(zoo.create("nice", (2,)), torch.zeros(3, 2)).shape
+    torch.Size([3])
+    """
+    device = device_of(model)
+    generator = Generator(device).manual_seed(seed)
+    training = model.training
+    model.eval()
+    total = torch.zeros(len(x), dtype=torch.float64)
+    try:
+        for _ in range(draws):
+            for rows in torch.arange(len(x)).split(batch_size):
+                context = None if model.classes is None or labels is None else labels[rows].to(device)
+                total[rows] += model.log_prob(x[rows].to(device), context, generator).double().cpu()
+    finally:
+        model.train(training)
+    return total / draws
+
+
+@dataclass(frozen=True)
+class Report:
+    """A model's score on the test part beside the levels it has to beat; `model` is None without a likelihood."""
+
+    data: Dataset
+    model: Score | None
+    gaussian: Score | None
+
+    def lines(self) -> list[tuple[str, str]]:
+        """(what, how much) pairs, to be printed as a table."""
+        trivial = trivial_level(self.data)
+        rows = [("model", str(self.model) if self.model else "has no likelihood")]
+        rows += [("one full Gaussian", str(self.gaussian) if self.gaussian else "not defined for so few samples")]
+        rows += [("trivial", f"{trivial:.3f} bits/dim")] if trivial is not None else []
+        if self.data.entropy is not None and self.model is not None:
+            excess = -self.model.nats - self.data.entropy
+            rows += [("NLL minus entropy", f"{excess:.3f} +- {self.model.nats_error:.3f} nats")]
+        return rows
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same numbers for JSON."""
+        scores = {"model": self.model, "gaussian": self.gaussian}
+        return {
+            "data": self.data.name,
+            **{name: asdict(value) if value else None for name, value in scores.items()},
+            "trivial_bits": trivial_level(self.data),
+            "entropy": self.data.entropy,
+        }
+
+
+def evaluate(model: GenerativeModel, data: Dataset, *, seed: int = 0, draws: int = 1) -> Report:
+    """Score a model on the test part, beside one Gaussian fitted to the training part."""
+    try:
+        own = score(log_prob(model, data.test, data.test_labels, seed=seed, draws=draws), data)
+    except NotImplementedError:
+        own = None
+    return Report(data, own, gaussian_level(data, seed=seed))

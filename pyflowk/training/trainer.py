@@ -1,0 +1,319 @@
+"""The training loop: AdamW, warm-up and cosine, clipping, moving average, early best, checkpoints."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from rich.console import Console
+from torch import Generator, Tensor, nn
+
+from .. import __version__
+from ..datasets import Dataset
+from ..zoo import GenerativeModel
+from . import checkpoint
+from .batches import Batches, step_generator
+from .config import TrainConfig
+from .ema import average_of
+from .log import RunLog
+from .nonfinite import NonFiniteLoss, first_nonfinite
+
+INITIAL_BATCH = 512
+"""Samples that set data-dependent layers."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where a run stands: `best` is the lowest validation loss, `interrupted` tells that a signal ended it early."""
+
+    step: int
+    seconds: float
+    best: float
+    interrupted: bool
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """Turn the first SIGINT or SIGTERM into a flag that the loop looks at; a second one acts at once."""
+    flag = threading.Event()
+
+    def handle(number: int, frame: object) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield flag
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Trainer:
+    r"""Trains any system of the zoo on a data set; `out` receives log.csv, TensorBoard events and checkpoint/.
+
+    The minimised number is the mean over the global batch of the per-sample loss, divided by the dimension so that
+    `clip` means the same for every data set. On one process, a run that was stopped and resumed computes, bit for
+    bit, what an uninterrupted one does, unless its budget is one of minutes (whose schedule follows the clock).
+    With several processes (`accelerate launch`, `torchrun`) each takes its share of the same global batches.
+
+    `origin` is stored with the checkpoint so that commands can find the data again. With `resume` the run goes on
+    from `out`/checkpoint. Raises ValueError for settings that do not fit the data or the number of processes,
+    CheckpointError when there is nothing sound to resume from, NonFiniteLoss from `run`.
+
+    >>> import tempfile, torch
+    >>> from pathlib import Path
+    >>> from pyflowk import datasets, zoo
+    >>> from pyflowk.training import TrainConfig, Trainer
+    >>> config = TrainConfig(steps=2, tensorboard=False, cpu=True)
+    >>> with tempfile.TemporaryDirectory() as out:
+    ...     Trainer(zoo.create("nice", (2,)), datasets.load("moons"), config, out=Path(out)).run().step
+    2
+    """
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        data: Dataset,
+        config: TrainConfig,
+        *,
+        out: Path,
+        origin: dict[str, Any] | None = None,
+        console: Console | None = None,
+        resume: bool = False,
+    ) -> None:
+        self.model, self.data, self.config, self.out = model, data, config, out
+        self.origin = origin or {"name": data.name}
+        self.accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.mixed_precision)
+        self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
+        self.console = console or Console(quiet=not self.main)
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        self.batches = Batches(len(data.train), config.batch_size, config.seed, rank, world)
+        self.budget = config.step_budget(len(data.train))
+        self.step, self.elapsed, self.best = 0, 0.0, math.inf
+        self.best_weights: dict[str, Tensor] = {}
+
+        model.to(self.device).train()
+        saved = checkpoint.Checkpoint.open(out / "checkpoint") if resume else None
+        if saved is None:
+            self._initialize()
+        else:
+            saved.load_into(model, "model")
+        self.average = average_of(model, config.ema) if config.ema else None
+        optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.lr, fused=_fusable(model))
+        self.net, self.optimizer = self.accelerator.prepare(model, optimizer)
+        if saved is not None:
+            self._restore(saved)
+
+    @property
+    def averaged(self) -> GenerativeModel:
+        """The moving average of the model, or the model itself when there is none."""
+        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
+
+    def run(self, until: int | None = None) -> Result:
+        """Train to the end of the budget, or up to step `until`; leaves a checkpoint in any case.
+
+        SIGINT and SIGTERM end it after the current step. Raises NonFiniteLoss, leaving the last good checkpoint.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        if self.step == 0:
+            self.save()  # finds out early that the disk can be written, and leaves something to go back to
+        config, started = self.config, time.monotonic() - self.elapsed
+        with interruptible() as stop, self._log() as log:
+            window = _Window()
+            while True:
+                self.elapsed, halt = self._agree(time.monotonic() - started, stop.is_set())
+                progress = self.elapsed / config.seconds if self.budget is None else self.step / self.budget
+                done = halt or progress >= 1 or self.step == until
+                if not done:
+                    window.add(*self._train_step(progress))
+                due = done or self.step % config.validate_every == 0
+                if window.count and (due or self.step % config.log_every == 0):
+                    self._report(log, window, progress, validate=due)
+                    window = _Window()
+                if done or self.step % config.save_every == 0:
+                    self.save()
+                if done:
+                    return Result(self.step, self.elapsed, self.best, interrupted=halt)
+
+    def save(self) -> None:
+        """Write `out`/checkpoint atomically (main process only)."""
+        if not self.main:
+            return
+        model = self.model.state_dict()
+        average = self.averaged.state_dict()
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "average_updates": 0 if self.average is None else int(self.average.n_averaged),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
+            "cpu_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
+        }
+        meta = {
+            "pyflowk": __version__,
+            "model": self.model.config,
+            "data": self.origin,
+            "train": dataclasses.asdict(self.config),
+            "step": self.step,
+            "seconds": self.elapsed,
+            "best_valid_loss": self.best if math.isfinite(self.best) else None,
+        }
+        weights = {"model": model, "ema": average, "best": self.best_weights or average}
+        checkpoint.write(self.out / "checkpoint", weights, state, meta)
+
+    def _initialize(self) -> None:
+        """Set data-dependent layers from the first samples, the same on every process."""
+        first = Batches(len(self.data.train), min(INITIAL_BATCH, len(self.data.train)), self.config.seed)(0)
+        x, context = self._take("train", first)
+        self.model.initialize(x, context, step_generator(self.config.seed, 0, -1, self.device))
+
+    def _restore(self, saved: checkpoint.Checkpoint) -> None:
+        state = saved.state()
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            saved.load_into(self.average.module, "ema")
+            self.average.n_averaged.fill_(state["average_updates"])
+        if state["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        torch.set_rng_state(state["cpu_rng"])
+        if state["cuda_rng"] and self.device.type == "cuda":
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        self.step, self.elapsed = saved.meta["step"], saved.meta["seconds"]
+        if saved.meta["best_valid_loss"] is not None:
+            self.best, self.best_weights = saved.meta["best_valid_loss"], saved.weights("best")
+
+    def _take(self, part: str, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        x: Tensor = getattr(self.data, part)[rows].to(self.device)
+        labels: Tensor | None = getattr(self.data, f"{part}_labels")
+        if self.model.classes is None or labels is None:
+            return x, None
+        return x, labels[rows].to(self.device)
+
+    def _train_step(self, progress: float) -> tuple[float, float]:
+        """One update; returns this process's mean loss and the gradient norm. Waits for the device once."""
+        x, context = self._take("train", self.batches(self.step))
+        rate = self.config.learning_rate(self.step, progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self.net(x, context, self._noise()).mean()
+        self.accelerator.backward(loss / self.data.dim)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
+        value, length = torch.stack([loss.detach(), norm.to(loss.dtype)]).tolist()
+        overflow_is_handled = self.config.mixed_precision == "fp16"  # the loss scaler skips such a step
+        if not math.isfinite(value) or not (math.isfinite(length) or overflow_is_handled):
+            raise NonFiniteLoss(self._explain(x, context, value, rate))
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
+        self.step += 1
+        return value, length
+
+    def _noise(self) -> Generator:
+        return step_generator(self.config.seed, self.step, self.accelerator.process_index, self.device)
+
+    def _explain(self, x: Tensor, context: Tensor | None, value: float, rate: float) -> str:
+        def loss() -> Tensor:
+            with self.accelerator.autocast():
+                return self.model.loss(x, context, self._noise())
+
+        layer = first_nonfinite(self.model, loss, x)
+        what = f"loss {value}" if not math.isfinite(value) else "non-finite gradient"
+        saved = checkpoint.Checkpoint.open(self.out / "checkpoint").meta["step"]
+        return (
+            f"{what} at step {self.step}, learning rate {rate:.3g}: first non-finite in {layer}; "
+            f"the last good checkpoint (step {saved}) is in {self.out / 'checkpoint'}"
+        )
+
+    @torch.no_grad()
+    def _validate(self) -> float:
+        """Mean loss of the averaged weights on the first validation samples, with the same noise every time."""
+        count = min(len(self.data.valid), self.config.validate_samples)
+        model, total = self.averaged, 0.0
+        noise = Generator(self.device).manual_seed(self.config.seed)
+        model.eval()
+        for rows in torch.arange(count).split(512):
+            x, context = self._take("valid", rows)
+            total += model.loss(x, context, noise).double().sum().item()
+        self.model.train()
+        return total / count
+
+    def _report(self, log: RunLog | None, window: _Window, progress: float, *, validate: bool) -> None:
+        loss = torch.tensor(window.loss / window.count, dtype=torch.float64)
+        loss = self.accelerator.reduce(loss.to(self.device), "mean").item()
+        if log is None:
+            return
+        unit = self.data.dim * math.log(2)
+        row = {
+            "step": self.step,
+            "epoch": self.step * self.config.batch_size / len(self.data.train),
+            "seconds": self.elapsed,
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "loss": loss,
+            "grad_norm": window.norm / window.count,
+            "samples_per_second": window.count * self.config.batch_size / (time.monotonic() - window.started),
+        }
+        if validate:
+            row["valid_loss"] = valid = self._validate()
+            if valid < self.best:
+                self.best = valid
+                self.best_weights = {k: t.detach().cpu().clone() for k, t in self.averaged.state_dict().items()}
+        if self.data.levels is not None:
+            row["bits_per_dim"] = row["loss"] / unit
+            if validate:
+                row["valid_bits_per_dim"] = row["valid_loss"] / unit
+        log.write(row, progress)
+
+    def _agree(self, elapsed: float, halt: bool) -> tuple[float, bool]:
+        """The same clock and the same decision to stop on every process."""
+        if self.accelerator.num_processes == 1:
+            return elapsed, halt
+        both = torch.tensor([elapsed, float(halt)], dtype=torch.float64, device=self.device)
+        dist.all_reduce(both, op=dist.ReduceOp.MAX)
+        return both[0].item(), bool(both[1].item())
+
+    def _log(self) -> contextlib.AbstractContextManager[RunLog | None]:
+        if not self.main:
+            return contextlib.nullcontext()
+        return RunLog(self.out, self.console, self.step, self.config.tensorboard)
+
+
+@dataclass
+class _Window:
+    """Sums since the last row of the log."""
+
+    loss: float = 0.0
+    norm: float = 0.0
+    count: int = 0
+    started: float = dataclasses.field(default_factory=time.monotonic)
+
+    def add(self, loss: float, norm: float) -> None:
+        self.loss, self.norm, self.count = self.loss + loss, self.norm + norm, self.count + 1
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Two parameter groups: weight matrices decay, biases and gains do not."""
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+
+
+def _fusable(model: nn.Module) -> bool:
+    return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in model.parameters())
