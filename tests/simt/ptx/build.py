@@ -1,0 +1,101 @@
+"""nvcc's PTX -> C++ -> one shared object with the core of the bench; each step is cached by content under build/."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from simt import build as bench_build
+from simt.bench import Bench, Buffer
+from simt.build import ROOT, run
+
+from .translate import translate
+
+HERE = Path(__file__).resolve().parent
+CACHE = ROOT / "build" / "ptx"
+RUNTIME = (HERE / "runtime.cpp", HERE / "nvcc_stubs.cpp")
+# PTX says itself which products and sums are fused; integer arithmetic wraps.
+TRANSLATED = ("-std=c++20", "-O1", "-fwrapv", "-ffp-contract=off", "-w", f"-I{HERE}")
+NVCC = ("nvcc", "-std=c++17", "-O3", "-lineinfo", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC")
+
+
+def unavailable() -> str:
+    """Why PTX cannot be made and run here; empty if it can."""
+    return "needs nvcc" if shutil.which("nvcc") is None else bench_build.unavailable()
+
+
+def _cached(target: Path, make: Callable[[Path], object]) -> Path:
+    """`target`, made by make(path) if it is not there; the last step is atomic, as other processes may do the same."""
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            make(Path(folder) / target.name)
+            os.replace(Path(folder) / target.name, target)
+    return target
+
+
+def _nvcc(source: Path, ending: str, *options: str) -> Path:
+    headers = (p.read_bytes() for p in sorted((ROOT / "csrc").rglob("*")) if p.suffix in {".h", ".cuh"})
+    key = hashlib.sha256(b"\0".join([source.read_bytes(), repr((NVCC, options)).encode(), *headers])).hexdigest()[:16]
+    command = [*NVCC, *options, "-I", ROOT / "csrc", source, "-o"]
+    return _cached(CACHE / f"{source.stem}-{key}.{ending}", lambda path: run([*command, path]))
+
+
+def ptx_text(source: Path, arch: int) -> str:
+    """nvcc's PTX of a .cu file."""
+    return _nvcc(source, "ptx", "-ptx", f"-arch=compute_{arch}").read_text()
+
+
+def host_object(source: Path) -> Path:
+    """nvcc's host half of a .cu file: the shipped launcher; its kernels are stubs that nvcc_stubs.cpp resolves."""
+    return _nvcc(source, "o", "-c", "-arch=compute_80")
+
+
+def library(
+    ptx: Iterable[str],
+    *,
+    benign_equal_stores: bool = False,
+    host: Sequence[Path] = (),
+    host_flags: Sequence[str] = (),
+    objects: Sequence[Path] = (),
+    module: str | None = None,
+) -> Path:
+    """The translated `ptx`, the core and the PTX runtime in one shared object; the rest as `simt.build.build`."""
+    sources = []
+    for text in ptx:
+        translated = translate(text, benign_equal_stores)
+        name = f"translated-{hashlib.sha256(translated.encode()).hexdigest()[:16]}.cpp"
+        sources.append(_cached(CACHE / name, lambda path, text=translated: path.write_text(text)))
+    flags = ("-std=c++20", f"-I{HERE}", *host_flags)
+    return bench_build.build(
+        sources, host=(*RUNTIME, *host), host_flags=flags, kernel_flags=TRANSLATED, objects=objects, module=module
+    )
+
+
+Argument = Buffer | int | float | bytes
+Size = tuple[int, int, int]
+
+
+def launch(bench: Bench, name: str, arguments: Sequence[Argument], *, grid: int | Size = 1, block: int | Size = 1,
+           shared: int = 0) -> None:  # fmt: skip
+    """Launch a translated kernel and wait; KernelError says what was found.
+
+    Buffers pass as pointers, integers as 64 bits, floats as 32, bytes as they are.
+    """
+    raw = []
+    for value in arguments:
+        if isinstance(value, bytes):
+            raw.append(value)
+        elif isinstance(value, float):
+            raw.append(bytes(ctypes.c_float(value)))
+        else:
+            raw.append(bytes(ctypes.c_int64(value.address if isinstance(value, Buffer) else value)))
+    cells = [ctypes.create_string_buffer(value, len(value)) for value in raw]
+    pointers = (ctypes.c_void_p * len(cells))(*(ctypes.addressof(cell) for cell in cells))
+    sizes = [(ctypes.c_uint * 3)(*(size if isinstance(size, tuple) else (size, 1, 1))) for size in (grid, block)]
+    bench.call("ptx_launch", name.encode(), *sizes, shared, pointers)

@@ -1,0 +1,106 @@
+"""PTX operands -> C++ expressions; registers hold raw bits, an instruction says how it reads them."""
+
+from __future__ import annotations
+
+import re
+
+from .parse import SIZES, Kernel, Module, PtxError, Statement, Variable
+
+SPECIAL = {
+    **{f"%{ptx}.{axis}": f"simt::{name}().{axis}" for axis in "xyz" for ptx, name in
+       (("tid", "thread_idx"), ("ntid", "block_dim"), ("ctaid", "block_idx"), ("nctaid", "grid_dim"))},
+    "%laneid": "simt::lane()",
+    "%lanemask_eq": "(1u << simt::lane())",
+    "%lanemask_lt": "((1u << simt::lane()) - 1)",
+    "%lanemask_le": "((2u << simt::lane()) - 1)",
+    "%lanemask_gt": "~((2u << simt::lane()) - 1)",
+    "%lanemask_ge": "~((1u << simt::lane()) - 1)",
+    "WARP_SZ": "32",
+}  # fmt: skip
+
+
+def cxx_type(kind: str) -> str:
+    """The C++ type of a PTX type; untyped bits count as unsigned."""
+    return f"u{kind[1:]}" if re.fullmatch(r"b\d+", kind) else kind
+
+
+def bits_type(kind: str) -> str:
+    return f"u{8 * SIZES[kind]}"
+
+
+def identifier(name: str) -> str:
+    return "L_" + name.replace("$", "_").replace("%", "_")
+
+
+class Operands:
+    """Operands of one kernel's statements as C++ expressions over raw-bit registers."""
+
+    def __init__(self, kernel: Kernel, module: Module, benign: bool) -> None:
+        self.kernel, self.module, self.benign = kernel, module, benign
+        self.variables = {v.name: v for v in (*module.variables, *kernel.variables)}
+        self.used: set[str] = set()
+        self.shared: set[str] = set()
+        self.now: Statement
+
+    def fail(self, why: str) -> PtxError:
+        s = self.now
+        return PtxError(f"{self.kernel.name}, line {s.line}: {why}: {s.opcode} {', '.join(s.operands)}")
+
+    def where(self) -> str:
+        number, line = self.now.source
+        return f"Where(file_{number}, {line})" if number else f'Where("ptx", {self.now.line})'
+
+    def bits(self, operand: str) -> str:
+        """The raw bits of a source operand as a C++ expression."""
+        if operand in self.kernel.registers:
+            self.used.add(operand)
+            return operand
+        if found := re.fullmatch(r"0[fF]([0-9a-fA-F]{8})", operand):
+            return f"0x{found[1]}u"
+        if found := re.fullmatch(r"0[dD]([0-9a-fA-F]{16})", operand):
+            return f"0x{found[1]}ull"
+        if found := re.fullmatch(r"(-?)(\d+|0[xX][0-9a-fA-F]+)U?", operand):
+            value = int(found[2], 0) * (-1 if found[1] else 1)
+            return f"{value & (1 << 64) - 1:#x}ull"
+        if operand in SPECIAL:
+            return SPECIAL[operand]
+        if operand in self.kernel.params:
+            return f"address(args[{self.kernel.params[operand]}])"
+        if found := re.fullmatch(r"([A-Za-z_$][\w$]*)([+-]\d+)", operand):
+            return f"({self.bits(found[1])} + {int(found[2])})"
+        if operand in self.variables:
+            return self.symbol(self.variables[operand])
+        raise self.fail(f"operand {operand!r} is not known")
+
+    def symbol(self, variable: Variable) -> str:
+        if variable.space == "shared":
+            self.shared.add(variable.name)
+            return f"shared_offset({identifier(variable.name)})"
+        return f"address({identifier(variable.name)})"
+
+    def value(self, operand: str, kind: str) -> str:
+        if operand.startswith("!") and kind == "pred":
+            return f"!{self.value(operand[1:], kind)}"
+        if operand.startswith("-") and operand[1:] in self.kernel.registers:
+            return f"-{self.value(operand[1:], kind)}"
+        if kind == "pred" and operand in self.kernel.registers:
+            return self.bits(operand)
+        return f"as<{kind}>({self.bits(operand)})"
+
+    def register(self, operand: str) -> str:
+        if operand not in self.kernel.registers:
+            raise self.fail(f"{operand!r} is not a register")
+        self.used.add(operand)
+        return operand
+
+    def pointer(self, operand: str, space: str) -> str:
+        """A host pointer for [base + offset] in a state space."""
+        found = re.fullmatch(r"\[\s*([\w$%]+)\s*(?:\+\s*(-?\d+))?\s*\]", operand)
+        if found is None:
+            raise self.fail(f"address {operand!r} is not known")
+        base, offset = found[1], f" + {int(found[2])}ll" if found[2] else ""
+        if space == "param":
+            if base not in self.kernel.params:
+                return f"pointer({self.bits(base)}{offset})"
+            return f"static_cast<char*>(args[{self.kernel.params[base]}]){offset}"
+        return f"{'shared' if space == 'shared' else 'pointer'}({self.bits(base)}{offset})"

@@ -1,0 +1,56 @@
+#include "runtime.h"
+
+#include <map>
+
+namespace ptx {
+namespace {
+
+// Function-local: registrations run before this file's own static constructors may have.
+std::map<int, std::map<std::string, Kernel>>& registry() {
+    static std::map<int, std::map<std::string, Kernel>> kernels;
+    return kernels;
+}
+int selected = 0;
+
+} // namespace
+
+Registration::Registration(int arch, std::initializer_list<Kernel> kernels) {
+    for (const Kernel& kernel : kernels)
+        registry()[arch].emplace(kernel.name, kernel);
+    selected = arch;
+}
+
+bool select(int arch) {
+    selected = registry().count(arch) ? arch : selected;
+    return selected == arch;
+}
+
+const Kernel* find(const char* name) {
+    auto& kernels = registry()[selected];
+    auto found = kernels.find(name);
+    return found == kernels.end() ? nullptr : &found->second;
+}
+
+cudaError_t launch(const Kernel& kernel, const simt::Launch& config, void* const* args) {
+    const dim3 block = config.block;
+    if (block.x * block.y * block.z > static_cast<unsigned>(kernel.max_threads))
+        return cudaErrorInvalidValue;
+    return simt::launch(config, [&] { kernel.run(args); });
+}
+
+} // namespace ptx
+
+extern "C" {
+
+int ptx_select(int arch) { return ptx::select(arch); }
+
+int ptx_launch(const char* name, const unsigned* grid, const unsigned* block, std::size_t shared, void** args) {
+    const ptx::Kernel* kernel = ptx::find(name);
+    if (!kernel)
+        return cudaErrorSymbolNotFound;
+    const simt::Launch config{dim3(grid[0], grid[1], grid[2]), dim3(block[0], block[1], block[2]), shared,
+                              kernel->name};
+    return ptx::launch(*kernel, config, args);
+}
+
+} // extern "C"

@@ -1,0 +1,236 @@
+"""PTX -> C++ on the shim core: one C++ statement per instruction, branches as gotos, every access() made.
+
+`translate(text)` returns C++ that defines one function per kernel and registers it by name with runtime.cpp. An
+instruction, modifier or operand that is not in the tables raises PtxError with its line: nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from .arithmetic import Arithmetic
+from .operands import bits_type, cxx_type, identifier
+from .parse import SIZES, Kernel, Module, PtxError, Statement, Variable, parse
+
+SCALARS = {"u32", "s32", "u64", "s64", "f32", "f64"}
+SPACES = {"global", "shared", "local", "param", "const"}
+CACHE = re.compile(r"nc|ca|cg|cs|lu|cv|wb|wt|weak|L[12]::\w+")  # hints, without meaning for the result
+ATOMICS = {"add": "add", "min": "min", "max": "max", "exch": "exchange", "cas": "compare_exchange", "and": "bit_and",
+           "or": "bit_or", "xor": "bit_xor"}  # fmt: skip
+
+
+class Writer(Arithmetic):
+    """The C++ of one kernel."""
+
+    def statement(self, s: Statement) -> str:
+        self.now = s
+        if s.opcode == "label":
+            return f"{identifier(s.operands[0])}:;"
+        base, *mods = s.opcode.split(".")
+        guard = f"if ({self.value(s.guard, 'pred')}) " if s.guard else ""
+        try:
+            text = self.dispatch(base, mods, list(s.operands))
+        except (IndexError, ValueError) as error:
+            raise error if isinstance(error, PtxError) else self.fail("operands or modifiers are not known") from error
+        return f"{guard}{{ {text} }}"
+
+    def dispatch(self, base: str, mods: list[str], ops: list[str]) -> str:
+        special: dict[str, Callable[[list[str], list[str]], str]] = {
+            "bra": self.branch, "ret": self.leave, "exit": self.leave, "trap": self.trap, "mov": self.move,
+            "ld": self.load, "ldu": self.load, "st": self.store, "cvta": self.change_space, "setp": self.compare,
+            "cvt": self.convert, "mul": self.multiply, "mad": self.multiply, "shf": self.funnel, "bar": self.barrier,
+            "barrier": self.barrier, "shfl": self.shuffle, "vote": self.vote, "match": self.match, "redux": self.reduce,
+            "atom": self.atomic, "red": self.atomic, "membar": self.fence, "fence": self.fence,
+        }  # fmt: skip
+        if base in special:
+            return special[base](mods, ops)
+        return self.arithmetic(base, mods, ops)
+
+    # ---- memory ----------------------------------------------------------------------------------------------
+    def memory_kind(self, mods: list[str]) -> tuple[str, int, str]:
+        """(state space, vector length, element type) of a load or store; cache hints dropped."""
+        space, length, kind = "generic", 1, ""
+        for mod in mods:
+            if mod.split("::")[0] in SPACES:
+                space = mod.split("::")[0]
+            elif mod in {"v2", "v4"}:
+                length = int(mod[1])
+            elif mod in SIZES:
+                kind = mod
+            elif not CACHE.fullmatch(mod):
+                raise self.fail(f"modifier .{mod} is not known")
+        if not kind:
+            raise self.fail("access without a type")
+        return space, length, kind
+
+    def load(self, mods: list[str], ops: list[str]) -> str:
+        space, length, kind = self.memory_kind(mods)
+        size = SIZES[kind]
+        targets = [p.strip() for p in ops[0].strip("{}").split(",")]
+        if len(targets) != length or len(ops) != 2:
+            raise self.fail("operands are not known")
+        text = f"const char* p = {self.pointer(ops[1], space)};"
+        if space not in {"param", "local"}:
+            text += f" simt::access(simt::Access::read, p, {size * length}, {self.where()});"
+        for i, target in enumerate(targets):
+            if target != "_":
+                text += f" fetch<{cxx_type(kind)}>({self.register(target)}, p + {size * i});"
+        return text
+
+    def store(self, mods: list[str], ops: list[str]) -> str:
+        space, length, kind = self.memory_kind(mods)
+        size = SIZES[kind]
+        sources = [p.strip() for p in ops[1].strip("{}").split(",")]
+        if len(sources) != length or len(ops) != 2 or space in {"param", "const"}:
+            raise self.fail("operands are not known")
+        text = f"char* p = {self.pointer(ops[0], space)}; char v[{size * length}];"
+        text += "".join(f" put(v + {size * i}, {self.value(s, cxx_type(kind))});" for i, s in enumerate(sources))
+        if space != "local":
+            benign = ", v" if self.benign else ""
+            text += f" simt::access(simt::Access::write, p, {size * length}, {self.where()}{benign});"
+        return f"{text} std::memcpy(p, v, sizeof v);"
+
+    def change_space(self, mods: list[str], ops: list[str]) -> str:
+        to = mods[0] == "to"
+        space, kind = mods[-2].split("::")[0], mods[-1]
+        if space not in SPACES or kind not in {"u64", "u32"}:
+            raise self.fail("address conversion is not known")
+        value = self.value(ops[1], "u64")
+        if space == "shared":
+            value = f"shared_offset(pointer({value}))" if to else f"address(shared({value}))"
+        return f"set({self.register(ops[0])}, u64({value}));"
+
+    def atomic(self, mods: list[str], ops: list[str]) -> str:
+        returns = self.now.opcode.startswith("atom")
+        known = {"relaxed", "gpu", "cta", "sys", *SPACES}
+        space = next((m.split("::")[0] for m in mods if m.split("::")[0] in SPACES), "generic")
+        op, kind = [m for m in mods if m.split("::")[0] not in known]
+        scalar = {"b32": "u32", "b64": "u64"}.get(kind, kind)
+        if op not in ATOMICS or scalar not in SCALARS or space not in {"generic", "global", "shared"}:
+            raise self.fail("atomic is not known")
+        address, *values = ops[1:] if returns else ops
+        bits = [self.value(v, bits_type(kind)) for v in values]
+        compare, operand = (bits[0], bits[1]) if op == "cas" else ("0", bits[0])
+        call = f"simt::atomic(simt::Atomic::{ATOMICS[op]}, simt::Scalar::{scalar}, {self.pointer(address, space)}, "
+        call += f"{operand}, {compare}, {self.where()})"
+        if not returns or ops[0] == "_":
+            return f"{call};"
+        return f"set({self.register(ops[0])}, {bits_type(kind)}({call}));"
+
+    # ---- control and synchronisation -------------------------------------------------------------------------
+    def branch(self, mods: list[str], ops: list[str]) -> str:
+        if mods not in ([], ["uni"]) or len(ops) != 1:
+            raise self.fail("branch is not known")
+        return f"goto {identifier(ops[0])};"
+
+    def leave(self, mods: list[str], ops: list[str]) -> str:
+        if ops or mods not in ([], ["uni"]):
+            raise self.fail("return is not known")
+        return "return;"
+
+    def trap(self, mods: list[str], ops: list[str]) -> str:
+        return f'simt::fail(cudaErrorLaunchFailure, "trap", {self.where()});'
+
+    def fence(self, mods: list[str], ops: list[str]) -> str:
+        return "/* one thread runs at a time: memory is sequentially consistent here */"
+
+    def barrier(self, mods: list[str], ops: list[str]) -> str:
+        mods = [m for m in mods if m not in {"aligned", "cta"}]
+        if mods == ["warp", "sync"]:
+            return f"simt::syncwarp({self.value(ops[0], 'u32')}, {self.where()});"
+        if mods == ["sync"] and ops == ["0"]:
+            return f"simt::barrier({self.where()});"
+        if mods[:1] == ["red"] and ops[1] == "0" and len(ops) == 3:
+            count = f"simt::barrier_count({self.value(ops[2], 'pred')}, {self.where()})"
+            if mods[1:] == ["popc", "u32"]:
+                return f"set({self.register(ops[0])}, u32({count}));"
+            if mods[1:] == ["or", "pred"]:
+                return f"{self.register(ops[0])} = {count} > 0;"
+            if mods[1:] == ["and", "pred"]:
+                threads = "simt::block_dim().x * simt::block_dim().y * simt::block_dim().z"
+                return f"{self.register(ops[0])} = {count} == {threads};"
+        raise self.fail("barrier is not known")
+
+    def shuffle(self, mods: list[str], ops: list[str]) -> str:
+        sync, mode, kind = mods
+        if sync != "sync" or kind != "b32" or mode not in {"up", "down", "bfly", "idx"}:
+            raise self.fail("shuffle is not known")
+        target, *predicate = [p.strip() for p in ops[0].split("|")]
+        a, b, c, mask = (self.value(op, "u32") for op in ops[1:])
+        text = f"const auto r = simt::shuffle(simt::Shuffle::{mode}, {mask}, {a}, {b}, {c}, {self.where()});"
+        if target != "_":
+            text += f" set({self.register(target)}, u32(r.value));"
+        return text + "".join(f" {self.register(p)} = r.in_range;" for p in predicate)
+
+    def vote(self, mods: list[str], ops: list[str]) -> str:
+        sync, mode, kind = mods
+        p, mask = self.value(ops[1], "pred"), self.value(ops[2], "u32")
+        yes, no = (f"simt::ballot({mask}, {q}, {self.where()})" for q in (p, f"!({p})"))
+        if sync != "sync" or (mode, kind) not in {("ballot", "b32"), ("any", "pred"), ("all", "pred")}:
+            raise self.fail("vote is not known")
+        result = {"ballot": yes, "any": f"{yes} != 0", "all": f"{no} == 0"}[mode]
+        return f"set({self.register(ops[0])}, {result});"
+
+    def match(self, mods: list[str], ops: list[str]) -> str:
+        if mods[:2] != ["any", "sync"] or mods[2] not in {"b32", "b64"}:
+            raise self.fail("match is not known")
+        value, mask = self.value(ops[1], bits_type(mods[2])), self.value(ops[2], "u32")
+        return f"set({self.register(ops[0])}, simt::match_any({mask}, {value}, {self.where()}));"
+
+    def reduce(self, mods: list[str], ops: list[str]) -> str:
+        sync, op, kind = mods
+        name = {"and": "bit_and", "or": "bit_or", "xor": "bit_xor", "add": "add"}.get(op, f"{op}_{kind}")
+        if sync != "sync" or kind not in {"u32", "s32", "b32"}:
+            raise self.fail("reduction is not known")
+        value, mask = self.value(ops[1], "u32"), self.value(ops[2], "u32")
+        return f"set({self.register(ops[0])}, simt::reduce(simt::Reduce::{name}, {mask}, {value}, {self.where()}));"
+
+
+def _module_variable(variable: Variable) -> str:
+    if variable.space == "shared":
+        return f"static char tag_{identifier(variable.name)};\n"
+    values = variable.data or "0"
+    array = f"{identifier(variable.name)}[{variable.size}]"
+    return f"alignas({variable.align}) static unsigned char {array} = {{{values}}};\n"
+
+
+def _local_variable(v: Variable, tag: bool) -> str:
+    name = identifier(v.name)
+    if v.space == "local":
+        return f"    alignas({v.align}) char {name}[{v.size}];\n"
+    if v.size is None:
+        return f"    char* const {name} = static_cast<char*>(simt::shared_dynamic());\n"
+    own = f"    static char tag_{name};\n" if tag else ""
+    label = re.sub(r".*\d+E?([A-Za-z_]\w*)$", r"\1", v.name)
+    place = f'simt::shared_static(&tag_{name}, "{label}", {v.size}, {v.align})'
+    return f"{own}    char* const {name} = static_cast<char*>({place});\n"
+
+
+def _function(kernel: Kernel, module: Module, number: int, benign: bool) -> str:
+    writer = Writer(kernel, module, benign)
+    body = "".join(f"    {writer.statement(s)}\n" for s in kernel.body)
+    shared = [(v, False) for v in module.variables] + [(v, True) for v in kernel.variables]
+    arrays = "".join(_local_variable(v, own) for v, own in shared if v.name in writer.shared or v.space == "local")
+    registers: dict[str, list[str]] = {}
+    for name in sorted(writer.used):
+        kind = kernel.registers[name]
+        registers.setdefault("bool" if kind == "pred" else bits_type(kind), []).append(f"{name} = 0")
+    declared = "".join(f"    {kind} {', '.join(names)};\n" for kind, names in registers.items())
+    return f"static void kernel_{number}(void* const* args) {{ // {kernel.name}\n{arrays}{declared}{body}}}\n\n"
+
+
+def translate(text: str, benign_equal_stores: bool = False) -> str:
+    """C++ for every kernel of a PTX file.
+
+    benign_equal_stores: lanes of one warp may store the same value to one address without a race, as Triton does.
+    """
+    module = parse(text)
+    files = "".join(f'static const char file_{n}[] = "{name}";\n' for n, name in module.files.items())
+    globals_ = "".join(_module_variable(v) for v in module.variables if v.size is not None)
+    bodies = "".join(_function(k, module, i, benign_equal_stores) for i, k in enumerate(module.kernels))
+    table = "".join(f'    {{"{k.name}", kernel_{i}, {k.max_threads}}},\n' for i, k in enumerate(module.kernels))
+    return (
+        f'#include "runtime.h"\n\nnamespace ptx {{\nnamespace {{\n\n{files}{globals_}\n{bodies}'
+        f"const Registration registration({module.arch}, {{\n{table}}});\n\n}} // namespace\n}} // namespace ptx\n"
+    )
