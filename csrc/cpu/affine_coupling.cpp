@@ -90,10 +90,10 @@ template <class Tile> void for_tiles(int64_t begin, int64_t end, int64_t moved, 
 }
 
 // The identity part of a row, or all of it where the transformed elements lie between the others.
-template <class T> void copy_identity(const Event& e, const Runs& runs, const T* x, T* y, int64_t size) {
+template <class T> void copy_identity(const Event& e, const T* x, T* y, int64_t size) {
     if (x == y || e.mask == Mask::All)
         return;
-    if (runs.x_step != 1 || runs.count > 1) {
+    if (e.mask != Mask::Half && e.mask != Mask::HalfSwapped) {
         copy(x, y, size);
         return;
     }
@@ -119,7 +119,7 @@ void forward_staged(const AffineCoupling& p, const Runs& runs, Arithmetic<A> ari
             const T* x = static_cast<const T*>(p.x) + row * p.x_stride;
             const P* params = static_cast<const P*>(p.params) + row * p.params_stride;
             if (starts)
-                copy_identity(p.event, runs, x, static_cast<T*>(p.y) + row * p.y_stride, p.size);
+                copy_identity(p.event, x, static_cast<T*>(p.y) + row * p.y_stride, p.size);
             walk = start;
             walk.go(p.event, runs, n, [&](int64_t xo, int64_t po, int64_t position, int64_t length) {
                 gather(x + xo, runs.x_step, b.x + at + position, length);
@@ -157,7 +157,7 @@ void forward_direct(const AffineCoupling& p, const Runs& runs, int64_t begin, in
         const A* x = static_cast<const A*>(p.x) + row * p.x_stride;
         const A* params = static_cast<const A*>(p.params) + row * p.params_stride;
         A* y = static_cast<A*>(p.y) + row * p.y_stride;
-        copy_identity(p.event, runs, x, y, p.size);
+        copy_identity(p.event, x, y, p.size);
         RowSum<A> sum;
         for (int64_t i = 0; i < runs.count; ++i) {
             const Run run = run_at(p.event, runs, i);
@@ -202,7 +202,7 @@ void backward_staged(const AffineCouplingBackward& p, const Runs& runs, Arithmet
             const T* dy = static_cast<const T*>(p.dy) + row * p.dy_stride;
             const P* params = static_cast<const P*>(p.params) + row * p.params_stride;
             if (starts) {
-                copy_identity(p.event, runs, dy, static_cast<T*>(p.dx) + row * p.size, p.size);
+                copy_identity(p.event, dy, static_cast<T*>(p.dx) + row * p.size, p.size);
                 if (is_checkerboard(p.event.mask)) // params at identity positions have no influence
                     __builtin_memset(static_cast<P*>(p.dparams) + row * p.param_size, 0,
                                      static_cast<size_t>(p.param_size) * sizeof(P));
@@ -251,7 +251,7 @@ void backward_direct(const AffineCouplingBackward& p, const Runs& runs, int64_t 
         const A* params = static_cast<const A*>(p.params) + row * p.params_stride;
         A* dx = static_cast<A*>(p.dx) + row * p.size;
         A* dparams = static_cast<A*>(p.dparams) + row * p.param_size;
-        copy_identity(p.event, runs, dy, dx, p.size);
+        copy_identity(p.event, dy, dx, p.size);
         const A value = static_cast<const A*>(p.dladj)[row * p.dladj_stride];
         for (int64_t i = 0; i < filled; ++i)
             dladj[i] = value;
