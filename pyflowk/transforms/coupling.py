@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..ops.affine_coupling import additive_coupling, affine_coupling
 from ..ops.masks import checkerboard, identity_part, mask_code, slices, transformed_channels
-from .base import Transform, sum_event
+from .base import Transform, state_dtype, sum_event
 
 
 class Map(Protocol):
@@ -85,6 +85,7 @@ class Elementwise(nn.Module):
         self, x: Tensor, params: Tensor, *, mask: str = "half", swap: bool = False, inverse: bool = False
     ) -> tuple[Tensor, Tensor]:
         code = mask_code(mask, swap)
+        params = params.to(state_dtype(x))  # half-precision networks must not bring the map down with them
         if mask == "all":
             y, log_slope = self.function(x, params, inverse=inverse)
             return y, sum_event(log_slope)

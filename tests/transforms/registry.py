@@ -1,0 +1,149 @@
+"""One list of transforms for every generic test: who adds a transform adds a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pyflowk import transforms as T
+from pyflowk.nets import MLP, ResidualConvNet
+
+
+@dataclass(frozen=True)
+class Case:
+    """A transform, the events it takes and what may be asked of it."""
+
+    name: str
+    build: Callable[[], T.Transform]
+    shape: tuple[int, ...]
+    domain: str = "real"  # or "unit" (0, 1), or "integer" 0..4
+    context: str = "none"  # or "labels" 0..2, or "vector" (B, 3): what it depends on
+    networks: bool = False
+    smooth_inverse: bool = True
+
+    def make(self, seed: int = 0) -> T.Transform:
+        """The transform in evaluation mode, every parameter and statistic moved away from its start."""
+        torch.manual_seed(seed)
+        transform = self.build().eval()
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for p in transform.parameters():
+                fan_in = max(1, p[:1].numel()) if p.dim() > 1 else 1
+                p += 0.5 * torch.randn(p.shape, generator=generator) / fan_in**0.5
+        return transform
+
+    def data(self, n: int, seed: int = 1, dtype: torch.dtype = torch.float64) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        if self.domain == "integer":
+            return torch.randint(0, 5, (n, *self.shape), generator=generator).to(dtype)
+        if self.domain == "unit":
+            return (0.02 + 0.96 * torch.rand((n, *self.shape), generator=generator, dtype=torch.float64)).to(dtype)
+        return torch.randn((n, *self.shape), generator=generator, dtype=torch.float64).to(dtype)
+
+    def contexts(self, n: int, seed: int = 2, dtype: torch.dtype = torch.float64) -> Tensor | None:
+        generator = torch.Generator().manual_seed(seed)
+        if self.context == "labels":
+            return torch.randint(0, 3, (n,), generator=generator)
+        if self.context == "vector":
+            return torch.randn((n, 3), generator=generator, dtype=torch.float64).to(dtype)
+        return None
+
+
+def sinh_asinh(x: Tensor, params: Tensor, inverse: bool = False) -> tuple[Tensor, Tensor]:
+    """y = sinh(e^a asinh(x) + b): a map that knows no masks, as a user may bring along."""
+    a, b = params.chunk(2, dim=1)
+    a = torch.tanh(a)
+    u = torch.asinh(x)
+    v = (u - b) * torch.exp(-a) if inverse else u * torch.exp(a) + b
+    slope = torch.log(torch.cosh(v)) - 0.5 * torch.log1p(x * x) + (-a if inverse else a)
+    return torch.sinh(v), slope
+
+
+def _fitted(transform: T.Transform, shape: tuple[int, ...]) -> T.Transform:
+    transform.initialize(2 + 3 * torch.randn((50, *shape)))
+    return transform
+
+
+def _coupling(size: int, mask: str, swap: bool, map: nn.Module, **context: int) -> T.Coupling:
+    moved = T.coupling.transformed_channels(size, mask, swap)
+    net = MLP(0 if mask == "all" else size - moved, map.params_per_element * moved, 16, 1, "tanh", **context)
+    return T.Coupling(net, map, mask, swap)
+
+
+def _image_coupling(channels: int, mask: str, swap: bool, map: nn.Module, **context: int) -> T.Coupling:
+    moved = T.coupling.transformed_channels(channels, mask, swap)
+    seen = channels if mask == "checkerboard" else channels - moved
+    net = ResidualConvNet(seen, map.params_per_element * moved, 8, 1, "silu", **context)
+    return T.Coupling(net, map, mask, swap)
+
+
+def _multiscale() -> T.Transform:
+    top = T.Compose(T.ActNorm(2), _image_coupling(2, "checkerboard", False, T.Affine()), T.Reshape((2, 2, 2), (8,)))
+    return T.Compose(T.Squeeze(), _image_coupling(4, "channel", True, T.Affine()), T.Split(top, (4, 2, 2), (8,)))
+
+
+def _cases() -> list[Case]:
+    cases = [
+        Case("compose-empty", lambda: T.Compose(), (3,)),
+        Case("compose", lambda: T.Compose(T.Scale(2.0), T.Compose(T.Flip(), T.ActNorm(3))), (3,)),
+        Case("invert", lambda: T.Invert(T.Compose(T.ActNorm(3), T.Scale(-0.5, 1.0))), (3,)),
+        Case("permute", lambda: T.Permute([2, 0, 1, 3]), (4,)),
+        Case("permute-random-image", lambda: T.Permute.random(5), (5, 2, 2)),
+        Case("flip", lambda: T.Flip(), (3, 2)),
+        Case("reshape", lambda: T.Reshape((2, 3), (6,)), (2, 3)),
+        Case("squeeze", lambda: T.Squeeze(), (3, 2, 4)),
+        Case("split", lambda: T.Split(T.ActNorm(2), (5, 2)), (5, 2)),
+        Case("actnorm-vector", lambda: T.ActNorm(4), (4,)),
+        Case("actnorm-image", lambda: T.ActNorm(2), (2, 3, 2)),
+        Case("scale", lambda: T.Scale(-1 / 3, 0.5), (2, 3)),
+        Case("standardize", lambda: _fitted(T.Standardize((2, 3)), (2, 3)), (2, 3)),
+        Case("logit", lambda: T.Logit(0.05), (4,), domain="unit"),
+        Case("logit-no-margin", lambda: T.Logit(0.0), (2, 2), domain="unit"),
+        Case("dequantize", lambda: T.Dequantize(5), (4,), domain="integer", smooth_inverse=False),
+        Case(
+            "dequantize-chain",
+            lambda: T.Compose(T.Dequantize(5), T.Scale(1 / 5), T.Logit(0.05), T.ActNorm(4)),
+            (4,),
+            domain="integer",
+            smooth_inverse=False,
+        ),
+        Case("multiscale", _multiscale, (1, 4, 4), networks=True),
+        Case("coupling-one-dim", lambda: _coupling(1, "half", False, T.Affine()), (1,), networks=True),
+        Case("coupling-one-dim-swap", lambda: _coupling(1, "half", True, T.Affine()), (1,), networks=True),
+        Case(
+            "coupling-labels", lambda: _coupling(4, "half", False, T.Affine(), classes=3), (4,), context="labels",
+            networks=True,
+        ),
+        Case(
+            "coupling-all-vector", lambda: _coupling(3, "all", False, T.Affine("none"), context_dim=3), (3,),
+            context="vector", networks=True,
+        ),
+        Case(
+            "coupling-image-labels", lambda: _image_coupling(2, "checkerboard", False, T.Affine(), classes=3),
+            (2, 3, 3), context="labels", networks=True,
+        ),
+        Case(
+            "coupling-image-vector", lambda: _image_coupling(3, "channel", False, T.Additive(), context_dim=3),
+            (3, 2, 2), context="vector", networks=True,
+        ),
+    ]  # fmt: skip
+    maps: dict[str, Callable[[], nn.Module]] = {
+        "affine": T.Affine,
+        "sigmoid-interleaved": lambda: T.Affine("sigmoid", interleaved=True),
+        "additive": T.Additive,
+        "elementwise": lambda: T.Elementwise(sinh_asinh, 2),
+    }
+    for name, map in maps.items():
+        for swap in (False, True):
+            for mask in ("half", "alternating"):
+                build = lambda m=map, k=mask, s=swap: _coupling(5, k, s, m())  # noqa: E731
+                cases.append(Case(f"coupling-{name}-{mask}-{swap}", build, (5,), networks=True))
+            build = lambda m=map, s=swap: _image_coupling(2, "checkerboard", s, m())  # noqa: E731
+            cases.append(Case(f"coupling-{name}-checkerboard-{swap}", build, (2, 2, 3), networks=True))
+    return cases
+
+
+CASES = _cases()

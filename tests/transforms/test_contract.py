@@ -1,0 +1,183 @@
+"""What holds for every transform, tested for every transform of the registry."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyflowk.transforms.base import Transform, call
+
+from .registry import CASES, Case
+
+every = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+def noise() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
+
+
+def forward(case: Case, transform: Transform, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    return call(transform, x, context, noise())
+
+
+def log_det(function, x: Tensor, *context: Tensor) -> Tensor:
+    """log |det| of the Jacobian of x -> function(x) row by row, by reverse mode under vmap."""
+
+    def row(x: Tensor, *context: Tensor) -> Tensor:
+        return function(x[None], *(c[None] for c in context))[0].flatten()
+
+    jacobian = torch.func.vmap(torch.func.jacrev(row))(x, *context)
+    return torch.linalg.slogdet(jacobian.reshape(len(x), x[0].numel(), x[0].numel())).logabsdet
+
+
+@every
+def test_log_det_is_that_of_the_autograd_jacobian(case: Case) -> None:
+    transform = case.make().double()
+    x, context = case.data(3), case.contexts(3)
+    extra = () if context is None else (context,)
+    z, ladj = forward(case, transform, x, context)
+    if not transform.stochastic:  # a generator cannot be used under vmap
+        torch.testing.assert_close(log_det(lambda *a: transform(*a)[0], x, *extra), ladj, rtol=1e-9, atol=1e-10)
+    if case.smooth_inverse:
+        _, back = transform.inverse(z, context)
+        torch.testing.assert_close(
+            log_det(lambda *a: transform.inverse(*a)[0], z.detach(), *extra), back, rtol=1e-9, atol=1e-10
+        )
+        torch.testing.assert_close(ladj, -back, rtol=1e-9, atol=1e-10)
+
+
+@every
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-11), (torch.float32, 2e-5)])
+def test_round_trip(case: Case, dtype: torch.dtype, tolerance: float) -> None:
+    transform = case.make().to(dtype)
+    x, context = case.data(20, dtype=dtype), case.contexts(20, dtype=dtype)
+    z, _ = forward(case, transform, x, context)
+    torch.testing.assert_close(transform.inverse(z, context)[0], x, rtol=tolerance, atol=tolerance)
+
+
+@every
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_shapes_and_dtypes(case: Case, rows: int) -> None:
+    for dtype in (torch.float32, torch.float64):
+        transform = case.make().to(dtype)
+        x, context = case.data(rows, dtype=dtype), case.contexts(rows, dtype=dtype)
+        z, ladj = forward(case, transform, x, context)
+        back, ladj_back = transform.inverse(z, context)
+        assert z.shape[0] == rows and z.numel() == x.numel() and back.shape == x.shape
+        assert z.dtype == back.dtype == dtype
+        for value in (ladj, ladj_back):
+            assert value.shape == (rows,) and value.dtype == dtype and value.device == x.device
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if not c.networks], ids=lambda case: case.name)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_input_has_float32_log_det(case: Case, dtype: torch.dtype) -> None:
+    transform = case.make()
+    z, ladj = forward(case, transform, case.data(3, dtype=dtype), None)
+    assert ladj.dtype == torch.float32 and transform.inverse(z)[1].dtype == torch.float32
+
+
+@every
+def test_a_row_does_not_depend_on_its_mates(case: Case) -> None:
+    transform = case.make().double()
+    x, context = case.data(6), case.contexts(6)
+    z, ladj = forward(case, transform, x, context)
+    back, ladj_back = transform.inverse(z, context)
+    for i in (0, 5):
+        row, c = slice(i, i + 1), None if context is None else context[i : i + 1]
+        if not transform.stochastic:
+            for whole, alone in zip((z, ladj), transform(x[row], c), strict=True):
+                torch.testing.assert_close(alone, whole[row], rtol=1e-13, atol=1e-13)
+        for whole, alone in zip((back, ladj_back), transform.inverse(z[row], c), strict=True):
+            torch.testing.assert_close(alone, whole[row], rtol=1e-13, atol=1e-13)
+
+
+@every
+def test_nan_in_gives_nan_out_in_that_row_alone(case: Case) -> None:
+    transform = case.make().double()
+    x, context = case.data(3), case.contexts(3)
+    clean, _ = forward(case, transform, x, context)
+    x[1].view(-1)[0] = float("nan")
+    z, _ = forward(case, transform, x, context)
+    assert z[1].isnan().any()
+    torch.testing.assert_close(z[[0, 2]], clean[[0, 2]], rtol=1e-13, atol=1e-13)
+    assert transform.inverse(z, context)[0][1].isnan().any()
+
+
+@every
+def test_every_transform_accepts_a_context(case: Case) -> None:
+    transform = case.make().double()
+    x = case.data(4)
+    if case.context == "none":
+        z, ladj = forward(case, transform, x, torch.randn(4, 7))
+        same, same_ladj = forward(case, transform, x, None)
+        assert torch.equal(z, same) and torch.equal(ladj, same_ladj)
+        assert torch.equal(transform.inverse(z, torch.randn(4, 7))[0], transform.inverse(z)[0])
+    else:
+        context = case.contexts(4)
+        other = (context + 1) % 3 if case.context == "labels" else context + 1
+        assert not torch.allclose(forward(case, transform, x, context)[0], forward(case, transform, x, other)[0])
+
+
+@every
+def test_state_dict_and_copies(case: Case) -> None:
+    transform, other = case.make(0), case.make(1)
+    x, context = case.data(4, dtype=torch.float32), case.contexts(4, dtype=torch.float32)
+    expected = forward(case, transform, x, context)
+    other.load_state_dict(transform.state_dict())
+    for twin in (other, copy.deepcopy(transform), pickle.loads(pickle.dumps(transform))):
+        for a, b in zip(expected, forward(case, twin, x, context), strict=True):
+            assert torch.equal(a, b)
+
+
+@every
+def test_traces_in_one_graph(case: Case) -> None:
+    transform = case.make()
+    x, context = case.data(3, dtype=torch.float32), case.contexts(3, dtype=torch.float32)
+    torch._dynamo.reset()
+    inverse = torch.compile(transform.inverse, fullgraph=True, backend="eager")
+    z, _ = forward(case, transform, x, context)
+    for a, b in zip(inverse(z, context), transform.inverse(z, context), strict=True):
+        torch.testing.assert_close(a, b)
+    compiled = torch.compile(transform, fullgraph=True, backend="eager")
+    traced = compiled(x, context)
+    if not transform.stochastic:
+        for a, b in zip(traced, transform(x, context), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if not c.build().stochastic], ids=lambda case: case.name)
+def test_forward_mode_agrees_with_reverse_mode(case: Case) -> None:
+    transform = case.make().double()
+    x, context = case.data(2), case.contexts(2)
+    function = lambda x: transform(x, context)  # noqa: E731
+    for a, b in zip(torch.func.jacfwd(function)(x), torch.func.jacrev(function)(x), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.networks], ids=lambda case: case.name)
+def test_networks_in_bfloat16_leave_the_state_in_float32(case: Case) -> None:
+    transform = case.make()
+    x, context = case.data(8, dtype=torch.float32), case.contexts(8, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        z, ladj = transform(x, context)
+        back, _ = transform.inverse(z, context)
+    exact, exact_ladj = transform(x, context)
+    assert z.dtype == ladj.dtype == back.dtype == torch.float32
+    torch.testing.assert_close(z, exact, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(ladj, exact_ladj, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(back, x, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if list(c.build().parameters())], ids=lambda case: case.name)
+def test_gradients_reach_every_parameter(case: Case) -> None:
+    transform = case.make()
+    x, context = case.data(6, dtype=torch.float32), case.contexts(6, dtype=torch.float32)
+    z, ladj = forward(case, transform, x, context)
+    (z.square().sum() - ladj.sum()).backward()
+    for name, p in transform.named_parameters():
+        assert p.grad is not None and p.grad.isfinite().all(), name
