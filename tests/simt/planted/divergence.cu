@@ -87,11 +87,11 @@ cudaError_t launch_shape(int64_t gx, int64_t gy, int64_t gz, int64_t bx, int64_t
     return pfk::launch(nothing, dim3(u(gx), u(gy), u(gz)), dim3(u(bx), u(by), u(bz)), 0, nullptr);
 }
 cudaError_t launch_with_opt_in(float* y, int64_t shared) {
-    return pfk::launch(dynamic_shared, 1, 32, static_cast<std::size_t>(shared), nullptr, y);
+    return pfk::launch(dynamic_shared, 1, 1, static_cast<std::size_t>(shared), nullptr, y);
 }
-cudaError_t launch_large_static(float* y) { return pfk::launch(large_static_shared, 1, 32, 0, nullptr, y); }
+cudaError_t launch_large_static(float* y) { return pfk::launch(large_static_shared, 1, 1, 0, nullptr, y); }
 cudaError_t launch_without_opt_in(float* y, int64_t shared) {
-    const cudaLaunchConfig_t config = {1, 32, static_cast<std::size_t>(shared), nullptr, nullptr, 0};
+    const cudaLaunchConfig_t config = {1, 1, static_cast<std::size_t>(shared), nullptr, nullptr, 0};
     return cudaLaunchKernelEx(&config, needs_opt_in, y);
 }
 }
