@@ -8,6 +8,8 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from simt import build as bench_build
@@ -39,21 +41,31 @@ def _cached(target: Path, make: Callable[[Path], object]) -> Path:
     return target
 
 
-def _nvcc(source: Path, ending: str, *options: str) -> Path:
+@dataclass(frozen=True)
+class Compiled:
+    """What one run of nvcc makes of a .cu file."""
+
+    ptx: dict[int, str]  # by architecture
+    host: Path  # the object with the shipped launchers; its kernels are stubs that nvcc_stubs.cpp resolves
+
+
+def compile_cuda(source: Path, archs: Sequence[int] = (80, 90)) -> Compiled:
+    """PTX for every architecture and the host object, from one run: both must name local kernels alike."""
     headers = (p.read_bytes() for p in sorted((ROOT / "csrc").rglob("*")) if p.suffix in {".h", ".cuh"})
-    key = hashlib.sha256(b"\0".join([source.read_bytes(), repr((NVCC, options)).encode(), *headers])).hexdigest()[:16]
-    command = [*NVCC, *options, "-I", ROOT / "csrc", source, "-o"]
-    return _cached(CACHE / f"{source.stem}-{key}.{ending}", lambda path: run([*command, path]))
+    key = hashlib.sha256(b"\0".join([source.read_bytes(), repr((NVCC, archs)).encode(), *headers])).hexdigest()[:16]
+    targets = [part for arch in archs for part in ("-gencode", f"arch=compute_{arch},code=compute_{arch}")]
 
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        include = ["-I", ROOT, "-I", ROOT / "csrc"]
+        run([*NVCC, *targets, *include, "--keep", "--keep-dir", folder, "-c", source, "-o", folder / "host.o"])
+        for leftover in folder.iterdir():
+            if leftover.suffix not in {".ptx", ".o"}:
+                leftover.unlink()
 
-def ptx_text(source: Path, arch: int) -> str:
-    """nvcc's PTX of a .cu file."""
-    return _nvcc(source, "ptx", "-ptx", f"-arch=compute_{arch}").read_text()
-
-
-def host_object(source: Path) -> Path:
-    """nvcc's host half of a .cu file: the shipped launcher; its kernels are stubs that nvcc_stubs.cpp resolves."""
-    return _nvcc(source, "o", "-c", "-arch=compute_80")
+    folder = _cached(CACHE / f"{source.stem}-{key}", make)
+    names = {arch: folder / f"{source.stem}{f'.compute_{arch}' if len(archs) > 1 else ''}.ptx" for arch in archs}
+    return Compiled({arch: name.read_text() for arch, name in names.items()}, folder / "host.o")
 
 
 def library(
@@ -70,19 +82,22 @@ def library(
     for text in ptx:
         translated = translate(text, benign_equal_stores)
         name = f"translated-{hashlib.sha256(translated.encode()).hexdigest()[:16]}.cpp"
-        sources.append(_cached(CACHE / name, lambda path, text=translated: path.write_text(text)))
+        sources.append(_cached(CACHE / name, partial(Path.write_text, data=translated)))
     flags = ("-std=c++20", f"-I{HERE}", *host_flags)
     return bench_build.build(
         sources, host=(*RUNTIME, *host), host_flags=flags, kernel_flags=TRANSLATED, objects=objects, module=module
     )
 
 
-Argument = Buffer | int | float | bytes
-Size = tuple[int, int, int]
-
-
-def launch(bench: Bench, name: str, arguments: Sequence[Argument], *, grid: int | Size = 1, block: int | Size = 1,
-           shared: int = 0) -> None:  # fmt: skip
+def launch(
+    bench: Bench,
+    name: str,
+    arguments: Sequence[Buffer | int | float | bytes],
+    *,
+    grid: int | tuple[int, int, int] = 1,
+    block: int | tuple[int, int, int] = 1,
+    shared: int = 0,
+) -> None:
     """Launch a translated kernel and wait; KernelError says what was found.
 
     Buffers pass as pointers, integers as 64 bits, floats as 32, bytes as they are.

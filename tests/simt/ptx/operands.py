@@ -35,8 +35,8 @@ def identifier(name: str) -> str:
 class Operands:
     """Operands of one kernel's statements as C++ expressions over raw-bit registers."""
 
-    def __init__(self, kernel: Kernel, module: Module, benign: bool) -> None:
-        self.kernel, self.module, self.benign = kernel, module, benign
+    def __init__(self, kernel: Kernel, module: Module, places: dict[str, int]) -> None:
+        self.kernel, self.module, self.places = kernel, module, places
         self.variables = {v.name: v for v in (*module.variables, *kernel.variables)}
         self.used: set[str] = set()
         self.shared: set[str] = set()
@@ -47,8 +47,10 @@ class Operands:
         return PtxError(f"{self.kernel.name}, line {s.line}: {why}: {s.opcode} {', '.join(s.operands)}")
 
     def where(self) -> str:
-        number, line = self.now.source
-        return f"Where(file_{number}, {line})" if number else f'Where("ptx", {self.now.line})'
+        if not self.now.source:
+            return f'Where("ptx", {self.now.line})'
+        text, line = self.module.place(self.now.source)
+        return f"Where(place_{self.places.setdefault(text, len(self.places))}, {line})"
 
     def bits(self, operand: str) -> str:
         """The raw bits of a source operand as a C++ expression."""

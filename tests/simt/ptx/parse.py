@@ -12,15 +12,18 @@ class PtxError(ValueError):
     """Something in the PTX that the translator does not know; it never guesses."""
 
 
+Source = tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True)
 class Statement:
-    """One instruction or label; `source` is the .loc it stands under as (file number, line)."""
+    """One instruction or label; `source` says where it comes from as (file number, line), innermost inlining first."""
 
     opcode: str
     operands: tuple[str, ...]
     guard: str  # "p1", "!p1" or ""
     line: int  # in the PTX
-    source: tuple[int, int]
+    source: Source
 
 
 @dataclass
@@ -51,14 +54,22 @@ class Module:
     variables: list[Variable] = field(default_factory=list)  # of module scope
     files: dict[int, str] = field(default_factory=dict)
 
+    def place(self, source: Source) -> tuple[str, int]:
+        """As text and line, helpers inlined there first ("device.cuh:52 < affine.cu", 41), no headers of the toolkit."""
+        places = [(self.files[number], line) for number, line in source]
+        places = [place for place in places if not TOOLKIT.search(place[0])] or places
+        names = [(Path(name).name, line) for name, line in places]
+        return " < ".join([*(f"{name}:{line}" for name, line in names[:-1]), names[-1][0]]), names[-1][1]
+
 
 SIZES = {kind + bits: int(bits) // 8 for kind in "bsuf" for bits in ("8", "16", "32", "64", "128")}
+TOOLKIT = re.compile(r"/(cuda|nvidia)[^/]*/(.*/)?include/")
 TOKEN = re.compile(
     r"\s+|//[^\n]*|/\*.*?\*/|\.(?:loc|file)\b[^\n]*|[{}]|[\w$]+:(?!:)|[^;{}]*(?:\{[^{}]*\}[^;{}]*)*;", re.S
 )
 VARIABLE = re.compile(
     r"(?:\.(?:visible|extern|weak)\s+)*\.(shared|local|global|const)\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)"
-    r"(\[(\d*)\])?(?:\s*=\s*(.*))?;",
+    r"(\[(\d*)\])?(?:\s*=\s*([^;]*))?;",
     re.S,
 )
 ENTRY = re.compile(r"(?:\.(?:visible|weak)\s+)*\.entry\s+([\w$]+)\s*(?:\((.*?)\))?([^{;]*)\{", re.S)
@@ -68,6 +79,7 @@ SKIP = re.compile(
     r"|(?:\.(?:visible|weak|extern)\s+)*\.(?:func|entry)\b[^{};]*;|\.section[^{]*\{.*?\n\s*\}|\.pragma[^;]*;",
     re.S,
 )
+LOC = re.compile(r"\.loc\s+(\d+\s+\d+\s+\d+)(?:.*inlined_at\s+(\d+\s+\d+\s+\d+))?")
 FILE = re.compile(r"\.file\s+(\d+)\s+\"([^\"]*)\"[^\n]*")
 
 
@@ -81,7 +93,7 @@ def parse(text: str) -> Module:
         if found := SKIP.match(text, at):
             pass
         elif found := FILE.match(text, at):
-            module.files[int(found[1])] = Path(found[2]).name
+            module.files[int(found[1])] = found[2]
         elif found := VARIABLE.match(text, at):
             module.variables.append(_variable(found))
         elif found := ENTRY.match(text, at):
@@ -136,7 +148,9 @@ def _variable(found: re.Match[str]) -> Variable:
 def _body(text: str, at: int, kernel: Kernel) -> int:
     """Reads statements up to the brace that closes the kernel; returns the position behind it."""
     scopes: list[dict[str, str]] = [{}]  # PTX register name -> C++ name, innermost last
-    scope_count, source, line, counted = 0, (0, 0), _line(text, at), at
+    inlined: dict[tuple[int, ...], Source] = {}  # (file, line, column) of a .loc -> where it was inlined
+    source: Source = ()
+    scope_count, line, counted = 0, _line(text, at), at
     while True:
         found = TOKEN.match(text, at)
         if found is None:
@@ -152,9 +166,13 @@ def _body(text: str, at: int, kernel: Kernel) -> int:
             scopes.pop()
             if not scopes:
                 return at
-        elif token.startswith(".loc"):
-            numbers = token.split()
-            source = int(numbers[1]), int(numbers[2])
+        elif re.match(r"\.loc\b", token):
+            found = LOC.match(token)
+            if found is None:
+                raise PtxError(f"line {line}: {token!r} is not known")
+            here, outer = [tuple(map(int, part.split())) for part in (found[1], found[2] or "")]
+            source = ((here[0], here[1]), *(inlined.get(outer) or (((outer[0], outer[1]),) if outer else ())))
+            inlined[here] = source
         elif token.endswith(":"):
             kernel.body.append(Statement("label", (token[:-1],), "", line, source))
         elif token.startswith(".reg"):
@@ -189,7 +207,7 @@ def _split(text: str) -> Iterator[str]:
         yield text[start:].strip()
 
 
-def _statement(token: str, scopes: list[dict[str, str]], line: int, source: tuple[int, int]) -> Statement:
+def _statement(token: str, scopes: list[dict[str, str]], line: int, source: Source) -> Statement:
     def rename(found: re.Match[str]) -> str:
         for scope in reversed(scopes):
             if found[0] in scope:

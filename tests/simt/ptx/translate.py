@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from .arithmetic import Arithmetic
 from .operands import bits_type, cxx_type, identifier
-from .parse import SIZES, Kernel, Module, PtxError, Statement, Variable, parse
+from .parse import SIZES, PtxError, Statement, Variable, parse
 
 SCALARS = {"u32", "s32", "u64", "s64", "f32", "f64"}
 SPACES = {"global", "shared", "local", "param", "const"}
@@ -22,6 +22,8 @@ ATOMICS = {"add": "add", "min": "min", "max": "max", "exch": "exchange", "cas": 
 
 class Writer(Arithmetic):
     """The C++ of one kernel."""
+
+    benign_equal_stores = False
 
     def statement(self, s: Statement) -> str:
         self.now = s
@@ -87,7 +89,7 @@ class Writer(Arithmetic):
         text = f"char* p = {self.pointer(ops[0], space)}; char v[{size * length}];"
         text += "".join(f" put(v + {size * i}, {self.value(s, cxx_type(kind))});" for i, s in enumerate(sources))
         if space != "local":
-            benign = ", v" if self.benign else ""
+            benign = ", v" if self.benign_equal_stores else ""
             text += f" simt::access(simt::Access::write, p, {size * length}, {self.where()}{benign});"
         return f"{text} std::memcpy(p, v, sizeof v);"
 
@@ -207,8 +209,8 @@ def _local_variable(v: Variable, tag: bool) -> str:
     return f"{own}    char* const {name} = static_cast<char*>({place});\n"
 
 
-def _function(kernel: Kernel, module: Module, number: int, benign: bool) -> str:
-    writer = Writer(kernel, module, benign)
+def _function(writer: Writer, number: int) -> str:
+    kernel, module = writer.kernel, writer.module
     body = "".join(f"    {writer.statement(s)}\n" for s in kernel.body)
     shared = [(v, False) for v in module.variables] + [(v, True) for v in kernel.variables]
     arrays = "".join(_local_variable(v, own) for v, own in shared if v.name in writer.shared or v.space == "local")
@@ -226,11 +228,15 @@ def translate(text: str, benign_equal_stores: bool = False) -> str:
     benign_equal_stores: lanes of one warp may store the same value to one address without a race, as Triton does.
     """
     module = parse(text)
-    files = "".join(f'static const char file_{n}[] = "{name}";\n' for n, name in module.files.items())
+    places: dict[str, int] = {}
+    writers = [Writer(kernel, module, places) for kernel in module.kernels]
+    for writer in writers:
+        writer.benign_equal_stores = benign_equal_stores
     globals_ = "".join(_module_variable(v) for v in module.variables if v.size is not None)
-    bodies = "".join(_function(k, module, i, benign_equal_stores) for i, k in enumerate(module.kernels))
+    bodies = "".join(_function(writer, i) for i, writer in enumerate(writers))
+    names = "".join(f'static const char place_{n}[] = "{name}";\n' for name, n in places.items())
     table = "".join(f'    {{"{k.name}", kernel_{i}, {k.max_threads}}},\n' for i, k in enumerate(module.kernels))
     return (
-        f'#include "runtime.h"\n\nnamespace ptx {{\nnamespace {{\n\n{files}{globals_}\n{bodies}'
+        f'#include "runtime.h"\n\nnamespace ptx {{\nnamespace {{\n\n{names}{globals_}\n{bodies}'
         f"const Registration registration({module.arch}, {{\n{table}}});\n\n}} // namespace\n}} // namespace ptx\n"
     )
