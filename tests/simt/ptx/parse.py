@@ -55,7 +55,7 @@ class Module:
     files: dict[int, str] = field(default_factory=dict)
 
     def place(self, source: Source) -> tuple[str, int]:
-        """As text and line, helpers inlined there first ("device.cuh:52 < affine.cu", 41), no headers of the toolkit."""
+        """As text and line, helpers inlined there first: ("device.cuh:52 < affine.cu", 41); no toolkit headers."""
         places = [(self.files[number], line) for number, line in source]
         places = [place for place in places if not TOOLKIT.search(place[0])] or places
         names = [(Path(name).name, line) for name, line in places]

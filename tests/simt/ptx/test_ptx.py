@@ -64,8 +64,8 @@ KERNELS = {
     ),
     "atomics": (
         ".shared .align 4 .u32 total;",
-        """ld.global.u32 %r1, [%in]; mov.u32 %r2, 0; setp.eq.u32 %p1, %t, 0; @%p1 st.shared.u32 [total], %r2; bar.sync 0;
-        red.shared.add.u32 [total], %r1; bar.sync 0; ld.shared.u32 %r3, [total];
+        """ld.global.u32 %r1, [%in]; mov.u32 %r2, 0; setp.eq.u32 %p1, %t, 0; @%p1 st.shared.u32 [total], %r2;
+        bar.sync 0; red.shared.add.u32 [total], %r1; bar.sync 0; ld.shared.u32 %r3, [total];
         atom.global.relaxed.gpu.cas.b32 %r4, [%out], 7, %r3; bar.sync 0; ld.global.u32 %r5, [%out];
         bar.sync 0; st.global.u32 [%out], %r5;""",
     ),
@@ -76,7 +76,8 @@ KERNELS = {
         mul.wide.u32 %rd3, %r1, 4; mov.u64 %rd4, table; add.u64 %rd4, %rd4, %rd3; ld.const.u32 %r2, [%rd4];
         mov.u32 %r3, 1; mov.u32 %r4, 2; mov.u32 %r5, 3; st.local.v4.u32 [%rd1], {%r3, %r4, %r5, %r2};
         add.u64 %rd5, %rd2, %rd3; ld.u32 %r6, [%rd5]; cvt.u64.u32 %rd6, %r1; mov.u64 %rd7, bytes;
-        add.u64 %rd7, %rd7, %rd6; ld.global.s8 %r7, [%rd7]; mad.lo.s32 %r6, %r6, 1000, %r7; st.global.u32 [%out], %r6;""",
+        add.u64 %rd7, %rd7, %rd6; ld.global.s8 %r7, [%rd7]; mad.lo.s32 %r6, %r6, 1000, %r7;
+        st.global.u32 [%out], %r6;""",
     ),
     "bounded": ("", "st.global.u32 [%out], %t;"),
 }  # fmt: skip
@@ -118,7 +119,7 @@ N = list(range(32))
 RESULTS = {
     "exchange": [i ^ 1 for i in N],
     "dynamic": [sum(N)] * 32,
-    # down by one (the last lane keeps its own and its predicate is false), then lane ^ 16, then lane 3 of each group of 8
+    # down by one (the last lane keeps its own, its predicate is false), then lane ^ 16, then lane 3 of each group of 8
     "shuffles": [[(j + 1 + 100 if j < 31 else 31) for j in N][(i // 8 * 8 + 3) ^ 16] for i in N],
     "votes": [2_1_0_16_31] * 32,
     "barrier_reductions": [2 + 10] * 32,
@@ -139,16 +140,14 @@ def test_atomics(hand: Bench) -> None:
 
 def test_launch_bounds_and_unknown_kernels_are_refused(hand: Bench) -> None:
     assert run(hand, "bounded", [0] * 32) == N
-    with pytest.raises(KernelError, match="cudaError 1$"):  # cudaErrorInvalidValue
+    with pytest.raises(KernelError, match=r"cudaError 1$"):  # cudaErrorInvalidValue
         run(hand, "bounded", [0] * 33)
-    with pytest.raises(KernelError, match="cudaError 500$"):  # cudaErrorSymbolNotFound
+    with pytest.raises(KernelError, match=r"cudaError 500$"):  # cudaErrorSymbolNotFound
         run(hand, "missing", [0] * 32)
 
 
 def test_shared_memory_is_seen_by_the_checker(hand: Bench) -> None:
-    with pytest.raises(
-        KernelError, match=r"OUT OF BOUNDS .* past the end of shared tile \(128 bytes\), at written.cu:5"
-    ):
+    with pytest.raises(KernelError, match=r"OUT OF BOUNDS .* past the end of shared tile .*, at written.cu:5"):
         run(hand, "exchange", list(range(64)))
     with pytest.raises(KernelError, match="OUT OF BOUNDS write of 4 bytes"):
         run(hand, "dynamic", N, shared=64)
@@ -184,7 +183,7 @@ def test_fuzz_moves_approximate_instructions_only() -> None:
     assert distance != {0} and max(distance) <= 2
 
 
-# ---- nvcc's own PTX, started by the shipped launch() from nvcc's own host object ------------------------------------------
+# ---- nvcc's own PTX, started by the shipped launch() from nvcc's own host object --------------------------------
 @pytest.fixture(scope="module")
 def nvcc() -> dict[str, Bench]:
     names = ("memory", "races", "divergence")
