@@ -126,14 +126,15 @@ def test_block_reductions_have_one_order(bench: Bench, threads: int) -> None:
     data = [math.sin(i) for i in range(threads)]
     x, results = bench.buffer("x", data), []
     for schedule in SCHEDULES:
-        out = bench.buffer("out", 3 * threads)
+        out = bench.buffer("out", 4 * threads)
         with bench.options(**schedule):
             bench.call("run_reductions", threads, x, out)
         results.append(list(out.values))
     assert results[0] == results[1] == results[2]
-    sums, largest, eights = (results[0][k * threads : (k + 1) * threads] for k in range(3))
+    sums, largest, squares, eights = (results[0][k * threads : (k + 1) * threads] for k in range(4))
     assert len(set(sums)) == 1 and sums[0] == pytest.approx(math.fsum(data), abs=1e-5)
     assert set(largest) == {max(x.values)}
+    assert len(set(squares)) == 1 and squares[0] == pytest.approx(math.fsum(v * v for v in data), rel=1e-5)
     assert eights == pytest.approx([math.fsum(data[i // 8 * 8 : i // 8 * 8 + 8]) for i in range(threads)], abs=1e-6)
 
 

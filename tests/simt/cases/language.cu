@@ -77,11 +77,13 @@ __global__ void arrival(int* counter, int* out) {
 
 template <int Threads> __global__ void reductions(const float* x, float* out) {
     const float sum = pfk::block_reduce<Threads>(x[self()]);
+    const float squares = pfk::block_reduce<Threads>(x[self()] * x[self()]); // the same array at once again
     const float largest = pfk::block_reduce<Threads>(x[self()], pfk::Larger());
     const float of_eight = pfk::warp_reduce<8>(x[self()]);
     out[self()] = sum;
     out[Threads + self()] = largest;
-    out[2 * Threads + self()] = of_eight;
+    out[2 * Threads + self()] = squares;
+    out[3 * Threads + self()] = of_eight;
 }
 
 template <class T> __global__ void convert(const float* x, float* out) { // through memory of type T, 16 bytes at a time
