@@ -19,6 +19,7 @@ struct AffineCoupling {
     void* y; // may be x
     int64_t y_stride;
     void* ladj; // float, or double for double x
+    void* scratch = nullptr; // CUDA: affine_coupling_scratch(...) accumulators
 };
 
 struct AffineCouplingBackward {

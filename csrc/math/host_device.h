@@ -1,13 +1,14 @@
-// PFK_HD marks a function that both the host compiler and nvcc may call.
+// PFK_HD marks a free function or a static member that both the host compiler and nvcc may call, PFK_HD_MEMBER a member.
 #pragma once
 
 #include <cstdint>
 
 #ifdef __CUDACC__
-#define PFK_HD __host__ __device__ __forceinline__
+#define PFK_HD_MEMBER __host__ __device__ __forceinline__
 #else
-#define PFK_HD static inline __attribute__((always_inline))
+#define PFK_HD_MEMBER inline __attribute__((always_inline))
 #endif
+#define PFK_HD static PFK_HD_MEMBER
 
 namespace pfk {
 

@@ -1,0 +1,36 @@
+// The CUDA kernels as plain functions: a filled problem and a stream in, an error code out. No header of CUDA is needed.
+#pragma once
+
+#include <string>
+
+#include "../math/affine_coupling.h"
+
+namespace pfk::cuda {
+
+using Error = int; // a cudaError_t
+
+// How many accumulators (float, or double for double x) of scratch memory the op needs: none, unless rows are so long
+// that several blocks share one.
+int64_t affine_coupling_scratch(const AffineCoupling& problem);
+Error affine_coupling(const AffineCoupling& problem, void* stream);
+Error affine_coupling_backward(const AffineCouplingBackward& problem, void* stream);
+
+// Makes a device current for the length of a launch.
+class DeviceGuard {
+  public:
+    explicit DeviceGuard(int device);
+    ~DeviceGuard();
+    DeviceGuard(const DeviceGuard&) = delete;
+    DeviceGuard& operator=(const DeviceGuard&) = delete;
+
+  private:
+    int before_ = -1; // nothing to restore
+};
+
+// Throws std::runtime_error naming op, device and cause unless `error` is success.
+void check(const char* op, Error error, int device);
+
+// Why no CUDA device can be used here; empty if one can.
+std::string device_error();
+
+} // namespace pfk::cuda
