@@ -55,6 +55,9 @@ Outputs<2> affine_coupling(Frame& frame, const Tensor& x, const Tensor& params, 
                            params.dtype,  x.rows(),                  x.row_size(), params.row_size(), x.data,
                            params.data,   x.row_stride,              params.row_stride, y.data,    y.row_stride,
                            ladj.data};
+    const int64_t scratch = PFK_SCRATCH(affine_coupling, problem);
+    if (scratch > 0)
+        problem.scratch = frame.empty(&scratch, 1, ladj.dtype, x.device).data;
     PFK_LAUNCH(frame, x.device, affine_coupling, problem, problem.size);
     return {y, ladj};
 }

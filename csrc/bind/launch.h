@@ -1,4 +1,5 @@
 // PFK_LAUNCH(frame, device, op, problem, cost): runs a kernel of this module's back end on a filled problem.
+// PFK_SCRATCH(op, problem): how many accumulators of scratch memory that kernel needs.
 #pragma once
 
 #include "tensor.h"
@@ -18,6 +19,7 @@
             },                                                                                                         \
             &call);                                                                                                    \
     } while (false)
+#define PFK_SCRATCH(op, problem) (static_cast<void>(problem), int64_t(0))
 
 namespace pfk::bind {
 constexpr Device::Kind kDevice = Device::CPU;
@@ -28,10 +30,25 @@ constexpr Device::Kind kDevice = Device::CPU;
 #include "../cuda/launchers.h"
 
 #define PFK_LAUNCH(frame, device, op, problem, cost)                                                                   \
-    pfk::cuda::check(#op, pfk::cuda::op(problem, frame.stream(device)), device.id)
+    do {                                                                                                               \
+        const pfk::cuda::DeviceGuard guard(device.id);                                                                 \
+        pfk::cuda::check(#op, pfk::cuda::op(problem, frame.stream(device)), device.id);                                \
+    } while (false)
+#define PFK_SCRATCH(op, problem) pfk::cuda::op##_scratch(problem)
 
+#ifdef PFK_BACKEND_SIMT
+#include "observe.h" // tests/simt/shim: the CUDA kernels on the CPU, whose checker wants to know every tensor
+#else
 namespace pfk::bind {
 constexpr Device::Kind kDevice = Device::CUDA;
 }
+#endif
 
+#endif
+
+#ifndef PFK_BACKEND_SIMT
+namespace pfk::bind {
+inline void observe(const Tensor&, bool) {}
+inline void forget_observed() {}
+} // namespace pfk::bind
 #endif

@@ -1,0 +1,49 @@
+// The few questions that the binding asks the CUDA runtime, and the words for its errors.
+
+#include "device.cuh"
+#include "launchers.h"
+
+#include <stdexcept>
+
+namespace pfk::cuda {
+namespace {
+
+std::string text_of(cudaError_t error) {
+    return std::string(cudaGetErrorName(error)) + ": " + cudaGetErrorString(error);
+}
+
+} // namespace
+
+DeviceGuard::DeviceGuard(int device) {
+    int current = device;
+    if (cudaGetDevice(&current) == cudaSuccess && current != device && cudaSetDevice(device) == cudaSuccess)
+        before_ = current; // a failure shows in the launch that follows
+}
+
+DeviceGuard::~DeviceGuard() {
+    if (before_ >= 0)
+        cudaSetDevice(before_);
+}
+
+void check(const char* op, Error error, int device) {
+    const auto code = static_cast<cudaError_t>(error);
+    if (code == cudaSuccess)
+        return;
+    cudaGetLastError(); // torch must not find this error and blame its own next call
+    std::string text = std::string(op) + " on cuda:" + std::to_string(device) + " failed with " + text_of(code);
+    if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorUnsupportedPtxVersion)
+        text += "; pyflowk's kernels were not compiled for this card: pyflowk.show_config() lists the architectures";
+    throw std::runtime_error(text);
+}
+
+std::string device_error() {
+    int count = 0;
+    const cudaError_t error = cudaGetDeviceCount(&count);
+    if (error != cudaSuccess) {
+        cudaGetLastError();
+        return text_of(error);
+    }
+    return count > 0 ? "" : "no CUDA device is visible";
+}
+
+} // namespace pfk::cuda
