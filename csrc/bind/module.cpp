@@ -85,6 +85,7 @@ int64_t element_count(const dlpack::Tensor& t) {
 class PythonFrame final : public Frame {
   public:
     ~PythonFrame() {
+        forget_observed();
         for (int i = 0; i < count_; ++i)
             Py_DECREF(objects_[i]);
     }
@@ -106,13 +107,15 @@ class PythonFrame final : public Frame {
         int64_t dense = 1;
         for (int64_t d = 1; d < t.ndim; ++d)
             dense *= t.shape[d];
-        return {static_cast<char*>(t.data) + t.byte_offset,
-                t.shape,
-                t.ndim,
-                t.ndim > 0 && t.shape[0] > 1 ? t.strides[0] : dense,
-                dtype_of(t.dtype),
-                {kDevice, t.device.id},
-                owner};
+        const Tensor tensor{static_cast<char*>(t.data) + t.byte_offset,
+                            t.shape,
+                            t.ndim,
+                            t.ndim > 0 && t.shape[0] > 1 ? t.strides[0] : dense,
+                            dtype_of(t.dtype),
+                            {kDevice, t.device.id},
+                            owner};
+        observe(tensor, true);
+        return tensor;
     }
 
     Tensor empty(const int64_t* shape, int64_t ndim, DType dtype, Device device) override {
@@ -132,7 +135,9 @@ class PythonFrame final : public Frame {
         int64_t dense = 1;
         for (int64_t d = 1; d < ndim; ++d)
             dense *= shape[d];
-        return {static_cast<char*>(t.data) + t.byte_offset, t.shape, ndim, dense, dtype, device, object};
+        const Tensor tensor{static_cast<char*>(t.data) + t.byte_offset, t.shape, ndim, dense, dtype, device, object};
+        observe(tensor, false);
+        return tensor;
     }
 
     void* stream(Device device) override {

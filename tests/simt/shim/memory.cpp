@@ -141,11 +141,11 @@ const Region* find_region(const void* address, std::size_t bytes) {
         return nullptr;
     }
     if (last_region && last_region->begin <= a && a + bytes <= last_region->end) return last_region;
-    auto next = regions().upper_bound(a);
-    if (next == regions().begin()) return nullptr;
-    const Region& region = std::prev(next)->second;
-    if (a + bytes > region.end) return nullptr;
-    return last_region = &region;
+    for (auto next = regions().upper_bound(a); next != regions().begin();) { // views of one tensor may overlap
+        const Region& region = (--next)->second;
+        if (a + bytes <= region.end) return last_region = &region;
+    }
+    return nullptr;
 }
 
 std::string describe_address(const void* address) {

@@ -1,0 +1,35 @@
+// Tells the checker about the tensors of one call of the binding (csrc/bind/launch.h, PFK_BACKEND_SIMT).
+#pragma once
+
+#include "core.h"
+
+#include "csrc/bind/tensor.h"
+
+#include <algorithm>
+#include <map>
+
+namespace pfk::bind {
+
+constexpr Device::Kind kDevice = Device::CPU;
+
+inline std::map<void*, std::size_t>& observed() { // address -> bytes; one tensor may come as several arguments
+    static std::map<void*, std::size_t> tensors;
+    return tensors;
+}
+
+inline void observe(const Tensor& t, bool input) {
+    const std::size_t item = t.dtype == DType::F64 ? 8 : t.dtype == DType::F32 ? 4 : 2;
+    const std::int64_t rows = t.ndim > 0 ? t.rows() : 1;
+    const std::int64_t elements = rows == 0 ? 0 : (rows - 1) * t.row_stride + (t.ndim > 0 ? t.row_size() : 1);
+    std::size_t& bytes = observed()[t.data];
+    bytes = std::max(bytes, static_cast<std::size_t>(elements) * item);
+    const std::string name = (input ? "input " : "output ") + std::to_string(observed().size() - 1);
+    simt::adopt((name + " " + shape_text(t)).c_str(), t.data, bytes, input);
+}
+
+inline void forget_observed() {
+    for (const auto& tensor : observed()) simt::forget(tensor.first);
+    observed().clear();
+}
+
+} // namespace pfk::bind
