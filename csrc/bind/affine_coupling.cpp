@@ -38,8 +38,8 @@ Event event_of(const Tensor& x, const Tensor& params, int mask, int bound, doubl
     if (!fits)
         refuse<std::invalid_argument>(kOp, ": params must be ", expected, ") for x ", shape_text(x), " under this mask; got ",
                                       shape_text(params));
-    if (!(limit > 0))
-        refuse<std::invalid_argument>(kOp, ": limit must be positive; got ", limit);
+    if (!(limit > 0 && limit <= kLargestLimit))
+        refuse<std::invalid_argument>(kOp, ": limit must be in (0, ", kLargestLimit, "]; got ", limit);
     return event;
 }
 

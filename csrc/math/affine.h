@@ -9,35 +9,37 @@ namespace pfk {
 // Additive: no scale. None: s = raw. Tanh: s = limit tanh(raw / limit). Sigmoid: s = log sigmoid(raw + 2), as in Glow.
 enum class Bound : int { Additive, None, Tanh, Sigmoid };
 
-template <class A> struct LogScale {
-    A s;     // the log-scale
-    A slope; // ds / draw
+// The largest limit of a tanh bound: up to it e^s needs no range checks.
+constexpr double kLargestLimit = 80;
+
+template <class A> struct Scale {
+    A s;      // the log-scale of the forward map
+    A factor; // e^s, or e^-s for the inverse
+    A slope;  // ds / draw
 };
 
-template <Bound K, class A> PFK_HD LogScale<A> log_scale(A raw, A limit, A inverse_limit) {
+template <bool Inverse, Bound K, class A> PFK_HD Scale<A> scale_of(A raw, A limit, A inverse_limit) {
     if (K == Bound::Tanh) {
-        const A h = tanh(raw * inverse_limit);
-        return {limit * h, A(1) - h * h};
+        const A h = tanh(raw * inverse_limit), s = limit * h;
+        return {s, exp_bounded(Inverse ? -s : s), A(1) - h * h};
     }
     if (K == Bound::Sigmoid) {
-        const A u = raw + A(2);
-        const A e = exp(u < A(0) ? u : -u);
-        return {(u < A(0) ? u : A(0)) - log1p_unit(e), (u < A(0) ? A(1) : e) / (A(1) + e)};
+        const A u = raw + A(2), e = exp(-detail::magnitude(u));
+        const A small = u < A(0) ? e : A(1); // sigmoid(u) = small / (1 + e)
+        const A other = u < A(0) ? A(1) : e;
+        return {(u < A(0) ? u : A(0)) - log1p_unit(e), Inverse ? (A(1) + e) / small : small / (A(1) + e),
+                other / (A(1) + e)};
     }
     if (K == Bound::None)
-        return {raw, A(1)};
-    return {A(0), A(0)};
-}
-
-template <bool Inverse, Bound K, class A> PFK_HD A affine_scale(A s) {
-    return K == Bound::Additive ? A(1) : exp(Inverse ? -s : s);
+        return {raw, exp(Inverse ? -raw : raw), A(1)};
+    return {A(0), A(1), A(0)};
 }
 
 // One element: returns y and leaves the log-scale in s (of the forward map, whichever direction runs).
 template <bool Inverse, Bound K, class A> PFK_HD A affine(A x, A raw, A t, A limit, A inverse_limit, A& s) {
-    s = log_scale<K>(raw, limit, inverse_limit).s;
-    const A scale = affine_scale<Inverse, K>(s);
-    return Inverse ? (x - t) * scale : x * scale + t;
+    const Scale<A> scale = scale_of<Inverse, K>(raw, limit, inverse_limit);
+    s = scale.s;
+    return Inverse ? (x - t) * scale.factor : x * scale.factor + t;
 }
 
 template <class A> struct AffineGradient {
@@ -47,8 +49,8 @@ template <class A> struct AffineGradient {
 // One element, from the output y of that direction, its gradient dy and the row's dladj.
 template <bool Inverse, Bound K, class A>
 PFK_HD AffineGradient<A> affine_gradient(A y, A raw, A t, A dy, A dladj, A limit, A inverse_limit) {
-    const LogScale<A> scale = log_scale<K>(raw, limit, inverse_limit);
-    const A dx = dy * affine_scale<Inverse, K>(scale.s);
+    const Scale<A> scale = scale_of<Inverse, K>(raw, limit, inverse_limit);
+    const A dx = dy * scale.factor;
     if (Inverse)
         return {dx, (-dy * y - dladj) * scale.slope, -dx};
     return {dx, (dy * (y - t) + dladj) * scale.slope, dy};

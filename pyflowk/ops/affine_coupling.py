@@ -143,8 +143,8 @@ def _check(x: Tensor, params: Tensor, mask: int, bound: int, limit: float, *_: o
         raise ValueError(
             f"affine_coupling: params must be {expected} for x {tuple(x.shape)} under this mask; got {tuple(params.shape)}"
         )
-    if not limit > 0:
-        raise ValueError(f"affine_coupling: limit must be positive; got {limit}")
+    if not 0 < limit <= 80:
+        raise ValueError(f"affine_coupling: limit must be in (0, 80]; got {limit}")
 
 
 _STATE_DTYPES: dict[torch.dtype, tuple[torch.dtype, ...]] = {
@@ -208,7 +208,7 @@ def affine_coupling(
         mask: "half" ("channel" is the same for images): channels C // 2 and up are transformed; "alternating": odd
             channels; "checkerboard": (B, C, H, W), positions with h + w odd, params (B, 2 C, H, W) of which the others
             are ignored; "all". `swap` exchanges the two parts.
-        limit: bound of |s| for "tanh", positive.
+        limit: bound of |s| for "tanh", in (0, 80].
         inplace: write y over x. The gradient needs only y, but a network that saw x must not need it in its backward.
 
     Returns:

@@ -1,0 +1,107 @@
+"""The registry of ops under test: every generic test runs over these cases, on every back end that the tests know.
+
+Who adds an op adds its cases here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyflowk import ops
+from pyflowk.ops.masks import transformed_channels
+
+#: (state, params) dtypes that an op takes.
+DTYPES = [
+    (torch.float32, torch.float32),
+    (torch.float64, torch.float64),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.float16, torch.float16),
+    (torch.float32, torch.bfloat16),
+    (torch.float32, torch.float16),
+]
+
+
+@dataclass(frozen=True)
+class OpCase:
+    """One way to call an op: `call(*tensors, **more)`, and `inputs(rows, state dtype, params dtype)` that makes them."""
+
+    name: str
+    op: str
+    call: Callable[..., tuple[Tensor, ...]]
+    inputs: Callable[..., tuple[Tensor, ...]]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _coupling(event: tuple[int, ...], bound: str, **options: object) -> OpCase:
+    mask, swap = options["mask"], options["swap"]
+
+    def call(x: Tensor, params: Tensor, **more: object) -> tuple[Tensor, ...]:
+        if bound == "additive":
+            return ops.additive_coupling(x, params, mask=mask, swap=swap, inverse=options["inverse"], **more)
+        return ops.affine_coupling(x, params, bound=bound, **options, **more)
+
+    def inputs(rows: int, state: torch.dtype = torch.float64, params: torch.dtype | None = None) -> tuple[Tensor, ...]:
+        generator = torch.Generator().manual_seed(rows + 17 * math.prod(event))
+        channels = transformed_channels(event[0], mask, swap) * (1 if bound == "additive" else 2)
+        shapes = (rows, *event), (rows, channels, *event[1:])
+        return tuple(torch.randn(s, generator=generator, dtype=torch.float64).to(d)
+                     for s, d in zip(shapes, (state, params or state)))  # fmt: skip
+
+    flags = "".join(f"-{key}" for key in ("swap", "interleaved", "inverse") if options[key])
+    name = f"affine_coupling-{mask}{flags}-{bound}-{'x'.join(map(str, event))}"
+    return OpCase(name, "affine_coupling", call, inputs)
+
+
+def _options(events: dict[str, list[tuple[int, ...]]], bounds: list[str]) -> Iterator[OpCase]:
+    for mask, sizes in events.items():
+        for event, bound, swap, interleaved, inverse in itertools.product(
+            sizes, bounds, (False, True), (False, True), (False, True)
+        ):
+            if bound == "additive" and interleaved or mask == "all" and swap:
+                continue
+            yield _coupling(event, bound, mask=mask, swap=swap, interleaved=interleaved, inverse=inverse)
+
+
+BOUNDS = ["additive", "none", "tanh", "sigmoid"]
+
+#: every mask, layout, bound and direction, on events around the widths at which the kernels change their ways.
+ALL_CASES = list(
+    _options(
+        {
+            "half": [(1,), (2,), (7,), (64,), (75,), (3, 5, 7), (4, 16, 16)],
+            "alternating": [(2,), (7,), (64,), (3, 5, 7)],
+            "checkerboard": [(1, 1, 1), (3, 5, 7), (2, 8, 8), (1, 40, 41)],
+            "all": [(1,), (33,), (2, 3, 6)],
+        },
+        BOUNDS,
+    )
+)
+
+#: one small event per kind of run, for the tests that cost much per case.
+SMALL_CASES = list(
+    _options({"half": [(5,)], "alternating": [(3, 2, 2)], "checkerboard": [(2, 3, 3)], "all": [(2,)]}, BOUNDS)
+)
+
+#: a handful for compile and opcheck.
+FEW_CASES = [
+    _coupling(event, bound, mask=mask, swap=swap, interleaved=interleaved, inverse=inverse)
+    for event, bound, mask, swap, interleaved, inverse in [
+        ((6,), "tanh", "half", False, False, False),
+        ((7,), "sigmoid", "alternating", True, True, True),
+        ((2, 4, 4), "none", "checkerboard", False, False, True),
+        ((4, 3, 3), "additive", "channel", True, False, False),
+    ]
+]
+
+
+def tensors_of(case: OpCase, rows: int = 3, *dtypes: torch.dtype) -> tuple[Tensor, ...]:
+    """The case's inputs, requiring gradients."""
+    return tuple(t.requires_grad_() for t in case.inputs(rows, *dtypes))
