@@ -79,10 +79,9 @@ def library(
 ) -> Path:
     """The translated `ptx`, the core and the PTX runtime in one shared object; the rest as `simt.build.build`."""
     sources = []
-    for text in ptx:
-        translated = translate(text, benign_equal_stores)
-        name = f"translated-{hashlib.sha256(translated.encode()).hexdigest()[:16]}.cpp"
-        sources.append(_cached(CACHE / name, partial(Path.write_text, data=translated)))
+    for text in translate(list(ptx), benign_equal_stores=benign_equal_stores):
+        name = f"translated-{hashlib.sha256(text.encode()).hexdigest()[:16]}.cpp"
+        sources.append(_cached(CACHE / name, partial(Path.write_text, data=text)))
     flags = ("-std=c++20", f"-I{HERE}", *host_flags)
     return bench_build.build(
         sources, host=(*RUNTIME, *host), host_flags=flags, kernel_flags=TRANSLATED, objects=objects, module=module

@@ -39,7 +39,7 @@ class Operands:
         self.kernel, self.module, self.places = kernel, module, places
         self.variables = {v.name: v for v in (*module.variables, *kernel.variables)}
         self.used: set[str] = set()
-        self.shared: set[str] = set()
+        self.named: set[str] = set()  # variables
         self.now: Statement
 
     def fail(self, why: str) -> PtxError:
@@ -75,8 +75,8 @@ class Operands:
         raise self.fail(f"operand {operand!r} is not known")
 
     def symbol(self, variable: Variable) -> str:
+        self.named.add(variable.name)
         if variable.space == "shared":
-            self.shared.add(variable.name)
             return f"shared_offset({identifier(variable.name)})"
         return f"address({identifier(variable.name)})"
 

@@ -220,4 +220,4 @@ def test_real_ptx_with_an_unknown_instruction_stops() -> None:
     text = build.compile_cuda(PLANTED / "races.cu", ARCHS).ptx[80]
     line = text[: text.index("bar.sync")].count("\n") + 1
     with pytest.raises(PtxError, match=rf"line {line}: .*wait.sync"):
-        translate(text.replace("bar.sync", "wait.sync", 1))
+        translate([text.replace("bar.sync", "wait.sync", 1)])

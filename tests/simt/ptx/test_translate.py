@@ -234,9 +234,9 @@ def test_unknown_stops_with_its_line(text: str) -> None:
     head = f"{HEAD}.visible .entry k()\n{{\n.reg .u32 a, d;\nmov.u32 a, 0;\n"
     line = head.count("\n") + 1
     with pytest.raises(PtxError, match=rf"line {line}\b.*{re.escape(text.split()[0].rstrip(';'))}"):
-        translate(f"{head}{text}\nret;\n}}\n")
+        translate([f"{head}{text}\nret;\n}}\n"])
 
 
 def test_unknown_directives_outside_a_kernel_stop() -> None:
     with pytest.raises(PtxError, match=r"line 5: '\.alias"):
-        translate(HEAD + ".alias a, b;\n")
+        translate([HEAD + ".alias a, b;\n"])

@@ -1,18 +1,19 @@
 """PTX -> C++ on the shim core: one C++ statement per instruction, branches as gotos, every access() made.
 
-`translate(text)` returns C++ that defines one function per kernel and registers it by name with runtime.cpp. An
+`translate(texts)` returns C++ that defines one function per kernel and registers it by name with runtime.cpp. An
 instruction, modifier or operand that is not in the tables raises PtxError with its line: nothing is guessed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .arithmetic import Arithmetic
 from .operands import bits_type, cxx_type, identifier
-from .parse import SIZES, PtxError, Statement, Variable, parse
+from .parse import SIZES, Kernel, PtxError, Statement, Variable, parse
 
+UNIT = 400_000  # characters
 SCALARS = {"u32", "s32", "u64", "s64", "f32", "f64"}
 SPACES = {"global", "shared", "local", "param", "const"}
 CACHE = re.compile(r"nc|ca|cg|cs|lu|cv|wb|wt|weak|L[12]::\w+")  # hints, without meaning for the result
@@ -189,54 +190,59 @@ class Writer(Arithmetic):
         return f"set({self.register(ops[0])}, simt::reduce(simt::Reduce::{name}, {mask}, {value}, {self.where()}));"
 
 
-def _module_variable(variable: Variable) -> str:
-    if variable.space == "shared":
-        return f"static char tag_{identifier(variable.name)};\n"
-    values = variable.data or "0"
-    array = f"{identifier(variable.name)}[{variable.size}]"
-    return f"alignas({variable.align}) static unsigned char {array} = {{{values}}};\n"
-
-
-def _local_variable(v: Variable, tag: bool) -> str:
+def _declaration(v: Variable) -> str:
+    """A variable as the kernel's own: shared arrays belong to a block, tables are read-only, local ones to a thread."""
     name = identifier(v.name)
     if v.space == "local":
         return f"    alignas({v.align}) char {name}[{v.size}];\n"
+    if v.space in {"const", "global"}:
+        return f"    alignas({v.align}) static unsigned char {name}[{v.size}] = {{{v.data}}};\n"
     if v.size is None:
         return f"    char* const {name} = static_cast<char*>(simt::shared_dynamic());\n"
-    own = f"    static char tag_{name};\n" if tag else ""
     label = re.sub(r".*\d+E?([A-Za-z_]\w*)$", r"\1", v.name)
     place = f'simt::shared_static(&tag_{name}, "{label}", {v.size}, {v.align})'
-    return f"{own}    char* const {name} = static_cast<char*>({place});\n"
+    return f"    static char tag_{name};\n    char* const {name} = static_cast<char*>({place});\n"
 
 
-def _function(writer: Writer, number: int) -> str:
-    kernel, module = writer.kernel, writer.module
-    body = "".join(f"    {writer.statement(s)}\n" for s in kernel.body)
-    shared = [(v, False) for v in module.variables] + [(v, True) for v in kernel.variables]
-    arrays = "".join(_local_variable(v, own) for v, own in shared if v.name in writer.shared or v.space == "local")
+def _body(writer: Writer) -> str:
+    statements = "".join(f"    {writer.statement(s)}\n" for s in writer.kernel.body)
+    variables = "".join(_declaration(writer.variables[name]) for name in sorted(writer.named))
     registers: dict[str, list[str]] = {}
     for name in sorted(writer.used):
-        kind = kernel.registers[name]
+        kind = writer.kernel.registers[name]
         registers.setdefault("bool" if kind == "pred" else bits_type(kind), []).append(f"{name} = 0")
     declared = "".join(f"    {kind} {', '.join(names)};\n" for kind, names in registers.items())
-    return f"static void kernel_{number}(void* const* args) {{ // {kernel.name}\n{arrays}{declared}{body}}}\n\n"
+    return f"(void* const* args) {{\n{variables}{declared}{statements}}}\n\n"
 
 
-def translate(text: str, benign_equal_stores: bool = False) -> str:
-    """C++ for every kernel of a PTX file.
+def _unit(bodies: list[str], kernels: dict[str, list[tuple[int, Kernel]]], places: dict[str, int]) -> str:
+    functions = "".join(f"void kernel_{i}{body}" for i, body in enumerate(bodies))
+    names = "".join(f'const char place_{n}[] = "{name}";\n' for name, n in places.items())
+    tables: dict[int, str] = {}
+    for i, body in enumerate(bodies):
+        for arch, kernel in kernels[body]:
+            tables[arch] = f'{tables.get(arch, "")}    {{"{kernel.name}", kernel_{i}, {kernel.max_threads}}},\n'
+    made = "".join(f"const Registration sm_{arch}({arch}, {{\n{table}}});\n" for arch, table in tables.items())
+    return f'#include "runtime.h"\n\nnamespace ptx {{\nnamespace {{\n\n{names}\n{functions}{made}\n}}\n}}\n'
+
+
+def translate(texts: Sequence[str], *, benign_equal_stores: bool = False) -> list[str]:
+    """C++ for every kernel of some PTX files, in units of a size that compiles in seconds; equal kernels are
+    written once.
 
     benign_equal_stores: lanes of one warp may store the same value to one address without a race, as Triton does.
     """
-    module = parse(text)
     places: dict[str, int] = {}
-    writers = [Writer(kernel, module, places) for kernel in module.kernels]
-    for writer in writers:
-        writer.benign_equal_stores = benign_equal_stores
-    globals_ = "".join(_module_variable(v) for v in module.variables if v.size is not None)
-    bodies = "".join(_function(writer, i) for i, writer in enumerate(writers))
-    names = "".join(f'static const char place_{n}[] = "{name}";\n' for name, n in places.items())
-    table = "".join(f'    {{"{k.name}", kernel_{i}, {k.max_threads}}},\n' for i, k in enumerate(module.kernels))
-    return (
-        f'#include "runtime.h"\n\nnamespace ptx {{\nnamespace {{\n\n{names}{globals_}\n{bodies}'
-        f"const Registration registration({module.arch}, {{\n{table}}});\n\n}} // namespace\n}} // namespace ptx\n"
-    )
+    kernels: dict[str, list[tuple[int, Kernel]]] = {}  # body -> where it belongs
+    for module in map(parse, texts):
+        for v in module.variables:
+            if v.space == "global" and not v.data:
+                raise PtxError(f"variable {v.name}: writable global memory is not known")
+        for kernel in module.kernels:
+            writer = Writer(kernel, module, places)
+            writer.benign_equal_stores = benign_equal_stores
+            kernels.setdefault(_body(writer), []).append((module.arch, kernel))
+    parts: list[list[str]] = [[] for _ in range(-(-sum(map(len, kernels)) // UNIT))]
+    for body in sorted(kernels, key=len, reverse=True):
+        min(parts, key=lambda part: sum(map(len, part))).append(body)
+    return [_unit(part, kernels, places) for part in parts]
