@@ -36,10 +36,6 @@ class GenerativeModel(nn.Module):
         context_dim: int | None = None,
     ) -> None:
         super().__init__()
-        if not shape or any(int(n) < 1 for n in shape):
-            raise ValueError(f"expected an event shape of positive sizes, got {tuple(shape)}")
-        if classes is not None and context_dim is not None:
-            raise ValueError(f"expected classes or context_dim, not both, got {classes} and {context_dim}")
         self.shape = tuple(int(n) for n in shape)
         self.levels, self.classes, self.context_dim = levels, classes, context_dim
         self.config = {}

@@ -23,9 +23,9 @@ def realnvp(
     context_dim: int | None = None,
     architecture: str = "auto",
     couplings: int = 10,
-    width: int = 128,
+    width: int | None = None,
     depth: int = 2,
-    blocks: int = 2,
+    blocks: int = 1,
     limit: float = 2.0,
     activation: str = "relu",
     seed: int = 0,
@@ -33,10 +33,11 @@ def realnvp(
     """RealNVP, a flow of affine coupling layers (Dinh, Sohl-Dickstein, Bengio, 2017, arXiv:1605.08803).
 
     ``architecture`` "vector" flattens the event: ``couplings`` times ActNorm, a fixed random permutation drawn from
-    ``seed``, and a coupling of halves by an MLP (``width``, ``depth``). "multiscale" is for images (C, H, W): per
+    ``seed``, and a coupling of halves by an MLP (``width`` 128, ``depth``). "multiscale" is for images (C, H, W): per
     scale three checkerboard couplings, a squeeze, three channel couplings, then half of the channels leave; four
-    checkerboard couplings end it; residual networks of ``width`` channels and ``blocks`` blocks. An odd side ends the
-    squeezing (28 -> 14 -> 7), nothing is padded. "auto" takes "multiscale" for images of more than 256 pixels.
+    checkerboard couplings end it; residual networks of ``width`` channels (16, 32 above 256 pixels) and ``blocks``
+    blocks. A side that is odd or at most 4 ends the squeezing (28 -> 14 -> 7), nothing is padded. "auto" takes
+    "multiscale" for images of at least 8 x 8 pixels, "vector" for everything else.
 
     ActNorm stands for the paper's batch norm, so that a row's density does not depend on its mates.
     Both directions cost the same. Raises ValueError for an unknown architecture, or "multiscale" without an image.
@@ -46,14 +47,19 @@ def realnvp(
     torch.Size([2, 1, 8, 8])
     """
     if architecture == "auto":
-        architecture = "multiscale" if len(shape) == 3 and shape[1] * shape[2] > 256 else "vector"
+        architecture = "multiscale" if len(shape) == 3 and min(shape[1:]) >= 8 else "vector"
     condition = {"context_dim": context_dim, "classes": classes}
     transform: Transform
     if architecture == "vector":
-        mlp = {"width": width, "depth": depth, "activation": activation, **condition}
+        mlp = {"width": width or 128, "depth": depth, "activation": activation, **condition}
         transform = _vector(shape, couplings, limit, seed, mlp)
     elif architecture == "multiscale" and len(shape) == 3:
-        net = {"width": width, "blocks": blocks, "activation": activation, **condition}
+        net = {
+            "width": width or (16 if shape[1] * shape[2] <= 256 else 32),
+            "blocks": blocks,
+            "activation": activation,
+            **condition,
+        }
         transform = _scale(shape, limit, net)
     else:
         raise ValueError(

@@ -29,9 +29,13 @@ def register(name: str) -> Callable[[Callable[P, Model]], Callable[P, Model]]:
         def build(*args: P.args, **kwargs: P.kwargs) -> Model:
             bound = inspect.signature(builder).bind(*args, **kwargs)
             bound.apply_defaults()
+            shape = [int(n) for n in bound.arguments["shape"]]
+            if not shape or min(shape) < 1:
+                raise ValueError(f"{name} expects an event shape of positive sizes, got {tuple(shape)}")
+            if bound.arguments.get("classes") is not None and bound.arguments.get("context_dim") is not None:
+                raise ValueError(f"{name} expects classes or context_dim, not both")
             model = builder(*args, **kwargs)
-            config = {"name": name, **bound.arguments, "shape": [int(n) for n in bound.arguments["shape"]]}
-            model.config = json.loads(json.dumps(config))
+            model.config = json.loads(json.dumps({"name": name, **bound.arguments, "shape": shape}))
             return model
 
         _BUILDERS[name] = build

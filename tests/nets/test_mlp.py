@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from pyflowk.nets import ACTIVATIONS, MLP, ContextBias
+
+
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+@pytest.mark.parametrize("depth", [1, 3])
+def test_it_is_the_textbook_formula(activation: str, depth: int) -> None:
+    torch.manual_seed(0)
+    net = MLP(3, 2, width=8, depth=depth, activation=activation)
+    nn.init.normal_(net.last.weight)
+    linears = [m for m in net.modules() if isinstance(m, nn.Linear)]
+    assert len(linears) == depth + 1
+    x = h = torch.randn(5, 3)
+    for layer in linears[:-1]:
+        h = ACTIVATIONS[activation]()(h @ layer.weight.T + layer.bias)
+    torch.testing.assert_close(net(x), h @ net.last.weight.T + net.last.bias)
+
+
+def test_a_vector_context_acts_as_if_concatenated() -> None:
+    net = MLP(3, 2, width=8, context_dim=4)
+    nn.init.normal_(net.last.weight)
+    x, context = torch.randn(5, 3), torch.randn(5, 4)
+    joint = nn.Linear(7, 8)
+    with torch.no_grad():
+        joint.weight.copy_(torch.cat((net.first.weight, net.context.table.weight), 1))
+        joint.bias.copy_(net.first.bias)
+    torch.testing.assert_close(net(x, context), net.last(net.hidden(joint(torch.cat((x, context), 1)))))
+
+
+def test_labels_select_rows_of_a_table() -> None:
+    net = MLP(3, 2, width=8, classes=4)
+    nn.init.normal_(net.last.weight)
+    x = torch.randn(1, 3).expand(4, 3)
+    out = net(x, torch.tensor([0, 1, 1, 3], dtype=torch.int32))
+    assert torch.equal(out[1], out[2]) and not torch.allclose(out[0], out[3])
+
+
+def test_zero_at_the_start_and_gradients_everywhere_after_one_step() -> None:
+    net = MLP(3, 2, classes=4)
+    x, labels = torch.randn(6, 3), torch.arange(6) % 4
+    assert torch.equal(net(x, labels), torch.zeros(6, 2))
+    net(x, labels).sum().backward()
+    assert net.last.bias.grad is not None and net.last.weight.grad.abs().sum() > 0
+
+
+def test_no_inputs_or_no_outputs() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert MLP(0, 3)(torch.zeros(5, 0)).shape == (5, 3)
+        assert MLP(3, 0)(torch.zeros(5, 3)).shape == (5, 0)
+
+
+@pytest.mark.parametrize(
+    "options, context, error, words",
+    [
+        ({}, torch.zeros(2, 1), ValueError, "without a context"),
+        ({"classes": 3}, None, ValueError, "got none"),
+        ({"classes": 3}, torch.zeros(2), TypeError, "integer dtype"),
+        ({"classes": 3}, torch.zeros(2, 1, dtype=torch.int64), TypeError, r"labels \(B,\)"),
+        ({"context_dim": 3}, torch.zeros(2, 4), ValueError, r"\(B, 3\)"),
+        ({"context_dim": 3}, torch.zeros(2, 3, dtype=torch.int64), ValueError, "floats"),
+    ],
+)
+def test_wrong_contexts_are_named(options: dict, context: torch.Tensor | None, error: type, words: str) -> None:
+    with pytest.raises(error, match=words):
+        MLP(3, 2, **options)(torch.zeros(2, 3), context)
+
+
+def test_wrong_options_are_named() -> None:
+    with pytest.raises(ValueError, match="elu, gelu"):
+        MLP(3, 2, activation="swish")
+    with pytest.raises(ValueError, match="depth"):
+        MLP(3, 2, depth=0)
+    with pytest.raises(ValueError, match="either context_dim or classes"):
+        ContextBias(3, context_dim=2, classes=2)

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pyflowk.flows import Base, ClassConditionalGaussian, DiagonalGaussian, Flow, expand_context
+from pyflowk.nets import MLP
+from pyflowk.transforms import Affine, Compose, Coupling, Dequantize, Logit, Scale
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def awake(module: nn.Module) -> nn.Module:
+    """Every parameter away from its start."""
+    with torch.no_grad():
+        for p in module.parameters():
+            p += 0.3 * torch.randn(p.shape, generator=seeded())
+    return module
+
+
+class Counting(nn.Module):
+    """Counts how often the network it holds is run."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.runs = net, 0
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        self.runs += 1
+        return self.net(x, context)
+
+
+def conditional_flow() -> Flow:
+    """x given a vector of two numbers, whose first moves the mean by 10."""
+
+    class Shift(nn.Module):
+        def forward(self, x: Tensor, context: Tensor) -> Tensor:
+            shift = -10 * context[:, :1].expand(-1, 3)
+            return torch.cat((torch.zeros_like(shift), shift), 1)
+
+    return Flow(DiagonalGaussian((3,)), Coupling(Shift(), Affine(), mask="all"))
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_gaussian_agrees_with_torch_distributions(learned: bool) -> None:
+    base = awake(DiagonalGaussian((2, 3), learned)).double()
+    z = torch.randn(5, 2, 3, dtype=torch.float64)
+    std = base.log_std.exp() if learned else torch.tensor(1.0, dtype=torch.float64)
+    expected = torch.distributions.Normal(base.mean, 0.7 * std).log_prob(z).sum((1, 2))
+    torch.testing.assert_close(base.log_prob(z, temperature=0.7), expected)
+    assert bool(list(base.parameters())) == learned
+
+
+def test_class_conditional_gaussian_agrees_with_torch_distributions() -> None:
+    base = awake(ClassConditionalGaussian((3,), 4))
+    labels = torch.tensor([0, 3, 3])
+    z = torch.randn(3, 3)
+    expected = torch.distributions.Normal(base.mean[labels], base.log_std[labels].exp()).log_prob(z).sum(1)
+    torch.testing.assert_close(base.log_prob(z, labels), expected)
+
+
+@pytest.mark.parametrize("base", [DiagonalGaussian((3,), True), ClassConditionalGaussian((3,), 2)])
+def test_samples_have_the_moments_of_the_base(base: Base) -> None:
+    awake(base)
+    n = 40_000
+    labels = torch.ones(1, dtype=torch.int64)
+    mean, log_std = (t.expand(1, 3)[0].detach() for t in base._location(labels))
+    for temperature in (1.0, 0.25):
+        z = base.sample(n, labels, seeded(), temperature).detach()
+        std = temperature * log_std.exp()
+        assert ((z.mean(0) - mean).abs() < 5 * std / math.sqrt(n)).all()
+        torch.testing.assert_close(z.std(0), std, rtol=0.03, atol=0)
+
+
+def test_base_errors() -> None:
+    with pytest.raises(ValueError, match=r"\(B, 3\), got \(2, 4\)"):
+        DiagonalGaussian((3,)).log_prob(torch.zeros(2, 4))
+    base = ClassConditionalGaussian((3,), 2)
+    with pytest.raises(ValueError, match="labels"):
+        base.log_prob(torch.zeros(2, 3))
+    with pytest.raises(TypeError, match="integer"):
+        base.log_prob(torch.zeros(2, 3), torch.zeros(2))
+    with pytest.raises(ValueError, match="at least one class"):
+        ClassConditionalGaussian((3,), 0)
+
+
+def test_density_integrates_to_one() -> None:
+    torch.manual_seed(0)
+    couplings = [Coupling(MLP(1, 2, width=8, activation="tanh"), swap=s) for s in (False, True, False)]
+    flow = awake(Flow(DiagonalGaussian((2,), learned=True), Compose(*couplings))).double()
+    side = torch.linspace(-30, 30, 1201, dtype=torch.float64)
+    grid = torch.cartesian_prod(side, side)
+    assert abs(flow.log_prob(grid).exp().sum().item() * 0.05**2 - 1) < 1e-3
+
+
+def test_log_prob_of_samples_and_one_network_run() -> None:
+    torch.manual_seed(0)
+    nets = [Counting(MLP(2, 4, context_dim=3)) for _ in range(3)]
+    flow = awake(Flow(DiagonalGaussian((4,)), Compose(*(Coupling(net, conditional=True) for net in nets)))).double()
+    context = torch.randn(6, 3, dtype=torch.float64)
+    x, log_prob = flow.sample_and_log_prob(6, context, seeded())
+    assert [net.runs for net in nets] == [1, 1, 1]
+    torch.testing.assert_close(flow.log_prob(x, context), log_prob)
+    torch.testing.assert_close(flow(x, context), log_prob)
+    assert torch.equal(flow.sample(6, context, seeded()), x)
+
+
+def test_tempered_log_prob_is_that_of_the_tempered_distribution() -> None:
+    flow = Flow(DiagonalGaussian((3,)), Scale(0.5, 1.0))
+    x, log_prob = flow.sample_and_log_prob(5, None, seeded(), temperature=0.5)
+    torch.testing.assert_close(log_prob, torch.distributions.Normal(-2.0, 1.0).log_prob(x).sum(1))
+
+
+def test_same_generator_same_result() -> None:
+    flow = Flow(DiagonalGaussian((3,)), Compose(Dequantize(4), Scale(0.25), Logit()))
+    assert torch.equal(flow.sample(9, None, seeded(1)), flow.sample(9, None, seeded(1)))
+    x = torch.randint(0, 4, (5, 3))
+    assert torch.equal(flow.log_prob(x, None, seeded(1)), flow.log_prob(x, None, seeded(1)))
+    assert not torch.equal(flow.log_prob(x, None, seeded(1)), flow.log_prob(x, None, seeded(2)))
+
+
+def test_no_call_touches_the_global_generator() -> None:
+    flow = Flow(DiagonalGaussian((3,)), Compose(Dequantize(4), Scale(0.25), Logit()))
+    state = torch.get_rng_state()
+    flow.log_prob(flow.sample(4, generator=seeded()), generator=seeded())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_one_context_many_samples() -> None:
+    x = conditional_flow().sample(500, torch.tensor([[3.0, 0.0]]), seeded())
+    assert x.shape == (500, 3) and abs(x.mean() - 30) < 0.2
+
+
+def test_many_contexts_one_sample_each() -> None:
+    context = torch.tensor([[1.0, 0.0], [5.0, 0.0], [-2.0, 0.0]])
+    flow = conditional_flow()
+    x = flow.sample(3, context, seeded())
+    assert (x.mean(1) - 10 * context[:, 0]).abs().max() < 3
+    torch.testing.assert_close(flow.log_prob(x, context)[1:2], flow.log_prob(x[1:2], context[1:2]))
+
+
+def test_several_samples_for_each_of_many_contexts() -> None:
+    context = torch.tensor([[1.0, 0.0], [5.0, 0.0]])
+    x = conditional_flow().sample(200, context.repeat_interleave(100, 0), seeded()).reshape(2, 100, 3)
+    assert (x.mean((1, 2)) - torch.tensor([10.0, 50.0])).abs().max() < 0.5
+
+
+def test_one_context_serves_all_rows_of_log_prob() -> None:
+    x, context = torch.randn(4, 3), torch.tensor([[0.1, 0.0]])
+    flow = conditional_flow()
+    torch.testing.assert_close(flow.log_prob(x, context), flow.log_prob(x, context.repeat(4, 1)))
+
+
+def test_labels_broadcast_from_a_single_one() -> None:
+    flow = Flow(awake(ClassConditionalGaussian((3,), 4)), Compose())
+    x = torch.randn(5, 3)
+    expected = flow.log_prob(x, torch.full((5,), 2))
+    torch.testing.assert_close(flow.log_prob(x, torch.tensor(2)), expected)
+    torch.testing.assert_close(flow.log_prob(x, torch.tensor([2])), expected)
+
+
+def test_any_other_number_of_contexts_is_refused() -> None:
+    for call in (
+        lambda c: conditional_flow().sample(6, c),
+        lambda c: conditional_flow().log_prob(torch.zeros(6, 3), c),
+    ):
+        with pytest.raises(ValueError, match=r"6 rows.*got \(2, 2\).*repeat_interleave"):
+            call(torch.zeros(2, 2))
+    assert expand_context(None, 3) is None
+
+
+def test_temperature_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="positive temperature"):
+        conditional_flow().sample(1, torch.zeros(1, 2), temperature=0.0)
+
+
+def test_empty_batches() -> None:
+    flow = conditional_flow()
+    assert flow.sample(0, torch.zeros(1, 2)).shape == (0, 3)
+    assert flow.log_prob(torch.zeros(0, 3), torch.zeros(0, 2)).shape == (0,)
+
+
+def test_per_sample_gradients_by_vmap() -> None:
+    torch.manual_seed(0)
+    flow = awake(Flow(DiagonalGaussian((4,)), Coupling(MLP(2, 4, width=8)))).double()
+    parameters = dict(flow.named_parameters())
+    x = torch.randn(3, 4, dtype=torch.float64)
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(flow, parameters, (x[None],))[0]
+
+    rows = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    flow.log_prob(x).sum().backward()
+    for name, p in flow.named_parameters():
+        torch.testing.assert_close(rows[name].sum(0), p.grad)
+
+
+def test_score_and_its_derivative() -> None:
+    """Second derivatives pass through the whole flow: the Hessian of log p against finite differences."""
+    torch.manual_seed(0)
+    flow = awake(Flow(DiagonalGaussian((3,)), Coupling(MLP(1, 4, width=8, activation="tanh")))).double()
+    x = torch.randn(3, dtype=torch.float64)
+    score = torch.func.grad(lambda x: flow.log_prob(x[None])[0])
+    hessian = torch.func.jacrev(score)(x)
+    step = 1e-5 * torch.eye(3, dtype=torch.float64)
+    numeric = torch.stack([(score(x + h) - score(x - h)) / 2e-5 for h in step], 1)
+    torch.testing.assert_close(hessian, numeric, rtol=1e-5, atol=1e-6)

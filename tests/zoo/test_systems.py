@@ -1,0 +1,225 @@
+"""What holds for every system of the zoo, and that each of them learns."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyflowk import zoo
+from pyflowk.transforms import ActNorm, check_invertibility
+
+SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "nice": ("nice", (5,), {"width": 16}),
+    "nice-image": ("nice", (1, 4, 4), {"width": 16, "levels": 5}),
+    "realnvp-1d": ("realnvp", (1,), {"width": 8, "couplings": 2}),
+    "realnvp-vector": ("realnvp", (6,), {"width": 16, "couplings": 4}),
+    "realnvp-odd-image": ("realnvp", (1, 5, 5), {"width": 8, "levels": 5, "architecture": "vector"}),
+    "realnvp-small-image": (
+        "realnvp", (1, 8, 8), {"width": 4, "blocks": 1, "levels": 17, "architecture": "multiscale"},
+    ),
+    "realnvp-three-scales": ("realnvp", (1, 28, 28), {"width": 4, "blocks": 0, "architecture": "multiscale"}),
+    "realnvp-colour": (
+        "realnvp", (3, 8, 4), {"width": 4, "blocks": 1, "levels": 256, "architecture": "multiscale"},
+    ),
+}  # fmt: skip
+CONDITIONS: dict[str, dict[str, int]] = {"plain": {}, "classes": {"classes": 3}, "vector": {"context_dim": 2}}
+
+systems = pytest.mark.parametrize("system", list(SMALL))
+conditions = pytest.mark.parametrize("condition", list(CONDITIONS))
+
+
+def build(system: str, condition: str = "plain") -> zoo.GenerativeModel:
+    """The system after its data-dependent initialisation, a little away from the identity."""
+    torch.manual_seed(0)
+    name, shape, options = SMALL[system]
+    model = zoo.create(name, shape, **options, **CONDITIONS[condition])
+    model.initialize(data(model, 32), context(model, 32), seeded())
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.02 * torch.randn(p.shape)
+    return model.eval()
+
+
+def data(model: zoo.GenerativeModel, n: int) -> Tensor:
+    if model.levels is None:
+        return torch.randn((n, *model.shape), generator=seeded(1))
+    return torch.randint(0, model.levels, (n, *model.shape), generator=seeded(1)).float()
+
+
+def context(model: zoo.GenerativeModel, n: int) -> Tensor | None:
+    if model.classes is not None:
+        return torch.arange(n) % model.classes
+    return None if model.context_dim is None else torch.randn((n, model.context_dim), generator=seeded(2))
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@systems
+@conditions
+def test_protocol(system: str, condition: str) -> None:
+    model = build(system, condition)
+    x, c = data(model, 6), context(model, 6)
+    loss = model.loss(x, c, seeded())
+    assert loss.shape == (6,) and loss.dtype == torch.float32 and loss.isfinite().all()
+    assert torch.equal(loss, -model.log_prob(x, c, seeded())) and torch.equal(loss, model(x, c, seeded()))
+    samples = model.sample(6, c, seeded())
+    assert samples.shape == x.shape and torch.equal(samples, model.sample(6, c, seeded()))
+    if model.levels is not None:
+        assert torch.equal(samples, samples.round()) and samples.min() >= 0 and samples.max() < model.levels
+    assert check_invertibility(model.flow, x, c, seeded()).max_error < 1e-3
+    assert model.dims == math.prod(model.shape)
+
+
+@systems
+@conditions
+def test_config_and_state_dict_rebuild_the_model(system: str, condition: str) -> None:
+    model = build(system, condition)
+    config = json.loads(json.dumps(model.config))
+    twin = zoo.create(config.pop("name"), config.pop("shape"), **config)
+    twin.load_state_dict(model.state_dict())
+    x, c = data(model, 4), context(model, 4)
+    twin.train()  # an ActNorm that forgot its flag would start over here
+    assert torch.equal(model.log_prob(x, c, seeded()), twin.log_prob(x, c, seeded()))
+    assert all(m.is_initialized for m in twin.modules() if isinstance(m, ActNorm))
+    assert twin.config == model.config and copy.deepcopy(model).config == model.config
+
+
+@systems
+@pytest.mark.parametrize("condition", ["classes", "vector"])
+def test_the_context_matters_and_is_checked(system: str, condition: str) -> None:
+    model = build(system, condition)
+    x, c = data(model, 4), context(model, 4)
+    assert c is not None
+    other = (c + 1) % 3 if condition == "classes" else c + 1
+    assert not torch.allclose(model.log_prob(x, c, seeded()), model.log_prob(x, other, seeded()))
+    assert model.sample(7, c[:1]).shape == (7, *model.shape)
+    with pytest.raises(ValueError, match="got no context"):
+        model.loss(x)
+    with pytest.raises(ValueError, match="4 rows"):
+        model.loss(x, c[:3])
+    if condition == "classes":
+        with pytest.raises(ValueError, match=r"labels in 0\.\.2"):
+            model.sample(1, torch.tensor([3]))
+    with pytest.raises(ValueError, match="unconditional"):
+        build(system).loss(x, c)
+
+
+@systems
+def test_edges(system: str) -> None:
+    model = build(system)
+    assert model.loss(data(model, 0)).shape == (0,) and model.sample(0).shape == (0, *model.shape)
+    x = data(model, 3)
+    alone, together = (model.double().loss(rows.double(), None, seeded()) for rows in (x[:1], x))
+    torch.testing.assert_close(alone, together[:1])
+    x[1] = float("nan")
+    loss = model.float().loss(x)
+    assert loss.isnan().tolist() == [False, True, False]
+    with pytest.raises(ValueError, match=r"expected x \(B, "):
+        model.loss(torch.zeros(2, 99))
+
+
+@systems
+def test_bfloat16_networks(system: str) -> None:
+    model = build(system)
+    x = data(model, 8)
+    exact = model.loss(x, None, seeded())
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.loss(x, None, seeded())
+        samples = model.sample(4, generator=seeded())
+    assert loss.dtype == samples.dtype == torch.float32
+    torch.testing.assert_close(loss, exact, rtol=0.02, atol=0.1)
+
+
+@pytest.mark.parametrize(
+    "system, condition", [("nice", "plain"), ("realnvp-vector", "classes"), ("realnvp-small-image", "vector")]
+)
+def test_traces_in_one_graph(system: str, condition: str) -> None:
+    model = build(system, condition)
+    x, c = data(model, 4), context(model, 4)
+    torch._dynamo.reset()
+    log_prob = torch.compile(model.log_prob, fullgraph=True, backend="eager")(x, c)
+    if model.levels is None:
+        torch.testing.assert_close(log_prob, model.log_prob(x, c))
+    assert log_prob.isfinite().all()
+    sample = torch.compile(model.sample, fullgraph=True, backend="eager")
+    torch.manual_seed(0)
+    traced = sample(4, c)
+    torch.manual_seed(0)
+    torch.testing.assert_close(traced, model.sample(4, c))
+
+
+def test_inductor_runs_density_gradient_and_sampling() -> None:
+    model = build("realnvp-vector").train()
+    x = data(model, 16)
+    torch._dynamo.reset()
+    gradients = []
+    for loss in (model.loss, torch.compile(model.loss, fullgraph=True)):
+        gradients.append(torch.autograd.grad(loss(x).mean(), list(model.parameters())))
+    for eager, compiled in zip(*gradients, strict=True):
+        torch.testing.assert_close(eager, compiled, rtol=1e-4, atol=1e-6)
+    assert torch.compile(model.sample, fullgraph=True)(5).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["nice", "realnvp"])
+def test_it_learns_a_ring(name: str) -> None:
+    """A full Gaussian reaches log(2 pi e) = 2.84 nats on a ring of unit variance; the ring itself about 0.9."""
+    torch.manual_seed(0)
+    angle = 2 * math.pi * torch.rand(2048, generator=seeded())
+    ring = math.sqrt(2) * torch.stack((angle.cos(), angle.sin()), 1) + 0.1 * torch.randn(2048, 2, generator=seeded())
+    model = zoo.create(name, (2,), width=32, couplings=6, depth=2)
+    model.initialize(ring)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    for step in range(300):
+        loss = model.loss(ring[(step % 8) * 256 : (step % 8 + 1) * 256]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert model.loss(ring).mean() < (2.2 if name == "nice" else 1.9)
+
+
+def test_multiscale_learns_images() -> None:
+    """Images whose columns come in equal pairs: a pixel's neighbour tells it up to the dequantisation noise."""
+    torch.manual_seed(0)
+    x = torch.randint(0, 16, (256, 1, 8, 4), generator=seeded()).float().repeat_interleave(2, 3)
+    model = zoo.create("realnvp", (1, 8, 8), levels=16, architecture="multiscale", width=8, blocks=1)
+    model.initialize(x, generator=seeded())
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    start = model.loss(x, None, seeded()).mean().item()
+    for _ in range(40):
+        loss = model.loss(x).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < start - 20
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, -1)])
+def test_wrong_shapes_are_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="shape"):
+        zoo.create("realnvp", shape)
+
+
+def test_wrong_architectures_and_conditions_are_named() -> None:
+    with pytest.raises(ValueError, match="auto, vector"):
+        zoo.create("realnvp", (2,), architecture="multiscale")
+    with pytest.raises(ValueError, match="auto, vector"):
+        zoo.create("realnvp", (2,), architecture="tree")
+    with pytest.raises(ValueError, match="not both"):
+        zoo.create("nice", (2,), classes=2, context_dim=3)
+
+
+def test_calls_that_a_system_lacks_say_so() -> None:
+    model = zoo.GenerativeModel((2,))
+    for call in (model.loss, model.log_prob):
+        with pytest.raises(NotImplementedError, match="GenerativeModel has no"):
+            call(torch.zeros(1, 2))
+    with pytest.raises(NotImplementedError, match="no sampler"):
+        model.sample(1)
