@@ -12,7 +12,7 @@ from pyflowk.transforms import Compose, Dequantize, Flip, Invert, Permute, Resha
 def test_permute() -> None:
     x = torch.arange(6.0).reshape(1, 3, 2)
     assert torch.equal(Permute([1, 2, 0])(x)[0], x[:, [1, 2, 0]])
-    with pytest.raises(ValueError, match="each of 0..n-1 once"):
+    with pytest.raises(ValueError, match=r"each of 0\.\.n-1 once"):
         Permute([0, 0, 1])
     with pytest.raises(ValueError, match=r"\(B, 3, \*rest\)"):
         Permute([1, 2, 0])(torch.zeros(2, 4))
