@@ -32,25 +32,26 @@ template <class Function> void for_lanes(std::uint32_t mask, Function function) 
     for (; mask; mask &= mask - 1) function(static_cast<unsigned>(__builtin_ctz(mask)));
 }
 
+[[noreturn]] void diverge(const std::string& why) {
+    const Thread& me = *current;
+    fail(misuse, std::string("WARP DIVERGENCE: ") + name(me.operation) + " with mask " + hex(me.mask) + why, me.where);
+}
+
 // Waiting lanes that cannot both be satisfied are an error at once, not a deadlock later.
 bool all_arrived() {
     const Thread& me = *current;
     bool complete = true;
     for_lanes(me.mask, [&](unsigned l) {
         const Thread& other = warp()[l];
-        std::string here = std::string("WARP DIVERGENCE: ") + name(me.operation) + " with mask " + hex(me.mask);
-        if (other.state == State::done)
-            fail(misuse, here + " names lane " + std::to_string(l) + ", which has exited,", me.where);
+        if (other.state == State::done) diverge(" names lane " + std::to_string(l) + ", which has exited,");
         if (other.state != State::in_warp_operation || !(other.mask >> lane() & 1u)) {
-            complete = complete && &other == &me;
+            complete = false;
             return;
         }
         if (other.operation != me.operation || other.detail != me.detail || other.mask != me.mask ||
             !(other.where == me.where))
-            fail(misuse,
-                 here + ", but lane " + std::to_string(l) + " waits in " + name(other.operation) + " with mask " +
-                     hex(other.mask) + " at " + describe(other.where) + ";",
-                 me.where);
+            diverge(", but lane " + std::to_string(l) + " waits in " + name(other.operation) + " with mask " +
+                    hex(other.mask) + " at " + describe(other.where) + ";");
     });
     return complete;
 }
