@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -11,6 +12,7 @@ import torch  # before the kernels: they borrow its threads
 
 from .ops._backends import Backend, backends, implementation, register_backend
 from .ops._router import registry
+from .ops._triton import backend as triton
 
 __all__ = ["show_config"]
 
@@ -32,6 +34,49 @@ def register() -> None:
             "outside the source folder."
         )
     register_backend(Backend("cpu", "cpu", cpu))
+    cuda = _load("_cuda")
+    if cuda is not None:
+        register_backend(Backend("cuda", "cuda", cuda, unavailable=_no_nvidia(), probe=lambda: _cuda_error(cuda)))
+    register_backend(Backend("triton", "cuda", triton, unavailable=triton.unavailable(), probe=triton.probe))
+
+
+def _no_nvidia() -> str:
+    if torch.version.hip is not None:
+        return f"torch {torch.__version__} drives AMD cards; the CUDA kernels need an NVIDIA card"
+    return "" if torch.version.cuda is not None else f"torch {torch.__version__} was built without CUDA"
+
+
+def _cuda_error(cuda: ModuleType) -> str:
+    """Why the kernels run on no card here; wakes the driver."""
+    if error := _no_nvidia() or cuda.device_error():
+        return error
+    cards = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
+    if any(covers(cuda.architectures, card) for card in cards):
+        return ""
+    found = ", ".join(f"{major}.{minor}" for major, minor in cards) or "none"
+    return f"compiled for architectures {cuda.architectures}; the visible cards have compute capability {found}"
+
+
+def covers(architectures: str, capability: tuple[int, int]) -> bool:
+    """Whether kernels compiled for CMake's list `architectures` run on a card of that compute capability.
+
+    Machine code ("90-real") serves its major version from its minor version on; PTX ("90-virtual") every newer card;
+    a plain "90" is both. Names such as "all" or "native" are taken to fit.
+
+    >>> covers("80-real 90", (8, 6)), covers("80-real 90", (10, 0)), covers("80-real 90", (7, 5))
+    (True, True, False)
+    """
+    major, minor = capability
+    for entry in architectures.split():
+        digits = entry.split("-")[0].rstrip("af")
+        if not digits.isdigit():
+            return True
+        compiled = int(digits[:-1]), int(digits[-1])
+        if not entry.endswith("-virtual") and compiled[0] == major and compiled[1] <= minor:
+            return True
+        if not entry.endswith("-real") and compiled <= (major, minor):
+            return True
+    return False
 
 
 def show_config(file: object = None) -> None:
@@ -42,16 +87,17 @@ def show_config(file: object = None) -> None:
     >>> show_config()  # doctest: +ELLIPSIS
     pyflowk ...
     """
-    from . import __version__, _cpu
+    from . import __version__
 
     cuda = backends.get("cuda")
     lines = [
         f"pyflowk {__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}",
-        f"CPU: instruction set {_cpu.isa}, {torch.get_num_threads()} thread(s) borrowed from torch",
+        f"CPU: instruction set {backends['cpu'].kernels.isa}, {torch.get_num_threads()} thread(s) borrowed from torch",
         "CUDA: " + (f"compiled for {cuda.kernels.architectures}" if cuda else "not compiled in"),
     ]
     for entry in backends.values():
-        lines.append(f"back end {entry.name}: " + (f"not usable: {entry.unavailable}" if entry.unavailable else "ready"))
+        reason = entry.settled().unavailable
+        lines.append(f"back end {entry.name}: " + (f"not usable: {reason}" if reason else "ready"))
         lines += [f"    {op} is switched off: {why}" for op, why in entry.off.items()]
     for name, op in registry().items():
         for device in ("cpu", "cuda"):
@@ -60,7 +106,17 @@ def show_config(file: object = None) -> None:
 
 
 def _serving(name: str, device: str, formula: object) -> str:
+    """What serves an op, and why nothing that comes before it does."""
     chosen = implementation(name, device, formula)  # type: ignore[arg-type]
-    if chosen is formula:
-        return "plain-torch formula"
-    return next((f"{b.name} kernel" for b in backends.values() if getattr(b.kernels, name, None) is chosen), "refused")
+    passed_over: list[str] = []
+    for entry in backends.values():
+        if entry.device != device or not entry.automatic:
+            continue
+        if chosen is not formula and getattr(entry.kernels, name, None) is chosen:
+            return f"{entry.name} kernel" + _because(passed_over)
+        passed_over.append(f"{entry.name}: {entry.unavailable or entry.off.get(name) or 'no such kernel'}")
+    return "plain-torch formula" + _because(passed_over) if chosen is formula else "refused: another back end is forced"
+
+
+def _because(passed_over: list[str]) -> str:
+    return f" ({'; '.join(passed_over)})" if passed_over else ""

@@ -20,6 +20,21 @@ class Backend:
     unavailable: str = ""  # why it cannot run here; empty if it can
     automatic: bool = True  # chosen by itself, or only when forced
     off: dict[str, str] = field(default_factory=dict)  # op name -> why its kernel is switched off on this machine
+    #: asked once, when the first tensor arrives or somebody wants to know: the rest of `unavailable`. Importing pyflowk
+    #: must not wake a driver (a process that did cannot fork) nor load Triton.
+    probe: Callable[[], str] | None = None
+
+    def settled(self) -> Backend:
+        """This back end, after its probe."""
+        if self.probe is not None:
+            self.unavailable, self.probe = self.probe(), None
+            _notify()
+        return self
+
+    def switch_off(self, op: str, why: str) -> None:
+        """Leave `op` to the next back end, or to its formula."""
+        self.off[op] = why
+        _notify()
 
     def kernel(self, op: str) -> Callable[..., Any] | None:
         """The kernel for `op`, or None where this back end has none or may not use it."""
@@ -58,8 +73,16 @@ def implementation(op: str, device: str, formula: Callable[..., Any]) -> Callabl
         return (entry.kernel(op) or formula) if entry.device == device else _refusal(op, entry, device)
     for entry in backends.values():
         if entry.automatic and entry.device == device and (kernel := entry.kernel(op)):
-            return kernel
+            return kernel if entry.probe is None else _first_call(entry, op, device, formula)
     return formula
+
+
+def _first_call(entry: Backend, op: str, device: str, formula: Callable[..., Any]) -> Callable[..., Any]:
+    def probe_and_choose_again(*args: Any) -> Any:
+        entry.settled()
+        return implementation(op, device, formula)(*args)
+
+    return probe_and_choose_again
 
 
 def _refusal(op: str, entry: Backend, device: str) -> Callable[..., Any]:
@@ -89,7 +112,7 @@ def backend(name: str) -> Iterator[None]:
     if name != "reference":
         if name not in backends:
             raise ValueError(f"backend: expected one of reference, {', '.join(backends)}; got {name!r}")
-        if reason := backends[name].unavailable:
+        if reason := backends[name].settled().unavailable:
             raise ValueError(f"backend: {name!r} cannot run here: {reason}")
     before, _forced = _forced, name
     _notify()

@@ -74,7 +74,8 @@ class FusedOp:
     ) -> None:
         self.name, self.formula, self.check, self.backward = name, formula, check, backward
         self._fake, self._saved, self._jvp = fake, saved, jvp
-        self._tensors = schema.split("->")[0].count("Tensor")
+        arguments = schema.split("->")[0]
+        self._tensors, self._arguments = arguments.count("Tensor"), arguments.count(",") + 1
         self._implementations: dict[str, Callable[..., Any]] = {}
         self._declare(schema)
         if backward is not None:
@@ -103,14 +104,13 @@ class FusedOp:
     def run(self, *args: Any, inplace: bool = False) -> tuple[Tensor, ...]:
         """Call the kernel (or, where there is none, the formula) on plain tensors, past every transformation."""
         chosen = self._implementations.get(args[0].device.type, self.reference)
-        if not inplace:
-            return chosen(*args)
-        if chosen is not self.reference:
-            return chosen(*args, True)
-        return _overwrite(args[0], chosen(*args))
+        return chosen(*args, True) if inplace else chosen(*args)
 
     def reference(self, *args: Any) -> tuple[Tensor, ...]:
-        """The formula behind the checks that a kernel would have made."""
+        """The formula behind the checks that a kernel would have made, with a kernel's arguments."""
+        if len(args) > self._arguments:  # one more than the schema has: inplace
+            outputs = self.reference(*args[:-1])
+            return _overwrite(args[0], outputs) if args[-1] else outputs
         if self.check is not None:
             self.check(*args)
         return self.formula(*args)

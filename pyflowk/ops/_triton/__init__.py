@@ -1,0 +1,1 @@
+"""The ops in Triton: `backend` is what the router sees, the other modules, one an op, hold the kernels."""

@@ -1,0 +1,57 @@
+"""Ops by Triton, for users with a card and no nvcc, and for AMD cards. Triton itself is imported at the first call.
+
+With TRITON_INTERPRET=1 in the environment they run on the CPU, slowly, for tests.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+__all__ = ["affine_coupling", "affine_coupling_backward", "probe", "unavailable"]
+
+
+def unavailable() -> str:
+    """Why these kernels cannot run here, as far as can be told without importing Triton; empty if they may."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    if interpreted() or torch.version.cuda is not None or torch.version.hip is not None:
+        return ""
+    return f"torch {torch.__version__} was built without GPU support"
+
+
+def probe() -> str:
+    """The rest of `unavailable`; imports Triton and wakes the driver."""
+    if reason := unavailable():
+        return reason
+    if interpreted() or torch.cuda.is_available():
+        return ""
+    return "torch sees no GPU"
+
+
+def interpreted() -> bool:
+    """Whether Triton's own interpreter stands in for a card."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def affine_coupling(
+    x: Tensor, params: Tensor, mask: int, bound: int, limit: float, interleaved: bool, inverse: bool,
+    inplace: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As `csrc/bind/affine_coupling.cpp`."""
+    from . import affine_coupling as kernels
+
+    return kernels.forward(x, params, mask, bound, limit, interleaved, inverse, inplace)
+
+
+def affine_coupling_backward(
+    y: Tensor, params: Tensor, dy: Tensor, dladj: Tensor, mask: int, bound: int, limit: float, interleaved: bool,
+    inverse: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As `csrc/bind/affine_coupling.cpp`."""
+    from . import affine_coupling as kernels
+
+    return kernels.backward(y, params, dy, dladj, mask, bound, limit, interleaved, inverse)
