@@ -65,6 +65,20 @@ template <class T> constexpr int vector_width = 16 / static_cast<int>(sizeof(T))
 
 template <int N, class T> PFK_DEVICE Vec<T, N> vload(const T* from) { return *reinterpret_cast<const Vec<T, N>*>(from); }
 template <int N, class T> PFK_DEVICE void vstore(T* to, const Vec<T, N>& value) {
+#ifdef __CUDACC__
+    // By intrinsic: left to itself, nvcc splits a vector whose elements are chosen one by one into scalar stores.
+    if constexpr (sizeof(value) == 16) {
+        uint4 words;
+        __builtin_memcpy(&words, &value, sizeof words);
+        __stwb(reinterpret_cast<uint4*>(to), words);
+        return;
+    } else if constexpr (sizeof(value) == 8) {
+        uint2 words;
+        __builtin_memcpy(&words, &value, sizeof words);
+        __stwb(reinterpret_cast<uint2*>(to), words);
+        return;
+    }
+#endif
     *reinterpret_cast<Vec<T, N>*>(to) = value;
 }
 
