@@ -56,7 +56,8 @@ def train(command: Train) -> int:
     count = sum(p.numel() for p in model.parameters())
     shown = "x".join(map(str, data.shape))
     size = f"{len(data.train)} / {len(data.valid)} / {len(data.test)} samples of {shown}"
-    console.print(f"{command.model} ({count:,} parameters) on {data.name} ({size}), into {out}", highlight=False)
+    what = f"{command.model} ({count:,} parameters) on {data.name} ({size}), into {out}"
+    console.print(what, highlight=False, soft_wrap=True)
     result = trainer.run()
     if result.interrupted:
         console.print(
@@ -87,7 +88,8 @@ def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 def portable_name(data: str) -> str:
     """A registered name as it is, a path made absolute: the checkpoint may be read from another folder."""
-    return data if data in datasets.names() else str(Path(data).expanduser().resolve())
+    path = Path(data).expanduser()
+    return str(path.resolve()) if data not in datasets.names() and path.exists() else data
 
 
 def default_folder(root: Path, model: str, data: str, *, resume: bool) -> Path:

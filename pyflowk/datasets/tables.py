@@ -38,7 +38,10 @@ def _read_csv(path: Path) -> Tensor:
 def _read_npy(path: Path) -> Tensor:
     import numpy as np
 
-    array = np.load(path, allow_pickle=False)
+    try:
+        array = np.load(path, allow_pickle=False)
+    except ValueError as error:  # numpy takes what is not an array for a pickle
+        raise ValueError(f"{path}: expected a .npy array of numbers, got something else") from error
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{path}: expected an array of numbers, got dtype {array.dtype}")
     return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
@@ -51,7 +54,10 @@ def _read_parquet(path: Path) -> Tensor:
         raise ImportError(f"{path}: reading parquet needs pyarrow: pip install pyarrow") from error
     import numpy as np
 
-    table = parquet.read_table(path)
+    try:
+        table = parquet.read_table(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a readable .parquet file ({error})") from error
     columns = [column.to_numpy() for column in table.columns]
     for name, column in zip(table.column_names, columns, strict=True):
         if column.dtype.kind not in "fiub":

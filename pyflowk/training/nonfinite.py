@@ -53,7 +53,9 @@ def first_nonfinite(model: nn.Module, loss: Callable[[], Tensor], batch: Tensor)
                 found.append(f"the output of layer {name} ({type(module).__name__})")
             for t in _tensors(output):
                 if t.requires_grad:
-                    t.register_hook(lambda grad: found.append(f"the gradient at layer {name}") if _bad(grad) else None)
+                    t.register_hook(
+                        lambda grad: found.append(f"the gradient at the output of layer {name}") if _bad(grad) else None
+                    )
 
         return look
 

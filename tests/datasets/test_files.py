@@ -1,0 +1,230 @@
+"""Data that come from files: packages' and the user's own."""
+
+import builtins
+import gzip
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from pyflowk import datasets
+from pyflowk.datasets import images, patches, tables
+
+
+def without(monkeypatch, *packages):
+    """Make packages look uninstalled."""
+    real = builtins.__import__
+
+    def fake(name, *args, **kwargs):
+        if name.partition(".")[0] in packages:
+            raise ImportError(f"No module named {name!r}", name=name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", fake)
+
+
+def test_a_wrong_name_lists_the_right_ones():
+    with pytest.raises(ValueError, match=r"unknown data set 'digit': expected one of digits, fashion-mnist, patches"):
+        datasets.load("digit")
+    assert set(datasets.describe()) == set(datasets.names())
+
+
+def test_digits():
+    data = datasets.load("digits")
+    assert (len(data.train), len(data.valid), len(data.test)) == (1437, 180, 180)
+    assert data.shape == (1, 8, 8) and data.is_image and data.levels == 17 and data.classes == 10
+    assert torch.equal(data.train, data.train.round()) and data.train.max() == 16
+    assert not torch.equal(datasets.load("digits", seed=1).test, data.test)
+    whole = torch.cat([data.train, data.valid, data.test]).flatten(1).sum(1)
+    assert whole.sum() == datasets.load("digits", seed=1).train.sum() + sum(
+        part.sum() for part in (datasets.load("digits", seed=1).valid, datasets.load("digits", seed=1).test)
+    )
+
+
+def test_digits_without_scikit_learn(monkeypatch):
+    without(monkeypatch, "sklearn")
+    with pytest.raises(ImportError, match=re.escape("pip install 'pyflowk[train]'")):
+        datasets.load("digits")
+
+
+def idx(array):
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return gzip.compress(header + array.tobytes())
+
+
+@pytest.fixture
+def fashion(tmp_path):
+    """A folder laid out as Fashion-MNIST's, with small pictures."""
+    random = np.random.default_rng(0)
+    for part, count in (("train", 5100), ("t10k", 30)):
+        pictures = random.integers(0, 256, (count, 4, 4), dtype=np.uint8)
+        (tmp_path / f"{part}-images-idx3-ubyte.gz").write_bytes(idx(pictures))
+        (tmp_path / f"{part}-labels-idx1-ubyte.gz").write_bytes(idx(pictures[:, 0, 0] % 10))
+    return tmp_path
+
+
+def test_fashion_mnist_from_a_folder(fashion):
+    data = datasets.load("fashion-mnist", data_dir=str(fashion))
+    assert (len(data.train), len(data.valid), len(data.test)) == (100, 5000, 30)
+    assert data.shape == (1, 4, 4) and data.levels == 256 and data.classes == 10
+    assert torch.equal(data.train[:, 0, 0, 0].long() % 10, data.train_labels)  # pictures and labels stay together
+
+
+def test_fashion_mnist_names_the_install_command(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"apt-get install dataset-fashion-mnist.*--data-dir"):
+        datasets.load("fashion-mnist", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"not gzip", idx(np.zeros((3, 4, 4), np.uint8))[:-9], gzip.compress(b"\0\0\x08\x01")]
+)
+def test_damaged_idx_files_are_refused(fashion, raw):
+    path = fashion / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte\.gz: expected"):
+        datasets.load("fashion-mnist", data_dir=str(fashion))
+
+
+def test_idx_of_the_wrong_length():
+    with pytest.raises(ValueError, match="expected an IDX file"):
+        raise_from(images.read_idx, gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 5, 1, 2])))
+
+
+def raise_from(reader, raw):
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "x.gz"
+        path.write_bytes(raw)
+        reader(path)
+
+
+def save_pictures(folder, sizes, mode="RGB", values=None):
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, size in enumerate(sizes):
+        value = i if values is None else values[i]
+        Image.new(mode, size, value if mode == "L" else (value, 0, 255)).save(folder / f"{i:02}.png")
+
+
+def test_a_folder_of_pictures(tmp_path):
+    save_pictures(tmp_path, [(6, 4)] * 20)
+    data = datasets.load(str(tmp_path))
+    assert data.shape == (3, 4, 6) and data.levels == 256 and data.classes is None
+    assert (len(data.train), len(data.valid), len(data.test)) == (16, 2, 2)
+    everything = torch.cat([data.train, data.valid, data.test])
+    assert sorted(everything[:, 0, 0, 0].tolist()) == list(range(20)) and bool((everything[:, 2] == 255).all())
+
+
+def test_subfolders_are_classes_and_grey_stays_grey(tmp_path):
+    for name, value in (("cats", 10), ("dogs", 200)):
+        save_pictures(tmp_path / name, [(4, 4)] * 10, mode="L", values=[value] * 10)
+    data = datasets.load(str(tmp_path))
+    assert data.shape == (1, 4, 4) and data.classes == 2
+    assert torch.equal(data.train_labels == 1, data.train[:, 0, 0, 0] == 200)
+
+
+def test_pictures_that_cannot_be_used(tmp_path):
+    with pytest.raises(ValueError, match="expected pictures"):
+        datasets.load(str(tmp_path))
+    save_pictures(tmp_path, [(4, 4)] * 19 + [(5, 4)])
+    with pytest.raises(ValueError, match=r"one size, got 00\.png \(4, 4\) and 19\.png \(5, 4\)"):
+        datasets.load(str(tmp_path))
+    (tmp_path / "19.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"19\.png: not a readable picture"):
+        datasets.load(str(tmp_path))
+
+
+@pytest.fixture
+def table():
+    return np.random.default_rng(0).normal(3.0, [1.0, 10.0, 0.1], (50, 3))
+
+
+def write(path, table, header=True):
+    if path.suffix == ".npy":
+        np.save(path, table)
+    elif path.suffix == ".csv":
+        lines = ["a,b,c"] * header + [",".join(map(repr, row)) for row in table.tolist()]
+        path.write_text("\n".join(lines) + "\n")
+    else:
+        pyarrow = pytest.importorskip("pyarrow")
+        from pyarrow import parquet
+
+        parquet.write_table(pyarrow.table({name: table[:, i] for i, name in enumerate("abc")}), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", tables.SUFFIXES)
+def test_tables_are_standardised_by_their_known_rows(tmp_path, table, suffix):
+    data = datasets.load(write(tmp_path / f"t{suffix}", table))
+    assert (len(data.train), len(data.valid), len(data.test)) == (40, 5, 5) and data.shape == (3,)
+    known = torch.cat([data.train, data.valid])
+    assert torch.allclose(known.mean(0), torch.zeros(3), atol=1e-5) and torch.allclose(known.std(0), torch.ones(3))
+    first = table[:45]
+    expected = (table[45:] - first.mean(0)) / first.std(0, ddof=1)
+    assert np.allclose(data.test.numpy(), expected, atol=1e-5)  # the last rows, in their order
+
+
+def test_csv_without_a_header(tmp_path, table):
+    with_header = datasets.load(write(tmp_path / "h.csv", table))
+    without_header = datasets.load(write(tmp_path / "n.csv", table, header=False))
+    assert torch.equal(with_header.train, without_header.train)
+
+
+def test_npy_of_bytes_is_a_set_of_images(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (30, 5, 5), dtype=np.uint8)
+    data = datasets.load(write(tmp_path / "x.npy", x))
+    assert data.shape == (1, 5, 5) and data.levels == 256 and data.is_image
+
+
+BAD_TABLES = {
+    "short.csv": ("a,b\n1,2\n", "at least 20 rows"),
+    "words.csv": ("a,b\n1,2\n3,x\n", r"line 3: expected numbers, got '3,x'"),
+    "ragged.csv": ("1,2\n1,2,3\n", r"line 2: expected 2 columns, got 3"),
+    "empty.csv": ("", "at least 20 rows"),
+    "constant.csv": ("\n".join(f"{i},1" for i in range(30)), "constant column 1"),
+    "nan.csv": ("\n".join(f"{i},{'nan' if i == 7 else -i}" for i in range(30)), "finite numbers, got .* in row 7"),
+    "broken.npy": ("no array", r"broken\.npy"),
+    "broken.parquet": ("no table", r"broken\.parquet|pyarrow"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_bad_tables(tmp_path, name):
+    text, message = BAD_TABLES[name]
+    (tmp_path / name).write_text(text)
+    with pytest.raises((ValueError, ImportError), match=message):
+        datasets.load(str(tmp_path / name))
+
+
+def test_a_missing_table(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.csv: no such file"):
+        datasets.load(str(tmp_path / "nothing.csv"))
+
+
+def test_a_table_of_strings(tmp_path):
+    np.save(tmp_path / "s.npy", np.array(["a", "b"]))
+    with pytest.raises(ValueError, match="expected an array of numbers"):
+        datasets.load(str(tmp_path / "s.npy"))
+
+
+def test_patches_have_no_mean_and_are_small():
+    x = patches.prepare(torch.full((5, 64), 255.0), torch.Generator().manual_seed(0))
+    assert x.shape == (5, 63) and x.abs().max() < 1 / 256
+
+
+def test_patches_name_their_packages(monkeypatch):
+    without(monkeypatch, "skimage")
+    with pytest.raises(ImportError, match="pip install scikit-image"):
+        datasets.load("patches")
+
+
+def test_patches():
+    pytest.importorskip("skimage")
+    data = datasets.load("patches")
+    assert (len(data.train), len(data.valid), len(data.test)) == (110_000, 10_000, 24_000)
+    assert data.shape == (63,) and data.levels is None and bool(data.train.isfinite().all())
+    assert data.train.abs().max() < 1

@@ -1,0 +1,61 @@
+import math
+
+import pytest
+import torch
+
+from pyflowk import datasets
+from pyflowk.datasets import Dataset, gaussian_level, score, trivial_level
+
+
+def dataset(draw, n=4000, **options):
+    generator = torch.Generator().manual_seed(0)
+    return Dataset("made", *(draw(n, generator) for _ in range(3)), **options)
+
+
+def test_digits_levels_are_the_published_ones():
+    data = datasets.load("digits")
+    assert trivial_level(data) == pytest.approx(4.09, abs=0.005)
+    level = gaussian_level(data)
+    assert level.bits == pytest.approx(2.456, abs=0.045)
+    assert level.bits == pytest.approx(-level.nats / (64 * math.log(2)))
+
+
+def test_gaussian_level_of_a_gaussian_is_its_entropy():
+    mix = torch.tensor([[1.0, 0.0, 0.0], [0.5, 2.0, 0.0], [0.1, -1.0, 0.3]])
+    data = dataset(lambda n, g: 5 + torch.randn(n, 3, generator=g) @ mix.T)
+    entropy = 1.5 * math.log(2 * math.pi * math.e) + math.log(0.6)
+    level = gaussian_level(data)
+    assert abs(level.nats + entropy) < 4 * level.nats_error
+    assert level.bits is None and trivial_level(data) is None
+
+
+def test_gaussian_level_counts_the_jacobian_of_the_preparation():
+    """Uniform integers: a Gaussian over logits costs more than log2(levels) bits, and not much more."""
+    data = dataset(lambda n, g: torch.randint(16, (n, 1, 1, 2), generator=g).float(), levels=16)
+    level = gaussian_level(data)
+    assert 4.0 < level.bits < 4.2
+
+
+def test_gaussian_level_is_seeded():
+    data = datasets.load("digits")
+    assert gaussian_level(data, seed=3) == gaussian_level(data, seed=3)
+    assert gaussian_level(data, seed=3) != gaussian_level(data, seed=4)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        pytest.param(lambda n, g: torch.randn(5, 6, generator=g), id="fewer samples than dimensions"),
+        pytest.param(lambda n, g: torch.randn(n, 1, generator=g).expand(n, 2), id="singular"),
+        pytest.param(lambda n, g: torch.ones(n, 2), id="constant"),
+    ],
+)
+def test_no_gaussian_level_where_it_is_not_defined(draw):
+    assert gaussian_level(dataset(draw)) is None
+
+
+def test_score_standard_error():
+    data = dataset(lambda n, g: torch.zeros(n, 2, 2), levels=2)
+    got = score(torch.tensor([-1.0, -3.0, -5.0, -7.0]), data)
+    assert got.nats == -4.0 and got.nats_error == pytest.approx(math.sqrt(20 / 3) / 2)
+    assert got.bits == pytest.approx(1 / math.log(2)) and "bits/dim" in str(got)

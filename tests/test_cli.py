@@ -1,0 +1,270 @@
+"""The command driven as a user would drive it; bad input included."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from pyflowk.cli import main
+from pyflowk.training import Checkpoint
+from pyflowk.training.log import read_rows
+
+QUICK = ("--steps", "6", "--batch-size", "32", "--warmup", "2", "--log-every", "2", "--validate-every", "3")
+SMALL = ("--no-tensorboard", "--cpu", "--set", "architecture=vector", "couplings=2", "width=16")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+
+
+def pyflowk(*arguments):
+    return [sys.executable, "-m", "pyflowk.cli", *map(str, arguments)]
+
+
+def shell(*arguments, **options):
+    return subprocess.run(pyflowk(*arguments), capture_output=True, text=True, env=ENVIRONMENT, timeout=300, **options)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run on the digits."""
+    out = tmp_path_factory.mktemp("run") / "digits"
+    assert main(["train", "realnvp", "--data", "digits", "--out", str(out), *QUICK, *SMALL]) == 0
+    return out
+
+
+def test_train_writes_everything_and_prints_the_levels(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", "realnvp", "--out", str(out), *QUICK, *SMALL]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"model +\d\.\d{3} \+- 0\.\d{3} bits/dim", text)
+    assert "one full Gaussian  2.4" in text and re.search(r"trivial +4\.087 bits/dim", text)
+    assert {p.name for p in out.iterdir()} == {"checkpoint", "log.csv", "loss.png", "result.json", "samples.png"}
+    for picture in ("samples.png", "loss.png"):
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+    result = json.loads((out / "result.json").read_text())
+    assert result["step"] == 6 and result["gaussian"]["bits"] == pytest.approx(2.456, abs=0.045)
+    assert result["model"]["bits"] > 1 and [row["step"] for row in read_rows(out / "log.csv")] == [2, 3, 4, 6]
+
+
+def test_eval_repeats_the_score_of_the_training(run, capsys):
+    assert main(["eval", str(run)]) == 0
+    text = capsys.readouterr().out
+    score = json.loads((run / "result.json").read_text())["model"]
+    assert f"model              {score['bits']:.3f} +- {score['bits_error']:.3f} bits/dim" in text
+    assert "one full Gaussian" in text and "trivial" in text
+    assert float(re.search(r"worst layer .*: (\S+)", text)[1]) < 1e-3
+
+
+@pytest.mark.parametrize("weights", ["best", "ema", "last"])
+def test_sample_as_numbers(run, tmp_path, weights):
+    out = tmp_path / "deep" / "x.npy"
+    assert main(["sample", str(run), "--n", "5", "--out", str(out), "--weights", weights]) == 0
+    x = np.load(out)
+    assert x.shape == (5, 1, 8, 8) and x.min() >= 0 and x.max() <= 16 and (x == x.round()).all()
+
+
+def test_sample_is_seeded(run, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        main(
+            ["sample", str(run / "checkpoint"), "--n", "3", "--seed", str(seed), "--out", str(tmp_path / f"{name}.npy")]
+        )
+    a, b, c = (np.load(tmp_path / f"{name}.npy") for name in "abc")
+    assert (a == b).all() and not (a == c).all()
+
+
+def test_sample_as_a_picture(run, tmp_path):
+    from PIL import Image
+
+    assert main(["sample", str(run), "--n", "9", "--out", str(tmp_path / "x.png")]) == 0
+    size = Image.open(tmp_path / "x.png").size
+    assert size[0] == size[1] and size[0] % (3 * 9 + 1) == 0  # 3 x 3 images of 8 pixels with a frame of 1
+
+
+@pytest.mark.parametrize("data", ["moons", "table"])
+def test_vectors_train_and_draw(tmp_path, capsys, data):
+    if data == "table":
+        data = tmp_path / "t.csv"
+        np.savetxt(data, np.random.default_rng(0).normal(size=(60, 5)), delimiter=",")
+    out = tmp_path / "run"
+    assert main(["train", "nice", "--data", str(data), "--out", str(out), *QUICK, "--no-tensorboard", "--cpu"]) == 0
+    assert "log-likelihood" in capsys.readouterr().out
+    assert (out / "samples.png").stat().st_size > 1000
+    assert main(["eval", str(out)]) == 0
+    assert "bits/dim" not in capsys.readouterr().out
+
+
+def test_entropy_is_printed_where_it_is_known(tmp_path, capsys):
+    main(["train", "nice", "--data", "checkerboard", "--out", str(tmp_path / "r"), *QUICK, "--no-tensorboard", "--cpu"])
+    assert re.search(r"NLL minus entropy +\d+\.\d{3} \+- ", capsys.readouterr().out)
+
+
+def test_conditional(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", "realnvp", "--conditional", "--out", str(out), *QUICK, *SMALL]) == 0
+    assert Checkpoint.open(out).meta["model"]["classes"] == 10
+    assert main(["eval", str(out)]) == 0
+    assert main(["sample", str(out), "--label", "3", "--n", "2", "--out", str(tmp_path / "x.npy")]) == 0
+    capsys.readouterr()
+    assert main(["sample", str(out), "--label", "10", "--out", str(tmp_path / "x.npy")]) == 2
+    assert "--label: expected 0 to 9, got 10" in capsys.readouterr().err
+
+
+def test_resume_goes_on_with_a_larger_budget(tmp_path, capsys):
+    arguments = ["train", "nice", "--data", "moons", "--out", str(tmp_path / "r"), "--no-tensorboard", "--cpu"]
+    assert main([*arguments, "--steps", "3", "--lr", "0.005"]) == 0
+    assert main([*arguments, "--steps", "5", "--resume"]) == 0
+    meta = Checkpoint.open(tmp_path / "r").meta
+    assert meta["step"] == 5 and meta["train"]["lr"] == 0.005
+    capsys.readouterr()
+    assert main([*arguments, "--steps", "5"]) == 2
+    assert "holds a checkpoint already: add --resume" in capsys.readouterr().err
+    assert main(["train", "realnvp", "--data", "moons", "--out", str(tmp_path / "r"), "--resume"]) == 2
+    assert "holds a nice, not a realnvp" in capsys.readouterr().err
+    assert main(["train", "nice", "--data", "rings", "--out", str(tmp_path / "r"), "--resume"]) == 2
+    assert "was trained on moons, not on rings" in capsys.readouterr().err
+
+
+def test_default_folders_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["train", "nice", "--data", "moons", "--steps", "2", "--no-tensorboard", "--cpu"]
+    assert main(arguments) == main(arguments) == 0
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["nice-moons", "nice-moons-2"]
+    assert main([*arguments[:-4], "--resume", "--steps", "3"]) == 0
+    assert Checkpoint.open(tmp_path / "runs" / "nice-moons-2").meta["step"] == 3
+
+
+def test_ctrl_c_leaves_a_checkpoint_that_can_go_on(tmp_path):
+    out = tmp_path / "run"
+    arguments = ("train", "realnvp", "--out", out, "--log-every", 2, *SMALL)
+    process = subprocess.Popen(
+        pyflowk(*arguments, "--minutes", 10), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+    )
+    deadline = time.monotonic() + 120
+    while not ((out / "log.csv").exists() and len(read_rows(out / "log.csv")) > 3):
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    text, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    step = Checkpoint.open(out).meta["step"]
+    assert f"interrupted at step {step}: the checkpoint is in {out / 'checkpoint'}" in text and "--resume" in text
+    assert "Traceback" not in errors
+    assert main(["eval", str(out)]) == 0
+    assert main([*map(str, arguments), "--resume", "--steps", str(step + 3)]) == 0
+    assert Checkpoint.open(out).meta["step"] == step + 3
+
+
+def test_a_diverging_run_says_where(tmp_path, capsys):
+    assert main(["train", "realnvp", "--lr", "1e30", "--out", str(tmp_path / "r"), *QUICK, *SMALL]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("pyflowk: ") and "learning rate" in error and "first non-finite in" in error
+    assert error.count("\n") == 1 and Checkpoint.open(tmp_path / "r").meta["step"] == 0
+
+
+BAD_INPUT = {
+    "unknown system": (("train", "realnpv"), r"unknown system 'realnpv' \(did you mean realnvp\?\).*nice.*realnvp"),
+    "unknown data": (("train", "--data", "digit"), r"unknown data set 'digit': expected one of digits, fashion-mnist"),
+    "unknown option": (("train", "--set", "widht=3"), r"no option widht; it has .*width"),
+    "no option": (("train", "--set", "width"), r"--set: expected KEY=VALUE, got 'width'"),
+    "bad option value": (("train", "--set", "architecture=cube"), r"architecture: expected auto, vector or"),
+    "no labels": (("train", "--data", "scurve", "--conditional"), "scurve has none"),
+    "missing files": (
+        ("train", "--data", "fashion-mnist", "--data-dir", "nowhere"),
+        "apt-get install dataset-fashion-mnist",
+    ),
+    "no run": (("eval", "nowhere"), "nowhere: expected a run's folder"),
+    "no run to sample": (("sample", "nowhere", "--out", "x.npy"), "nowhere: expected a run's folder"),
+    "no run to resume": (("train", "--out", "nowhere", "--resume"), "nowhere: expected a run's folder"),
+    "unknown zoo": (("zoo", "realnvq"), "did you mean 'realnvp'"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_INPUT)
+def test_bad_input_is_one_line_and_status_2(kind, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments, message = BAD_INPUT[kind]
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert re.fullmatch(r"pyflowk: [^\n]+\n", error) and re.search(message, error), error
+    assert not list(tmp_path.iterdir())  # nothing was left behind
+
+
+def test_samples_need_a_known_suffix_and_a_number(run, capsys):
+    assert main(["sample", str(run), "--out", "x.jpg"]) == 2
+    assert "ending in .png or .npy" in capsys.readouterr().err
+    assert main(["sample", str(run), "--n", "0"]) == 2 and main(["eval", str(run), "--draws", "0"]) == 2
+
+
+def test_eval_refuses_data_of_another_shape(run, capsys):
+    assert main(["eval", str(run), "--data", "moons"]) == 2
+    assert "expected data of shape (1, 8, 8) with levels 17, got moons with (2,) and None" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["eval", "sample"])
+def test_a_damaged_checkpoint_is_one_line(run, tmp_path, capsys, command):
+    import shutil
+
+    shutil.copytree(run / "checkpoint", tmp_path / "checkpoint")
+    weights = tmp_path / "checkpoint" / "best.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert main([command, str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "truncated?" in error
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(ValueError, match="nowhere"):
+        main(["eval", str(tmp_path / "nowhere"), "--debug"])
+
+
+def test_lists(capsys):
+    assert main(["zoo"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(r"nice +NICE", text) and re.search(r"realnvp +RealNVP", text)
+    assert main(["zoo", "realnvp"]) == 0 and "couplings" in capsys.readouterr().out
+    assert main(["data"]) == 0
+    text = capsys.readouterr().out
+    assert "digits" in text and "two spirals" in text
+    assert main(["info"]) == 0 and "0." in capsys.readouterr().out
+
+
+COMMANDS = ("train", "sample", "eval", "zoo", "data", "info", "selfcheck", "bench")
+
+
+def test_help_lists_every_command_and_option():
+    text = shell("--help").stdout
+    assert all(f"• {command} " in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert end.value.code == 0 and f"usage: pyflowk {command}" in text and "Show the traceback" in text
+
+
+def test_misspelt_commands_and_options(capsys):
+    for arguments, message in (
+        (["trian"], "train, sample, eval"),
+        (["train", "--step", "3"], "--steps"),
+        (["eval"], "RUN"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(arguments)
+        text = "".join(capsys.readouterr())
+        assert end.value.code == 2 and message in text and "Traceback" not in text
+
+
+@pytest.mark.parametrize("package", ["tyro", "accelerate"])
+def test_a_missing_extra_names_the_install_command(package, tmp_path):
+    code = f"import sys; sys.modules[{package!r}] = None; from pyflowk.cli import main; sys.exit(main(['train']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=ENVIRONMENT, cwd=tmp_path, timeout=120
+    )
+    assert done.returncode == 2 and f"needs {package}: pip install 'pyflowk[train]'" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr

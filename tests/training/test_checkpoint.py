@@ -1,0 +1,124 @@
+import json
+import shutil
+
+import pytest
+import torch
+
+from pyflowk import zoo
+from pyflowk.training import CheckpointError, load_model
+from pyflowk.training import checkpoint as module
+from pyflowk.training.checkpoint import Checkpoint, write
+
+
+def save(folder, model, step=0):
+    weights = {name: model.state_dict() for name in ("model", "ema", "best")}
+    write(folder, weights, {"numbers": torch.arange(3)}, {"model": model.config, "data": {}, "train": {}, "step": step})
+
+
+@pytest.fixture
+def run(tmp_path):
+    torch.manual_seed(0)
+    model = zoo.create("nice", (4,), width=8, depth=1)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    save(tmp_path / "checkpoint", model, step=5)
+    return tmp_path, model
+
+
+@pytest.mark.parametrize("weights", ["best", "ema", "last"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_model_comes_back_bit_for_bit(run, weights, inside):
+    folder, model = run
+    again, saved = load_model(folder / "checkpoint" if inside else folder, weights)
+    x = torch.randn(5, 4)
+    assert torch.equal(model.eval().log_prob(x), again.log_prob(x))
+    assert saved.meta["step"] == 5 and not again.training
+    assert torch.equal(saved.state()["numbers"], torch.arange(3))
+
+
+def test_writing_again_leaves_one_checkpoint(run):
+    folder, model = run
+    save(folder / "checkpoint", model, step=6)
+    assert Checkpoint.open(folder).meta["step"] == 6
+    assert [path.name for path in folder.iterdir()] == ["checkpoint"]
+
+
+def test_an_interrupted_write_leaves_the_previous_checkpoint(run, monkeypatch):
+    folder, model = run
+
+    def full(*args):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(module.torch, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        save(folder / "checkpoint", model, step=6)
+    monkeypatch.undo()
+    assert Checkpoint.open(folder).meta["step"] == 5
+    save(folder / "checkpoint", model, step=7)  # the leftovers are not in the way
+    assert Checkpoint.open(folder).meta["step"] == 7
+
+
+def test_a_write_interrupted_between_its_two_renames_is_recovered(run):
+    folder, model = run
+    (folder / "checkpoint").rename(folder / "checkpoint.previous")
+    assert Checkpoint.open(folder).meta["step"] == 5
+    assert Checkpoint.open(folder / "checkpoint").meta["step"] == 5
+    save(folder / "checkpoint", model, step=6)
+    assert Checkpoint.open(folder).meta["step"] == 6
+
+
+def edit(folder, **changes):
+    path = folder / "checkpoint" / "config.json"
+    meta = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in meta.items() if value is not None}))
+
+
+def truncate(folder):
+    path = folder / "checkpoint" / "best.safetensors"
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def flip(folder):
+    path = folder / "checkpoint" / "best.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-5] ^= 1
+    path.write_bytes(bytes(raw))
+
+
+def other_shape(folder):
+    config = json.loads((folder / "checkpoint" / "config.json").read_text())["model"]
+    edit(folder, model={**config, "shape": [6]})
+
+
+DAMAGE = {
+    "truncated": (truncate, r"best\.safetensors: expected \d+ bytes, got \d+ \(truncated\?\)"),
+    "one bit": (flip, r"best\.safetensors: damaged"),
+    "missing file": (lambda f: (f / "checkpoint" / "trainer.pt").unlink(), r"trainer\.pt: missing"),
+    "no json": (lambda f: (f / "checkpoint" / "config.json").write_text("{"), r"config\.json: expected JSON"),
+    "binary json": (lambda f: (f / "checkpoint" / "config.json").write_bytes(b"\xff\xfe\x00"), "expected JSON"),
+    "a list": (lambda f: (f / "checkpoint" / "config.json").write_text("[]"), "not a checkpoint of pyflowk"),
+    "foreign": (lambda f: edit(f, format="transformers"), "not a checkpoint of pyflowk"),
+    "newer": (lambda f: edit(f, version=99), "expected checkpoint version 1, got 99"),
+    "incomplete": (lambda f: edit(f, model=None), r"incomplete, model missing"),
+    "unknown system": (lambda f: edit(f, model={"name": "glove", "shape": [4]}), "cannot build its model.*glove"),
+    "unknown option": (lambda f: edit(f, model={"name": "nice", "shape": [4], "x": 1}), "cannot build its model"),
+    "other shape": (other_shape, "the weights do not fit"),
+    "nothing": (lambda f: shutil.rmtree(f / "checkpoint"), r"expected a run's folder.*no config\.json in it"),
+    "no folder": (lambda f: shutil.rmtree(f), "no such folder"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_unsound_checkpoints_give_one_clear_line(run, kind):
+    damage, message = DAMAGE[kind]
+    damage(run[0])
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_model(run[0])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_is_not_a_checkpoint(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="got not a folder"):
+        load_model(path)

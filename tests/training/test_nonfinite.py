@@ -1,0 +1,66 @@
+import pytest
+import torch
+from torch import nn
+
+from pyflowk.training.nonfinite import first_nonfinite
+
+
+class Root(nn.Module):
+    """Square root: finite at 0, with an infinite gradient."""
+
+    def forward(self, x):
+        return x.sqrt()
+
+
+class Log(nn.Module):
+    def forward(self, x):
+        return x.log()
+
+
+def net(*layers):
+    model = nn.Sequential(nn.Linear(2, 2), *layers)
+    nn.init.constant_(model[0].weight, 1.0)
+    nn.init.zeros_(model[0].bias)
+    return model
+
+
+def ask(model, x):
+    return first_nonfinite(model, lambda: model(x).sum(1), x)
+
+
+def test_the_first_layer_in_order_is_named():
+    zero = torch.zeros(3, 2)
+    assert ask(net(Log(), nn.Tanh()), zero) == "the output of layer 1 (Log)"
+    assert ask(net(nn.Sequential(nn.Identity(), Log())), zero) == "the output of layer 1.1 (Log)"
+
+
+def test_gradients_are_looked_at_when_the_loss_is_finite():
+    assert ask(net(Root(), nn.Identity()), torch.zeros(3, 2)) == "the gradient at the output of layer 0"
+
+
+def test_batch_parameters_and_loss():
+    model, x = net(nn.Tanh()), torch.ones(3, 2)
+    assert ask(model, torch.full((3, 2), float("nan"))) == "the batch itself"
+    assert first_nonfinite(model, lambda: model(x).sum(1) * float("inf"), x) == "the loss itself, after the last layer"
+    with torch.no_grad():
+        model[0].bias[1] = float("nan")
+    assert ask(model, x) == "parameter 0.bias"
+
+
+def test_hooks_and_gradients_are_left_alone():
+    model = net(Log())
+    ask(model, torch.zeros(3, 2))
+    assert not any(m._forward_hooks for m in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_integers_and_other_outputs_do_not_disturb(dtype):
+    class Odd(nn.Module):
+        def forward(self, x):
+            return {"x": x.log(), "n": torch.arange(3), "s": "text"}
+
+    odd = Odd()
+    assert first_nonfinite(odd, lambda: odd(torch.zeros(2, dtype=dtype))["x"], torch.zeros(2)) == (
+        "the output of layer (model) (Odd)"
+    )
