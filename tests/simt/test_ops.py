@@ -11,29 +11,29 @@ from simt.bench import Bench
 
 import pyflowk
 from tests.ops import test_kernels
-from tests.ops.cases import ALL_CASES, FEW_CASES, OpCase
+from tests.ops.cases import ALL_CASES, DTYPES, OpCase
 from tests.ops.test_kernels import (  # collected here again, under the fixture below
     test_extreme_inputs,
-    test_first_and_second_derivatives,
-    test_narrow_dtypes,
+    test_inplace,
+    test_inplace_gradient_needs_only_the_output,
     test_row_counts,
-    test_rows_do_not_depend_on_their_mates,
     test_strides,
-    test_taylor_remainder,
     test_values_and_gradients_as_good_as_torch,
 )
 
 __all__ = [
     "test_extreme_inputs",
-    "test_first_and_second_derivatives",
-    "test_narrow_dtypes",
+    "test_inplace",
+    "test_inplace_gradient_needs_only_the_output",
     "test_row_counts",
-    "test_rows_do_not_depend_on_their_mates",
     "test_strides",
-    "test_taylor_remainder",
     "test_values_and_gradients_as_good_as_torch",
 ]
 pytestmark = pytest.mark.skipif(bool(build.unavailable()), reason=build.unavailable())
+
+#: every fifth case: coprime to the two- and fourfold options, so each of them and each event still comes.
+SOME_CASES = ALL_CASES[::5]
+SCHEDULES = [{"order": "reversed"}] + [{"order": "shuffled", "seed": s, "preempt": 3, "fuzz": True} for s in range(5)]
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +46,33 @@ def on_the_bench(bench: Bench) -> Iterator[None]:
     with pyflowk.backend("simt"):
         yield
     assert bench.reports() == []
+
+
+@pytest.mark.parametrize("state, params", DTYPES[2:], ids=str)
+def test_narrow_dtypes(state: torch.dtype, params: torch.dtype) -> None:
+    for case in SOME_CASES:
+        test_kernels.assert_as_good_as_torch(case, case.inputs(4, state, params))
+
+
+@pytest.mark.parametrize("case", SOME_CASES, ids=str)
+def test_rows_do_not_depend_on_their_mates(case: OpCase) -> None:
+    test_kernels.test_rows_do_not_depend_on_their_mates(case)
+
+
+def test_every_schedule_gives_the_same_bits(bench: Bench) -> None:
+    for case in SOME_CASES:
+        inputs = case.inputs(5, torch.float32)
+        cotangents = test_kernels.cotangents_of(case, inputs)
+        expected = test_kernels.values_and_gradients(case, inputs, cotangents)
+        for schedule in SCHEDULES:
+            with bench.options(**schedule):
+                found = test_kernels.values_and_gradients(case, inputs, cotangents)
+            assert all(torch.equal(a, b) for a, b in zip(found, expected)), f"{case} {schedule}"
+
+
+def test_the_kernels_really_ran_here(bench: Bench) -> None:
+    x = torch.randn(3, 8)
+    with bench.options(count=True):
+        pyflowk.ops.affine_coupling(x, torch.randn(3, 8))
+    arrays = {row.array.split(" (")[0] for row in bench.traffic()}
+    assert arrays == {"input 0", "input 1", "output 2", "output 3"}
