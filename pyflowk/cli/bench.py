@@ -1,0 +1,35 @@
+"""`pyflowk bench`: no figure without a green test, so the ops' own tests run first."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .commands import Bench
+
+
+def source_root() -> Path:
+    """The source checkout that this package was imported from, or the working directory when it is one."""
+    for folder in (Path(__file__).resolve().parents[2], Path.cwd()):
+        if (folder / "benchmarks").is_dir() and (folder / "tests" / "ops").is_dir():
+            return folder
+    raise FileNotFoundError("bench needs a source checkout, with its benchmarks/ and tests/: run it in its root folder")
+
+
+def bench(command: Bench) -> int:
+    """Run the tests of the ops, then the benchmarks; the exit status is that of the first that fails."""
+    root = source_root()
+    files = sorted((root / "benchmarks").glob("bench_*.py"))
+    chosen = [str(path) for path in files if command.only in path.stem]
+    if not chosen:
+        names = ", ".join(path.stem.removeprefix("bench_") for path in files) or "none"
+        raise ValueError(f"no benchmark named {command.only!r}: there are {names}")
+    for arguments in (["tests/ops"], chosen):
+        status = subprocess.run([sys.executable, "-m", "pytest", "-q", *arguments], cwd=root, check=False).returncode
+        if status:
+            print(f"pyflowk: {' '.join(arguments)} failed; no figures are reported on a red test", file=sys.stderr)
+            return 1
+    return 0
