@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .base import Transform, zero_ladj
+from .base import Transform, state_dtype
 
 
 class ActNorm(Transform):
@@ -18,7 +18,8 @@ class ActNorm(Transform):
     x is (B, C) or (B, C, \*rest); a (``log_scale``) and b (``bias``) are (C,). ``initialize(batch)`` chooses them so
     that each channel of z has mean 0 and variance 1 over the batch and all positions, over the batches of all
     processes when torch.distributed is initialised; without it the first forward in training mode does. Until then
-    the map is the identity. ``eps`` is added to the standard deviation: a constant channel stays finite.
+    the map is the identity. Before torch.compile, call ``initialize``. ``eps`` is added to the standard deviation: a
+    constant channel stays finite.
 
     The buffer ``initialized`` records that this has happened; loading a state dict sets the Python attribute
     ``is_initialized``, the only one that forward looks at, so a step never waits for the device.
@@ -48,12 +49,12 @@ class ActNorm(Transform):
         if self.training and not self.is_initialized:
             self._set_from(x)
         scale, bias = self._per_channel(x, self.log_scale.exp()), self._per_channel(x, self.bias)
-        return x * scale + bias, zero_ladj(x) + self._positions(x) * self.log_scale.sum()
+        return torch.addcmul(bias, x.to(state_dtype(x)), scale), self._ladj(x)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self._check(z)
         scale, bias = self._per_channel(z, (-self.log_scale).exp()), self._per_channel(z, self.bias)
-        return (z - bias) * scale, zero_ladj(z) - self._positions(z) * self.log_scale.sum()
+        return (z - bias) * scale, -self._ladj(z)
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
@@ -81,6 +82,10 @@ class ActNorm(Transform):
         self.bias.copy_(-mean / std)
         self.initialized.fill_(True)
         self.is_initialized = True
+
+    def _ladj(self, x: Tensor) -> Tensor:
+        """One number for all rows: a view of it, instead of a batch of equal numbers."""
+        return (self._positions(x) * self.log_scale.sum()).to(state_dtype(x)).expand(x.shape[0])
 
     @staticmethod
     def _positions(x: Tensor) -> int:

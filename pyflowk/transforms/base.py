@@ -37,7 +37,7 @@ def call(
     transform: Transform, x: Tensor, context: Tensor | None, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """``transform(x, context)``, with the generator for those that draw random numbers."""
-    if getattr(transform, "stochastic", False):
+    if transform.stochastic:
         return transform(x, context, generator=generator)
     return transform(x, context)
 
@@ -61,7 +61,8 @@ class Compose(Transform):
     r"""The maps applied one after the other: :math:`z = f_n(\ldots f_1(x))`, log-determinants added.
 
     Cost: the sum of its parts in each direction; ``inverse`` walks them backwards. ``Compose()`` is the identity.
-    Nested Compose are allowed; ``compose[i]``, ``len`` and iteration work as on a list.
+    Nested Compose are allowed; ``compose[i]``, ``len`` and iteration work as on a list. Raises TypeError for anything
+    that is not a Transform.
 
     >>> from pyflowk.transforms import Compose, Flip, Scale
     >>> import torch
@@ -73,10 +74,10 @@ class Compose(Transform):
     def __init__(self, *transforms: Transform) -> None:
         super().__init__()
         for t in transforms:
-            if not callable(getattr(t, "inverse", None)) or not isinstance(t, nn.Module):
-                raise TypeError(f"Compose expects modules with forward and inverse, got {type(t).__name__}")
+            if not isinstance(t, Transform):
+                raise TypeError(f"Compose expects Transforms, got {type(t).__name__}")
         self.transforms = nn.ModuleList(transforms)
-        self.stochastic = any(getattr(t, "stochastic", False) for t in transforms)
+        self.stochastic = any(t.stochastic for t in transforms)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
@@ -125,7 +126,7 @@ class Invert(Transform):
 
     def __init__(self, transform: Transform) -> None:
         super().__init__()
-        if getattr(transform, "stochastic", False):
+        if transform.stochastic:
             raise ValueError(f"Invert expects a deterministic transform, got stochastic {type(transform).__name__}")
         self.transform = transform
 

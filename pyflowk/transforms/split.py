@@ -39,7 +39,7 @@ class Split(Transform):
         if math.prod(self.inner_shape) != math.prod(kept_shape):
             raise ValueError(f"Split expects inner_shape with the elements of {kept_shape}, got {self.inner_shape}")
         self.inner = inner
-        self.stochastic = getattr(inner, "stochastic", False)
+        self.stochastic = inner.stochastic
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None

@@ -157,7 +157,9 @@ def test_traces_in_one_graph(system: str, condition: str) -> None:
 
 
 def test_inductor_runs_density_gradient_and_sampling() -> None:
-    model = build("realnvp-vector").train()
+    torch.manual_seed(0)
+    model = zoo.create("realnvp", (6,), width=16, couplings=2)
+    model.initialize(torch.randn(32, 6, generator=seeded()))
     x = data(model, 16)
     torch._dynamo.reset()
     gradients = []
@@ -193,12 +195,12 @@ def test_multiscale_learns_images() -> None:
     model.initialize(x, generator=seeded())
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     start = model.loss(x, None, seeded()).mean().item()
-    for _ in range(40):
+    for _ in range(25):
         loss = model.loss(x).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert loss < start - 20
+    assert loss < start - 15
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, -1)])
