@@ -37,7 +37,9 @@ def register() -> None:
     cuda = _load("_cuda")
     if cuda is not None:
         register_backend(Backend("cuda", "cuda", cuda, unavailable=_no_nvidia(), probe=lambda: _cuda_error(cuda)))
-    register_backend(Backend("triton", "cuda", triton, unavailable=triton.unavailable(), probe=triton.probe))
+    device = "cpu" if triton.interpreted() else "cuda"
+    automatic = not triton.interpreted()
+    register_backend(Backend("triton", device, triton, triton.unavailable(), automatic, probe=triton.probe))
 
 
 def _no_nvidia() -> str:

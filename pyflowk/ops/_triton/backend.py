@@ -42,9 +42,9 @@ def affine_coupling(
     inplace: bool = False,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """As `csrc/bind/affine_coupling.cpp`."""
-    from . import affine_coupling as kernels
+    from .affine_coupling import forward
 
-    return kernels.forward(x, params, mask, bound, limit, interleaved, inverse, inplace)
+    return forward(x, params, mask, bound, limit, interleaved, inverse, inplace)
 
 
 def affine_coupling_backward(
@@ -52,6 +52,6 @@ def affine_coupling_backward(
     inverse: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """As `csrc/bind/affine_coupling.cpp`."""
-    from . import affine_coupling as kernels
+    from .affine_coupling import backward
 
-    return kernels.backward(y, params, dy, dladj, mask, bound, limit, interleaved, inverse)
+    return backward(y, params, dy, dladj, mask, bound, limit, interleaved, inverse)

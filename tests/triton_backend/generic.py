@@ -1,0 +1,79 @@
+"""The generic op tests on the Triton kernels, at small sizes; test_interpreted.py runs this file in the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import pyflowk
+from tests.ops import test_kernels
+from tests.ops.cases import DTYPES, FEW_CASES, SMALL_CASES, OpCase
+from tests.ops.test_kernels import test_strides
+
+__all__ = ["test_strides"]
+
+
+@pytest.fixture(autouse=True)
+def on_triton() -> Iterator[None]:
+    with pyflowk.backend("triton"):
+        yield
+
+
+@pytest.mark.parametrize("case", SMALL_CASES, ids=str)
+def test_values_and_gradients_as_good_as_torch(case: OpCase) -> None:
+    for dtype in (torch.float32, torch.float64):
+        test_kernels.assert_as_good_as_torch(case, case.inputs(3, dtype))
+
+
+@pytest.mark.parametrize("state, params", DTYPES[2:], ids=str)
+def test_narrow_dtypes(state: torch.dtype, params: torch.dtype) -> None:
+    for case in FEW_CASES:
+        test_kernels.assert_as_good_as_torch(case, case.inputs(3, state, params))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 600])
+def test_row_counts(rows: int) -> None:
+    test_kernels.test_row_counts(rows)
+
+
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_extreme_inputs(case: OpCase) -> None:
+    test_kernels.test_extreme_inputs(case)
+
+
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_inplace(case: OpCase) -> None:
+    test_kernels.test_inplace(case)
+
+
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_rows_do_not_depend_on_their_mates(case: OpCase) -> None:
+    test_kernels.test_rows_do_not_depend_on_their_mates(case)
+
+
+def test_rows_that_several_programs_share() -> None:
+    x, params = torch.randn(2, 20001), torch.randn(2, 20002)
+    y, ladj = pyflowk.ops.affine_coupling(x, params)
+    with pyflowk.backend("reference"):
+        exact = pyflowk.ops.affine_coupling(x.double(), params.double())
+    torch.testing.assert_close(y.double(), exact[0], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(ladj.double(), exact[1], rtol=1e-6, atol=1e-4)
+
+
+def test_in_place_through_strides() -> None:
+    x, params = torch.randn(6, 3).t(), torch.randn(3, 6)
+    expected = pyflowk.ops.affine_coupling(x, params)
+    y, ladj = pyflowk.ops.affine_coupling(x, params, inplace=True)
+    assert y is x and torch.equal(y, expected[0]) and torch.equal(ladj, expected[1])
+
+
+def test_bad_input_is_refused() -> None:
+    x, params = torch.ones(2, 4), torch.ones(2, 4)
+    with pytest.raises(ValueError, match="params must be"):
+        pyflowk.ops.affine_coupling(x, params[:, :3])
+    with pytest.raises(TypeError, match="float32, float64"):
+        pyflowk.ops.affine_coupling(x.int(), params)
+    with pytest.raises(ValueError, match="one device"):
+        pyflowk.ops.affine_coupling(x, params.to("meta"))

@@ -1,0 +1,84 @@
+"""The Triton kernels compiled ahead of time for cards that are not here: they compile, and move 16 bytes at a time."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", reason="needs triton==3.9.0")
+
+import triton.language as tl  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler import ASTSource  # noqa: E402
+
+from pyflowk.ops._triton import affine_coupling as kernels  # noqa: E402
+from pyflowk.ops.affine_coupling import BOUNDS  # noqa: E402
+from pyflowk.ops.masks import mask_code  # noqa: E402
+
+TARGETS = [
+    GPUTarget("cuda", 80, 32),
+    GPUTarget("cuda", 90, 32),
+    GPUTarget("cuda", 100, 32),
+    GPUTarget("hip", "gfx942", 64),
+]
+POINTERS = {
+    "_forward": {"x": "state", "params": "param", "y": "state", "sums": "real"},
+    "_backward": {"y": "state", "params": "param", "dy": "state", "dladj": "real", "dx": "state", "dparams": "param"},
+}
+
+
+def compiled(
+    name: str, target: Any, state: str, param: str, mask: str, bound: str, inverse: bool, interleaved: bool = False
+) -> str:
+    """The assembly for an event whose sizes are multiples of 16, as the launcher would specialise it."""
+    kernel = getattr(kernels, name)
+    real = "fp64" if state == "fp64" else "fp32"
+    types = {"state": state, "param": param, "real": real}
+    pointers = {argument: "*" + types[kind] for argument, kind in POINTERS[name].items()}
+    _, masks = kernels.layout(torch.Size((4, 4, 16, 16)), mask_code(mask, False), BOUNDS[bound], interleaved)
+    constants = dict(MASK=masks, LIMIT=2.0, INVERSE=inverse, BOUND=BOUNDS[bound], REAL=getattr(tl, "float" + real[2:]))
+    constants |= kernels.tiling(1024) | ({"INPLACE": False} if name == "_forward" else {})
+    names = kernel.arg_names
+    signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in names}
+    free = {"rows", "segments", "begin", "end", "dladj_stride"}
+    aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if n not in constants and n not in free}
+    source = ASTSource(
+        fn=kernel, signature=signature, constexprs={(names.index(n),): v for n, v in constants.items()}, attrs=aligned
+    )
+    assembly = triton.compile(source, target=target, options={"num_warps": 4, "enable_fp_fusion": True}).asm
+    return assembly["ptx"] if target.backend == "cuda" else assembly["amdgcn"]
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: str(t.arch))
+@pytest.mark.parametrize("name", POINTERS)
+@pytest.mark.parametrize("state", ["fp32", "bf16"])
+def test_every_target_moves_vectors(name: str, state: str, target: Any) -> None:
+    text = compiled(name, target, state, state, "half", "tanh", False)
+    if target.backend == "cuda":
+        loads = re.findall(r"ld\.global\.(\S+)", text)
+        assert loads and set(loads) <= {"v4.b32", "b32"}  # dladj and rows of the sums are single words
+        assert loads.count("v4.b32") >= (3 if name == "_forward" else 4)
+        assert ".local" not in text
+    else:
+        wide = {"fp32": "global_load_dwordx4", "bf16": r"global_load_dwordx[24]"}[state]
+        assert len(re.findall(wide, text)) >= (3 if name == "_forward" else 4)
+        assert "scratch_" not in text
+
+
+@pytest.mark.parametrize("name", POINTERS)
+@pytest.mark.parametrize(
+    "state, param, mask, bound, inverse, interleaved",
+    [
+        ("fp64", "fp64", "half", "tanh", True, False),
+        ("fp16", "fp16", "alternating", "sigmoid", False, True),
+        ("fp32", "bf16", "checkerboard", "sigmoid", True, False),
+        ("fp32", "fp16", "all", "none", False, True),
+    ],
+)
+def test_other_types_and_masks_compile(
+    name: str, state: str, param: str, mask: str, bound: str, inverse: bool, interleaved: bool
+) -> None:
+    assert "st.global" in compiled(name, TARGETS[1], state, param, mask, bound, inverse, interleaved)
