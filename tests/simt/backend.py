@@ -1,9 +1,10 @@
-"""The compiled module `_simt`: the sources of `_cuda` (csrc/bind, csrc/cuda) over the shim, as back end "simt" of pyflowk."""
+"""The compiled module `_simt`: the sources of `_cuda` (csrc/bind, csrc/cuda) over the shim, as the back end "simt"."""
 
 from __future__ import annotations
 
 import importlib.util
 import sysconfig
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -13,31 +14,37 @@ from pyflowk.ops._backends import Backend, register_backend
 from . import build
 from .bench import Bench
 
+CUDA = build.ROOT / "csrc" / "cuda"
 
-def library(mode: str = "plain") -> Path:
-    """Build the extension module; bindings are compiled plainly, kernels in `mode`."""
+
+def library(mode: str = "plain", *, replaced: Path | None = None, kernel_flags: Sequence[str] = ()) -> Path:
+    """Build the extension module; bindings are compiled plainly, kernels in `mode`.
+
+    `replaced` stands in for the kernel file of the same name.
+    """
     import pybind11
 
-    cuda, bind = build.ROOT / "csrc" / "cuda", build.ROOT / "csrc" / "bind"
+    bind = build.ROOT / "csrc" / "bind"
+    kernels = [replaced if replaced and replaced.name == k.name else k for k in sorted(CUDA.glob("*.cu"))]
     flags = ["-DPFK_BACKEND_SIMT", "-DPFK_MODULE=_simt", '-DPFK_CUDA_ARCHITECTURES="simt"', "-fvisibility=hidden"]
     includes = [f"-isystem{pybind11.get_include()}", f"-isystem{sysconfig.get_paths()['include']}"]
-    host = [*sorted(cuda.glob("*.cpp")), *sorted(bind.glob("*.cpp"))]
-    return build.build(sorted(cuda.glob("*.cu")), mode, host=host, host_flags=[*flags, *includes], module="_simt")
+    host = [*sorted(CUDA.glob("*.cpp")), *sorted(bind.glob("*.cpp"))]
+    host_flags = [*flags, *includes]
+    return build.build(kernels, mode, host=host, host_flags=host_flags, kernel_flags=kernel_flags, module="_simt")
 
 
 @cache
-def load(mode: str = "plain") -> tuple[ModuleType, Bench]:
+def load(path: Path, check: bool) -> tuple[ModuleType, Bench]:
     """The module, and the bench that holds its options, reports and counters."""
-    path = library(mode)
-    spec = importlib.util.spec_from_file_location("_simt", path)
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}._simt", path)  # pybind11 caches modules by name
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module, Bench(path, check=mode == "checker")
+    return module, Bench(path, check=check)
 
 
-def register(mode: str = "plain", name: str = "simt") -> Bench:
+def register(mode: str = "plain", name: str = "simt", path: Path | None = None) -> Bench:
     """Make `pyflowk.backend(name)` run the CUDA kernels on the CPU; it never serves unless forced."""
-    module, bench = load(mode)
+    module, bench = load(path or library(mode), mode == "checker")
     register_backend(Backend(name, "cpu", module, automatic=False))
     return bench

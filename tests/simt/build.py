@@ -1,4 +1,4 @@
-"""Compile CUDA sources with g++ over the shim: one shared object of kernels and core, cached by content under build/simt.
+"""Compile CUDA sources with g++ over the shim: kernels and core in one shared object, cached by content in build/simt.
 
 Modes: "plain"; "checker" (every load and store of a kernel is reported to the happens-before checker); "asan"
 (AddressSanitizer and UBSan; needs `sanitizer_environment()`).
@@ -21,11 +21,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).resolve().parent / "shim"
 CACHE = ROOT / "build" / "simt"
-CORE = tuple(SHIM / f"{part}.cpp" for part in ("core", "fiber", "warp", "memory", "checker", "traffic", "atomic", "describe"))
+PARTS = ("core", "fiber", "warp", "memory", "checker", "traffic", "atomic", "describe")
+CORE = tuple(SHIM / f"{part}.cpp" for part in PARTS)
 FRONT = (SHIM / "cudart.cpp", SHIM / "c_api.cpp")
 PARALLEL = 2
 
-COMMON = ["-std=c++17", "-g", "-fPIC", "-fno-strict-aliasing", "-fvisibility-inlines-hidden", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+WARNINGS = ["-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+COMMON = ["-std=c++17", "-g", "-fPIC", "-fno-strict-aliasing", "-fvisibility-inlines-hidden", *WARNINGS]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 # No scalar replacement, no vectorisers: a 16-byte copy of a struct stays one 16-byte access.
 CHECKED = [
@@ -109,6 +111,7 @@ def build(
     kernel_flags: Sequence[str] = (),
     objects: Sequence[Path] = (),
     module: str | None = None,
+    ucontext: bool = False,
 ) -> Path:
     """Link kernels, host sources and the core into one shared object and return its path.
 
@@ -118,7 +121,10 @@ def build(
     jobs = [(source, [*KERNEL_FLAGS[mode], *kernel_flags], RENAMED if mode == "checker" else ()) for source in kernels]
     jobs += [(source, ["-O2", *host_flags], ()) for source in host]
     core = [*CORE, *FRONT, *([SHIM / "tsan_hooks.cpp"] if mode == "checker" else [])]
-    jobs += [(source, ["-O2", *(["-DSIMT_ASAN"] if mode == "asan" else [])], ()) for source in core]
+    for source in core:
+        defines = ["-DSIMT_ASAN"] if mode == "asan" and source.stem in ("fiber", "memory") else []
+        defines += ["-DSIMT_UCONTEXT"] if ucontext and source.stem == "fiber" else []
+        jobs.append((source, ["-O2", *defines], ()))
     with ThreadPoolExecutor(PARALLEL) as pool:
         objects = [*pool.map(lambda job: compile_object(job[0], job[1], renamed=job[2]), jobs), *objects]
     folder = CACHE / _digest(mode, module or "", *(o.name.encode() + o.read_bytes() for o in objects))
@@ -140,4 +146,5 @@ def sanitizer_environment() -> dict[str, str]:
         subprocess.run(["g++", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
         for name in ("libasan.so", "libubsan.so")
     ]
-    return {**os.environ, "LD_PRELOAD": " ".join(libraries), "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    options = {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
+    return {**os.environ, "LD_PRELOAD": " ".join(libraries), **options}

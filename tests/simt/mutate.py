@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import build
-from .bench import Bench, KernelError
+from .bench import Bench
 
 BARRIER = re.compile(r"\b__sync(threads|warp)\s*\([^()]*\)\s*;")
 DEVICE_HEADER = build.ROOT / "csrc" / "cuda" / "device.cuh"
@@ -56,24 +56,32 @@ def _mutant(kernel: Path, barrier: Barrier, folder: Path) -> Path:
     return folder / kernel.relative_to(build.ROOT)
 
 
+def build_alone(kernel: Path, flags: Sequence[str]) -> Bench:
+    """The kernel by itself, for launchers that ctypes can call."""
+    return Bench(build.build([kernel], "checker", kernel_flags=flags), check=True)
+
+
 def survivors(
-    kernel: Path, run: Callable[[Bench], None], files: Sequence[Path] | None = None
+    kernel: Path,
+    run: Callable[[Bench], None],
+    files: Sequence[Path] | None = None,
+    make: Callable[[Path, Sequence[str]], Bench] = build_alone,
 ) -> tuple[list[Barrier], list[Barrier]]:
     """Delete each barrier of `files` (default: the kernel's own) in turn and call `run` on the checked build.
 
-    `run` shall launch the kernel as its tests do, and assert its results. Returns (all barriers, those whose deletion
-    neither the checker nor `run` noticed).
+    `run` shall launch the kernel as its tests do, and assert its results; `make` builds a kernel file with compiler
+    flags. Returns (all barriers, those whose deletion neither the checker nor `run` noticed).
     """
     kernel = kernel.resolve()
-    run(Bench(build.build([kernel], "checker"), check=True))  # the original is sound
+    run(make(kernel, []))  # the original is sound
     every = [barrier for file in files or [kernel] for barrier in barriers(file.resolve())]
     unnoticed = []
     for barrier in every:
         folder = build.CACHE / "mutants" / f"{kernel.stem}-{barrier.file.stem}-{barrier.start}"
-        library = build.build([_mutant(kernel, barrier, folder)], "checker", kernel_flags=[f"-I{folder}"])
+        bench = make(_mutant(kernel, barrier, folder), [f"-I{folder}"])
         try:
-            run(Bench(library, check=True))
-        except (KernelError, AssertionError):
+            run(bench)
+        except (RuntimeError, AssertionError):  # a report, by way of ctypes or of the binding; or a wrong result
             continue
         unnoticed.append(barrier)
     return every, unnoticed

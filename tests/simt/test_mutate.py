@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from simt import build, mutate
+import torch
+from simt import backend, build, mutate
 from simt.bench import Bench
+
+import pyflowk
 
 CASES = Path(__file__).parent / "cases"
 pytestmark = pytest.mark.skipif(bool(build.unavailable()), reason=build.unavailable())
@@ -17,7 +22,8 @@ pytestmark = pytest.mark.skipif(bool(build.unavailable()), reason=build.unavaila
 def rotation_times_scale(n: int, generator: random.Random) -> tuple[list[float], float]:
     """A product of a permutation, a unit triangle and a diagonal: its log |det| is known."""
     diagonal = [generator.uniform(0.5, 2.0) for _ in range(n)]
-    rows = [[diagonal[j] * (1.0 if i == j else generator.uniform(-1, 1) if j > i else 0.0) for j in range(n)] for i in range(n)]
+    upper = [[1.0 if i == j else generator.uniform(-1, 1) if j > i else 0.0 for j in range(n)] for i in range(n)]
+    rows = [[u * d for u, d in zip(row, diagonal)] for row in upper]
     generator.shuffle(rows)
     return [v for row in rows for v in row], math.fsum(map(math.log, diagonal))
 
@@ -44,3 +50,23 @@ def test_block_reduction_needs_both_barriers() -> None:
 
     every, unnoticed = mutate.survivors(CASES / "language.cu", run, [mutate.DEVICE_HEADER])
     assert len(every) == 2 and not unnoticed
+
+
+@pytest.mark.skipif("PYFLOWK_NIGHTLY" not in os.environ, reason="nightly: each mutant of a large kernel compiles 10 s")
+def test_affine_coupling() -> None:
+    """One call of block_reduce a block: there the barrier that guards the next call is without use."""
+
+    def make(kernel: Path, flags: Sequence[str]) -> Bench:
+        return backend.register("checker", "mutant", backend.library("checker", replaced=kernel, kernel_flags=flags))
+
+    def run(bench: Bench) -> None:
+        with pyflowk.backend("mutant"):
+            pyflowk.ops.affine_coupling(torch.ones(2, 8192), torch.ones(2, 8192))
+        assert bench.reports() == []
+
+    files = [backend.CUDA / "affine_coupling.cu", mutate.DEVICE_HEADER]
+    every, unnoticed = mutate.survivors(backend.CUDA / "affine_coupling.cu", run, files, make)
+    assert len(every) == 2
+    assert [b.file.read_text().splitlines()[b.line - 1].strip() for b in unnoticed] == [
+        "__syncthreads(); // the next call writes `partial` again"
+    ]

@@ -1,4 +1,5 @@
-// Gaussian elimination with pivoting in shared memory, one matrix a block: barriers of every sort, one of them superfluous.
+// Gaussian elimination with pivoting in shared memory, one matrix a block: barriers of every sort, one of them
+// superfluous.
 #include "csrc/cuda/device.cuh"
 
 namespace {

@@ -71,9 +71,7 @@ __global__ void indices(int* out) {
     out[block * threads + thread] = block * 1000 + thread;
 }
 
-__global__ void arrival(int* counter, int* out) {
-    out[blockIdx.x * blockDim.x + threadIdx.x] = atomicAdd(counter, 1);
-}
+__global__ void arrival(int* counter, int* out) { out[blockIdx.x * blockDim.x + threadIdx.x] = atomicAdd(counter, 1); }
 
 template <int Threads> __global__ void reductions(const float* x, float* out) {
     const float sum = pfk::block_reduce<Threads>(x[self()]);

@@ -1,4 +1,5 @@
-// Planted divergence at barriers and warp operations, and launches that a driver refuses. `fault` 0: the corrected twin.
+// Planted divergence at barriers and warp operations, and launches that a driver refuses. `fault` 0: the corrected
+// twin.
 #include "csrc/cuda/device.cuh"
 
 namespace {

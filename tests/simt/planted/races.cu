@@ -1,5 +1,5 @@
-// Planted races. Every launcher takes `fault`: 0 runs the corrected twin. Results are right in thread order even with the
-// fault: only the happens-before checker can see it.
+// Planted races. Every launcher takes `fault`: 0 runs the corrected twin. Results are right in thread order even with
+// the fault: only the happens-before checker can see it.
 #include "csrc/cuda/device.cuh"
 
 namespace {
@@ -98,6 +98,14 @@ template <bool Fault> __global__ void write_after_read(float* y, int) {
     }
 }
 
+// A half warp's __syncwarp orders that half alone.
+template <bool Fault> __global__ void half_warp_sync(float* y, int) {
+    PFK_SHARED(float, tile, [threads]);
+    tile[self()] = static_cast<float>(self());
+    __syncwarp(self() % 32 < 16 ? 0x0000ffffu : 0xffff0000u);
+    y[self()] = tile[self() ^ (Fault ? 16 : 8)];
+}
+
 } // namespace
 
 #define LAUNCHER(name, blocks)                                                                                         \
@@ -114,3 +122,4 @@ LAUNCHER(blocks_share_cell, 2)
 LAUNCHER(plain_add, 1)
 LAUNCHER(atomic_beside_plain, 1)
 LAUNCHER(write_after_read, 1)
+LAUNCHER(half_warp_sync, 1)

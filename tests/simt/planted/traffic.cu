@@ -14,7 +14,9 @@ template <int Pitch> __global__ void transpose(const float* x, float* y) {
 
 __global__ void strided(const float* x, float* y, int stride) { y[threadIdx.x] = x[threadIdx.x * stride]; }
 
-__global__ void vectors(const float* x, float* y) { pfk::vstore(y + 4 * threadIdx.x, pfk::vload<4>(x + 4 * threadIdx.x)); }
+__global__ void vectors(const float* x, float* y) {
+    pfk::vstore(y + 4 * threadIdx.x, pfk::vload<4>(x + 4 * threadIdx.x));
+}
 
 } // namespace
 

@@ -7,8 +7,16 @@ extern "C" {
 
 void simt_set_options(int order, std::uint64_t seed, unsigned preempt, int check, int host_memory, int count, int fuzz,
                       std::uint64_t shared_limit, std::uint64_t first_block, std::uint64_t last_block) {
-    simt::options() = {static_cast<simt::Order>(order), seed, preempt, check != 0, host_memory != 0, count != 0, fuzz != 0,
-                       static_cast<std::size_t>(shared_limit), first_block, last_block};
+    simt::options() = {static_cast<simt::Order>(order),
+                       seed,
+                       preempt,
+                       check != 0,
+                       host_memory != 0,
+                       count != 0,
+                       fuzz != 0,
+                       static_cast<std::size_t>(shared_limit),
+                       first_block,
+                       last_block};
 }
 
 std::size_t simt_report_count() { return simt::reports().size(); }

@@ -47,8 +47,10 @@ void start_threads() {
 }
 
 void order_threads(std::vector<unsigned>& order) {
-    if (options().order != Order::shuffled) return;
-    for (std::size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[random_number() % i]);
+    if (options().order != Order::shuffled)
+        return;
+    for (std::size_t i = order.size(); i > 1; --i)
+        std::swap(order[i - 1], order[random_number() % i]);
 }
 
 unsigned count_state(State state) {
@@ -65,7 +67,8 @@ void report_warp_deadlock() {
     std::string text = "WARP DEADLOCK at " + describe(t.where) + ": " + describe_thread(t.number) + " waits for";
     for (unsigned lane = 0; lane < 32; ++lane) {
         const Thread& other = threads[t.number / 32 * 32 + lane];
-        if (!(t.mask >> lane & 1u) || other.state == State::in_warp_operation) continue;
+        if (!(t.mask >> lane & 1u) || other.state == State::in_warp_operation)
+            continue;
         text += " lane " + std::to_string(lane) +
                 (other.state == State::done ? ", which has exited" : ", which is at " + describe(other.where));
         break;
@@ -80,7 +83,8 @@ bool release_barrier() {
         return false;
     }
     unsigned waiting = count_state(State::at_barrier);
-    if (!waiting) return false; // all done
+    if (!waiting)
+        return false; // all done
     const Thread& first = first_in(State::at_barrier);
     if (waiting < block.threads) {
         report(cudaErrorLaunchFailure, "BARRIER DIVERGENCE at " + describe(first.where) + ": " +
@@ -90,13 +94,15 @@ bool release_barrier() {
         return false;
     }
     for (unsigned i = 0; i < block.threads; ++i) {
-        if (threads[i].where == first.where) continue;
+        if (threads[i].where == first.where)
+            continue;
         report(cudaErrorLaunchFailure, "BARRIER DIVERGENCE: " + describe_thread(first.number) + " waits at " +
                                            describe(first.where) + ", " + describe_thread(i) + " at " +
                                            describe(threads[i].where));
         return false;
     }
-    for (unsigned i = 0; i < block.threads; ++i) threads[i].state = State::ready;
+    for (unsigned i = 0; i < block.threads; ++i)
+        threads[i].state = State::ready;
     block.last_predicates = block.predicates;
     block.predicates = 0;
     ++block.epoch;
@@ -106,40 +112,48 @@ bool release_barrier() {
 void run_threads() {
     std::vector<unsigned> order(block.threads);
     std::iota(order.begin(), order.end(), 0u);
-    if (options().order == Order::reversed) std::reverse(order.begin(), order.end());
+    if (options().order == Order::reversed)
+        std::reverse(order.begin(), order.end());
     do {
         order_threads(order);
         for (unsigned i : order) {
-            if (threads[i].state != State::ready) continue;
+            if (threads[i].state != State::ready)
+                continue;
             current = &threads[i];
             switch_to(scheduler, current->fiber);
             current = nullptr;
-            if (block.failed) return;
+            if (block.failed)
+                return;
         }
     } while (count_state(State::ready) || release_barrier());
 }
 
 void run_block(std::uint64_t number) {
-    block.index = {static_cast<unsigned>(number % block.grid.x), static_cast<unsigned>(number / block.grid.x % block.grid.y),
+    block.index = {static_cast<unsigned>(number % block.grid.x),
+                   static_cast<unsigned>(number / block.grid.x % block.grid.y),
                    static_cast<unsigned>(number / block.grid.x / block.grid.y)};
     ++block.serial;
     block.epoch = block.predicates = 0;
     clear_shared_arena();
     start_threads();
     run_threads();
-    if (options().count) flush_counters();
+    if (options().count)
+        flush_counters();
 }
 
 // Blocks in the chosen order: a walk with a stride that shares no divisor with their number visits each once.
 void run_grid() {
     std::uint64_t blocks = std::uint64_t{block.grid.x} * block.grid.y * block.grid.z;
     std::uint64_t first = std::min(options().first_block, blocks), last = std::min(options().last_block, blocks);
-    if (first >= last) return;
+    if (first >= last)
+        return;
     std::uint64_t count = last - first, start = 0, stride = 1;
-    if (options().order == Order::reversed) start = stride = count - 1;
+    if (options().order == Order::reversed)
+        start = stride = count - 1;
     if (options().order == Order::shuffled) {
         start = random_number() % count;
-        do stride = 1 + random_number() % count;
+        do
+            stride = 1 + random_number() % count;
         while (std::gcd(stride, count) != 1);
     }
     for (std::uint64_t i = 0; i < count && !block.failed; ++i) {
@@ -151,8 +165,10 @@ void run_grid() {
 cudaError_t check_launch(const Launch& config) {
     const dim3 g = config.grid, b = config.block;
     std::uint64_t size = std::uint64_t{b.x} * b.y * b.z;
-    if (!g.x || !g.y || !g.z || g.x > 0x7fffffffu || g.y > 65535 || g.z > 65535) return cudaErrorInvalidConfiguration;
-    if (!size || b.x > 1024 || b.y > 1024 || b.z > 64 || size > max_threads) return cudaErrorInvalidConfiguration;
+    if (!g.x || !g.y || !g.z || g.x > 0x7fffffffu || g.y > 65535 || g.z > 65535)
+        return cudaErrorInvalidConfiguration;
+    if (!size || b.x > 1024 || b.y > 1024 || b.z > 64 || size > max_threads)
+        return cudaErrorInvalidConfiguration;
     auto opt_in = shared_opt_ins().find(config.kernel);
     std::size_t limit = opt_in == shared_opt_ins().end() ? default_shared_limit : opt_in->second;
     return config.dynamic_shared > limit ? cudaErrorInvalidValue : cudaSuccess;
@@ -169,9 +185,11 @@ const std::vector<std::string>& reports() { return found; }
 void clear_reports() { found.clear(); }
 
 void report(cudaError_t code, const std::string& text) {
-    if (block.error == cudaSuccess) block.error = code;
+    if (block.error == cudaSuccess)
+        block.error = code;
     bool known = std::find(found.begin(), found.end(), text) != found.end();
-    if (!known && found.size() < max_reports) found.push_back(text);
+    if (!known && found.size() < max_reports)
+        found.push_back(text);
 }
 
 std::uint64_t random_number() { // splitmix64 (Steele, Lea, Flood 2014)
@@ -189,7 +207,8 @@ std::string describe_thread(unsigned number) {
 }
 
 cudaError_t allow_dynamic_shared(const void* kernel, std::size_t bytes) {
-    if (bytes > options().shared_limit) return cudaErrorInvalidValue;
+    if (bytes > options().shared_limit)
+        return cudaErrorInvalidValue;
     shared_opt_ins()[kernel] = std::max(bytes, default_shared_limit);
     return cudaSuccess;
 }
@@ -197,7 +216,8 @@ cudaError_t allow_dynamic_shared(const void* kernel, std::size_t bytes) {
 cudaError_t launch(const Launch& config, const std::function<void()>& per_thread) {
     static std::mutex one_at_a_time;
     std::lock_guard<std::mutex> guard(one_at_a_time);
-    if (cudaError_t refused = check_launch(config)) return refused;
+    if (cudaError_t refused = check_launch(config))
+        return refused;
     random_state = options().seed;
     block.grid = config.grid;
     block.block = config.block;
@@ -239,14 +259,16 @@ unsigned barrier_count(bool predicate, Where where) {
 }
 
 float fuzz(float value) {
-    if (!options().fuzz) return value;
+    if (!options().fuzz)
+        return value;
     for (std::uint64_t step = random_number() % 5; step != 2; step += step < 2 ? 1 : -1)
         value = __builtin_nextafterf(value, step < 2 ? -__builtin_inff() : __builtin_inff());
     return value;
 }
 
 double fuzz(double value) {
-    if (!options().fuzz) return value;
+    if (!options().fuzz)
+        return value;
     for (std::uint64_t step = random_number() % 5; step != 2; step += step < 2 ? 1 : -1)
         value = __builtin_nextafter(value, step < 2 ? -__builtin_inf() : __builtin_inf());
     return value;

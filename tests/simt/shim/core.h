@@ -1,7 +1,9 @@
-// Core of the CPU test bench for CUDA kernels: one fiber per CUDA thread, blocks one after another on the calling thread.
+// Core of the CPU test bench for CUDA kernels: one fiber per CUDA thread, blocks one after another on the calling
+// thread.
 //
 // Two front ends stand on this header: cuda_shim.h (real .cu files compiled by g++) and translated PTX.
-// An error inside a launch abandons its fibers, adds a report and makes launch() return a cudaError_t; nothing is thrown.
+// An error inside a launch abandons its fibers, adds a report and makes launch() return a cudaError_t; nothing is
+// thrown.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -38,7 +40,7 @@ struct Options {
     bool count = false;            // sector and bank counters
     bool fuzz = false;             // approximate device functions move by up to 2 ulp
     std::size_t shared_limit = 227 * 1024; // opt-in shared memory of the card (99 KiB on sm_86, 64 KiB on sm_75)
-    std::uint64_t first_block = 0; // only linear block numbers first_block <= b < last_block run
+    std::uint64_t first_block = 0;         // only linear block numbers first_block <= b < last_block run
     std::uint64_t last_block = ~0ull;
 };
 Options& options();
@@ -57,7 +59,8 @@ cudaError_t allow_dynamic_shared(const void* kernel, std::size_t bytes); // cuda
 const std::vector<std::string>& reports(); // everything found since clear_reports()
 void clear_reports();
 
-// ---- Inside a kernel: who am I (const: a thread never changes its place, and the instrumenter sees no load) ----------
+// ---- Inside a kernel: who am I (const: a thread never changes its place, and the instrumenter sees no load)
+// ----------
 __attribute__((const)) uint3 thread_idx();
 __attribute__((const)) uint3 block_idx();
 __attribute__((const)) uint3 block_dim();
@@ -67,8 +70,8 @@ __attribute__((const)) unsigned lane(); // 0..31
 [[noreturn]] void fail(cudaError_t code, const std::string& what, Where where); // report and abandon the launch
 
 // ---- Block barrier ------------------------------------------------------------------------------------------------
-void barrier(Where where);                                  // __syncthreads, bar.sync 0
-unsigned barrier_count(bool predicate, Where where);        // __syncthreads_count; _or: > 0; _and: == threads of the block
+void barrier(Where where);                           // __syncthreads, bar.sync 0
+unsigned barrier_count(bool predicate, Where where); // __syncthreads_count; _or: > 0; _and: == threads of the block
 
 // ---- Warp operations (all lanes of `mask` must arrive with the same operation, mask and place) ----------------------
 enum class Shuffle { up, down, bfly, idx };
@@ -76,7 +79,8 @@ struct Shuffled {
     std::uint64_t value;
     bool in_range; // PTX predicate: false where the source lane lies outside its segment and the own value came back
 };
-// Exactly PTX shfl.sync: b = lane or delta, c = clamp | segment mask << 8. A source lane that takes no part gives poison.
+// Exactly PTX shfl.sync: b = lane or delta, c = clamp | segment mask << 8. A source lane that takes no part gives
+// poison.
 Shuffled shuffle(Shuffle mode, std::uint32_t mask, std::uint64_t value, std::uint32_t b, std::uint32_t c, Where where);
 std::uint32_t ballot(std::uint32_t mask, bool predicate, Where where);
 std::uint32_t match_any(std::uint32_t mask, std::uint64_t value, Where where);
@@ -84,9 +88,10 @@ enum class Reduce { add, min_u32, max_u32, min_s32, max_s32, bit_and, bit_or, bi
 std::uint32_t reduce(Reduce op, std::uint32_t mask, std::uint32_t value, Where where);
 void syncwarp(std::uint32_t mask, Where where); // the only warp operation that orders memory
 
-// ---- Shared memory: one arena per block, filled with 0xFF when the block starts --------------------------------------
-char* shared_base();     // arena start = PTX shared address 0
-void* shared_dynamic();  // the dynamic part
+// ---- Shared memory: one arena per block, filled with 0xFF when the block starts
+// --------------------------------------
+char* shared_base();    // arena start = PTX shared address 0
+void* shared_dynamic(); // the dynamic part
 std::size_t dynamic_shared_bytes();
 // The array known by `tag` (any unique address), placed on first use, followed by a 64-byte gap.
 void* shared_static(const void* tag, const char* name, std::size_t bytes, std::size_t align, Where where = {});
@@ -108,16 +113,17 @@ double fuzz(double value);
 // ---- Test memory --------------------------------------------------------------------------------------------------
 // 256-byte aligned plus `shift` bytes, 256-byte red zones; an uninitialised buffer must be written before it is read.
 void* allocate(const char* name, std::size_t bytes, std::size_t shift, bool initialised);
-void release(void* address);                 // reports a red zone that was written
+void release(void* address); // reports a red zone that was written
 void adopt(const char* name, const void* address, std::size_t bytes, bool initialised); // foreign memory, e.g. a tensor
 void forget(const void* address);
 void mark_initialised(const void* address, std::size_t bytes); // the host (or a memset) wrote it
 
-// ---- Traffic counters (options().count) ------------------------------------------------------------------------------
+// ---- Traffic counters (options().count)
+// ------------------------------------------------------------------------------
 struct Traffic {
     Where where;
     std::string array;
-    bool shared;            // units are bank wavefronts, else 32-byte sectors
+    bool shared; // units are bank wavefronts, else 32-byte sectors
     bool write;
     std::uint64_t requests; // warp-wide executions
     std::uint64_t units, minimum;

@@ -3,7 +3,8 @@
 
 #include <cmath>
 
-// ---- Loads and stores with a cache hint -------------------------------------------------------------------------------
+// ---- Loads and stores with a cache hint
+// -------------------------------------------------------------------------------
 template <class T> SIMT_INLINE T __ldg(const T* from) { return *from; }
 template <class T> SIMT_INLINE T __ldcs(const T* from) { return *from; }
 template <class T> SIMT_INLINE T __ldcg(const T* from) { return *from; }
@@ -11,7 +12,8 @@ template <class T> SIMT_INLINE T __ldca(const T* from) { return *from; }
 template <class T> SIMT_INLINE void __stcs(T* to, T value) { *to = value; }
 template <class T> SIMT_INLINE void __stcg(T* to, T value) { *to = value; }
 
-// ---- Approximate functions: right to the last bit here, moved by up to 2 ulp in fuzz mode -------------------------------
+// ---- Approximate functions: right to the last bit here, moved by up to 2 ulp in fuzz mode
+// -------------------------------
 namespace simt::shim {
 inline float fast_exp(float x) { return fuzz(std::exp(x)); }
 inline float fast_exp10(float x) { return fuzz(std::pow(10.f, x)); }
@@ -60,12 +62,15 @@ template <class A, class B> SIMT_INLINE std::common_type_t<A, B> max(A a, B b) {
         return static_cast<T>(a) < static_cast<T>(b) ? static_cast<T>(b) : static_cast<T>(a);
 }
 
-// ---- Bits -------------------------------------------------------------------------------------------------------------
+// ---- Bits
+// -------------------------------------------------------------------------------------------------------------
 SIMT_INLINE int __float_as_int(float x) { return simt::shim::from_bits<int>(simt::shim::to_bits(x)); }
 SIMT_INLINE unsigned __float_as_uint(float x) { return simt::shim::from_bits<unsigned>(simt::shim::to_bits(x)); }
 SIMT_INLINE float __int_as_float(int x) { return simt::shim::from_bits<float>(simt::shim::to_bits(x)); }
 SIMT_INLINE float __uint_as_float(unsigned x) { return simt::shim::from_bits<float>(simt::shim::to_bits(x)); }
-SIMT_INLINE long long __double_as_longlong(double x) { return simt::shim::from_bits<long long>(simt::shim::to_bits(x)); }
+SIMT_INLINE long long __double_as_longlong(double x) {
+    return simt::shim::from_bits<long long>(simt::shim::to_bits(x));
+}
 SIMT_INLINE double __longlong_as_double(long long x) { return simt::shim::from_bits<double>(simt::shim::to_bits(x)); }
 SIMT_INLINE int __popc(unsigned x) { return __builtin_popcount(x); }
 SIMT_INLINE int __popcll(unsigned long long x) { return __builtin_popcountll(x); }

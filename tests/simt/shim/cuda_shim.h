@@ -37,10 +37,12 @@
 // ---- Launch -------------------------------------------------------------------------------------------------------
 template <class... P, class... A>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(P...), A&&... args) {
-    if (config->numAttrs) return cudaErrorNotSupported;
+    if (config->numAttrs)
+        return cudaErrorNotSupported;
     const std::tuple<std::decay_t<P>...> parameters(std::forward<A>(args)...);
-    return simt::launch({config->gridDim, config->blockDim, config->dynamicSmemBytes, reinterpret_cast<const void*>(kernel)},
-                        [&] { std::apply(kernel, parameters); });
+    return simt::launch(
+        {config->gridDim, config->blockDim, config->dynamicSmemBytes, reinterpret_cast<const void*>(kernel)},
+        [&] { std::apply(kernel, parameters); });
 }
 
 // After the launch, whose configuration has members of these names (kernels fill it by position).
@@ -67,8 +69,7 @@ template <class T> SIMT_INLINE T from_bits(std::uint64_t bits) {
     std::memcpy(&value, &bits, sizeof(T));
     return value;
 }
-template <class T>
-SIMT_INLINE T shuffle(Shuffle mode, unsigned mask, T value, int b, int width, Where where) {
+template <class T> SIMT_INLINE T shuffle(Shuffle mode, unsigned mask, T value, int b, int width, Where where) {
     unsigned c = static_cast<unsigned>(32 - width) << 8 | (mode == Shuffle::up ? 0u : 31u);
     return from_bits<T>(simt::shuffle(mode, mask, to_bits(value), static_cast<unsigned>(b), c, where).value);
 }
@@ -108,8 +109,12 @@ SIMT_INLINE void __syncthreads(SIMT_SITE) { simt::barrier(SIMT_HERE); }
 SIMT_INLINE int __syncthreads_count(int predicate, SIMT_SITE) {
     return static_cast<int>(simt::barrier_count(predicate != 0, SIMT_HERE));
 }
-SIMT_INLINE int __syncthreads_or(int predicate, SIMT_SITE) { return simt::barrier_count(predicate != 0, SIMT_HERE) > 0; }
-SIMT_INLINE int __syncthreads_and(int predicate, SIMT_SITE) { return simt::barrier_count(predicate == 0, SIMT_HERE) == 0; }
+SIMT_INLINE int __syncthreads_or(int predicate, SIMT_SITE) {
+    return simt::barrier_count(predicate != 0, SIMT_HERE) > 0;
+}
+SIMT_INLINE int __syncthreads_and(int predicate, SIMT_SITE) {
+    return simt::barrier_count(predicate == 0, SIMT_HERE) == 0;
+}
 SIMT_INLINE void __syncwarp(unsigned mask = 0xffffffffu, SIMT_SITE) { simt::syncwarp(mask, SIMT_HERE); }
 
 template <class T> SIMT_INLINE T __shfl_sync(unsigned mask, T value, int source, int width = 32, SIMT_SITE) {
@@ -128,8 +133,12 @@ template <class T> SIMT_INLINE T __shfl_xor_sync(unsigned mask, T value, int lan
 SIMT_INLINE unsigned __ballot_sync(unsigned mask, int predicate, SIMT_SITE) {
     return simt::ballot(mask, predicate != 0, SIMT_HERE);
 }
-SIMT_INLINE int __any_sync(unsigned mask, int predicate, SIMT_SITE) { return simt::ballot(mask, predicate != 0, SIMT_HERE) != 0; }
-SIMT_INLINE int __all_sync(unsigned mask, int predicate, SIMT_SITE) { return simt::ballot(mask, predicate == 0, SIMT_HERE) == 0; }
+SIMT_INLINE int __any_sync(unsigned mask, int predicate, SIMT_SITE) {
+    return simt::ballot(mask, predicate != 0, SIMT_HERE) != 0;
+}
+SIMT_INLINE int __all_sync(unsigned mask, int predicate, SIMT_SITE) {
+    return simt::ballot(mask, predicate == 0, SIMT_HERE) == 0;
+}
 template <class T> SIMT_INLINE unsigned __match_any_sync(unsigned mask, T value, SIMT_SITE) {
     return simt::match_any(mask, simt::shim::to_bits(value), SIMT_HERE);
 }

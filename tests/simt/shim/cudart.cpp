@@ -7,7 +7,8 @@
 namespace {
 cudaError_t last_error = cudaSuccess;
 cudaError_t remember(cudaError_t error) {
-    if (error != cudaSuccess) last_error = error;
+    if (error != cudaSuccess)
+        last_error = error;
     return error;
 }
 } // namespace
@@ -15,8 +16,10 @@ cudaError_t remember(cudaError_t error) {
 extern "C" {
 
 cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value) {
-    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize) return remember(cudaErrorNotSupported);
-    if (value < 0) return remember(cudaErrorInvalidValue);
+    if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize)
+        return remember(cudaErrorNotSupported);
+    if (value < 0)
+        return remember(cudaErrorInvalidValue);
     return remember(simt::allow_dynamic_shared(kernel, static_cast<std::size_t>(value)));
 }
 
@@ -32,20 +35,30 @@ const char* cudaGetErrorString(cudaError_t error) {
     static std::string text;
     text.clear();
     if (error == cudaErrorIllegalAddress || error == cudaErrorMisalignedAddress || error == cudaErrorLaunchFailure)
-        for (const std::string& line : simt::reports()) text += (text.empty() ? "" : "\n") + line;
-    if (text.empty()) text = std::string(cudaGetErrorName(error)) + " (" + std::to_string(error) + ")";
+        for (const std::string& line : simt::reports())
+            text += (text.empty() ? "" : "\n") + line;
+    if (text.empty())
+        text = std::string(cudaGetErrorName(error)) + " (" + std::to_string(error) + ")";
     return text.c_str();
 }
 const char* cudaGetErrorName(cudaError_t error) {
     switch (error) {
-    case cudaSuccess: return "cudaSuccess";
-    case cudaErrorInvalidValue: return "cudaErrorInvalidValue";
-    case cudaErrorInvalidConfiguration: return "cudaErrorInvalidConfiguration";
-    case cudaErrorNotSupported: return "cudaErrorNotSupported";
-    case cudaErrorIllegalAddress: return "cudaErrorIllegalAddress";
-    case cudaErrorMisalignedAddress: return "cudaErrorMisalignedAddress";
-    case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
-    default: return "cudaError";
+    case cudaSuccess:
+        return "cudaSuccess";
+    case cudaErrorInvalidValue:
+        return "cudaErrorInvalidValue";
+    case cudaErrorInvalidConfiguration:
+        return "cudaErrorInvalidConfiguration";
+    case cudaErrorNotSupported:
+        return "cudaErrorNotSupported";
+    case cudaErrorIllegalAddress:
+        return "cudaErrorIllegalAddress";
+    case cudaErrorMisalignedAddress:
+        return "cudaErrorMisalignedAddress";
+    case cudaErrorLaunchFailure:
+        return "cudaErrorLaunchFailure";
+    default:
+        return "cudaError";
     }
 }
 
@@ -59,15 +72,32 @@ cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     switch (attribute) {
-    case cudaDevAttrMaxSharedMemoryPerBlock: *value = 48 * 1024; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(simt::options().shared_limit); break;
-    case cudaDevAttrMultiProcessorCount: *value = 4; break; // few, so that grid-stride loops go round
-    case cudaDevAttrMaxThreadsPerMultiProcessor: *value = 2048; break;
-    case cudaDevAttrMaxThreadsPerBlock: *value = 1024; break;
-    case cudaDevAttrWarpSize: *value = 32; break;
-    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
-    case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
-    default: return remember(cudaErrorNotSupported);
+    case cudaDevAttrMaxSharedMemoryPerBlock:
+        *value = 48 * 1024;
+        break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin:
+        *value = static_cast<int>(simt::options().shared_limit);
+        break;
+    case cudaDevAttrMultiProcessorCount:
+        *value = 4;
+        break; // few, so that grid-stride loops go round
+    case cudaDevAttrMaxThreadsPerMultiProcessor:
+        *value = 2048;
+        break;
+    case cudaDevAttrMaxThreadsPerBlock:
+        *value = 1024;
+        break;
+    case cudaDevAttrWarpSize:
+        *value = 32;
+        break;
+    case cudaDevAttrComputeCapabilityMajor:
+        *value = 9;
+        break;
+    case cudaDevAttrComputeCapabilityMinor:
+        *value = 0;
+        break;
+    default:
+        return remember(cudaErrorNotSupported);
     }
     return cudaSuccess;
 }

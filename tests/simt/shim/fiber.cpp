@@ -5,6 +5,12 @@
 #include <cstdlib>
 #include <sys/mman.h>
 
+#if defined(__x86_64__) && !defined(SIMT_UCONTEXT)
+#define SIMT_OWN_SWITCH
+#else
+#include <ucontext.h>
+#endif
+
 #if defined(SIMT_ASAN)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
@@ -23,7 +29,8 @@ char* map_stacks() {
         std::perror("simt: mmap of the fiber stacks");
         std::abort();
     }
-    for (int i = 0; i < max_threads; ++i) mprotect(static_cast<char*>(base) + i * stack_bytes, guard_bytes, PROT_NONE);
+    for (int i = 0; i < max_threads; ++i)
+        mprotect(static_cast<char*>(base) + i * stack_bytes, guard_bytes, PROT_NONE);
     return static_cast<char*>(base);
 }
 
@@ -39,7 +46,7 @@ bool on_fiber_stack(const void* address) {
            max_threads * stack_bytes;
 }
 
-#if defined(__x86_64__)
+#if defined(SIMT_OWN_SWITCH)
 // Saves the callee-saved registers on the old stack and takes them from the new one.
 extern "C" void simt_switch(void** save, void* load);
 asm(R"(
@@ -75,18 +82,22 @@ void prepare(Context& fiber, int number, void (*entry)()) {
 #if defined(SIMT_ASAN)
     __asan_unpoison_memory_region(bottom, fiber.stack_size); // the last user may have been abandoned in mid-function
 #endif
-#if defined(__x86_64__)
+#if defined(SIMT_OWN_SWITCH)
     // Six zero registers, the entry as return address, a null return; the entry sees the alignment a call gives.
     void** top = reinterpret_cast<void**>(bottom + fiber.stack_size);
-    for (int i = 1; i <= 8; ++i) top[-i] = nullptr;
+    for (int i = 1; i <= 8; ++i)
+        top[-i] = nullptr;
     top[-2] = reinterpret_cast<void*>(entry);
-    fiber.stack_pointer = top - 8;
+    fiber.machine = top - 8;
 #else
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = bottom;
-    fiber.context.uc_stack.ss_size = fiber.stack_size;
-    fiber.context.uc_link = nullptr;
-    makecontext(&fiber.context, entry, 0);
+    static ucontext_t contexts[max_threads];
+    ucontext_t* context = &contexts[number];
+    getcontext(context);
+    context->uc_stack.ss_sp = bottom;
+    context->uc_stack.ss_size = fiber.stack_size;
+    context->uc_link = nullptr;
+    makecontext(context, entry, 0);
+    fiber.machine = context;
 #endif
 }
 
@@ -102,10 +113,13 @@ void switch_to(Context& from, Context& to) {
 #if defined(SIMT_ASAN)
     __sanitizer_start_switch_fiber(&from.fake_stack, to.stack_bottom, to.stack_size);
 #endif
-#if defined(__x86_64__)
-    simt_switch(&from.stack_pointer, to.stack_pointer);
+#if defined(SIMT_OWN_SWITCH)
+    simt_switch(&from.machine, to.machine);
 #else
-    swapcontext(&from.context, &to.context);
+    static ucontext_t host; // the only flow that is not a fiber
+    if (!from.machine)
+        from.machine = &host;
+    swapcontext(static_cast<ucontext_t*>(from.machine), static_cast<ucontext_t*>(to.machine));
 #endif
     arrived(from);
 }

@@ -3,20 +3,12 @@
 
 #include <cstddef>
 
-#if !defined(__x86_64__)
-#include <ucontext.h>
-#endif
-
 namespace simt {
 
 constexpr int max_threads = 1024;
 
-struct Context { // a suspended flow of control
-#if defined(__x86_64__)
-    void* stack_pointer = nullptr;
-#else
-    ucontext_t context;
-#endif
+struct Context {                        // a suspended flow of control
+    void* machine = nullptr;            // its stack pointer, or its ucontext_t
     void* fake_stack = nullptr;         // AddressSanitizer's
     const void* stack_bottom = nullptr; // lowest address
     std::size_t stack_size = 0;

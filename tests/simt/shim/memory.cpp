@@ -82,15 +82,18 @@ bool red_zone_intact(const Region& region, const Buffer& buffer) {
 void* allocate(const char* name, std::size_t bytes, std::size_t shift, bool initialised) {
     Buffer buffer;
     buffer.mapped = round_up(red_zone + shift + bytes + red_zone, 4096);
-    void* mapping = mmap(nullptr, buffer.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mapping == MAP_FAILED) return nullptr;
+    void* mapping =
+        mmap(nullptr, buffer.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapping == MAP_FAILED)
+        return nullptr;
     buffer.mapping = static_cast<char*>(mapping);
     char* begin = buffer.mapping + red_zone + shift;
     std::memset(buffer.mapping, red, red_zone + shift);
     std::memset(begin + bytes, red, buffer.mapping + buffer.mapped - begin - bytes);
     SIMT_POISON(buffer.mapping, red_zone + shift);
     SIMT_POISON(begin + bytes, buffer.mapping + buffer.mapped - begin - bytes);
-    if (!initialised && bytes < sparse) std::memset(begin, red, bytes);
+    if (!initialised && bytes < sparse)
+        std::memset(begin, red, bytes);
     adopt(name, begin, bytes, initialised);
     buffers[number(begin)] = buffer;
     return begin;
@@ -98,7 +101,8 @@ void* allocate(const char* name, std::size_t bytes, std::size_t shift, bool init
 
 void release(void* address) {
     auto found = buffers.find(number(address));
-    if (found == buffers.end()) return;
+    if (found == buffers.end())
+        return;
     Buffer buffer = found->second;
     buffers.erase(found);
     forget(address);
@@ -114,7 +118,8 @@ void adopt(const char* name, const void* address, std::size_t bytes, bool initia
 
 void forget(const void* address) {
     auto found = regions().find(number(address));
-    if (found == regions().end()) return;
+    if (found == regions().end())
+        return;
     last_region = nullptr;
     forget_cells(address, found->second.end - found->second.begin);
     regions().erase(found);
@@ -137,13 +142,16 @@ const Region* find_region(const void* address, std::size_t bytes) {
     std::uintptr_t a = number(address);
     if (in_shared_arena(address)) {
         for (const SharedArray& s : shared_arrays)
-            if (s.region.begin <= a && a + bytes <= s.region.end) return &s.region;
+            if (s.region.begin <= a && a + bytes <= s.region.end)
+                return &s.region;
         return nullptr;
     }
-    if (last_region && last_region->begin <= a && a + bytes <= last_region->end) return last_region;
+    if (last_region && last_region->begin <= a && a + bytes <= last_region->end)
+        return last_region;
     for (auto next = regions().upper_bound(a); next != regions().begin();) { // views of one tensor may overlap
         const Region& region = (--next)->second;
-        if (a + bytes <= region.end) return last_region = &region;
+        if (a + bytes <= region.end)
+            return last_region = &region;
     }
     return nullptr;
 }
@@ -154,17 +162,23 @@ std::string describe_address(const void* address) {
     std::uintptr_t best = ~std::uintptr_t{0};
     auto consider = [&](const Region& r) {
         std::uintptr_t distance = a < r.begin ? r.begin - a : a >= r.end ? a - r.end + 1 : 0;
-        if (distance < best) best = distance, nearest = &r;
+        if (distance < best)
+            best = distance, nearest = &r;
     };
     if (in_shared_arena(address))
-        for (const SharedArray& s : shared_arrays) consider(s.region);
+        for (const SharedArray& s : shared_arrays)
+            consider(s.region);
     else
-        for (const auto& entry : regions()) consider(entry.second);
-    if (!nearest) return "an unknown address";
+        for (const auto& entry : regions())
+            consider(entry.second);
+    if (!nearest)
+        return "an unknown address";
     std::string name = (nearest->shared ? "shared " : "") + nearest->name;
     std::string size = " (" + std::to_string(nearest->end - nearest->begin) + " bytes)";
-    if (a < nearest->begin) return std::to_string(nearest->begin - a) + " bytes before " + name + size;
-    if (a >= nearest->end) return std::to_string(a - nearest->end) + " bytes past the end of " + name + size;
+    if (a < nearest->begin)
+        return std::to_string(nearest->begin - a) + " bytes before " + name + size;
+    if (a >= nearest->end)
+        return std::to_string(a - nearest->end) + " bytes past the end of " + name + size;
     return name + "+" + std::to_string(a - nearest->begin);
 }
 
@@ -183,7 +197,8 @@ struct HostStack {
 
 bool is_exempt(const void* address) {
     thread_local const HostStack stack;
-    if (number(address) - number(stack.base) < stack.size) return true;
+    if (number(address) - number(stack.base) < stack.size)
+        return true;
     auto contains = [](dl_phdr_info* info, std::size_t, void* wanted) {
         for (int i = 0; i < info->dlpi_phnum; ++i) {
             const auto& segment = info->dlpi_phdr[i];
@@ -214,7 +229,8 @@ std::size_t dynamic_shared_bytes() { return block.dynamic_shared; }
 
 void* shared_static(const void* tag, const char* name, std::size_t bytes, std::size_t align, Where where) {
     for (const SharedArray& s : shared_arrays)
-        if (s.tag == tag) return reinterpret_cast<void*>(s.region.begin);
+        if (s.tag == tag)
+            return reinterpret_cast<void*>(s.region.begin);
     static_bytes += bytes;
     if (static_bytes > static_limit)
         fail(cudaErrorInvalidValue, "SHARED MEMORY: static arrays exceed 48 KiB with " + std::string(name), where);

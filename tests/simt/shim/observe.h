@@ -28,7 +28,8 @@ inline void observe(const Tensor& t, bool input) {
 }
 
 inline void forget_observed() {
-    for (const auto& tensor : observed()) simt::forget(tensor.first);
+    for (const auto& tensor : observed())
+        simt::forget(tensor.first);
     observed().clear();
 }
 

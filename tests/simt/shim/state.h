@@ -44,9 +44,9 @@ extern Thread* current; // null outside a launch
 extern Thread* threads; // max_threads of them
 extern Block block;
 
-void yield();                                                 // back to the scheduler, state set by the caller
-void report(cudaError_t code, const std::string& text);       // one line; repeated ones are dropped
-std::string describe_thread(unsigned number);                 // "thread (3,0,0) of block (1,0,0)"
+void yield();                                           // back to the scheduler, state set by the caller
+void report(cudaError_t code, const std::string& text); // one line; repeated ones are dropped
+std::string describe_thread(unsigned number);           // "thread (3,0,0) of block (1,0,0)"
 std::uint64_t random_number();
 
 // Memory.

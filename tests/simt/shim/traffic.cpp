@@ -46,7 +46,8 @@ void add_sectors(const Group& group, Traffic& total) {
 // 8-byte accesses go by half-warps, 16-byte ones by quarters; within a part every bank serves one word a wavefront.
 void add_wavefronts(const Group& group, Traffic& total) {
     std::size_t width = 4;
-    for (const auto& lane : group.lanes) width = std::max(width, lane.bytes);
+    for (const auto& lane : group.lanes)
+        width = std::max(width, lane.bytes);
     std::size_t part = std::max<std::size_t>(32 / (width / 4), 1);
     for (std::size_t first = 0; first < 32; first += part) {
         std::set<std::uintptr_t> banks[32], all;
@@ -57,7 +58,8 @@ void add_wavefronts(const Group& group, Traffic& total) {
                 all.insert(word);
             }
         std::size_t worst = 0;
-        for (const auto& bank : banks) worst = std::max(worst, bank.size());
+        for (const auto& bank : banks)
+            worst = std::max(worst, bank.size());
         total.units += worst;
         total.minimum += (all.size() + 31) / 32;
     }
@@ -93,7 +95,8 @@ void flush_counters() {
 
 std::vector<Traffic> traffic() {
     std::vector<Traffic> rows;
-    for (const auto& entry : totals) rows.push_back(entry.second);
+    for (const auto& entry : totals)
+        rows.push_back(entry.second);
     return rows;
 }
 

@@ -29,7 +29,8 @@ std::uint32_t existing_lanes() { // the last warp may be partial
 }
 
 template <class Function> void for_lanes(std::uint32_t mask, Function function) {
-    for (; mask; mask &= mask - 1) function(static_cast<unsigned>(__builtin_ctz(mask)));
+    for (; mask; mask &= mask - 1)
+        function(static_cast<unsigned>(__builtin_ctz(mask)));
 }
 
 [[noreturn]] void diverge(const std::string& why) {
@@ -43,7 +44,8 @@ bool all_arrived() {
     bool complete = true;
     for_lanes(me.mask, [&](unsigned l) {
         const Thread& other = warp()[l];
-        if (other.state == State::done) diverge(" names lane " + std::to_string(l) + ", which has exited,");
+        if (other.state == State::done)
+            diverge(" names lane " + std::to_string(l) + ", which has exited,");
         if (other.state != State::in_warp_operation || !(other.mask >> lane() & 1u)) {
             complete = false;
             return;
@@ -66,26 +68,42 @@ Shuffled shuffled_from(const Thread& t, unsigned own_lane) {
         source = static_cast<int>(own_lane) - static_cast<int>(b);
         in_range = source >= static_cast<int>(last);
         break;
-    case Shuffle::down: source = static_cast<int>(own_lane + b); break;
-    case Shuffle::bfly: source = static_cast<int>(own_lane ^ b); break;
-    case Shuffle::idx: source = static_cast<int>(first | (b & ~segment)); break;
+    case Shuffle::down:
+        source = static_cast<int>(own_lane + b);
+        break;
+    case Shuffle::bfly:
+        source = static_cast<int>(own_lane ^ b);
+        break;
+    case Shuffle::idx:
+        source = static_cast<int>(first | (b & ~segment));
+        break;
     }
-    if (static_cast<Shuffle>(t.detail) != Shuffle::up) in_range = source <= static_cast<int>(last);
-    if (!in_range) return {t.value, false};
+    if (static_cast<Shuffle>(t.detail) != Shuffle::up)
+        in_range = source <= static_cast<int>(last);
+    if (!in_range)
+        return {t.value, false};
     return {t.mask >> source & 1u ? warp()[source].value : poison, true};
 }
 
 std::uint32_t combine(Reduce op, std::uint32_t a, std::uint32_t b) {
     auto s = [](std::uint32_t v) { return static_cast<std::int32_t>(v); };
     switch (op) {
-    case Reduce::add: return a + b;
-    case Reduce::min_u32: return std::min(a, b);
-    case Reduce::max_u32: return std::max(a, b);
-    case Reduce::min_s32: return s(a) < s(b) ? a : b;
-    case Reduce::max_s32: return s(a) < s(b) ? b : a;
-    case Reduce::bit_and: return a & b;
-    case Reduce::bit_or: return a | b;
-    case Reduce::bit_xor: return a ^ b;
+    case Reduce::add:
+        return a + b;
+    case Reduce::min_u32:
+        return std::min(a, b);
+    case Reduce::max_u32:
+        return std::max(a, b);
+    case Reduce::min_s32:
+        return s(a) < s(b) ? a : b;
+    case Reduce::max_s32:
+        return s(a) < s(b) ? b : a;
+    case Reduce::bit_and:
+        return a & b;
+    case Reduce::bit_or:
+        return a | b;
+    case Reduce::bit_xor:
+        return a ^ b;
     }
     return 0;
 }
@@ -93,7 +111,8 @@ std::uint32_t combine(Reduce op, std::uint32_t a, std::uint32_t b) {
 void join_clocks(std::uint32_t mask) {
     std::array<std::uint32_t, 32> joined = {};
     for_lanes(mask, [&](unsigned l) {
-        for (unsigned i = 0; i < 32; ++i) joined[i] = std::max(joined[i], warp()[l].clock[i]);
+        for (unsigned i = 0; i < 32; ++i)
+            joined[i] = std::max(joined[i], warp()[l].clock[i]);
     });
     for_lanes(mask, [&](unsigned l) {
         warp()[l].clock = joined;
@@ -122,7 +141,8 @@ void finish() {
         });
         result = sum;
     }
-    if (me.operation == WarpOperation::sync) join_clocks(me.mask);
+    if (me.operation == WarpOperation::sync)
+        join_clocks(me.mask);
     bool own_results = me.operation == WarpOperation::shuffle || me.operation == WarpOperation::match_any;
     for_lanes(me.mask, [&](unsigned l) {
         Thread& t = warp()[l];
@@ -143,7 +163,8 @@ Shuffled perform(WarpOperation operation, int detail, std::uint32_t mask, std::u
     me.c = c;
     me.where = where;
     if (!(mask >> lane() & 1u))
-        fail(misuse, std::string("WARP DIVERGENCE: caller is not in the mask ") + hex(mask) + " of its " + name(operation),
+        fail(misuse,
+             std::string("WARP DIVERGENCE: caller is not in the mask ") + hex(mask) + " of its " + name(operation),
              where);
     me.state = State::in_warp_operation;
     if (all_arrived())
