@@ -33,13 +33,30 @@ def register() -> None:
             "Install it (`pip install .`, or `pip install -e .` to develop) and, after a plain install, start Python "
             "outside the source folder."
         )
-    register_backend(Backend("cpu", "cpu", cpu))
+    off = _switched_off(os.environ.get("PYFLOWK_OFF", ""))
+    register_backend(Backend("cpu", "cpu", cpu, off=off["cpu"]))
     cuda = _load("_cuda")
     if cuda is not None:
-        register_backend(Backend("cuda", "cuda", cuda, unavailable=_no_nvidia(), probe=lambda: _cuda_error(cuda)))
+        probe = lambda: _cuda_error(cuda)  # noqa: E731
+        register_backend(Backend("cuda", "cuda", cuda, _no_nvidia(), off=off["cuda"], probe=probe))
     device = "cpu" if triton.interpreted() else "cuda"
     automatic = not triton.interpreted()
-    register_backend(Backend("triton", device, triton, triton.unavailable(), automatic, probe=triton.probe))
+    probe = triton.probe
+    register_backend(Backend("triton", device, triton, triton.unavailable(), automatic, off["triton"], probe))
+
+
+def _switched_off(wish: str) -> dict[str, dict[str, str]]:
+    """Which kernels PYFLOWK_OFF leaves out: "cuda:affine_coupling,triton:affine_coupling", each with its backward."""
+    off: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {}, "triton": {}}
+    for entry in filter(None, wish.split(",")):
+        name, _, op = entry.strip().partition(":")
+        if name not in off or op not in registry():
+            raise ImportError(
+                f"PYFLOWK_OFF: expected back end:op, separated by commas, with back ends {', '.join(off)} and ops "
+                f"{', '.join(registry())}; got {entry!r}"
+            )
+        off[name] |= {op: "PYFLOWK_OFF", f"{op}_backward": "PYFLOWK_OFF"}
+    return off
 
 
 def _no_nvidia() -> str:
@@ -84,7 +101,8 @@ def covers(architectures: str, capability: tuple[int, int]) -> bool:
 def show_config(file: object = None) -> None:
     """Print version, instruction set, threads, CUDA architectures, and what each op runs on and why.
 
-    PYFLOWK_ISA=v2|v3|v4 forces an instruction set (baseline is the only one on other processors).
+    PYFLOWK_ISA=v2|v3|v4 forces an instruction set (baseline is the only one on other processors);
+    PYFLOWK_OFF=cuda:affine_coupling leaves that kernel out.
 
     >>> show_config()  # doctest: +ELLIPSIS
     pyflowk ...

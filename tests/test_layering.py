@@ -14,7 +14,7 @@ PACKAGE = Path(pyflowk.__file__).parent
 
 FLOORS: list[set[str]] = [
     {"ops"},
-    {"transforms", "paths", "solvers", "nets"},
+    {"transforms", "paths", "solvers", "nets", "selfcheck"},
     {"flows", "objectives"},
     {"zoo"},
     {"cli", "training", "datasets", "compat"},

@@ -1,0 +1,294 @@
+"""Is every op right on every back end of this machine, and how fast: a one-page report, fit for a bug report.
+
+>>> from pyflowk import selfcheck
+>>> report = selfcheck.run(["cpu"], megabytes=0.1)
+>>> report.ok
+True
+"""
+
+from __future__ import annotations
+
+import io
+import time
+import warnings
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ._native import show_config
+from .ops import registry
+from .ops._backends import Backend, backend, backends
+from .ops._router import FusedOp
+from .ops.affine_coupling import ADDITIVE, BOUNDS
+from .ops.masks import MASKS, transformed_channels
+
+__all__ = ["PREDICTED", "PROBES", "Probe", "Report", "Result", "run"]
+
+ROWS = 9
+REPEATS = 15
+CALLS = {"cpu": 1, "cuda": 20}  # of one time measurement: a card's clock needs more than one
+PRECISIONS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+#: Predicted, not measured: what a memory-bound kernel moves in GB/s, 0.9 of the data sheet's peak (benchmarks/audit).
+PREDICTED = {"A100-SXM4-80GB": 1835.0, "H100 80GB HBM3": 3015.0, "H200": 4320.0, "B200": 7200.0}
+
+
+# ---- how to call each op ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How to try one op: `configs` are its arguments after the tensors, `inputs(config, rows)` its float64 tensors.
+
+    The first config is the one whose speed is measured.
+    """
+
+    configs: list[tuple[Any, ...]]
+    inputs: Callable[[tuple[Any, ...], int], tuple[Tensor, ...]]
+
+
+def _coupling_configs() -> list[tuple[Any, ...]]:
+    bounds = (BOUNDS["tanh"], BOUNDS["sigmoid"], BOUNDS["none"], ADDITIVE)
+    masks = (MASKS[name] for name in ("half", "alternating", "checkerboard", "all"))
+    flags = product(masks, (0, 1), bounds, (False, True), (False, True))
+    return [
+        (mask + swap, bound, 2.0, interleaved, inverse)
+        for mask, swap, bound, interleaved, inverse in flags
+        if not (bound == ADDITIVE and interleaved) and not (mask == MASKS["all"] and swap)
+    ]
+
+
+def _coupling_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    names = {code: name for name, code in MASKS.items()}
+    mask, swap, bound = names[config[0] & ~1], bool(config[0] & 1), config[1]
+    event = {"checkerboard": (3, 6, 8), "alternating": (6, 5, 7)}.get(mask, (64,))
+    channels = transformed_channels(event[0], mask, swap) * (1 if bound == ADDITIVE else 2)
+    return _noise(rows, *event), _noise(rows, channels, *event[1:])
+
+
+def _noise(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
+
+
+#: Who adds an op adds its probe here; an op without one fails the check.
+PROBES: dict[str, Probe] = {"affine_coupling": Probe(_coupling_configs(), _coupling_inputs)}
+
+
+# ---- the report ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one op on one back end: `problem` is empty where every call was right."""
+
+    op: str
+    problem: str
+    summary: str
+    speeds: dict[str, float] = field(default_factory=dict)  # GB/s by direction
+
+
+@dataclass(frozen=True)
+class Section:
+    """One back end: either why it cannot be used, or its copy bandwidth in GB/s and its results."""
+
+    backend: str
+    device: str
+    unavailable: str = ""
+    copy: float = 0.0
+    results: list[Result] = field(default_factory=list)
+
+    def lines(self) -> Iterator[str]:
+        if self.unavailable:
+            yield f"back end {self.backend}: not usable here: {self.unavailable}"
+            return
+        predicted = next((rate for card, rate in PREDICTED.items() if card in self.device), None)
+        promise = f"; kernels are predicted to move {predicted:.0f}" if predicted else ""
+        yield f"back end {self.backend} ({self.device}): copying moves {self.copy:.1f} GB/s{promise}"
+        for result in self.results:
+            yield f"  {result.op}: {result.problem or result.summary}"
+            if result.speeds:
+                rates = (
+                    f"{way} {r:.1f} GB/s ({100 * r / self.copy:.0f} % of copying)" for way, r in result.speeds.items()
+                )
+                yield "    " + ", ".join(rates)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `run` found; `text()` is the page to attach to a bug report."""
+
+    configuration: str
+    sections: list[Section]
+
+    @property
+    def wrong(self) -> list[tuple[str, str]]:
+        """(back end, op) of everything that is wrong."""
+        return [(s.backend, r.op) for s in self.sections for r in s.results if r.problem]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.wrong
+
+    def text(self) -> str:
+        """The configuration, then every back end with its ops."""
+        lines = [line for section in self.sections for line in section.lines()]
+        if self.ok:
+            verdict = "all ops are right"
+        else:
+            names = ",".join(f"{name}:{op}" for name, op in self.wrong)
+            verdict = (
+                f"{len(self.wrong)} op(s) are WRONG; set PYFLOWK_OFF={names} to leave them to what comes after them"
+            )
+        return "\n".join([self.configuration, *lines, verdict])
+
+
+def run(devices: Collection[str] | None = None, *, megabytes: float = 64.0) -> Report:
+    """Compare every op with its float64 formula on every usable back end, and measure its speed.
+
+    Values and gradients of all masks, bounds, layouts, directions and dtypes count as right while their error is at
+    most twice that of the plain formula in the same precision, plus four units of rounding. A kernel that is wrong is
+    switched off in this process, with a warning: the next back end or the formula then serves.
+
+    Args:
+        devices: device types to check, such as ["cpu"] or ["cuda"]; all if None.
+        megabytes: size of the tensors whose speed is measured, > 0.
+
+    Raises:
+        ValueError: megabytes is not positive.
+
+    Cost: about a second a back end, and what its first calls compile.
+    """
+    if not megabytes > 0:
+        raise ValueError(f"megabytes: expected a number > 0, got {megabytes}")
+    configuration = io.StringIO()
+    show_config(configuration)
+    chosen = [entry for entry in list(backends.values()) if devices is None or entry.device in devices]
+    return Report(configuration.getvalue().rstrip(), [_section(entry, megabytes) for entry in chosen])
+
+
+def _section(entry: Backend, megabytes: float) -> Section:
+    if reason := entry.settled().unavailable:
+        return Section(entry.name, entry.device, reason)
+    copy = copy_bandwidth(entry.device, megabytes)
+    results = []
+    for name, op in registry().items():
+        had_kernel = entry.kernel(name) is not None
+        problem, summary = _check(entry, name, op)
+        if problem and had_kernel and name in PROBES:
+            _switch_off(entry, op, problem)
+        measured = had_kernel and not problem
+        speeds = _speeds(entry, op, PROBES[name], megabytes) if measured else {}
+        results.append(Result(name, problem, summary, speeds))
+    return Section(entry.name, _device_name(entry.device), "", copy, results)
+
+
+def _switch_off(entry: Backend, op: FusedOp, problem: str) -> None:
+    for part in (op, op.backward):
+        if part is not None:
+            entry.switch_off(part.name, "it failed the self-check")
+    warnings.warn(
+        f"the {entry.name} kernel of {op.name} is {problem}; it is switched off in this process",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+def _device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} thread(s)"
+
+
+# ---- parity ----------------------------------------------------------------------------------------------------------
+
+
+def _check(entry: Backend, name: str, op: FusedOp) -> tuple[str, str]:
+    """(what is wrong, else empty; what to say)."""
+    if name not in PROBES:
+        return "no probe knows how to call it", ""
+    probe, worst, calls = PROBES[name], 0.0, 0
+    for config, dtype in product(probe.configs, PRECISIONS):
+        excess, error = deviation(entry, op, config, tuple(t.to(dtype) for t in probe.inputs(config, ROWS)))
+        if not excess <= 0:
+            return f"WRONG for {config} in {dtype}: error {error:.2g} is {excess:.2g} above what is allowed", ""
+        worst, calls = max(worst, error if dtype == torch.float32 else 0.0), calls + 1
+    kind = "kernel" if entry.kernel(name) is not None else f"no kernel ({entry.off.get(name, 'not built')}), formula"
+    return "", f"{kind}, {calls} calls and gradients right; largest float32 error {worst:.1e}"
+
+
+def deviation(entry: Backend, op: FusedOp, config: tuple[Any, ...], inputs: tuple[Tensor, ...]) -> tuple[float, float]:
+    """How far values and gradients are above the allowed error, and the largest error, against float64."""
+    outputs = op.formula(*inputs, *config)
+    cotangents = tuple(_noise(*t.shape).to(t.dtype) for t in outputs)
+    with backend("reference"):
+        exact = _values(op, config, tuple(t.double() for t in inputs), tuple(t.double() for t in cotangents))
+        plain = _values(op, config, inputs, cotangents)
+    with backend(entry.name):
+        got = _values(op, config, *(tuple(t.to(entry.device) for t in group) for group in (inputs, cotangents)))
+    excess, largest = float("-inf"), 0.0
+    for kernel, formula, truth in zip(got, plain, exact):
+        rounding = 4 * torch.finfo(formula.dtype).eps * (truth.abs().max().item() + 1)
+        allowed = 2 * (formula.double() - truth).abs().max().item() + rounding
+        error = (kernel.double().cpu() - truth).abs().max().item()
+        # not max(): a NaN must win
+        excess = error - allowed if not error - allowed <= excess else excess
+        largest = error if not error <= largest else largest
+    return excess, largest
+
+
+def _values(
+    op: FusedOp, config: tuple[Any, ...], inputs: tuple[Tensor, ...], cotangents: tuple[Tensor, ...]
+) -> list[Tensor]:
+    inputs = tuple(t.detach().requires_grad_() for t in inputs)
+    outputs = op(*inputs, *config)
+    gradients = torch.autograd.grad(outputs, inputs, cotangents, allow_unused=True, materialize_grads=True)
+    return [t.detach() for t in (*outputs, *gradients)]
+
+
+# ---- speed -----------------------------------------------------------------------------------------------------------
+
+
+def _speeds(entry: Backend, op: FusedOp, probe: Probe, megabytes: float) -> dict[str, float]:
+    """GB/s of both passes over tensors of `megabytes`; every input is read and every output written once."""
+    config = probe.configs[0]
+    width = probe.inputs(config, 1)[0].numel()
+    rows = max(1, round(megabytes * 1e6 / 4 / width))
+    inputs = tuple(t.float().to(entry.device).requires_grad_() for t in probe.inputs(config, rows))
+    with backend(entry.name):
+        with torch.no_grad():
+            forward = seconds(lambda: op(*inputs, *config), entry.device)
+        outputs = op(*inputs, *config)
+        ones = tuple(torch.ones_like(t) for t in outputs)
+        backward = seconds(lambda: torch.autograd.grad(outputs, inputs, ones, retain_graph=True), entry.device)
+    return {
+        "forward": _gigabytes(*inputs, *outputs) / forward,
+        "backward": _gigabytes(*inputs, *inputs, *outputs) / backward,
+    }
+
+
+def _gigabytes(*tensors: Tensor) -> float:
+    return sum(t.numel() * t.element_size() for t in tensors) / 1e9
+
+
+def copy_bandwidth(device: str, megabytes: float) -> float:
+    """GB/s, bytes read plus bytes written, of copying tensors of `megabytes` to new memory, as an op's outputs are."""
+    source = torch.ones(max(1, round(megabytes * 1e6 / 4)), device=device)
+    return _gigabytes(source, source) / seconds(source.clone, device)
+
+
+def seconds(call: Callable[[], object], device: str) -> float:
+    """Median time of one call; on a card, of one among several in a row, so that launches overlap as they do in use."""
+    calls, times = CALLS[device], []
+    for _ in range(REPEATS + 1):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append((time.perf_counter() - start) / calls)
+    return sorted(times[1:])[REPEATS // 2]  # the first round warms up
