@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from simt import build as bench_build
@@ -68,6 +67,19 @@ def compile_cuda(source: Path, archs: Sequence[int] = (80, 90)) -> Compiled:
     return Compiled({arch: name.read_text() for arch, name in names.items()}, folder / "host.o")
 
 
+def translated(ptx: list[str], benign_equal_stores: bool) -> list[Path]:
+    """The translation units of some PTX, written once."""
+    translator = [(HERE / f"{part}.py").read_text() for part in ("parse", "operands", "arithmetic", "translate")]
+    key = hashlib.sha256("\0".join([*ptx, *translator, str(benign_equal_stores)]).encode()).hexdigest()[:16]
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        for i, text in enumerate(translate(ptx, benign_equal_stores=benign_equal_stores)):
+            (folder / f"unit{i}.cpp").write_text(text)
+
+    return sorted(_cached(CACHE / f"units-{key}", make).glob("*.cpp"))
+
+
 def library(
     ptx: Iterable[str],
     *,
@@ -78,10 +90,7 @@ def library(
     module: str | None = None,
 ) -> Path:
     """The translated `ptx`, the core and the PTX runtime in one shared object; the rest as `simt.build.build`."""
-    sources = []
-    for text in translate(list(ptx), benign_equal_stores=benign_equal_stores):
-        name = f"translated-{hashlib.sha256(text.encode()).hexdigest()[:16]}.cpp"
-        sources.append(_cached(CACHE / name, partial(Path.write_text, data=text)))
+    sources = translated(list(ptx), benign_equal_stores)
     flags = ("-std=c++20", f"-I{HERE}", *host_flags)
     return bench_build.build(
         sources, host=(*RUNTIME, *host), host_flags=flags, kernel_flags=TRANSLATED, objects=objects, module=module

@@ -220,3 +220,12 @@ def _statement(token: str, scopes: list[dict[str, str]], line: int, source: Sour
     operands = re.sub(r"(?<![\w$%])%?[A-Za-z_$][\w$]*(?:\.[xyz])?", rename, found[4])
     guard = found[1] + re.sub(r".+", rename, found[2]) if found[2] else ""
     return Statement(found[3], tuple(_split(operands)), guard, line, source)
+
+
+def only(text: str, kernel: str) -> str:
+    """The PTX with only those kernels whose name the regular expression `kernel` finds: less to build."""
+    head, *entries = re.split(r"(?m)^(?=(?:\.visible )?\.entry\b)", text)
+    end = re.search(r"(?m)^\s*\.file\b", entries[-1])
+    tail = entries[-1][end.start() :] if end else ""
+    entries[-1] = entries[-1][: end.start()] if end else entries[-1]
+    return "".join([head, *(e for e in entries if re.search(kernel, e.split("(")[0])), tail])

@@ -44,6 +44,17 @@ extern "C" {
 
 int ptx_select(int arch) { return ptx::select(arch); }
 
+// The names, a line each, of the kernels whose code is not one and the same for two architectures.
+const char* ptx_differing(int a, int b) {
+    static std::string text;
+    text.clear();
+    for (const auto& [name, kernel] : ptx::registry()[a])
+        if (auto other = ptx::registry()[b].find(name);
+            other == ptx::registry()[b].end() || other->second.run != kernel.run)
+            text += name + "\n";
+    return text.c_str();
+}
+
 int ptx_launch(const char* name, const unsigned* grid, const unsigned* block, std::size_t shared, void** args) {
     const ptx::Kernel* kernel = ptx::find(name);
     if (!kernel)

@@ -13,7 +13,7 @@ from .arithmetic import Arithmetic
 from .operands import bits_type, cxx_type, identifier
 from .parse import SIZES, Kernel, PtxError, Statement, Variable, parse
 
-UNIT = 400_000  # characters
+UNIT = 1_200_000  # characters
 SCALARS = {"u32", "s32", "u64", "s64", "f32", "f64"}
 SPACES = {"global", "shared", "local", "param", "const"}
 CACHE = re.compile(r"nc|ca|cg|cs|lu|cv|wb|wt|weak|L[12]::\w+")  # hints, without meaning for the result

@@ -1,0 +1,138 @@
+"""The generic op tests, unchanged, on nvcc's PTX under the shipped launchers, every access under the checker."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from simt.bench import Bench
+from simt.ptx import backend, build
+from simt.ptx.parse import only
+
+import pyflowk
+from tests.ops import test_kernels
+from tests.ops.cases import ALL_CASES, DTYPES, FEW_CASES, OpCase
+from tests.ops.test_kernels import (  # collected here again, under the fixture below
+    test_extreme_inputs,
+    test_inplace,
+    test_row_counts,
+    test_strides,
+    test_taylor_remainder,
+    test_values_and_gradients_as_good_as_torch,
+)
+
+__all__ = [
+    "test_extreme_inputs",
+    "test_inplace",
+    "test_row_counts",
+    "test_strides",
+    "test_taylor_remainder",
+    "test_values_and_gradients_as_good_as_torch",
+]
+pytestmark = pytest.mark.skipif(bool(build.unavailable()), reason=build.unavailable())
+
+#: every fifth case: coprime to the two- and fourfold options, so each of them and each event still comes.
+SOME_CASES = ALL_CASES[::5]
+
+
+@pytest.fixture(scope="module")
+def bench() -> Bench:
+    return backend.register(80)
+
+
+@pytest.fixture(autouse=True)
+def on_the_ptx(bench: Bench) -> Iterator[None]:
+    backend.register(80)
+    with pyflowk.backend("ptxsim"):
+        yield
+    assert bench.reports() == []
+
+
+@pytest.mark.parametrize("arch", backend.ARCHS)
+@pytest.mark.parametrize("state, params", DTYPES[2:], ids=str)
+def test_narrow_dtypes(bench: Bench, state: torch.dtype, params: torch.dtype, arch: int) -> None:
+    backend.register(arch)
+    for case in SOME_CASES:
+        test_kernels.assert_as_good_as_torch(case, case.inputs(4, state, params))
+
+
+def test_other_kernels_have_one_code_for_both_architectures(bench: Bench) -> None:
+    """So the tests in this file, on sm_80, are tests of sm_90 too."""
+    differing = bench.library.ptx_differing(*backend.ARCHS).decode().split()
+    assert differing and all("bfloat16" in name for name in differing)
+
+
+@pytest.mark.parametrize("case", SOME_CASES, ids=str)
+def test_rows_do_not_depend_on_their_mates(case: OpCase) -> None:
+    test_kernels.test_rows_do_not_depend_on_their_mates(case)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_results_survive_fuzz_in_any_order(bench: Bench, seed: int) -> None:
+    with bench.options(order="shuffled", seed=seed, preempt=4, fuzz=True):
+        for case in FEW_CASES:
+            test_kernels.assert_as_good_as_torch(case, case.inputs(9, torch.float32))
+
+
+def test_vector_path_moves_no_sector_twice(bench: Bench) -> None:
+    x, params = torch.randn(4, 4096), torch.randn(4, 4096)
+    with bench.options(count=True):
+        pyflowk.ops.affine_coupling(x, params)
+    vectors = [row for row in bench.traffic() if not row.shared and row.array.startswith(("input", "output 2"))]
+    assert {row.array.split(" (")[0] for row in vectors} == {"input 0", "input 1", "output 2"}
+    assert all(row.units == row.minimum for row in vectors)
+
+
+# ---- the real kernel with a fault planted in its PTX --------------------------------------------------------
+WIDE_FORWARD = "forwardIffLi4Ej.*FixedILb0ELNS_5BoundE2E"  # float32, 128-bit path, tanh
+
+
+def planted(change: Callable[[str], str]) -> Bench:
+    """The back end "planted": one kernel of the real PTX, changed."""
+    text = only(next(c.ptx[80] for c in backend.compiled() if "forward" in c.ptx[80]), WIDE_FORWARD)
+    changed = change(text)
+    assert changed != text
+    return backend.register(80, backend.library([changed]), name="planted")
+
+
+def reports_of(bench: Bench) -> str:
+    """What is found when one row takes a whole block."""
+    with pyflowk.backend("planted"):
+        try:
+            pyflowk.ops.affine_coupling(torch.randn(1, 2048), torch.randn(1, 2048))
+        except RuntimeError as error:
+            return f"{error}\n" + "\n".join(bench.reports())
+    return "\n".join(bench.reports())
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (lambda text: text.replace("bar.sync", "// bar.sync", 1), r"(RACE|UNINITIALISED) .*shared partial"),
+        (
+            lambda text: re.sub(r"(?s)(.*)setp\.lt\.s64(.*?bra)", r"\1setp.le.s64\2", text, count=1),
+            "OUT OF BOUNDS .* at ",
+        ),
+        (lambda text: re.sub(r"(ld\.global\.v4.*?\[%rd\d+)\]", r"\1+4]", text, count=1), "MISALIGNED read of 16 bytes"),
+    ],
+    ids=["barrier deleted", "loop too long", "address off by four"],
+)
+def test_fault_planted_in_the_real_kernel_is_found(change: Callable[[str], str], expected: str) -> None:
+    found = reports_of(planted(change))
+    assert re.search(expected, found), found
+    assert "affine_coupling.cu:" in found
+
+
+def test_the_ptx_is_what_computes() -> None:
+    """A product turned into a sum in the PTX must change the result; a kernel that is not there must not run at all."""
+    bench = planted(lambda text: text.replace("ex2.approx.ftz.f32", "lg2.approx.ftz.f32"))
+    x, params = torch.randn(1, 2048), torch.randn(1, 2048)
+    right, _ = pyflowk.ops.affine_coupling(x, params)
+    with pyflowk.backend("planted"):
+        wrong, _ = pyflowk.ops.affine_coupling(x, params)
+        assert not torch.allclose(right, wrong)
+        with pytest.raises(RuntimeError, match=r"failed with .*\(98\)"):
+            pyflowk.ops.affine_coupling(x.double(), params.double())
+    bench.reports()
