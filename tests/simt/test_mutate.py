@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
-from simt import backend, build, mutate
+from simt import build, mutate
 from simt.bench import Bench
-
-import pyflowk
 
 CASES = Path(__file__).parent / "cases"
 pytestmark = pytest.mark.skipif(bool(build.unavailable()), reason=build.unavailable())
@@ -50,23 +45,3 @@ def test_block_reduction_needs_both_barriers() -> None:
 
     every, unnoticed = mutate.survivors(CASES / "language.cu", run, [mutate.DEVICE_HEADER])
     assert len(every) == 2 and not unnoticed
-
-
-@pytest.mark.skipif("PYFLOWK_NIGHTLY" not in os.environ, reason="nightly: each mutant of a large kernel compiles 10 s")
-def test_affine_coupling() -> None:
-    """One call of block_reduce a block: there the barrier that guards the next call is without use."""
-
-    def make(kernel: Path, flags: Sequence[str]) -> Bench:
-        return backend.register("checker", "mutant", backend.library("checker", replaced=kernel, kernel_flags=flags))
-
-    def run(bench: Bench) -> None:
-        with pyflowk.backend("mutant"):
-            pyflowk.ops.affine_coupling(torch.ones(2, 8192), torch.ones(2, 8192))
-        assert bench.reports() == []
-
-    files = [backend.CUDA / "affine_coupling.cu", mutate.DEVICE_HEADER]
-    every, unnoticed = mutate.survivors(backend.CUDA / "affine_coupling.cu", run, files, make)
-    assert len(every) == 2
-    assert [b.file.read_text().splitlines()[b.line - 1].strip() for b in unnoticed] == [
-        "__syncthreads(); // the next call writes `partial` again"
-    ]

@@ -70,6 +70,24 @@ def test_every_schedule_gives_the_same_bits(bench: Bench) -> None:
             assert all(torch.equal(a, b) for a, b in zip(found, expected)), f"{case} {schedule}"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(8, 1024), (4, 12, 16, 16)], ids=str)
+def test_vector_path_moves_every_sector_once(bench: Bench, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Global traffic is the size of the tensors, up to the rows' sums; banks serve a wavefront an access."""
+    x = torch.randn(shape, dtype=dtype)
+    params = torch.randn(shape, dtype=dtype).requires_grad_()
+    with bench.options(count=True):
+        y, ladj = pyflowk.ops.affine_coupling(x, params)
+        forward = bench.traffic()
+        (y.float().sum() + ladj.sum()).backward()
+        backward = bench.traffic()
+    sectors = x.numel() * x.element_size() // 32
+    for rows, tensors in ((forward, 3), (backward, 4.5)):  # the backward leaves the identity half of y alone
+        assert all(row.units == row.minimum for row in rows)
+        large = [row for row in rows if not row.shared and row.units > row.requests]  # not the sums and their gradients
+        assert sum(row.units for row in large) == tensors * sectors
+
+
 def test_the_kernels_really_ran_here(bench: Bench) -> None:
     x = torch.randn(3, 8)
     with bench.options(count=True):

@@ -1,0 +1,63 @@
+"""What takes minutes to compile: run with PYFLOWK_NIGHTLY=1, and whenever a CUDA kernel has changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from simt import backend, build, mutate
+from simt.bench import Bench
+
+import pyflowk
+
+pytestmark = [
+    pytest.mark.skipif("PYFLOWK_NIGHTLY" not in os.environ, reason="nightly: set PYFLOWK_NIGHTLY=1"),
+    pytest.mark.skipif(bool(build.unavailable()), reason=build.unavailable()),
+]
+
+
+def test_barriers_of_affine_coupling() -> None:
+    """One call of block_reduce a block: there the barrier that guards the next call is without use."""
+
+    def make(kernel: Path, flags: Sequence[str]) -> Bench:
+        return backend.register("checker", "mutant", backend.library("checker", replaced=kernel, kernel_flags=flags))
+
+    def run(bench: Bench) -> None:
+        with pyflowk.backend("mutant"):
+            pyflowk.ops.affine_coupling(torch.ones(2, 8192), torch.ones(2, 8192))
+        assert bench.reports() == []
+
+    files = [backend.CUDA / "affine_coupling.cu", mutate.DEVICE_HEADER]
+    every, unnoticed = mutate.survivors(backend.CUDA / "affine_coupling.cu", run, files, make)
+    assert len(every) == 2
+    assert [b.file.read_text().splitlines()[b.line - 1].strip() for b in unnoticed] == [
+        "__syncthreads(); // the next call writes `partial` again"
+    ]
+
+
+SANITIZED = """
+import pyflowk
+from simt import backend
+from tests.ops.cases import ALL_CASES, DTYPES
+from tests.ops.test_kernels import assert_as_good_as_torch
+backend.register("asan")
+with pyflowk.backend("simt"):
+    for case in ALL_CASES[::2]:
+        for state, params in DTYPES:
+            rows = 9 if state == params else 4
+            assert_as_good_as_torch(case, case.inputs(rows, state, params))
+print("clean")
+"""
+
+
+def test_generic_op_cases_under_sanitizers() -> None:
+    backend.library("asan")
+    environment = build.sanitizer_environment()
+    environment["PYTHONPATH"] = os.pathsep.join([str(build.ROOT), str(build.ROOT / "tests"), *sys.path])
+    done = subprocess.run([sys.executable, "-c", SANITIZED], env=environment, capture_output=True, text=True)
+    assert done.stdout == "clean\n", done.stderr
