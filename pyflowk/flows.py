@@ -183,7 +183,13 @@ class Flow(nn.Module):
 
 
 def expand_context(context: Tensor | None, rows: int) -> Tensor | None:
-    """The context with one row per event: rows as they are, or one row repeated (a view)."""
+    """The context with one row per event: rows as they are, or one row repeated (a view).
+
+    >>> import torch
+    >>> from pyflowk.flows import expand_context
+    >>> expand_context(torch.tensor(7), 3)
+    tensor([7, 7, 7])
+    """
     if context is None:
         return None
     if context.dim() == 0:

@@ -13,7 +13,12 @@ class WeightNormConv2d(nn.Conv2d):
     r"""A convolution whose filters have a learned length: :math:`w = g\, v / |v|`, one g per output channel.
 
     Same padding, stride 1; (B, in_channels, H, W) -> (B, out_channels, H, W). g starts at the filters' own lengths.
-    Salimans, Kingma, 2016, arXiv:1602.07868.
+    Salimans, Kingma, 2016, arXiv:1602.07868. Cost: that of the convolution and one pass over its weights.
+
+    >>> import torch
+    >>> from pyflowk.nets import WeightNormConv2d
+    >>> WeightNormConv2d(2, 3, 3)(torch.zeros(1, 2, 5, 4)).shape
+    torch.Size([1, 3, 5, 4])
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:

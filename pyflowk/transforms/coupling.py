@@ -27,7 +27,15 @@ class Affine(nn.Module):
 
     bound "tanh": :math:`s = c \tanh(r / c)` with c = ``limit``; "sigmoid": :math:`s = \log\sigma(r + 2)`; "none":
     :math:`s = r`. ``interleaved`` tells the layout of the network's output: raw scales and shifts in turn, or all
-    scales first. See :func:`pyflowk.ops.affine_coupling` for shapes, errors and cost (one pass, both directions).
+    scales first. Shapes, errors and masks are those of :func:`pyflowk.ops.affine_coupling`; cost: one pass, both
+    directions. Raises ValueError for an unknown bound or a limit that is not positive.
+
+    Dinh, Sohl-Dickstein, Bengio, 2017, arXiv:1605.08803; bound "sigmoid": Kingma, Dhariwal, 2018, arXiv:1807.03039.
+
+    >>> import torch
+    >>> from pyflowk.transforms import Affine
+    >>> Affine("none")(torch.ones(1, 2), torch.tensor([[0.0, 3.0]]))
+    (tensor([[1., 4.]]), tensor([0.]))
     """
 
     params_per_element = 2
@@ -55,7 +63,13 @@ class Affine(nn.Module):
 class Additive(nn.Module):
     r"""The map :math:`y = x + t`, log-determinant 0: one parameter per element.
 
-    See :func:`pyflowk.ops.additive_coupling`. Dinh, Krueger, Bengio, 2015, arXiv:1410.8516.
+    Shapes, errors and masks are those of :func:`pyflowk.ops.additive_coupling`; cost: one pass, both directions.
+    Dinh, Krueger, Bengio, 2015, arXiv:1410.8516.
+
+    >>> import torch
+    >>> from pyflowk.transforms import Additive
+    >>> Additive()(torch.ones(1, 2), torch.tensor([[3.0]]), swap=True)
+    (tensor([[4., 1.]]), tensor([0.]))
     """
 
     params_per_element = 1
@@ -74,7 +88,17 @@ class Elementwise(nn.Module):
     element by element. Under a checkerboard it sees zeros at the identity positions, so that no gradient of theirs can
     spoil the others'.
 
-    Cost: that of the function and one copy of x.
+    Cost: that of the function and one copy of x. Raises ValueError for an unknown mask; the function is left to check
+    its parameters.
+
+    >>> import torch
+    >>> from pyflowk.transforms import Elementwise
+    >>> def cubic(x, params, inverse=False):
+    ...     root = x.sign() * x.abs() ** (1 / 3) if inverse else x
+    ...     slope = torch.log(3 * root**2)
+    ...     return (root, -slope) if inverse else (root**3, slope)
+    >>> Elementwise(cubic, 1)(torch.full((1, 2), 2.0), torch.zeros(1, 1))
+    (tensor([[2., 8.]]), tensor([2.4849]))
     """
 
     def __init__(self, function: Callable[..., tuple[Tensor, Tensor]], params_per_element: int) -> None:
