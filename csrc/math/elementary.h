@@ -175,7 +175,7 @@ template <class A> PFK_HD A tanh(A x) {
     const A scale = detail::power_of_two<A>(n);
     const A q = scale * p + scale;
     const bool large = q < A(1) / A(3);
-    const A quotient = (large ? q + q : (A(1) - scale) - scale * p) / (A(1) + q);
+    const A quotient = (large ? q + q : (A(1) - scale) - scale * p) / ((A(1) + scale) + scale * p);
     return detail::with_sign(large ? A(1) - quotient : quotient, x);
 }
 

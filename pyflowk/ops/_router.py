@@ -2,7 +2,8 @@
 
     compiling?   functorch or forward AD inside, or a small call -> formula (Inductor fuses it); else the library op
     dispatch mode, tensor subclass, negative view, jit trace     -> library op
-    functorch or forward AD active                               -> autograd.Function with setup_context, vmap and jvp
+    forward AD (jvp, jacfwd, dual levels) or functionalize       -> formula: right when nested, which no hook is
+    functorch (vmap, grad, vjp)                                  -> autograd.Function with setup_context and vmap
     grad mode on and an input requires grad                      -> ctx-style autograd.Function (19 us a step cheaper)
     else                                                         -> the kernel, directly
 
@@ -25,6 +26,8 @@ __all__ = ["FusedOp", "registry"]
 
 _functorch_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 _modes_on_stack: Callable[[], int] = torch._C._len_torch_dispatch_stack
+_functorch_stack: Callable[[], list[Any] | None] = torch._C._functorch.get_interpreter_stack
+_Functionalize: object = torch._C._functorch.TransformType.Functionalize
 _tracing: Callable[[], object] = torch._C._get_tracing_state
 _library = torch.library.Library("pyflowk", "DEF")
 _PLAIN = (Tensor, Parameter)
@@ -45,6 +48,10 @@ def _forward_ad_active() -> bool:
     return forward_ad._current_level >= 0
 
 
+def _functionalizing() -> bool:
+    return any(level.key() == _Functionalize for level in _functorch_stack() or ())
+
+
 class FusedOp:
     """One op, declared once: its schema, its plain-torch formula, and how it is differentiated.
 
@@ -57,7 +64,6 @@ class FusedOp:
         saved: (*inputs, *outputs) -> the tensors that the backward op takes first.
         backward: the op that takes (*saved, *output gradients, *configuration) to the input gradients. Its own
             derivatives come from its formula, so every higher order exists.
-        jvp: (*inputs, *outputs, *input tangents, *configuration) -> output tangents, in plain torch.
     """
 
     def __init__(
@@ -70,10 +76,9 @@ class FusedOp:
         check: Callable[..., None] | None = None,
         saved: Callable[..., tuple[Tensor, ...]] | None = None,
         backward: FusedOp | None = None,
-        jvp: Callable[..., tuple[Tensor, ...]] | None = None,
     ) -> None:
         self.name, self.formula, self.check, self.backward = name, formula, check, backward
-        self._fake, self._saved, self._jvp = fake, saved, jvp
+        self._fake, self._saved = fake, saved
         arguments = schema.split("->")[0]
         self._tensors, self._arguments = arguments.count("Tensor"), arguments.count(",") + 1
         self._implementations: dict[str, Callable[..., Any]] = {}
@@ -93,8 +98,10 @@ class FusedOp:
                 return self._through_library(args, inplace)
         if _modes_on_stack() or _tracing() is not None:
             return self._through_library(args, inplace)
-        if _functorch_active() or _forward_ad_active():
-            return self._differentiable(args, inplace)
+        if _forward_ad_active():
+            return self._by_formula(args, inplace)
+        if _functorch_active():
+            return self._functional_call(args, inplace)
         if torch.is_grad_enabled():
             for tensor in tensors:
                 if tensor.requires_grad:
@@ -119,7 +126,7 @@ class FusedOp:
 
     def _compiled(self, args: tuple[Any, ...], inplace: bool) -> Any:
         if _functorch_active() or _forward_ad_active() or args[0].numel() < COMPILE_THRESHOLD:
-            return _overwrite(args[0], self.reference(*args)) if inplace else self.reference(*args)
+            return self._by_formula(args, inplace)
         return self._through_library(args, inplace)
 
     def _through_library(self, args: tuple[Any, ...], inplace: bool) -> Any:
@@ -129,15 +136,19 @@ class FusedOp:
         outputs = self._library_op(*args)
         return _overwrite(args[0], outputs) if inplace else outputs
 
-    def _differentiable(self, args: tuple[Any, ...], inplace: bool) -> Any:
-        if self.backward is None:
-            return self.formula(*args)
+    def _by_formula(self, args: tuple[Any, ...], inplace: bool) -> Any:
+        outputs = self.reference(*args)
+        return _overwrite(args[0], outputs) if inplace else outputs
+
+    def _functional_call(self, args: tuple[Any, ...], inplace: bool) -> Any:
+        if self.backward is None or _functionalizing():
+            return self._by_formula(args, inplace)
         outputs = self._functional.apply(*args)
         return _overwrite(args[0], outputs) if inplace else outputs
 
     def _with_gradient(self, args: tuple[Any, ...], inplace: bool) -> Any:
         if self.backward is None:
-            return self.formula(*args)
+            return self.reference(*args)
         return self._eager.apply(inplace, *args)
 
     # ---- registration ---------------------------------------------------------------------------------------------
@@ -187,8 +198,8 @@ def _eager_function(op: FusedOp) -> type[Function]:
 
 
 def _functional_function(op: FusedOp) -> type[Function]:
-    tensors, backward, saved, tangent = op._tensors, op.backward, op._saved, op._jvp
-    assert backward is not None and saved is not None and tangent is not None
+    tensors, backward, saved = op._tensors, op.backward, op._saved
+    assert backward is not None and saved is not None
 
     class Functional(Function):
         @staticmethod
@@ -198,19 +209,12 @@ def _functional_function(op: FusedOp) -> type[Function]:
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
             ctx.save_for_backward(*saved(*inputs[:tensors], *output))
-            ctx.save_for_forward(*inputs[:tensors], *output)
             ctx.config = inputs[tensors:]
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
             config = ctx.config
             return *backward(*ctx.saved_tensors, *grads, *config), *[None] * len(config)
-
-        @staticmethod
-        def jvp(ctx: Any, *tangents: Any) -> Any:
-            primals = ctx.saved_tensors
-            filled = [torch.zeros_like(p) if t is None else t for p, t in zip(primals, tangents[:tensors])]
-            return tangent(*primals, *filled, *ctx.config)
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:

@@ -109,22 +109,6 @@ def _backward_formula(
     return _put_back(dy, moved.to(dy.dtype), mask), dparams.to(params.dtype)
 
 
-def _jvp(
-    x: Tensor, params: Tensor, y: Tensor, ladj: Tensor, dx: Tensor, dparams: Tensor, mask: int, bound: int,
-    limit: float, interleaved: bool, inverse: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """The tangent of (y, ladj) along (dx, dparams)."""
-    part, raw, s, t = _terms(x, params, mask, bound, limit, interleaved)
-    dpart, draw, _, dt = _terms(dx, dparams, mask, bound and BOUNDS["none"], limit, interleaved)
-    ds = draw * _slope(raw, bound, limit)
-    if inverse:
-        moved = torch.exp(-s) * (dpart - dt - (part - t) * ds)
-    else:
-        moved = torch.exp(s) * (dpart + part * ds) + dt
-    dladj = ds.flatten(1).sum(1)
-    return _put_back(dx, moved.to(dx.dtype), mask), -dladj if inverse else dladj
-
-
 def _check(x: Tensor, params: Tensor, mask: int, bound: int, limit: float, *_: object) -> None:
     """What `csrc/bind/affine_coupling.cpp` checks, for the paths that do not go through it."""
     if x.dtype not in _STATE_DTYPES or params.dtype not in (x.dtype, *_STATE_DTYPES[x.dtype]):
@@ -172,7 +156,6 @@ _op = FusedOp(
     check=_check,
     fake=_fake,
     saved=lambda x, params, y, ladj: (y, params),
-    jvp=_jvp,
     backward=FusedOp(
         "affine_coupling_backward",
         f"(Tensor y, Tensor params, Tensor dy, Tensor dladj, {_CONFIG}) -> (Tensor, Tensor)",
