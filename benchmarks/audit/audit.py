@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -149,8 +149,13 @@ def _counts(widths: dict[int, int]) -> str:
     return " + ".join(f"{n} x {8 * width}" for width, n in widths.items()) or "-"
 
 
+def _range(values: Iterable[float]) -> str:
+    texts = [f"{value:.1f}" for value in sorted(values)]
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} - {texts[-1]}"
+
+
 def report(spec: Spec, facts: Sequence[Facts]) -> str:
-    """The readable tables: machine code by architecture, then predicted time by card; the worst kernel of each row."""
+    """The readable tables: machine code by architecture, then predicted time by card."""
     out = [
         f"## {spec.source.name}",
         "",
@@ -168,7 +173,7 @@ def report(spec: Spec, facts: Sequence[Facts]) -> str:
             f"| {label} | sm_{arch} | {len(group)} | {worst.row.threads} | {max(f.kernel.registers for f in group)} "
             f"| {sum(f.kernel.spills or 0 for f in group)} | {max(f.kernel.stack + f.kernel.local for f in group)} "
             f"| {min(f.occupancy for f in group):.0%} | {_counts(worst.loads)} | {_counts(worst.stores)} "
-            f"| {worst.cost.instructions:.1f} | {worst.cost.mufu:.1f} "
+            f"| {_range(f.cost.instructions for f in group)} | {_range(f.cost.mufu for f in group)} "
             f"| {worst.cost.bytes:g} ({worst.row.minimum_bytes:g}) | {f'{bad} FAIL' if bad else 'pass'} |"
         )
     out += [
@@ -197,7 +202,10 @@ HEADER = """# Static audit of the CUDA kernels
 Written by `python benchmarks/audit/audit.py --write`. Nothing here ran on a card: registers, spills, widths and
 instruction counts are read from the machine code that nvcc makes; every time is **predicted** from data-sheet peaks
 (memory at {fraction:.0%} of peak) and is a lower bound: tails, launch latency, caches and DRAM pages are left out.
-Instruction counts take both sides of every branch in the hot loop.
+Instruction counts take both sides of every branch in the hot loop. A row stands for several kernels (maps, types): it
+shows the most registers, the least occupancy, the range of instruction counts, the slowest kernel's predicted time.
+
+nvcc: {compiler}. Cards:
 
 {cards}
 """
@@ -213,7 +221,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown := [arch for arch in archs if arch not in machine.SMS]:
         parser.error(f"sm_{unknown[0]} has no row in machine.py; known: {', '.join(f'sm_{a}' for a in machine.SMS)}")
     cards = "\n".join(f"- {name}: {gpu.source}" for name, gpu in machine.GPUS.items())
-    text, failures = HEADER.format(fraction=machine.PEAK_FRACTION, cards=cards), []
+    compiler = re.search(r"release .*", sass.run("nvcc", "--version")[0])
+    text, failures = HEADER.format(fraction=machine.PEAK_FRACTION, cards=cards, compiler=compiler and compiler[0]), []
     for path in chosen.spec:
         spec = Spec.read(path)
         facts, failed = audit(spec, archs)
