@@ -118,7 +118,8 @@ class Flow(nn.Module):
     - k samples for each of many: ``sample(k * len(context), context.repeat_interleave(k, 0))``
 
     Anything else raises ValueError. Every call that draws random numbers takes ``generator``; for integers (Dequantize)
-    ``log_prob`` is one draw of an unbiased lower bound. Cost: one pass of the transform in the direction named.
+    ``log_prob`` is one draw of a lower bound. torch.compile cannot trace a generator object: pass none there and call
+    torch.manual_seed. Cost: one pass of the transform in the direction named.
 
     >>> import torch
     >>> from pyflowk.flows import DiagonalGaussian, Flow
