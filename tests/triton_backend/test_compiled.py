@@ -30,10 +30,10 @@ POINTERS = {
 }
 
 
-def compiled(
+def binary(
     name: str, target: Any, state: str, param: str, mask: str, bound: str, inverse: bool, interleaved: bool = False
-) -> str:
-    """The assembly for an event whose sizes are multiples of 16, as the launcher would specialise it."""
+) -> Any:
+    """What Triton makes for an event whose sizes are multiples of 16, specialised as the launcher would."""
     kernel = getattr(kernels, name)
     real = "fp64" if state == "fp64" else "fp32"
     types = {"state": state, "param": param, "real": real}
@@ -48,7 +48,12 @@ def compiled(
     source = ASTSource(
         fn=kernel, signature=signature, constexprs={(names.index(n),): v for n, v in constants.items()}, attrs=aligned
     )
-    assembly = triton.compile(source, target=target, options={"num_warps": 4, "enable_fp_fusion": True}).asm
+    return triton.compile(source, target=target, options={"num_warps": 4, "enable_fp_fusion": True})
+
+
+def compiled(name: str, target: Any, *case: Any) -> str:
+    """The assembly of `binary`."""
+    assembly = binary(name, target, *case).asm
     return assembly["ptx"] if target.backend == "cuda" else assembly["amdgcn"]
 
 

@@ -50,6 +50,9 @@ class Arithmetic(Operands):
         *mods, kind = mods
         if kind not in SIZES and kind not in {"pred", "f16", "bf16"}:
             raise self.fail(f"type .{kind} is not known")
+        if kind in {"f16", "bf16"} and base in {"neg", "abs"} and not mods:
+            sign = {"neg": "^ 0x8000", "abs": "& 0x7fff"}[base]
+            return f"set({self.register(ops[0])}, u16({self.value(ops[1], 'u16')} {sign}));"
         real = kind in {"f32", "f64"}
         if base in BITS and (not real or base == "selp"):
             return self.bitwise(base, mods, kind, ops)

@@ -76,7 +76,7 @@ ENTRY = re.compile(r"(?:\.(?:visible|weak)\s+)*\.entry\s+([\w$]+)\s*(?:\((.*?)\)
 FUNCTION = re.compile(r"(?:\.(?:visible|weak)\s+)*\.func\b[^{;]*\{", re.S)
 SKIP = re.compile(
     r"\s+|//[^\n]*|/\*.*?\*/|\.(?:version|target|address_size)[^\n]*"
-    r"|(?:\.(?:visible|weak|extern)\s+)*\.(?:func|entry)\b[^{};]*;|\.section[^{]*\{.*?\n\s*\}|\.pragma[^;]*;",
+    r"|(?:\.(?:visible|weak|extern)\s+)*\.(?:func|entry)\b[^{};]*;|\.section[^{]*\{[^}]*\}|\.pragma[^;]*;",
     re.S,
 )
 LOC = re.compile(r"\.loc\s+(\d+\s+\d+\s+\d+)(?:.*inlined_at\s+(\d+\s+\d+\s+\d+))?")

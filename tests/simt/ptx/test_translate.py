@@ -143,6 +143,8 @@ CASES = [
     Case("cvt.rn.f16.f32 d, a;", "u16 f32", (0.1,), f16(0.1)),
     Case("cvt.rn.f16.f32 d, a;", "u16 f32", (1e6,), f16(INF)),
     Case("cvt.f32.f16 d, a;", "f32 u16", (f16(-0.375),), -0.375),
+    Case("neg.bf16 d, a;", "u16 u16", (bf16(-2.5),), bf16(2.5)),
+    Case("abs.f16 d, a;", "u16 u16", (f16(-2.5),), f16(2.5)),
     Case("cvt.rn.bf16x2.f32 d, a, b;", "u32 f32 f32", (1.0, 2.0), bf16(1.0) << 16 | bf16(2.0)),
     # packing, predicates, comparisons
     Case("mov.b32 d, {a, b};", "u32 u16 u16", (0x1111, 0x2222), 0x22221111),

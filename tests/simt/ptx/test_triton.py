@@ -1,0 +1,123 @@
+"""Triton's PTX of the affine coupling, run on the bench under the checker, against the formula in float64."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="needs triton==3.9.0")
+
+from simt.bench import Bench, Buffer, KernelError
+from simt.ptx import build
+
+import pyflowk
+from pyflowk.ops._triton import affine_coupling as kernels
+from pyflowk.ops.affine_coupling import BOUNDS
+from pyflowk.ops.masks import mask_code, transformed_channels
+from tests.triton_backend.test_compiled import TARGETS, binary
+
+pytestmark = pytest.mark.skipif(bool(build.unavailable()), reason=build.unavailable())
+
+EVENT = (4, 16, 16)  # what `compiled` specialises for
+THREADS = 128
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16}
+CASES = [  # state, params, mask, bound, inverse, interleaved
+    ("fp32", "fp32", "half", "tanh", False, False),
+    ("bf16", "bf16", "half", "tanh", True, False),
+    ("fp64", "fp64", "half", "tanh", True, False),
+    ("fp16", "fp16", "alternating", "sigmoid", False, True),
+    ("fp32", "bf16", "checkerboard", "sigmoid", True, False),
+]
+KERNELS = [(target, case) for target, case in itertools.product(TARGETS[:2], CASES)]
+NAMES = [f"{target.arch}-{'-'.join(map(str, case))}" for target, case in KERNELS]
+
+
+class Kernels:
+    """The two kernels of one case in one library; Triton lets lanes store one value twice on purpose."""
+
+    def __init__(self, target: Any, case: tuple[str, str, str, str, bool, bool]) -> None:
+        made = {name: binary(name, target, *case) for name in ("_forward", "_backward")}
+        self.case = case
+        self.shared = {name: b.metadata.shared for name, b in made.items()}
+        self.bench = Bench(build.library([b.asm["ptx"] for b in made.values()], benign_equal_stores=True), check=True)
+
+    def launch(self, name: str, values: Sequence[Buffer | int], rows: int) -> None:
+        """As the launcher does: integers are 32 bits wide, two pointers to scratch memory, not used, come last."""
+        words = [bytes(ctypes.c_int32(v)) if isinstance(v, int) else v for v in values]
+        tile = kernels.tiling(1024)
+        grid = -(-rows // tile["ROWS"]), -(-1024 // tile["SEGMENT"]), 1
+        build.launch(self.bench, name, [*words, 0, 0], grid=grid, block=THREADS, shared=self.shared[name])
+
+
+@pytest.fixture(scope="module", params=KERNELS, ids=NAMES)
+def compiled(request: pytest.FixtureRequest) -> Kernels:
+    return Kernels(*request.param)
+
+
+def buffer_of(bench: Bench, name: str, values: Tensor) -> Buffer:
+    return bench.buffer(name, bytes(values.contiguous().view(torch.uint8).flatten().tolist()), ctypes.c_uint8)
+
+
+def tensor_of(buffer: Buffer, dtype: torch.dtype, *shape: int) -> Tensor:
+    return torch.frombuffer(buffer.values, dtype=dtype).reshape(shape).clone()
+
+
+def close(found: Tensor, expected: Tensor) -> None:
+    eps = torch.finfo(found.dtype).eps
+    torch.testing.assert_close(found.double(), expected, rtol=8 * eps, atol=8 * eps * (1 + expected.abs().max().item()))
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_values_and_gradients(compiled: Kernels, rows: int) -> None:
+    bench, (state, param, mask, bound, inverse, interleaved) = compiled.bench, compiled.case
+    real = torch.float64 if state == "fp64" else torch.float32
+    torch.manual_seed(rows)
+    x = torch.randn(rows, *EVENT, dtype=torch.float64).to(DTYPES[state])
+    params = torch.randn(rows, 2 * transformed_channels(EVENT[0], mask, False), *EVENT[1:]).to(DTYPES[param])
+    dy, dladj = torch.randn_like(x), torch.randn(rows, dtype=real)
+
+    exact_x, exact_params = x.double().requires_grad_(), params.double().requires_grad_()
+    options = {"mask": mask, "bound": bound, "inverse": inverse, "interleaved": interleaved}
+    with pyflowk.backend("reference"):
+        exact = pyflowk.ops.affine_coupling(exact_x, exact_params, **options)
+    size, width = x[0].numel(), params[0].numel()
+    numbers, _ = kernels.layout(x.shape, mask_code(mask, False), BOUNDS[bound], interleaved)
+    place = [numbers[name] for name in ("shift", "begin", "end", "inner", "width")]
+
+    inputs = buffer_of(bench, "x", x), buffer_of(bench, "params", params)
+    y = bench.buffer("y", x.nbytes, ctypes.c_uint8)
+    sums = bench.buffer("sums", rows * real.itemsize, ctypes.c_uint8)
+    compiled.launch("_forward", [*inputs, y, sums, rows, size, size, width, size, *place, 1], rows)
+    close(tensor_of(y, x.dtype, *x.shape), exact[0].detach())
+    torch.testing.assert_close(tensor_of(sums, real, rows).double(), exact[1].detach(), rtol=1e-5, atol=1e-4)
+
+    output = tensor_of(y, x.dtype, *x.shape)  # the gradient is that of the rounded output
+    with pyflowk.backend("reference"):
+        back = pyflowk.ops.affine_coupling(
+            output.double(), exact_params.detach(), **{**options, "inverse": not inverse}
+        )
+        again = back[0].requires_grad_(), exact_params.detach().requires_grad_()
+        outputs = pyflowk.ops.affine_coupling(*again, **options)
+        expected = torch.autograd.grad(outputs, again, (dy.double(), dladj.double()))
+    gradients = [buffer_of(bench, "dy", dy), buffer_of(bench, "dladj", dladj)]
+    dx, dparams = (bench.buffer(n, t.nbytes, ctypes.c_uint8) for n, t in (("dx", x), ("dparams", params)))
+    given = [buffer_of(bench, "y", output), inputs[1], *gradients, dx, dparams]
+    compiled.launch("_backward", [*given, rows, size, width, size, width, size, 1, *place], rows)
+    close(tensor_of(dx, x.dtype, *x.shape), expected[0])
+    close(tensor_of(dparams, params.dtype, *params.shape), expected[1])
+
+
+def test_wrong_specialisation_is_found() -> None:
+    """A kernel compiled for rows of a multiple of 16 elements, run on rows of 1002."""
+    wrong = Kernels(TARGETS[0], CASES[0])
+    rows, size = 2, 1002
+    x, params = (wrong.bench.buffer(name, [0.0] * rows * size) for name in ("x", "params"))
+    y, sums = (wrong.bench.buffer(name, n) for name, n in (("y", rows * size), ("sums", rows)))
+    with pytest.raises(KernelError, match=r"MISALIGNED (read|write) of 16 bytes"):
+        wrong.launch("_forward", [x, params, y, sums, rows, size, size, size, size, 501, 501, 1002, 1, 1, 1], rows)
