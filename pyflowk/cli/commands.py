@@ -33,7 +33,11 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Command):
-    """Train a system on a data set; without options, RealNVP on the digits for one minute."""
+    """Train a system on a data set; without options, RealNVP on the digits for one minute.
+
+    For several processes put `torchrun --nproc-per-node=N -m pyflowk.cli train` (or `accelerate launch -m pyflowk.cli
+    train`) in place of `pyflowk train`.
+    """
 
     model: Model = "realnvp"
     """A system; `pyflowk zoo` lists them."""

@@ -25,7 +25,7 @@ class TrainConfig:
     """Budget in minutes of training, validation included; 1 when no budget is given."""
     batch_size: int = 128
     """Samples per step, over all processes together."""
-    lr: float = 1e-3
+    lr: float = 5e-3
     """Peak learning rate of AdamW."""
     warmup: int = 100
     """Steps of linear warm-up; a cosine to zero over the whole budget follows."""
