@@ -124,6 +124,21 @@ def test_real_kernels_pass_their_gates(capsys: pytest.CaptureFixture[str]) -> No
     assert "FAIL" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("arch", [80, 90, 100])
+@pytest.mark.parametrize("name, reads, writes", [("_forward", 3, 1), ("_backward", 4, 3)])
+def test_triton_kernels_pass_the_same_gates(name: str, reads: int, writes: int, arch: int, tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="needs triton==3.9.0")
+    from tests.triton_backend.test_compiled import TARGETS, binary
+
+    target = next(t for t in TARGETS if t.arch == arch)
+    for dtype, size in (("fp32", 4), ("bf16", 2)):
+        made = binary(name, target, dtype, dtype, "half", "tanh", False, size=16384)
+        (tmp_path / "triton.cubin").write_bytes(made.asm["cubin"])
+        (kernel,) = sass.read_cubin(tmp_path / "triton.cubin", arch)
+        row = audit.Row(name, ".", 128, (reads + writes) * size, store_bytes=writes * size, memory_bound=("H100",))
+        assert audit.Facts.of(kernel, row, arch).failures() == []
+
+
 def test_unknown_architecture_is_refused(planted: Path) -> None:
     with pytest.raises(SystemExit):
         audit.main(["--spec", str(planted), "--arch", "sm_42"])

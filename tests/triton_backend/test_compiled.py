@@ -31,7 +31,15 @@ POINTERS = {
 
 
 def binary(
-    name: str, target: Any, state: str, param: str, mask: str, bound: str, inverse: bool, interleaved: bool = False
+    name: str,
+    target: Any,
+    state: str,
+    param: str,
+    mask: str,
+    bound: str,
+    inverse: bool,
+    interleaved: bool = False,
+    size: int = 1024,
 ) -> Any:
     """What Triton makes for an event whose sizes are multiples of 16, specialised as the launcher would."""
     kernel = getattr(kernels, name)
@@ -40,7 +48,7 @@ def binary(
     pointers = {argument: "*" + types[kind] for argument, kind in POINTERS[name].items()}
     _, masks = kernels.layout(torch.Size((4, 4, 16, 16)), mask_code(mask, False), BOUNDS[bound], interleaved)
     constants = dict(MASK=masks, LIMIT=2.0, INVERSE=inverse, BOUND=BOUNDS[bound], REAL=getattr(tl, "float" + real[2:]))
-    constants |= kernels.tiling(1024) | ({"INPLACE": False} if name == "_forward" else {})
+    constants |= kernels.tiling(size) | ({"INPLACE": False} if name == "_forward" else {})
     names = kernel.arg_names
     signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in names}
     free = {"rows", "segments", "begin", "end", "dladj_stride"}
