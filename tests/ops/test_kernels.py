@@ -21,7 +21,7 @@ def values_and_gradients(case: OpCase, inputs: tuple[Tensor, ...], cotangents: t
 def cotangents_of(case: OpCase, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
-        return tuple(torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o.dtype)
+        return tuple(torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o)
                      for o in case.call(*inputs))  # fmt: skip
 
 
