@@ -23,12 +23,13 @@ Event event_of(const Tensor& x, const Tensor& params, int mask, int bound, doubl
     const auto kind = static_cast<Mask>(mask);
     const bool board = is_checkerboard(kind);
     if (x.ndim < 2 || (board && x.ndim != 4))
-        refuse<std::invalid_argument>(kOp, ": x must be ", board ? "(B, C, H, W)" : "(B, C, *rest)", "; got ", shape_text(x));
+        refuse<std::invalid_argument>(kOp, ": x must be ", board ? "(B, C, H, W)" : "(B, C, *rest)", "; got ",
+                                      shape_text(x));
     Event event{x.shape[1], 1, board ? x.shape[3] : 1, kind, interleaved, bound == static_cast<int>(Bound::Additive)};
     for (int64_t d = 2; d < x.ndim; ++d)
         event.inner *= x.shape[d];
-    std::string expected = "(" + std::to_string(x.shape[0]) + ", " +
-                           std::to_string(moved_channels(event) * (event.additive ? 1 : 2));
+    std::string expected =
+        "(" + std::to_string(x.shape[0]) + ", " + std::to_string(moved_channels(event) * (event.additive ? 1 : 2));
     bool fits = params.ndim == x.ndim && params.shape[0] == x.shape[0] &&
                 params.shape[1] == moved_channels(event) * (event.additive ? 1 : 2);
     for (int64_t d = 2; d < x.ndim; ++d) {
@@ -36,8 +37,8 @@ Event event_of(const Tensor& x, const Tensor& params, int mask, int bound, doubl
         fits = fits && params.shape[d] == x.shape[d];
     }
     if (!fits)
-        refuse<std::invalid_argument>(kOp, ": params must be ", expected, ") for x ", shape_text(x), " under this mask; got ",
-                                      shape_text(params));
+        refuse<std::invalid_argument>(kOp, ": params must be ", expected, ") for x ", shape_text(x),
+                                      " under this mask; got ", shape_text(params));
     if (!(limit > 0 && limit <= kLargestLimit))
         refuse<std::invalid_argument>(kOp, ": limit must be in (0, ", kLargestLimit, "]; got ", limit);
     return event;
@@ -51,9 +52,21 @@ Outputs<2> affine_coupling(Frame& frame, const Tensor& x, const Tensor& params, 
     const Event event = event_of(x, params, mask, bound, limit, interleaved);
     Tensor y = inplace ? x : frame.empty_like(x);
     Tensor ladj = frame.empty(x.shape, 1, accumulator(x.dtype), x.device);
-    AffineCoupling problem{event,         static_cast<Bound>(bound), inverse,      limit,           x.dtype,
-                           params.dtype,  x.rows(),                  x.row_size(), params.row_size(), x.data,
-                           params.data,   x.row_stride,              params.row_stride, y.data,    y.row_stride,
+    AffineCoupling problem{event,
+                           static_cast<Bound>(bound),
+                           inverse,
+                           limit,
+                           x.dtype,
+                           params.dtype,
+                           x.rows(),
+                           x.row_size(),
+                           params.row_size(),
+                           x.data,
+                           params.data,
+                           x.row_stride,
+                           params.row_stride,
+                           y.data,
+                           y.row_stride,
                            ladj.data};
     const int64_t scratch = PFK_SCRATCH(affine_coupling, problem);
     if (scratch > 0)
@@ -75,12 +88,24 @@ Outputs<2> affine_coupling_backward(Frame& frame, const Tensor& y, const Tensor&
     if (dladj.ndim != 1 || dladj.rows() != y.rows())
         refuse<std::invalid_argument>(kOp, ": dladj must be (", y.rows(), ",); got ", shape_text(dladj));
     Tensor dx = frame.empty_like(y), dparams = frame.empty_like(params);
-    AffineCouplingBackward problem{event,        static_cast<Bound>(bound), inverse,
-                                   limit,        y.dtype,                   params.dtype,
-                                   y.rows(),     y.row_size(),              params.row_size(),
-                                   y.data,       params.data,               dy.data,
-                                   dladj.data,   y.row_stride,              params.row_stride,
-                                   dy.row_stride, dladj.row_stride,         dx.data,
+    AffineCouplingBackward problem{event,
+                                   static_cast<Bound>(bound),
+                                   inverse,
+                                   limit,
+                                   y.dtype,
+                                   params.dtype,
+                                   y.rows(),
+                                   y.row_size(),
+                                   params.row_size(),
+                                   y.data,
+                                   params.data,
+                                   dy.data,
+                                   dladj.data,
+                                   y.row_stride,
+                                   params.row_stride,
+                                   dy.row_stride,
+                                   dladj.row_stride,
+                                   dx.data,
                                    dparams.data};
     PFK_LAUNCH(frame, y.device, affine_coupling_backward, problem, 2 * problem.size);
     return {dx, dparams};

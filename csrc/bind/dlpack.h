@@ -1,5 +1,5 @@
-// The binary interface of DLPack 1.x and its C exchange API (github.com/dmlc/dlpack, PyTorch >= 2.10), as far as pyflowk
-// uses it: layouts and function signatures, declared here so that no header of torch is needed.
+// The binary interface of DLPack 1.x and its C exchange API (github.com/dmlc/dlpack, PyTorch >= 2.10), as far as
+// pyflowk uses it: layouts and function signatures, declared here so that no header of torch is needed.
 #pragma once
 
 #include <cstdint>

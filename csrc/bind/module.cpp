@@ -56,10 +56,14 @@ DType dtype_of(dlpack::DataType t) {
 
 dlpack::DataType dlpack_type(DType t) {
     switch (t) {
-    case DType::F64: return {dlpack::kFloat, 64, 1};
-    case DType::BF16: return {dlpack::kBfloat, 16, 1};
-    case DType::F16: return {dlpack::kFloat, 16, 1};
-    case DType::F32: break;
+    case DType::F64:
+        return {dlpack::kFloat, 64, 1};
+    case DType::BF16:
+        return {dlpack::kBfloat, 16, 1};
+    case DType::F16:
+        return {dlpack::kFloat, 16, 1};
+    case DType::F32:
+        break;
     }
     return {dlpack::kFloat, 32, 1};
 }
@@ -102,8 +106,9 @@ class PythonFrame final : public Frame {
             api_ = api;
         if (kDevice == Device::CPU ? t.device.type != dlpack::kCPU && t.device.type != dlpack::kCUDAHost
                                    : t.device.type != dlpack::kCUDA && t.device.type != dlpack::kROCM)
-            throw std::invalid_argument(kDevice == Device::CPU ? "expected a tensor on the CPU; got one on another device"
-                                                               : "expected a CUDA tensor; got one on another device");
+            throw std::invalid_argument(kDevice == Device::CPU
+                                            ? "expected a tensor on the CPU; got one on another device"
+                                            : "expected a CUDA tensor; got one on another device");
         int64_t dense = 1;
         for (int64_t d = 1; d < t.ndim; ++d)
             dense *= t.shape[d];
@@ -128,8 +133,11 @@ class PythonFrame final : public Frame {
                                  0};
         dlpack::ManagedTensor* managed = nullptr;
         void* object = nullptr;
-        const auto set_error = [](void*, const char*, const char* message) { PyErr_SetString(PyExc_RuntimeError, message); };
-        if (api_->allocate(&prototype, &managed, nullptr, set_error) != 0 || api_->managed_to_object(managed, &object) != 0)
+        const auto set_error = [](void*, const char*, const char* message) {
+            PyErr_SetString(PyExc_RuntimeError, message);
+        };
+        if (api_->allocate(&prototype, &managed, nullptr, set_error) != 0 ||
+            api_->managed_to_object(managed, &object) != 0)
             throw py::error_already_set();
         const dlpack::Tensor t = view(api_, keep(static_cast<PyObject*>(object)));
         int64_t dense = 1;
@@ -153,7 +161,8 @@ class PythonFrame final : public Frame {
         if (api->tensor_from_object(object, &t) != 0)
             throw py::error_already_set();
         if (t.data == nullptr && element_count(t) > 0)
-            throw TypeError("expected a tensor with memory of its own; got one without (a fake, functional or wrapped tensor)");
+            throw TypeError(
+                "expected a tensor with memory of its own; got one without (a fake, functional or wrapped tensor)");
         device_type_ = t.device.type;
         return t;
     }

@@ -50,10 +50,14 @@ struct Frame {
 
 inline const char* name(DType t) {
     switch (t) {
-    case DType::F32: return "float32";
-    case DType::F64: return "float64";
-    case DType::BF16: return "bfloat16";
-    case DType::F16: return "float16";
+    case DType::F32:
+        return "float32";
+    case DType::F64:
+        return "float64";
+    case DType::BF16:
+        return "bfloat16";
+    case DType::F16:
+        return "float16";
     }
     return "?";
 }
@@ -75,19 +79,21 @@ template <class Error, class... Parts> [[noreturn]] void refuse(const Parts&... 
 }
 
 // Checks, one line each at the top of an op; `what` is "op: argument".
-inline void require_same_device(const char* op, const Tensor& a, const char* a_name, const Tensor& b, const char* b_name) {
+inline void require_same_device(const char* op, const Tensor& a, const char* a_name, const Tensor& b,
+                                const char* b_name) {
     if (!(a.device == b.device))
-        refuse<std::invalid_argument>(op, ": ", a_name, " and ", b_name, " must be on one device; got ", name(a.device), " and ",
-                                      name(b.device));
+        refuse<std::invalid_argument>(op, ": ", a_name, " and ", b_name, " must be on one device; got ", name(a.device),
+                                      " and ", name(b.device));
 }
 
-inline void require_same_shape(const char* op, const Tensor& a, const char* a_name, const Tensor& b, const char* b_name) {
+inline void require_same_shape(const char* op, const Tensor& a, const char* a_name, const Tensor& b,
+                               const char* b_name) {
     bool same = a.ndim == b.ndim;
     for (int64_t d = 0; same && d < a.ndim; ++d)
         same = a.shape[d] == b.shape[d];
     if (!same)
-        refuse<std::invalid_argument>(op, ": ", b_name, " must have the shape of ", a_name, ", ", shape_text(a), "; got ",
-                                      shape_text(b));
+        refuse<std::invalid_argument>(op, ": ", b_name, " must have the shape of ", a_name, ", ", shape_text(a),
+                                      "; got ", shape_text(b));
 }
 
 inline void require_dtype(const char* op, const Tensor& t, const char* t_name, DType expected) {

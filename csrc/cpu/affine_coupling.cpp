@@ -10,7 +10,6 @@
 namespace pfk::cpu {
 namespace {
 
-
 // n is a multiple of kLanes here; the loops are what the compiler vectorises.
 template <bool Inverse, Bound K, class A>
 void move_lanes(const A* x, const A* raw, const A* t, A* y, A* s, int64_t n, A limit) {
@@ -301,10 +300,14 @@ template <Bound Value> struct Kind {
 template <class Body> void with_map(bool inverse, Bound bound, Body body) {
     const auto with_bound = [&](auto kind) { inverse ? body(Flag<true>{}, kind) : body(Flag<false>{}, kind); };
     switch (bound) {
-    case Bound::Additive: return with_bound(Kind<Bound::Additive>{});
-    case Bound::None: return with_bound(Kind<Bound::None>{});
-    case Bound::Tanh: return with_bound(Kind<Bound::Tanh>{});
-    case Bound::Sigmoid: return with_bound(Kind<Bound::Sigmoid>{});
+    case Bound::Additive:
+        return with_bound(Kind<Bound::Additive>{});
+    case Bound::None:
+        return with_bound(Kind<Bound::None>{});
+    case Bound::Tanh:
+        return with_bound(Kind<Bound::Tanh>{});
+    case Bound::Sigmoid:
+        return with_bound(Kind<Bound::Sigmoid>{});
     }
 }
 
@@ -321,10 +324,14 @@ template <class A> Arithmetic<A> arithmetic_of(bool inverse, Bound bound) {
 // Calls body(T{}, P{}) with the types of x and params in memory.
 template <class Body> void with_types(DType state, DType param, Body body) {
     switch (state) {
-    case DType::F64: return body(double{}, double{});
-    case DType::BF16: return body(bf16{}, bf16{});
-    case DType::F16: return body(fp16{}, fp16{});
-    case DType::F32: break;
+    case DType::F64:
+        return body(double{}, double{});
+    case DType::BF16:
+        return body(bf16{}, bf16{});
+    case DType::F16:
+        return body(fp16{}, fp16{});
+    case DType::F32:
+        break;
     }
     if (param == DType::BF16)
         return body(float{}, bf16{});

@@ -67,7 +67,8 @@ ParallelFor torch_parallel_for() {
     static const ParallelFor symbol = [] {
         // torch_cpu is in the process already (pyflowk imports torch first) but not in the global scope
         void* library = dlopen("libtorch_cpu.so", RTLD_LAZY | RTLD_NOLOAD);
-        void* found = library != nullptr ? dlsym(library, "torch_parallel_for") : dlsym(RTLD_DEFAULT, "torch_parallel_for");
+        void* found =
+            library != nullptr ? dlsym(library, "torch_parallel_for") : dlsym(RTLD_DEFAULT, "torch_parallel_for");
         return reinterpret_cast<ParallelFor>(found);
     }();
     return symbol;

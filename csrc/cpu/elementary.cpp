@@ -13,10 +13,14 @@ template <class A> void apply(const Elementary& p, int64_t begin, int64_t end) {
     _Pragma("omp simd") for (int64_t i = begin; i < end; ++i) y[i] = f(x[i]);                                          \
     break;
     switch (p.function) {
-    case 0: PFK_LOOP(exp)
-    case 1: PFK_LOOP(log)
-    case 2: PFK_LOOP(tanh)
-    case 3: PFK_LOOP(sigmoid)
+    case 0:
+        PFK_LOOP(exp)
+    case 1:
+        PFK_LOOP(log)
+    case 2:
+        PFK_LOOP(tanh)
+    case 3:
+        PFK_LOOP(sigmoid)
     }
 #undef PFK_LOOP
 }

@@ -7,9 +7,8 @@ namespace pfk::cpu {
 
 // Every kernel works on rows [begin, end) and depends on nothing but its rows.
 #define PFK_CPU_KERNELS(entry)                                                                                         \
-    entry(affine_coupling, AffineCoupling)                                                                             \
-    entry(affine_coupling_backward, AffineCouplingBackward)                                                            \
-    entry(elementary, Elementary)
+    entry(affine_coupling, AffineCoupling) entry(affine_coupling_backward, AffineCouplingBackward)                     \
+        entry(elementary, Elementary)
 
 // exp, log, tanh or sigmoid of `size` elements: the tests' way to csrc/math/elementary.h.
 struct Elementary {

@@ -12,13 +12,13 @@ struct AffineCoupling {
     Bound bound;
     bool inverse;
     double limit;
-    DType state, param; // of x, y, dx, dy; of params, dparams
+    DType state, param;             // of x, y, dx, dy; of params, dparams
     int64_t rows, size, param_size; // elements of one row of x and of params
     const void *x, *params;
     int64_t x_stride, params_stride;
     void* y; // may be x
     int64_t y_stride;
-    void* ladj; // float, or double for double x
+    void* ladj;              // float, or double for double x
     void* scratch = nullptr; // CUDA: affine_coupling_scratch(...) accumulators
 };
 

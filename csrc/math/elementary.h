@@ -1,6 +1,6 @@
-// exp, expm1, log, log1p, tanh, sigmoid: branch-free, so that a plain loop over them vectorises; within 2 ulp; NaN gives
-// NaN and infinities their limits. Polynomials: Chebyshev interpolation of the remainders on the reduced interval.
-// Built without -ffast-math on purpose: linking that would flush subnormals to zero in the whole process.
+// exp, expm1, log, log1p, tanh, sigmoid: branch-free, so that a plain loop over them vectorises; within 2 ulp; NaN
+// gives NaN and infinities their limits. Polynomials: Chebyshev interpolation of the remainders on the reduced
+// interval. Built without -ffast-math on purpose: linking that would flush subnormals to zero in the whole process.
 #pragma once
 
 #include "host_device.h"
@@ -39,13 +39,12 @@ template <> struct Real<float> {
     static constexpr int two_to_mantissa_exponent = 24;
     // (expm1(r) - r) / r^2 on |r| <= ln2 / 2; relative error 5e-10
     PFK_HD float expm1_tail(float r) {
-        return ((((1.9890991e-4f * r + 1.39336500e-3f) * r + 8.33331093e-3f) * r + 4.16664649e-2f) * r + 0.166666667f) * r +
+        return ((((1.9890991e-4f * r + 1.39336500e-3f) * r + 8.33331093e-3f) * r + 4.16664649e-2f) * r + 0.166666667f) *
+                   r +
                0.5f;
     }
     // (2 atanh(s) - 2 s) / s^3 as a polynomial in w = s^2 on s <= (sqrt 2 - 1) / (sqrt 2 + 1); relative error 2e-11
-    PFK_HD float log_tail(float w) {
-        return ((0.233306967f * w + 0.285508124f) * w + 0.400001219f) * w + 0.666666666f;
-    }
+    PFK_HD float log_tail(float w) { return ((0.233306967f * w + 0.285508124f) * w + 0.400001219f) * w + 0.666666666f; }
     // the same on s <= 1/3; relative error 4e-10
     PFK_HD float log1p_tail(float w) {
         return (((0.232249218f * w + 0.217064610f) * w + 0.285923648f) * w + 0.399997062f) * w + 0.666666673f;

@@ -1,4 +1,5 @@
-// PFK_HD marks a free function or a static member that both the host compiler and nvcc may call, PFK_HD_MEMBER a member.
+// PFK_HD marks a free function or a static member that both the host compiler and nvcc may call, PFK_HD_MEMBER a
+// member.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,8 @@
 // Which elements a coupling transforms, and where their parameters lie: index arithmetic instead of gathers or masks.
 //
-// An event is (channels, inner), row-major; a checkerboard event is (channels, height, width) with inner = height * width.
-// The transformed elements of one row come as `runs`: equally long stretches with one step in x and one in params.
+// An event is (channels, inner), row-major; a checkerboard event is (channels, height, width) with inner = height *
+// width. The transformed elements of one row come as `runs`: equally long stretches with one step in x and one in
+// params.
 #pragma once
 
 #include "host_device.h"
@@ -31,11 +32,16 @@ PFK_HD bool is_checkerboard(Mask m) { return static_cast<int>(m) >= static_cast<
 // How many channels the params describe (half of their number, unless additive).
 PFK_HD int64_t moved_channels(const Event& e) {
     switch (e.mask) {
-    case Mask::Half: return e.channels - e.channels / 2;
-    case Mask::HalfSwapped: return e.channels / 2;
-    case Mask::Alternating: return e.channels / 2;
-    case Mask::AlternatingSwapped: return e.channels - e.channels / 2;
-    default: return e.channels;
+    case Mask::Half:
+        return e.channels - e.channels / 2;
+    case Mask::HalfSwapped:
+        return e.channels / 2;
+    case Mask::Alternating:
+        return e.channels / 2;
+    case Mask::AlternatingSwapped:
+        return e.channels - e.channels / 2;
+    default:
+        return e.channels;
     }
 }
 

@@ -1,5 +1,5 @@
-// The masks of mask.h read the other way round: from an element of x to its parameters. GPU threads each own some elements
-// and ask; CPU loops walk the runs. Both must agree (tests/cuda/test_places.py).
+// The masks of mask.h read the other way round: from an element of x to its parameters. GPU threads each own some
+// elements and ask; CPU loops walk the runs. Both must agree (tests/cuda/test_places.py).
 #pragma once
 
 #include "divider.h"
@@ -48,12 +48,10 @@ template <class Index> PFK_HD Places<Index> places_of(const Event& e) {
 }
 
 // From a raw log-scale to its t, in elements or units as the event is.
-PFK_HD int64_t shift_of(const Event& e) {
-    return e.additive ? 0 : (e.interleaved ? 1 : moved_channels(e)) * e.inner;
-}
+PFK_HD int64_t shift_of(const Event& e) { return e.additive ? 0 : (e.interleaved ? 1 : moved_channels(e)) * e.inner; }
 
-// Rewrites the event in units of n elements (a power of two above 1); false, and nothing written, where a unit would hold
-// both parts, or raw log-scales beside shifts.
+// Rewrites the event in units of n elements (a power of two above 1); false, and nothing written, where a unit would
+// hold both parts, or raw log-scales beside shifts.
 PFK_HD bool in_units(Event& e, int64_t n) {
     const bool pairs = e.interleaved && !e.additive;
     const bool alternating = e.mask == Mask::Alternating || e.mask == Mask::AlternatingSwapped;

@@ -1,4 +1,4 @@
-"""Fused operations: one file each, with the plain-torch formula, the compiled kernels behind it, and its derivatives."""
+"""Fused operations: one file each, with its plain-torch formula, the kernels behind it and its derivatives."""
 
 from ._router import registry
 from .affine_coupling import additive_coupling, affine_coupling

@@ -83,9 +83,10 @@ class FusedOp:
         self._tensors, self._arguments = arguments.count("Tensor"), arguments.count(",") + 1
         self._implementations: dict[str, Callable[..., Any]] = {}
         self._declare(schema)
-        if backward is not None:
+        if backward is not None and saved is not None:
             _ops[name] = self
-            self._eager, self._functional = _eager_function(self), _functional_function(self)
+            self._eager = _eager_function(self, backward, saved)
+            self._functional = _functional_function(self, backward, saved)
         on_change(self._choose)
 
     def __call__(self, *args: Any, inplace: bool = False) -> Any:
@@ -174,9 +175,8 @@ def _overwrite(target: Tensor, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...
     return target.copy_(outputs[0]), *outputs[1:]
 
 
-def _eager_function(op: FusedOp) -> type[Function]:
-    tensors, backward, saved = op._tensors, op.backward, op._saved
-    assert backward is not None and saved is not None
+def _eager_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..., Any]) -> type[Function]:
+    tensors = op._tensors
 
     class Eager(Function):
         @staticmethod
@@ -191,15 +191,14 @@ def _eager_function(op: FusedOp) -> type[Function]:
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
             config = ctx.config
-            return None, *backward(*ctx.saved_tensors, *grads, *config), *[None] * len(config)
+            return None, *differentiate(*ctx.saved_tensors, *grads, *config), *[None] * len(config)
 
     Eager.__qualname__ = Eager.__name__ = op.name
     return Eager
 
 
-def _functional_function(op: FusedOp) -> type[Function]:
-    tensors, backward, saved = op._tensors, op.backward, op._saved
-    assert backward is not None and saved is not None
+def _functional_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..., Any]) -> type[Function]:
+    tensors = op._tensors
 
     class Functional(Function):
         @staticmethod
@@ -214,7 +213,7 @@ def _functional_function(op: FusedOp) -> type[Function]:
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
             config = ctx.config
-            return *backward(*ctx.saved_tensors, *grads, *config), *[None] * len(config)
+            return *differentiate(*ctx.saved_tensors, *grads, *config), *[None] * len(config)
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
@@ -255,7 +254,7 @@ def _formula_backward(op: FusedOp) -> tuple[Callable[..., None], Callable[..., A
         ctx.config = inputs[op._tensors :]
 
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        _, pull = torch.func.vjp(lambda *tensors: op.formula(*tensors, *ctx.config), *ctx.saved_tensors)
+        pull = torch.func.vjp(lambda *tensors: op.formula(*tensors, *ctx.config), *ctx.saved_tensors)[1]
         return *pull(grads), *[None] * len(ctx.config)
 
     return setup_context, backward

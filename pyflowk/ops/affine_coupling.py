@@ -113,19 +113,21 @@ def _check(x: Tensor, params: Tensor, mask: int, bound: int, limit: float, *_: o
     """What `csrc/bind/affine_coupling.cpp` checks, for the paths that do not go through it."""
     if x.dtype not in _STATE_DTYPES or params.dtype not in (x.dtype, *_STATE_DTYPES[x.dtype]):
         raise TypeError(
-            "affine_coupling: x must be float32, float64, bfloat16 or float16 and params of x's dtype (or 16 bits beside "
-            f"a float32 x); got x {x.dtype}, params {params.dtype}"
+            "affine_coupling: x must be float32, float64, bfloat16 or float16 and params of x's dtype (or 16 bits "
+            f"beside a float32 x); got x {x.dtype}, params {params.dtype}"
         )
     if x.device != params.device:
         raise ValueError(f"affine_coupling: x and params must be on one device; got {x.device} and {params.device}")
     board = mask & ~1 == MASKS["checkerboard"]
     if x.ndim < 2 or (board and x.ndim != 4):
-        raise ValueError(f"affine_coupling: x must be {'(B, C, H, W)' if board else '(B, C, *rest)'}; got {tuple(x.shape)}")
+        wanted = "(B, C, H, W)" if board else "(B, C, *rest)"
+        raise ValueError(f"affine_coupling: x must be {wanted}; got {tuple(x.shape)}")
     moved = x.shape[1] if board else len(range(x.shape[1])[slices(x.shape[1], mask)[1]])
     expected = (x.shape[0], moved if bound == ADDITIVE else 2 * moved, *x.shape[2:])
     if params.shape != expected:
         raise ValueError(
-            f"affine_coupling: params must be {expected} for x {tuple(x.shape)} under this mask; got {tuple(params.shape)}"
+            f"affine_coupling: params must be {expected} for x {tuple(x.shape)} under this mask; "
+            f"got {tuple(params.shape)}"
         )
     if not 0 < limit <= 80:
         raise ValueError(f"affine_coupling: limit must be in (0, 80]; got {limit}")

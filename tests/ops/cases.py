@@ -29,7 +29,7 @@ DTYPES = [
 
 @dataclass(frozen=True)
 class OpCase:
-    """One way to call an op: `call(*tensors, **more)`, and `inputs(rows, state dtype, params dtype)` that makes them."""
+    """One way to call an op: `call(*tensors, **more)`, and `inputs(rows, *dtypes)` that makes the tensors."""
 
     name: str
     op: str
@@ -65,7 +65,7 @@ def _options(events: dict[str, list[tuple[int, ...]]], bounds: list[str]) -> Ite
         for event, bound, swap, interleaved, inverse in itertools.product(
             sizes, bounds, (False, True), (False, True), (False, True)
         ):
-            if bound == "additive" and interleaved or mask == "all" and swap:
+            if (bound == "additive" and interleaved) or (mask == "all" and swap):
                 continue
             yield _coupling(event, bound, mask=mask, swap=swap, interleaved=interleaved, inverse=inverse)
 

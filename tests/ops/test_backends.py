@@ -42,11 +42,11 @@ def test_a_kernel_that_is_switched_off_leaves_the_formula(odd_backend: Backend) 
 
 
 def test_unknown_and_unusable_backends_say_why() -> None:
-    with pytest.raises(ValueError, match="expected one of reference, cpu.*got 'gpu'"), pyflowk.backend("gpu"):
+    with pytest.raises(ValueError, match=r"expected one of reference, cpu.*got 'gpu'"), pyflowk.backend("gpu"):
         pass
     for entry in _backends.backends.values():
         if entry.unavailable:
-            with pytest.raises(ValueError, match="cannot run here: ."), pyflowk.backend(entry.name):
+            with pytest.raises(ValueError, match=r"cannot run here: \w"), pyflowk.backend(entry.name):
                 pass
 
 
