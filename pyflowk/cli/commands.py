@@ -33,11 +33,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class Train(Command):
-    """Train a system on a data set; without options, RealNVP on the digits for one minute.
-
-    For several processes put `torchrun --nproc-per-node=N -m pyflowk.cli train` (or `accelerate launch -m pyflowk.cli
-    train`) in place of `pyflowk train`.
-    """
+    """Train a system on a data set; without options, RealNVP on the digits for one minute."""
 
     model: Model = "realnvp"
     """A system; `pyflowk zoo` lists them."""
