@@ -10,7 +10,7 @@ namespace pfk {
 template <class Index> struct Divider {
     Index divisor;
     PFK_HD Divider by(int64_t divisor) { return {static_cast<Index>(divisor > 0 ? divisor : 1)}; }
-    PFK_HD_MEMBER Index divide(Index n) const { return n / divisor; }
+    PFK_HD_MEMBER Index divide(Index n) const { return divisor == 1 ? n : n / divisor; }
 };
 
 template <> struct Divider<uint32_t> {
