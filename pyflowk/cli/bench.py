@@ -20,16 +20,17 @@ def source_root() -> Path:
 
 
 def bench(command: Bench) -> int:
-    """Run the tests of the ops, then the benchmarks; the exit status is that of the first that fails."""
+    """Run the tests of the ops, then `python -m benchmarks`; the exit status is that of the first that fails."""
     root = source_root()
-    files = sorted((root / "benchmarks").glob("bench_*.py"))
-    chosen = [str(path) for path in files if command.only in path.stem]
-    if not chosen:
-        names = ", ".join(path.stem.removeprefix("bench_") for path in files) or "none"
-        raise ValueError(f"no benchmark named {command.only!r}: there are {names}")
-    for arguments in (["tests/ops"], chosen):
-        status = subprocess.run([sys.executable, "-m", "pytest", "-q", *arguments], cwd=root, check=False).returncode
-        if status:
-            print(f"pyflowk: {' '.join(arguments)} failed; no figures are reported on a red test", file=sys.stderr)
-            return 1
-    return 0
+    names = [path.stem.removeprefix("bench_") for path in sorted((root / "benchmarks").glob("bench_*.py"))]
+    if not any(command.only in name for name in names):
+        raise ValueError(f"no benchmark named {command.only!r}: there are {', '.join(names) or 'none'}")
+    if run(root, "pytest", "-q", "tests/ops"):
+        print("pyflowk: tests/ops failed; no figures are reported on a red test", file=sys.stderr)
+        return 1
+    return run(root, "benchmarks", *(["--only", command.only] if command.only else []))
+
+
+def run(root: Path, module: str, *arguments: str) -> int:
+    """The exit status of `python -m module` in the checkout."""
+    return subprocess.run([sys.executable, "-m", module, *arguments], cwd=root, check=False).returncode

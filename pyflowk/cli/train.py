@@ -108,7 +108,10 @@ def resumed_config(saved: Checkpoint, command: Train) -> TrainConfig:
         raise CheckpointError(f"{saved.folder}: holds a {name}, not a {command.model}")
     if saved.meta["data"]["name"] != portable_name(command.data):
         raise CheckpointError(f"{saved.folder}: was trained on {saved.meta['data']['name']}, not on {command.data}")
-    config = TrainConfig(**saved.meta["train"])
+    try:
+        config = TrainConfig(**saved.meta["train"])
+    except TypeError as error:
+        raise CheckpointError(f"{saved.folder}: its settings are not those of this version: {error}") from error
     budget = {key: getattr(command.config, key) for key in ("steps", "epochs", "minutes")}
     return dataclasses.replace(config, **budget) if any(v is not None for v in budget.values()) else config
 

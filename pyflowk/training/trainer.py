@@ -25,7 +25,7 @@ from ..zoo import GenerativeModel
 from . import checkpoint
 from .batches import Batches, step_generator
 from .config import TrainConfig
-from .ema import average_of
+from .ema import MovingAverage
 from .log import RunLog
 from .nonfinite import NonFiniteLoss, first_nonfinite
 
@@ -114,7 +114,8 @@ class Trainer:
             self._initialize()
         else:
             saved.load_into(model, "model")
-        self.average = average_of(model, config.ema) if config.ema else None
+        self.average = MovingAverage(model, config.ema) if config.ema else None
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.lr, fused=_fusable(model))
         self.net, self.optimizer = self.accelerator.prepare(model, optimizer)
         if saved is not None:
@@ -159,7 +160,7 @@ class Trainer:
         average = self.averaged.state_dict()
         state = {
             "optimizer": self.optimizer.state_dict(),
-            "average_updates": 0 if self.average is None else int(self.average.n_averaged),
+            "average_updates": 0 if self.average is None else self.average.updates,
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
             "cpu_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
@@ -187,7 +188,7 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             saved.load_into(self.average.module, "ema")
-            self.average.n_averaged.fill_(state["average_updates"])
+            self.average.updates = state["average_updates"]
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         torch.set_rng_state(state["cpu_rng"])
@@ -212,7 +213,7 @@ class Trainer:
             group["lr"] = rate
         loss = self.net(x, context, self._noise()).mean()
         self.accelerator.backward(loss / self.data.dim)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip or math.inf)
+        norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.clip or math.inf)
         value, length = torch.stack([loss.detach(), norm.to(loss.dtype)]).tolist()
         overflow_is_handled = self.config.mixed_precision == "fp16"  # the loss scaler skips such a step
         if not math.isfinite(value) or not (math.isfinite(length) or overflow_is_handled):
@@ -220,7 +221,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
-            self.average.update_parameters(self.model)
+            self.average.update()
         self.step += 1
         return value, length
 
