@@ -38,7 +38,7 @@ def checkout(tmp_path, monkeypatch):
     calls, red = [], []
 
     def run(command, cwd, check):
-        calls.append(command[3:])
+        calls.append(command[2:])
         return subprocess.CompletedProcess(command, int(any(word in " ".join(command) for word in red)))
 
     monkeypatch.setattr(bench.subprocess, "run", run)
@@ -46,10 +46,15 @@ def checkout(tmp_path, monkeypatch):
 
 
 def test_bench_runs_the_tests_first(checkout):
-    folder, calls, _ = checkout
+    _, calls, _ = checkout
     assert main(["bench"]) == 0
-    names = [str(folder / "benchmarks" / f"bench_{name}.py") for name in ("affine_coupling", "realnvp")]
-    assert calls == [["-q", "tests/ops"], ["-q", *names]]
+    assert calls == [["pytest", "-q", "tests/ops"], ["benchmarks"]]
+
+
+def test_bench_hands_on_the_status_of_the_benchmarks(checkout):
+    _, calls, red = checkout
+    red.append("benchmarks")
+    assert main(["bench"]) == 1 and len(calls) == 2
 
 
 def test_bench_stops_on_a_red_test(checkout, capsys):
@@ -61,7 +66,7 @@ def test_bench_stops_on_a_red_test(checkout, capsys):
 
 def test_bench_by_name(checkout, capsys):
     _, calls, _ = checkout
-    assert main(["bench", "real"]) == 0 and len(calls[1]) == 2
+    assert main(["bench", "real"]) == 0 and calls[1] == ["benchmarks", "--only", "real"]
     assert main(["bench", "spline"]) == 2 and "there are affine_coupling, realnvp" in capsys.readouterr().err
 
 

@@ -1,0 +1,1 @@
+"""Measured figures: ratios of times against plain torch and other flow packages. `python -m benchmarks --help`."""
