@@ -56,7 +56,7 @@ struct Share {
     }
 };
 
-// ---- the maps, chosen by the compiler or by the launch ---------------------------------------------------------------
+// ---- the maps, chosen by the compiler or by the launch --------------------------------------------------------------
 
 template <bool Inverse, Bound K> struct Fixed {
     static constexpr bool scales = K != Bound::Additive;
@@ -88,10 +88,14 @@ struct Chosen {
   private:
     template <class Body> PFK_DEVICE auto with(Body body) const {
         switch (bound) {
-        case Bound::None: return both<Bound::None>(body);
-        case Bound::Tanh: return both<Bound::Tanh>(body);
-        case Bound::Sigmoid: return both<Bound::Sigmoid>(body);
-        default: return both<Bound::Additive>(body);
+        case Bound::None:
+            return both<Bound::None>(body);
+        case Bound::Tanh:
+            return both<Bound::Tanh>(body);
+        case Bound::Sigmoid:
+            return both<Bound::Sigmoid>(body);
+        default:
+            return both<Bound::Additive>(body);
         }
     }
     template <Bound K, class Body> PFK_DEVICE auto both(Body body) const {
@@ -99,7 +103,7 @@ struct Chosen {
     }
 };
 
-// ---- kernels: N is the number of elements of a unit --------------------------------------------------------------------
+// ---- kernels: N is the number of elements of a unit -----------------------------------------------------------------
 
 template <class Problem, class Index, class Map> struct Call {
     Problem p;
@@ -134,7 +138,8 @@ __global__ void __launch_bounds__(kThreads) forward(const Call<AffineCoupling, I
 #pragma unroll
                 for (int k = 0; k < N; ++k) {
                     A s;
-                    const A moved = call.map.move(A(widen(value[k])), A(widen(raw[k])), A(widen(t[k])), limit, inverse_limit, s);
+                    const A moved =
+                        call.map.move(A(widen(value[k])), A(widen(raw[k])), A(widen(t[k])), limit, inverse_limit, s);
                     if (k % 2 == 0 ? place.even : place.odd) {
                         value[k] = narrow<T>(moved);
                         sum += s;
@@ -209,7 +214,8 @@ __global__ void __launch_bounds__(kThreads) backward(const Call<AffineCouplingBa
     }
 }
 
-// ---- from run-time choices to templates -------------------------------------------------------------------------------
+// ---- from run-time choices to templates
+// -------------------------------------------------------------------------------
 
 template <class T> struct Type {
     using type = T;
@@ -218,10 +224,14 @@ template <class T> struct Type {
 // Calls body(Type<T>, Type<P>): x and params in memory.
 template <class Body> cudaError_t with_types(DType state, DType param, Body body) {
     switch (state) {
-    case DType::F64: return body(Type<double>{}, Type<double>{});
-    case DType::BF16: return body(Type<bf16>{}, Type<bf16>{});
-    case DType::F16: return body(Type<fp16>{}, Type<fp16>{});
-    case DType::F32: break;
+    case DType::F64:
+        return body(Type<double>{}, Type<double>{});
+    case DType::BF16:
+        return body(Type<bf16>{}, Type<bf16>{});
+    case DType::F16:
+        return body(Type<fp16>{}, Type<fp16>{});
+    case DType::F32:
+        break;
     }
     if (param == DType::BF16)
         return body(Type<float>{}, Type<bf16>{});
@@ -232,11 +242,14 @@ template <class Body> cudaError_t with_types(DType state, DType param, Body body
 
 template <class Body> cudaError_t with_map(bool inverse, Bound bound, Body body) {
     switch (bound) {
-    case Bound::None: return inverse ? body(Type<Fixed<true, Bound::None>>{}) : body(Type<Fixed<false, Bound::None>>{});
-    case Bound::Tanh: return inverse ? body(Type<Fixed<true, Bound::Tanh>>{}) : body(Type<Fixed<false, Bound::Tanh>>{});
+    case Bound::None:
+        return inverse ? body(Type<Fixed<true, Bound::None>>{}) : body(Type<Fixed<false, Bound::None>>{});
+    case Bound::Tanh:
+        return inverse ? body(Type<Fixed<true, Bound::Tanh>>{}) : body(Type<Fixed<false, Bound::Tanh>>{});
     case Bound::Sigmoid:
         return inverse ? body(Type<Fixed<true, Bound::Sigmoid>>{}) : body(Type<Fixed<false, Bound::Sigmoid>>{});
-    case Bound::Additive: break;
+    case Bound::Additive:
+        break;
     }
     return inverse ? body(Type<Fixed<true, Bound::Additive>>{}) : body(Type<Fixed<false, Bound::Additive>>{});
 }
@@ -262,7 +275,8 @@ template <class T, class P, int N, class Problem> bool vectorised(const Problem&
 
 template <int N, class Index, class Map, class Problem>
 Call<Problem, Index, Map> call_of(const Problem& p, const Event& units, bool in_place) {
-    return {p, places_of<Index>(units), shift_of(p.event), schedule_of(p.size / N), Map::of(p.inverse, p.bound), in_place};
+    return {p,       places_of<Index>(units), shift_of(p.event), schedule_of(p.size / N), Map::of(p.inverse, p.bound),
+            in_place};
 }
 
 } // namespace
@@ -292,7 +306,8 @@ Error affine_coupling(const AffineCoupling& p, void* stream) {
                 ? with_map(p.inverse, p.bound,
                            [&](auto map) {
                                using Map = typename decltype(map)::type;
-                               return run(forward<T, P, N, uint32_t, Map>, call_of<N, uint32_t, Map>(p, units, p.x == p.y));
+                               return run(forward<T, P, N, uint32_t, Map>,
+                                          call_of<N, uint32_t, Map>(p, units, p.x == p.y));
                            })
                 : run(forward<T, P, 1, uint64_t, Chosen>, call_of<1, uint64_t, Chosen>(p, p.event, p.x == p.y));
         if (error != cudaSuccess || segments == 1)

@@ -1,4 +1,4 @@
-// The CUDA kernels as plain functions: a filled problem and a stream in, an error code out. No header of CUDA is needed.
+// The CUDA kernels as plain functions: a filled problem and a stream in, an error code out. Needs no header of CUDA.
 #pragma once
 
 #include <string>

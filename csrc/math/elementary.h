@@ -165,6 +165,9 @@ template <class A> PFK_HD A exp(A x) {
 }
 
 template <class A> PFK_HD A tanh(A x) {
+#ifdef __CUDA_ARCH__
+    return detail::card_tanh(x);
+#else
     // With q = e^(-2 |x|), tanh |x| is (1 - q) / (1 + q), 1 - q taken as -expm1; and 1 - 2 q / (1 + q) from 1/2 on,
     // where the quotient's rounding weighs less.
     const A doubled = detail::smaller(A(2) * detail::magnitude(x), A(60)); // e^-60 is below half an ulp of one
@@ -176,6 +179,7 @@ template <class A> PFK_HD A tanh(A x) {
     const bool large = q < A(1) / A(3);
     const A quotient = (large ? q + q : (A(1) - scale) - scale * p) / ((A(1) + scale) + scale * p);
     return detail::with_sign(large ? A(1) - quotient : quotient, x);
+#endif
 }
 
 template <class A> PFK_HD A log(A x) {
