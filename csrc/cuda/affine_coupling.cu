@@ -214,8 +214,7 @@ __global__ void __launch_bounds__(kThreads) backward(const Call<AffineCouplingBa
     }
 }
 
-// ---- from run-time choices to templates
-// -------------------------------------------------------------------------------
+// ---- from run-time choices to templates -----------------------------------------------------------------------------
 
 template <class T> struct Type {
     using type = T;
