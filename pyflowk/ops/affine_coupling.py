@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
-from .masks import MASKS, checkerboard, mask_code, slices
+from .masks import MASK_CODES, MASKS, checkerboard, mask_code, slices
 
 __all__ = ["BOUNDS", "additive_coupling", "affine_coupling"]
 
@@ -192,7 +192,7 @@ def affine_coupling(
             shifts. dtype of x, or bfloat16/float16 beside a float32 x.
         mask: "half" ("channel" is the same for images): channels C // 2 and up are transformed; "alternating": odd
             channels; "checkerboard": (B, C, H, W), positions with h + w odd, params (B, 2 C, H, W) of which the others
-            are ignored; "all". `swap` exchanges the two parts.
+            are ignored; "all". `swap` exchanges the two parts ("all" has but one).
         limit: bound of |s| for "tanh", in (0, 80].
         inplace: write y over x. The gradient needs only y, but a network that saw x must not need it in its backward.
 
@@ -211,7 +211,7 @@ def affine_coupling(
     (True, tensor([0., 0.]))
     """
     try:
-        config = MASKS[mask] + swap, BOUNDS[bound], limit, interleaved, inverse
+        config = MASK_CODES[mask, swap], BOUNDS[bound], limit, interleaved, inverse
     except (KeyError, TypeError):
         config = mask_code(mask, swap), _bound_code(bound), limit, interleaved, inverse
     return _op(x, params, *config, inplace=inplace)

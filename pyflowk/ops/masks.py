@@ -8,16 +8,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["MASKS", "checkerboard", "identity_part", "mask_code", "transformed_channels"]
+__all__ = ["MASKS", "MASK_CODES", "checkerboard", "identity_part", "mask_code", "transformed_channels"]
 
 #: name -> code of the unswapped mask in `csrc/math/mask.h`; the swapped mask has the next code.
 MASKS = {"all": 0, "half": 2, "channel": 2, "alternating": 4, "checkerboard": 6}
+#: (name, swap) -> code; "all" has nothing to exchange.
+MASK_CODES = {(name, swap): code + (swap and code > 0) for name, code in MASKS.items() for swap in (False, True)}
 
 
 def mask_code(mask: str, swap: bool) -> int:
     """The kernel's integer for a mask name; ValueError lists the names there are."""
     try:
-        return MASKS[mask] + bool(swap)
+        return MASK_CODES[mask, bool(swap)]
     except (KeyError, TypeError):
         raise ValueError(f"mask: expected one of {', '.join(MASKS)}; got {mask!r}") from None
 

@@ -65,7 +65,7 @@ def _options(events: dict[str, list[tuple[int, ...]]], bounds: list[str]) -> Ite
         for event, bound, swap, interleaved, inverse in itertools.product(
             sizes, bounds, (False, True), (False, True), (False, True)
         ):
-            if (bound == "additive" and interleaved) or (mask == "all" and swap):
+            if bound == "additive" and interleaved:
                 continue
             yield _coupling(event, bound, mask=mask, swap=swap, interleaved=interleaved, inverse=inverse)
 
