@@ -33,7 +33,7 @@ def notes() -> dict[str, str]:
         EAGER: "chunk, exp, cat; in place: mul_ and add_ on the moved half",
         MASK: "masks multiplied in, network output for every channel",
         COMPILE: "of the eager form, fullgraph, static shapes, dynamo reset for every case",
-        "in place": "ours and 'eager, in place' write over x; the others make a new y",
+        "in place": "ours and the two that are called so write over x; the others make a new y",
         **{peer.name: peer.note for peer in load()[0]},
     }
 
@@ -86,6 +86,8 @@ def case(size: str, shape: tuple[int, ...], direction: str, bound: str, peers: l
     if direction == "in place":
         variants[OURS] = partial(affine_coupling, x.clone(), params, bound=bound, inplace=True)
         variants["eager, in place"] = partial(plain.chunk_inplace, x.clone(), params, bound)
+        written = torch.compile(partial(plain.chunk_inplace, bound=bound), dynamic=False, fullgraph=True)
+        variants["torch.compile, in place"] = partial(written, x.clone(), params)
     size_bytes = 4 * x.numel()
     traffic = {}
     if direction != "forward + backward" and size in SHAPES:
