@@ -144,8 +144,9 @@ class Info(Command):
 class Selfcheck(Command):
     """Check every op on every back end of this machine against its float64 formula, and measure its speed."""
 
-    megabytes: float = 64.0
-    """Size of the tensors whose speed is measured."""
+    megabytes: float = 16.0
+    """Size of the tensors whose speed is measured; larger ones than about 30 MB are mapped afresh by malloc at each
+    call, which then costs more than the op."""
 
     def run(self) -> int:
         from .selfcheck import selfcheck
