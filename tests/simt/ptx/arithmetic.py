@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from .operands import Operands, bits_type, cxx_type
 from .parse import SIZES
 
@@ -78,8 +76,9 @@ class Arithmetic(Operands):
             names = [f"const {T} {name} = {v};" for name, v in zip("abcd", inputs)]
             result = f"{T}({table[base].format(T=T)})"
         if mode:
-            hidden = re.sub(r"\b([abc])\b", r"hide(\1)", table[base])
-            result = f"rounded({FENV[mode]}, [=] {{ return hide({hidden}); }})"
+            if base not in {"add", "sub", "mul", "fma"}:
+                raise self.fail("rounding is not known")
+            result = f"rounded_{base}({FENV[mode]}, {', '.join('abc'[: len(inputs)])})"
         if "NaN" in mods:
             result = f"nan_or(a, b, {result})"
         for flag, name in (("ftz", "flush"), ("sat", "saturate")):

@@ -20,8 +20,8 @@ from .translate import translate
 HERE = Path(__file__).resolve().parent
 CACHE = ROOT / "build" / "ptx"
 RUNTIME = (HERE / "runtime.cpp", HERE / "nvcc_stubs.cpp")
-# PTX says itself which products and sums are fused; integer arithmetic wraps.
-TRANSLATED = ("-std=c++20", "-O1", "-fwrapv", "-ffp-contract=off", "-w", f"-I{HERE}")
+# PTX says itself which products and sums are fused; integer arithmetic wraps; every access carries its own line.
+TRANSLATED = ("-std=c++20", "-O1", "-g0", "-fwrapv", "-ffp-contract=off", "-w", f"-I{HERE}")
 NVCC = ("nvcc", "-std=c++17", "-O3", "-lineinfo", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC")
 
 
@@ -31,12 +31,12 @@ def unavailable() -> str:
 
 
 def _cached(target: Path, make: Callable[[Path], object]) -> Path:
-    """`target`, made by make(path) if it is not there; the last step is atomic, as other processes may do the same."""
-    if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            make(Path(folder) / target.name)
-            os.replace(Path(folder) / target.name, target)
+    """`target`, made by make(temporary path) if it is not there; other test processes wait for it."""
+    with bench_build._locked(target):
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                make(Path(folder) / target.name)
+                os.replace(Path(folder) / target.name, target)
     return target
 
 

@@ -84,16 +84,22 @@ template <class T> inline T nan_or(T a, T b, T value) {
     return std::isnan(a) || std::isnan(b) ? std::numeric_limits<T>::quiet_NaN() : value;
 }
 
-// .rm, .rp, .rz arithmetic; noinline and volatile keep the compiler from moving it across the mode switch.
-template <class F> __attribute__((noinline)) auto rounded(int mode, F operation) {
+// .rm, .rp, .rz arithmetic: volatile keeps the compiler from moving it across the mode switch.
+template <class T> __attribute__((noinline)) T rounded_fma(int mode, T a, T b, T c) {
+    volatile T x = a, y = b, z = c;
     std::fesetround(mode);
-    auto result = operation();
+    volatile T result = std::fma(x, y, z);
     std::fesetround(FE_TONEAREST);
     return result;
 }
-template <class T> inline T hide(T x) {
-    volatile T y = x;
-    return y;
+template <class T> inline T rounded_add(int mode, T a, T b) { return rounded_fma(mode, a, T(1), b); }
+template <class T> inline T rounded_sub(int mode, T a, T b) { return rounded_fma(mode, a, T(1), -b); }
+template <class T> __attribute__((noinline)) T rounded_mul(int mode, T a, T b) {
+    volatile T x = a, y = b;
+    std::fesetround(mode);
+    volatile T result = x * y;
+    std::fesetround(FE_TONEAREST);
+    return result;
 }
 
 // Approximate instructions are exact here, moved by up to 2 ulp in fuzz mode.

@@ -98,6 +98,7 @@ CASES = [
     Case("mul.rz.f32 d, a, b;", "f32 f32 f32", (1 + 2.0**-23, 1 + 2.0**-23), 1 + 2.0**-22),
     Case("fma.rn.f32 d, a, b, c;", "f32 f32 f32 f32", (1 + 2.0**-12, 1 + 2.0**-12, -1 - 2.0**-11), 2.0**-24),
     Case("fma.rm.f32 d, a, b, c;", "f32 f32 f32 f32", (1.0, 1.0, -(2.0**-30)), 1 - 2.0**-24),
+    Case("sub.rm.f64 d, a, b;", "f64 f64 f64", (1.0, 2.0**-80), 1 - 2.0**-53),
     Case("mul.ftz.f32 d, a, b;", "f32 f32 f32", (2.0**-100, 2.0**-30), 0.0),
     Case("mul.f32 d, a, b;", "f32 f32 f32", (2.0**-100, 2.0**-30), 2.0**-130),
     Case("add.sat.f32 d, a, b;", "f32 f32 f32", (0.75, 0.75), 1.0),
@@ -227,6 +228,7 @@ UNKNOWN = {
     "an address": "ld.global.u32 d, [a+b];",
     "a packed atomic": "red.global.add.noftz.bf16x2 [a], d;",
     "a rounding": "cvt.rz.f16.f32 d, a;",
+    "another rounding": "div.rz.f32 d, a, a;",
     "a directive": ".callprototype_ (.param .b32 _) _ ();",
 }
 
