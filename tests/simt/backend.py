@@ -17,20 +17,23 @@ from .bench import Bench
 CUDA = build.ROOT / "csrc" / "cuda"
 
 
+def binding_flags() -> list[str]:
+    """How the binding is compiled, for every module over the core: `_simt` in place of `_cuda`, tensors on the CPU."""
+    import pybind11
+
+    flags = ["-DPFK_BACKEND_SIMT", "-DPFK_MODULE=_simt", '-DPFK_CUDA_ARCHITECTURES="simt"', "-fvisibility=hidden"]
+    return [*flags, f"-isystem{pybind11.get_include()}", f"-isystem{sysconfig.get_paths()['include']}"]
+
+
 def library(mode: str = "plain", *, replaced: Path | None = None, kernel_flags: Sequence[str] = ()) -> Path:
     """Build the extension module; bindings are compiled plainly, kernels in `mode`.
 
     `replaced` stands in for the kernel file of the same name.
     """
-    import pybind11
-
     bind = build.ROOT / "csrc" / "bind"
     kernels = [replaced if replaced and replaced.name == k.name else k for k in sorted(CUDA.glob("*.cu"))]
-    flags = ["-DPFK_BACKEND_SIMT", "-DPFK_MODULE=_simt", '-DPFK_CUDA_ARCHITECTURES="simt"', "-fvisibility=hidden"]
-    includes = [f"-isystem{pybind11.get_include()}", f"-isystem{sysconfig.get_paths()['include']}"]
     host = [*sorted(CUDA.glob("*.cpp")), *sorted(bind.glob("*.cpp"))]
-    host_flags = [*flags, *includes]
-    return build.build(kernels, mode, host=host, host_flags=host_flags, kernel_flags=kernel_flags, module="_simt")
+    return build.build(kernels, mode, host=host, host_flags=binding_flags(), kernel_flags=kernel_flags, module="_simt")
 
 
 @cache

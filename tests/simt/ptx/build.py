@@ -22,6 +22,7 @@ CACHE = ROOT / "build" / "ptx"
 RUNTIME = (HERE / "runtime.cpp", HERE / "nvcc_stubs.cpp")
 # PTX says itself which products and sums are fused; integer arithmetic wraps; every access carries its own line.
 TRANSLATED = ("-std=c++20", "-O1", "-g0", "-fwrapv", "-ffp-contract=off", "-w", f"-I{HERE}")
+RUNTIME_FLAGS = ("-std=c++20", "-O2", f"-I{HERE}")
 NVCC = ("nvcc", "-std=c++17", "-O3", "-lineinfo", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC")
 
 
@@ -91,9 +92,14 @@ def library(
 ) -> Path:
     """The translated `ptx`, the core and the PTX runtime in one shared object; the rest as `simt.build.build`."""
     sources = translated(list(ptx), benign_equal_stores)
-    flags = ("-std=c++20", f"-I{HERE}", *host_flags)
+    runtime = [bench_build.compile_object(source, RUNTIME_FLAGS) for source in RUNTIME]
     return bench_build.build(
-        sources, host=(*RUNTIME, *host), host_flags=flags, kernel_flags=TRANSLATED, objects=objects, module=module
+        sources,
+        host=host,
+        host_flags=host_flags,
+        kernel_flags=TRANSLATED,
+        objects=[*runtime, *objects],
+        module=module,
     )
 
 
