@@ -148,7 +148,7 @@ class Report:
 
 
 def run(devices: Collection[str] | None = None, *, megabytes: float = 64.0) -> Report:
-    """Compare every op with its float64 formula on every usable back end, and measure its speed.
+    """Compare every op with its float64 formula on every back end that can serve here, and measure its speed.
 
     Values and gradients of all masks, bounds, layouts, directions and dtypes count as right while their error is at
     most twice that of the plain formula in the same precision, plus four units of rounding. A kernel that is wrong is
@@ -167,7 +167,8 @@ def run(devices: Collection[str] | None = None, *, megabytes: float = 64.0) -> R
         raise ValueError(f"megabytes: expected a number > 0, got {megabytes}")
     configuration = io.StringIO()
     show_config(configuration)
-    chosen = [entry for entry in list(backends.values()) if devices is None or entry.device in devices]
+    serving = [entry for entry in list(backends.values()) if entry.automatic]
+    chosen = [entry for entry in serving if devices is None or entry.device in devices]
     return Report(configuration.getvalue().rstrip(), [_section(entry, megabytes) for entry in chosen])
 
 

@@ -74,7 +74,7 @@ def test_every_call_of_every_op_is_right() -> None:
 @pytest.mark.parametrize("error", [1e-4, float("nan")])
 def test_a_wrong_kernel_is_found_switched_off_and_replaced(few: None, error: float) -> None:
     x, params = torch.randn(3, 4), torch.randn(3, 4)
-    with planted(Backend("planted", "cpu", Kernels(error), automatic=False)) as entry:
+    with planted(Backend("planted", "cpu", Kernels(error))) as entry:
         with pyflowk.backend("planted"):
             wrong = pyflowk.ops.affine_coupling(x, params)[0]
         with pytest.warns(RuntimeWarning, match="the planted kernel of affine_coupling is WRONG for"):
@@ -92,7 +92,7 @@ def test_a_wrong_kernel_is_found_switched_off_and_replaced(few: None, error: flo
 
 
 def test_a_right_kernel_is_not_accused(few: None) -> None:
-    with planted(Backend("planted", "cpu", Kernels(0.0), automatic=False)) as entry, warnings.catch_warnings():
+    with planted(Backend("planted", "cpu", Kernels(0.0))) as entry, warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         assert selfcheck.run(megabytes=0.1).ok and not entry.off
 
@@ -107,7 +107,7 @@ def test_an_op_without_a_probe_and_a_back_end_that_cannot_run(monkeypatch: pytes
 def test_only_the_devices_asked_for(few: None) -> None:
     with planted(Backend("absent", "cuda", None, unavailable="no card")):
         assert [s.backend for s in selfcheck.run(["cpu"], megabytes=0.1).sections] == [
-            name for name, entry in backends.items() if entry.device == "cpu"
+            name for name, entry in backends.items() if entry.device == "cpu" and entry.automatic
         ]
 
 

@@ -27,7 +27,8 @@ template <bool Inverse, Bound K, class A> PFK_HD Scale<A> scale_of(A raw, A limi
         const A u = raw + A(2), e = exp(-detail::magnitude(u));
         const A small = u < A(0) ? e : A(1); // sigmoid(u) = small / (1 + e)
         const A other = u < A(0) ? A(1) : e;
-        return {(u < A(0) ? u : A(0)) - log1p_unit(e), Inverse ? (A(1) + e) / small : detail::quotient(small, A(1) + e),
+        return {(u < A(0) ? u : A(0)) - log1p_unit(e),
+                Inverse ? detail::quotient(A(1) + e, small) : detail::quotient(small, A(1) + e),
                 detail::quotient(other, A(1) + e)};
     }
     if (K == Bound::None)
