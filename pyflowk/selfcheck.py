@@ -240,11 +240,15 @@ def deviation(entry: Backend, op: FusedOp, config: tuple[Any, ...], inputs: tupl
     return excess, largest
 
 
+def _registered(op: FusedOp) -> Callable[..., tuple[Tensor, ...]]:
+    return getattr(torch.ops.pyflowk, op.name)
+
+
 def _values(
     op: FusedOp, config: tuple[Any, ...], inputs: tuple[Tensor, ...], cotangents: tuple[Tensor, ...]
 ) -> list[Tensor]:
     inputs = tuple(t.detach().requires_grad_() for t in inputs)
-    outputs = op(*inputs, *config)
+    outputs = _registered(op)(*inputs, *config)
     gradients = torch.autograd.grad(outputs, inputs, cotangents, allow_unused=True, materialize_grads=True)
     return [t.detach() for t in (*outputs, *gradients)]
 
@@ -258,10 +262,11 @@ def _speeds(entry: Backend, op: FusedOp, probe: Probe, megabytes: float) -> dict
     width = probe.inputs(config, 1)[0].numel()
     rows = max(1, round(megabytes * 1e6 / 4 / width))
     inputs = tuple(t.float().to(entry.device).requires_grad_() for t in probe.inputs(config, rows))
+    call = _registered(op)
     with backend(entry.name):
         with torch.no_grad():
-            forward = seconds(lambda: op(*inputs, *config), entry.device)
-        outputs = op(*inputs, *config)
+            forward = seconds(lambda: call(*inputs, *config), entry.device)
+        outputs = call(*inputs, *config)
         ones = tuple(torch.ones_like(t) for t in outputs)
         backward = seconds(lambda: torch.autograd.grad(outputs, inputs, ones, retain_graph=True), entry.device)
     return {
