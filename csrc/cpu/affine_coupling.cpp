@@ -55,24 +55,34 @@ template <class A> void clear_padding(A* buffer, int64_t n) {
         buffer[i] = A(0);
 }
 
-// Walks transformed elements [k, k + n) of a row in order and calls piece(x offset, param offset, position, length).
-// `run` and `done` say where the walk stands, so that a long row can be walked in tiles.
-struct Walk {
-    int64_t run = 0, done = 0;
+// Walks the transformed elements of a row in order and calls piece(x offset, param offset, position, length). It
+// remembers where it stands, so that a long row can be walked in tiles.
+class Walk {
+  public:
+    Walk(const Event& event, const Runs& runs) : event_(&event), runs_(&runs) {
+        if (runs.count > 0)
+            current_ = run_at(event, runs, 0);
+    }
 
-    template <class Piece> void go(const Event& event, const Runs& runs, int64_t n, Piece piece) {
+    template <class Piece> void go(int64_t n, Piece piece) {
         for (int64_t position = 0; position < n;) {
-            const Run r = run_at(event, runs, run);
-            const int64_t left = r.length - done, length = left < n - position ? left : n - position;
-            piece(r.x + done * runs.x_step, r.param + done * runs.param_step, position, length);
+            const int64_t left = current_.length - done_, length = left < n - position ? left : n - position;
+            piece(current_.x + done_ * runs_->x_step, current_.param + done_ * runs_->param_step, position, length);
             position += length;
-            done += length;
-            if (done == r.length) {
-                ++run;
-                done = 0;
+            done_ += length;
+            if (done_ == current_.length) {
+                done_ = 0;
+                if (++run_ < runs_->count)
+                    current_ = run_at(*event_, *runs_, run_);
             }
         }
     }
+
+  private:
+    const Event* event_;
+    const Runs* runs_;
+    Run current_{};
+    int64_t run_ = 0, done_ = 0;
 };
 
 // Tiles are several short rows, or a stretch of one long row.
@@ -109,10 +119,11 @@ template <class T, class P, class A>
 void forward_staged(const AffineCoupling& p, const Runs& runs, Arithmetic<A> arithmetic, int64_t begin, int64_t end) {
     Staged<A> b;
     const bool scales = p.bound != Bound::Additive;
-    Walk walk;
+    const Walk first_walk(p.event, runs);
+    Walk walk = first_walk;
     RowSum<A> sum;
     for_tiles(begin, end, moved_elements(p.event), [&](int64_t first, int64_t last, int64_t n, bool starts, bool ends) {
-        const Walk start = starts ? Walk{} : walk;
+        const Walk start = starts ? first_walk : walk;
         const int64_t all = (last - first) * n;
         for (int64_t row = first, at = 0; row < last; ++row, at += n) {
             const T* x = static_cast<const T*>(p.x) + row * p.x_stride;
@@ -120,7 +131,7 @@ void forward_staged(const AffineCoupling& p, const Runs& runs, Arithmetic<A> ari
             if (starts)
                 copy_identity(p.event, x, static_cast<T*>(p.y) + row * p.y_stride, p.size);
             walk = start;
-            walk.go(p.event, runs, n, [&](int64_t xo, int64_t po, int64_t position, int64_t length) {
+            walk.go(n, [&](int64_t xo, int64_t po, int64_t position, int64_t length) {
                 gather(x + xo, runs.x_step, b.x + at + position, length);
                 if (scales)
                     gather(params + po, runs.param_step, b.raw + at + position, length);
@@ -134,16 +145,22 @@ void forward_staged(const AffineCoupling& p, const Runs& runs, Arithmetic<A> ari
         for (int64_t row = first, at = 0; row < last; ++row, at += n) {
             T* y = static_cast<T*>(p.y) + row * p.y_stride;
             walk = start;
-            walk.go(p.event, runs, n, [&](int64_t xo, int64_t, int64_t position, int64_t length) {
+            walk.go(n, [&](int64_t xo, int64_t, int64_t position, int64_t length) {
                 scatter(b.y + at + position, y + xo, runs.x_step, length);
             });
-            if (starts)
-                sum = {};
-            RowSum<A>::add(sum, b.s + at, n);
-            if (ends) {
-                const A total = RowSum<A>::total(sum);
-                static_cast<A*>(p.ladj)[row] = p.inverse ? -total : total;
+            A total = A(0);
+            if (n < kLanes && starts && ends) { // one element a lane at most: no lanes needed
+                for (int64_t k = 0; k < n; ++k)
+                    total += b.s[at + k];
+            } else {
+                if (starts)
+                    sum = {};
+                RowSum<A>::add(sum, b.s + at, n);
+                if (!ends)
+                    continue;
+                total = RowSum<A>::total(sum);
             }
+            static_cast<A*>(p.ladj)[row] = p.inverse ? -total : total;
         }
     });
 }
@@ -192,9 +209,10 @@ void backward_staged(const AffineCouplingBackward& p, const Runs& runs, Arithmet
                      int64_t end) {
     StagedBackward<A> b;
     const bool scales = p.bound != Bound::Additive;
-    Walk walk;
+    const Walk first_walk(p.event, runs);
+    Walk walk = first_walk;
     for_tiles(begin, end, moved_elements(p.event), [&](int64_t first, int64_t last, int64_t n, bool starts, bool) {
-        const Walk start = starts ? Walk{} : walk;
+        const Walk start = starts ? first_walk : walk;
         const int64_t all = (last - first) * n;
         for (int64_t row = first, at = 0; row < last; ++row, at += n) {
             const T* y = static_cast<const T*>(p.y) + row * p.y_stride;
@@ -207,7 +225,7 @@ void backward_staged(const AffineCouplingBackward& p, const Runs& runs, Arithmet
                                      static_cast<size_t>(p.param_size) * sizeof(P));
             }
             walk = start;
-            walk.go(p.event, runs, n, [&](int64_t xo, int64_t po, int64_t position, int64_t length) {
+            walk.go(n, [&](int64_t xo, int64_t po, int64_t position, int64_t length) {
                 gather(y + xo, runs.x_step, b.y + at + position, length);
                 gather(dy + xo, runs.x_step, b.dy + at + position, length);
                 if (scales)
@@ -228,7 +246,7 @@ void backward_staged(const AffineCouplingBackward& p, const Runs& runs, Arithmet
             T* dx = static_cast<T*>(p.dx) + row * p.size;
             P* dparams = static_cast<P*>(p.dparams) + row * p.param_size;
             walk = start;
-            walk.go(p.event, runs, n, [&](int64_t xo, int64_t po, int64_t position, int64_t length) {
+            walk.go(n, [&](int64_t xo, int64_t po, int64_t position, int64_t length) {
                 scatter(b.dx + at + position, dx + xo, runs.x_step, length);
                 if (scales)
                     scatter(b.draw + at + position, dparams + po, runs.param_step, length);

@@ -52,7 +52,9 @@ template <class T, class A> PFK_HD void scatter(const A* from, T* to, int64_t st
 }
 
 template <class T> PFK_HD void copy(const T* from, T* to, int64_t n) {
-    if (n > 0)
+    if (n == 1)
+        *to = *from;
+    else if (n > 1)
         __builtin_memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
 }
 

@@ -28,6 +28,8 @@ _functorch_active: Callable[[], bool] = torch._C._are_functorch_transforms_activ
 _modes_on_stack: Callable[[], int] = torch._C._len_torch_dispatch_stack
 _functorch_stack: Callable[[], list[Any] | None] = torch._C._functorch.get_interpreter_stack
 _Functionalize: object = torch._C._functorch.TransformType.Functionalize
+_compiling: Callable[[], bool] = torch.compiler.is_compiling
+_grad_enabled: Callable[[], bool] = torch.is_grad_enabled
 _tracing: Callable[[], object] = torch._C._get_tracing_state
 _library = torch.library.Library("pyflowk", "DEF")
 _PLAIN = (Tensor, Parameter)
@@ -42,10 +44,6 @@ COMPILE_THRESHOLD = 16384
 def registry() -> dict[str, FusedOp]:
     """Every op by name, backward ops left out."""
     return dict(_ops)
-
-
-def _forward_ad_active() -> bool:
-    return forward_ad._current_level >= 0
 
 
 def _functionalizing() -> bool:
@@ -89,30 +87,34 @@ class FusedOp:
             self._functional = _functional_function(self, backward, saved)
         on_change(self._choose)
 
-    def __call__(self, *args: Any, inplace: bool = False) -> Any:
+    def __call__(self, args: tuple[Any, ...], inplace: bool = False) -> Any:
         """Route one call; with inplace the first output is the first input, overwritten."""
-        tensors = args[: self._tensors]
-        if torch.compiler.is_compiling():
+        if _compiling():
             return self._compiled(args, inplace)
-        for tensor in tensors:
+        needs_gradient = False
+        for tensor in args[: self._tensors]:
             if type(tensor) not in _PLAIN or tensor.is_neg():
                 return self._through_library(args, inplace)
+            needs_gradient = needs_gradient or tensor.requires_grad
         if _modes_on_stack() or _tracing() is not None:
             return self._through_library(args, inplace)
-        if _forward_ad_active():
+        if forward_ad._current_level >= 0:
             return self._by_formula(args, inplace)
         if _functorch_active():
             return self._functional_call(args, inplace)
-        if torch.is_grad_enabled():
-            for tensor in tensors:
-                if tensor.requires_grad:
-                    return self._with_gradient(args, inplace)
-        return self.run(*args, inplace=inplace)
+        if needs_gradient and _grad_enabled():
+            return self._with_gradient(args, inplace)
+        return self.run(args, inplace)
 
-    def run(self, *args: Any, inplace: bool = False) -> tuple[Tensor, ...]:
+    def run(self, args: tuple[Any, ...], inplace: bool = False) -> tuple[Tensor, ...]:
         """Call the kernel (or, where there is none, the formula) on plain tensors, past every transformation."""
-        chosen = self._implementations.get(args[0].device.type, self.reference)
-        return chosen(*args, True) if inplace else chosen(*args)
+        first = args[0]
+        chosen = self._on_cpu if first.is_cpu else self._implementations.get(first.device.type, self.reference)
+        if not inplace:
+            return chosen(*args)
+        if chosen is not self.reference:
+            return chosen(*args, True)
+        return _overwrite(first, chosen(*args))
 
     def reference(self, *args: Any) -> tuple[Tensor, ...]:
         """The formula behind the checks that a kernel would have made, with a kernel's arguments."""
@@ -126,7 +128,7 @@ class FusedOp:
     # ---- the other ways -------------------------------------------------------------------------------------------
 
     def _compiled(self, args: tuple[Any, ...], inplace: bool) -> Any:
-        if _functorch_active() or _forward_ad_active() or args[0].numel() < COMPILE_THRESHOLD:
+        if _functorch_active() or forward_ad._current_level >= 0 or args[0].numel() < COMPILE_THRESHOLD:
             return self._by_formula(args, inplace)
         return self._through_library(args, inplace)
 
@@ -156,10 +158,11 @@ class FusedOp:
 
     def _choose(self) -> None:
         self._implementations = {d: implementation(self.name, d, self.reference) for d in _DEVICES}
+        self._on_cpu = self._implementations["cpu"]
 
     def _declare(self, schema: str) -> None:
         _library.define(self.name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-        _library.impl(self.name, self.run, "CompositeExplicitAutograd")
+        _library.impl(self.name, lambda *args: self.run(args), "CompositeExplicitAutograd")
         torch.library.register_fake(f"pyflowk::{self.name}", self._checked_fake, lib=_library)
         setup, backward = (_library_backward if self.backward else _formula_backward)(self)
         torch.library.register_autograd(f"pyflowk::{self.name}", backward, setup_context=setup, lib=_library)
@@ -181,7 +184,7 @@ def _eager_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..., An
     class Eager(Function):
         @staticmethod
         def forward(ctx: Any, inplace: bool, *args: Any) -> Any:
-            outputs = op.run(*args, inplace=inplace)
+            outputs = op.run(args, inplace)
             if inplace:
                 ctx.mark_dirty(args[0])
             ctx.save_for_backward(*saved(*args[:tensors], *outputs))
@@ -191,7 +194,7 @@ def _eager_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..., An
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
             config = ctx.config
-            return None, *differentiate(*ctx.saved_tensors, *grads, *config), *[None] * len(config)
+            return None, *differentiate((*ctx.saved_tensors, *grads, *config)), *(None,) * len(config)
 
     Eager.__qualname__ = Eager.__name__ = op.name
     return Eager
@@ -203,7 +206,7 @@ def _functional_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..
     class Functional(Function):
         @staticmethod
         def forward(*args: Any) -> Any:
-            return op.run(*args)
+            return op.run(args)
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -213,7 +216,7 @@ def _functional_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
             config = ctx.config
-            return *differentiate(*ctx.saved_tensors, *grads, *config), *[None] * len(config)
+            return *differentiate((*ctx.saved_tensors, *grads, *config)), *(None,) * len(config)
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
@@ -229,7 +232,7 @@ def _fold_rows(op: FusedOp, size: int, in_dims: tuple[Any, ...], args: tuple[Any
     for tensor, dim in zip(args[: op._tensors], in_dims):
         whole = tensor.unsqueeze(0).expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
         rows.append(whole.reshape(size * whole.shape[1], *whole.shape[2:]))
-    outputs = op(*rows, *args[op._tensors :])
+    outputs = op((*rows, *args[op._tensors :]))
     unfolded = tuple(o.reshape(size, o.shape[0] // size if size else 0, *o.shape[1:]) for o in outputs)
     return unfolded, (0,) * len(outputs)
 

@@ -214,7 +214,7 @@ def affine_coupling(
         config = MASK_CODES[mask, swap], BOUNDS[bound], limit, interleaved, inverse
     except (KeyError, TypeError):
         config = mask_code(mask, swap), _bound_code(bound), limit, interleaved, inverse
-    return _op(x, params, *config, inplace=inplace)
+    return _op((x, params, *config), inplace)
 
 
 def _bound_code(bound: str) -> int:
@@ -241,4 +241,4 @@ def additive_coupling(
     >>> additive_coupling(torch.zeros(1, 2), torch.ones(1, 1))[0]
     tensor([[0., 1.]])
     """
-    return _op(x, t, mask_code(mask, swap), ADDITIVE, 1.0, False, inverse, inplace=inplace)
+    return _op((x, t, mask_code(mask, swap), ADDITIVE, 1.0, False, inverse), inplace)

@@ -31,7 +31,7 @@ def plain(case: OpCase, *tensors: Tensor) -> tuple[Tensor, ...]:
     recorded: list[tuple[Tensor, ...]] = []
     route = _router.FusedOp.__call__
     try:
-        _router.FusedOp.__call__ = lambda self, *args, inplace=False: op.formula(*args)  # type: ignore[method-assign]
+        _router.FusedOp.__call__ = lambda self, args, inplace=False: op.formula(*args)  # type: ignore[method-assign]
         recorded.append(case.call(*tensors))
     finally:
         _router.FusedOp.__call__ = route  # type: ignore[method-assign]
@@ -44,9 +44,10 @@ def test_private_names_of_torch_are_there() -> None:
     assert _router._modes_on_stack() == 0
     with torch._subclasses.FakeTensorMode():
         assert _router._modes_on_stack() > 0
-    assert not _router._forward_ad_active()
+    assert forward_ad._current_level == -1
     with forward_ad.dual_level():
-        assert _router._forward_ad_active()
+        assert forward_ad._current_level == 0
+    assert jvp(lambda x: x + forward_ad._current_level, (torch.ones(1),), (torch.ones(1),))[0].item() >= 1
     assert _router._tracing() is None
     assert not _router._functionalizing()
     assert torch.func.functionalize(lambda x: x * float(_router._functionalizing()))(torch.ones(1)).item() == 1
