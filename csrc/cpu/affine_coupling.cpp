@@ -10,9 +10,10 @@
 namespace pfk::cpu {
 namespace {
 
-// n is a multiple of kLanes here; the loops are what the compiler vectorises.
+// The loops that the compiler vectorises; n is a multiple of kLanes.
 template <bool Inverse, Bound K, class A>
-void move_lanes(const A* x, const A* raw, const A* t, A* y, A* s, int64_t n, A limit) {
+inline __attribute__((always_inline)) void move_lanes(const A* x, const A* raw, const A* t, A* y, A* s, int64_t n,
+                                                      A limit) {
     const A inverse_limit = A(1) / limit;
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i)
@@ -20,15 +21,16 @@ void move_lanes(const A* x, const A* raw, const A* t, A* y, A* s, int64_t n, A l
 }
 
 template <bool Inverse, Bound K, class A>
-void gradient_lanes(const A* y, const A* raw, const A* t, const A* dy, const A* dladj, A* dx, A* draw, A* dt, int64_t n,
-                    A limit) {
+inline __attribute__((always_inline)) void gradient_lanes(const A* y, const A* raw, const A* t, const A* dy,
+                                                          const A* dladj, A* dx, A* draw, A* dt, int64_t n, A limit) {
     const A inverse_limit = A(1) / limit;
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) {
         const auto g = affine_gradient<Inverse, K, A>(y[i], K == Bound::Additive ? A(0) : raw[i], t[i], dy[i], dladj[i],
                                                       limit, inverse_limit);
         dx[i] = g.x;
-        draw[i] = g.raw;
+        if (K != Bound::Additive)
+            draw[i] = g.raw;
         dt[i] = g.t;
     }
 }
@@ -99,19 +101,24 @@ template <class Tile> void for_tiles(int64_t begin, int64_t end, int64_t moved, 
 }
 
 // The identity part of a row, or all of it where the transformed elements lie between the others.
-template <class T> void copy_identity(const Event& e, const T* x, T* y, int64_t size) {
-    if (x == y || e.mask == Mask::All)
-        return;
-    if (e.mask != Mask::Half && e.mask != Mask::HalfSwapped) {
-        copy(x, y, size);
-        return;
+struct Identity {
+    int64_t first, length;
+
+    Identity(const Event& e, int64_t size) : first(0), length(size) {
+        if (e.mask == Mask::All)
+            length = 0;
+        if (e.mask == Mask::Half || e.mask == Mask::HalfSwapped) {
+            const int64_t moved = moved_elements(e);
+            first = e.mask == Mask::HalfSwapped ? moved : 0;
+            length = size - moved;
+        }
     }
-    const int64_t moved = moved_channels(e) * e.inner;
-    if (e.mask == Mask::HalfSwapped)
-        copy(x + moved, y + moved, size - moved);
-    else
-        copy(x, y, size - moved);
-}
+
+    template <class T> void copy(const T* x, T* y) const {
+        if (x != y)
+            copy_row(x + first, y + first, length);
+    }
+};
 
 // ---- forward and inverse -------------------------------------------------------------------------------------------
 
@@ -119,6 +126,7 @@ template <class T, class P, class A>
 void forward_staged(const AffineCoupling& p, const Runs& runs, Arithmetic<A> arithmetic, int64_t begin, int64_t end) {
     Staged<A> b;
     const bool scales = p.bound != Bound::Additive;
+    const Identity identity(p.event, p.size);
     const Walk first_walk(p.event, runs);
     Walk walk = first_walk;
     RowSum<A> sum;
@@ -129,7 +137,7 @@ void forward_staged(const AffineCoupling& p, const Runs& runs, Arithmetic<A> ari
             const T* x = static_cast<const T*>(p.x) + row * p.x_stride;
             const P* params = static_cast<const P*>(p.params) + row * p.params_stride;
             if (starts)
-                copy_identity(p.event, x, static_cast<T*>(p.y) + row * p.y_stride, p.size);
+                identity.copy(x, static_cast<T*>(p.y) + row * p.y_stride);
             walk = start;
             walk.go(n, [&](int64_t xo, int64_t po, int64_t position, int64_t length) {
                 gather(x + xo, runs.x_step, b.x + at + position, length);
@@ -155,10 +163,10 @@ void forward_staged(const AffineCoupling& p, const Runs& runs, Arithmetic<A> ari
             } else {
                 if (starts)
                     sum = {};
-                RowSum<A>::add(sum, b.s + at, n);
+                sum.add(b.s + at, n);
                 if (!ends)
                     continue;
-                total = RowSum<A>::total(sum);
+                total = sum.total();
             }
             static_cast<A*>(p.ladj)[row] = p.inverse ? -total : total;
         }
@@ -169,14 +177,16 @@ template <bool Inverse, Bound K, class A>
 void forward_direct(const AffineCoupling& p, const Runs& runs, int64_t begin, int64_t end) {
     alignas(64) A s[kTile];
     const A limit = static_cast<A>(p.limit);
+    const Identity identity(p.event, p.size);
+    const Run only = run_at(p.event, runs, 0);
     for (int64_t row = begin; row < end; ++row) {
         const A* x = static_cast<const A*>(p.x) + row * p.x_stride;
         const A* params = static_cast<const A*>(p.params) + row * p.params_stride;
         A* y = static_cast<A*>(p.y) + row * p.y_stride;
-        copy_identity(p.event, x, y, p.size);
+        identity.copy(x, y);
         RowSum<A> sum;
         for (int64_t i = 0; i < runs.count; ++i) {
-            const Run run = run_at(p.event, runs, i);
+            const Run run = i == 0 ? only : run_at(p.event, runs, i);
             const A *xr = x + run.x, *raw = params + run.param, *t = raw + runs.shift;
             A* yr = y + run.x;
             const int64_t whole = whole_lanes(run.length);
@@ -184,7 +194,7 @@ void forward_direct(const AffineCoupling& p, const Runs& runs, int64_t begin, in
                 const int64_t n = whole - k < kTile ? whole - k : kTile;
                 move_lanes<Inverse, K, A>(xr + k, raw + k, t + k, yr + k, s, n, limit);
                 if (K != Bound::Additive)
-                    RowSum<A>::add(sum, s, n);
+                    sum.add_lanes(s, n);
             }
             if (const int64_t rest = run.length - whole) {
                 alignas(64) A bx[kLanes] = {}, braw[kLanes] = {}, bt[kLanes] = {}, by[kLanes];
@@ -194,10 +204,12 @@ void forward_direct(const AffineCoupling& p, const Runs& runs, int64_t begin, in
                 copy(t + whole, bt, rest);
                 move_lanes<Inverse, K, A>(bx, braw, bt, by, s, kLanes, limit);
                 copy(by, yr + whole, rest);
-                RowSum<A>::add(sum, s, rest);
+                for (int64_t l = rest; l < kLanes; ++l)
+                    s[l] = A(0);
+                sum.add_lanes(s, kLanes);
             }
         }
-        const A total = RowSum<A>::total(sum);
+        const A total = sum.total();
         static_cast<A*>(p.ladj)[row] = Inverse ? -total : total;
     }
 }
@@ -209,6 +221,7 @@ void backward_staged(const AffineCouplingBackward& p, const Runs& runs, Arithmet
                      int64_t end) {
     StagedBackward<A> b;
     const bool scales = p.bound != Bound::Additive;
+    const Identity identity(p.event, p.size);
     const Walk first_walk(p.event, runs);
     Walk walk = first_walk;
     for_tiles(begin, end, moved_elements(p.event), [&](int64_t first, int64_t last, int64_t n, bool starts, bool) {
@@ -219,7 +232,7 @@ void backward_staged(const AffineCouplingBackward& p, const Runs& runs, Arithmet
             const T* dy = static_cast<const T*>(p.dy) + row * p.dy_stride;
             const P* params = static_cast<const P*>(p.params) + row * p.params_stride;
             if (starts) {
-                copy_identity(p.event, dy, static_cast<T*>(p.dx) + row * p.size, p.size);
+                identity.copy(dy, static_cast<T*>(p.dx) + row * p.size);
                 if (is_checkerboard(p.event.mask)) // params at identity positions have no influence
                     __builtin_memset(static_cast<P*>(p.dparams) + row * p.param_size, 0,
                                      static_cast<size_t>(p.param_size) * sizeof(P));
@@ -259,27 +272,27 @@ void backward_staged(const AffineCouplingBackward& p, const Runs& runs, Arithmet
 template <bool Inverse, Bound K, class A>
 void backward_direct(const AffineCouplingBackward& p, const Runs& runs, int64_t begin, int64_t end) {
     alignas(64) A dladj[kTile];
-    alignas(64) A unused[kTile];
     const A limit = static_cast<A>(p.limit);
     const int64_t filled = p.size < kTile ? padded(p.size) : kTile;
+    const Identity identity(p.event, p.size);
+    const Run only = run_at(p.event, runs, 0);
     for (int64_t row = begin; row < end; ++row) {
         const A* y = static_cast<const A*>(p.y) + row * p.y_stride;
         const A* dy = static_cast<const A*>(p.dy) + row * p.dy_stride;
         const A* params = static_cast<const A*>(p.params) + row * p.params_stride;
         A* dx = static_cast<A*>(p.dx) + row * p.size;
         A* dparams = static_cast<A*>(p.dparams) + row * p.param_size;
-        copy_identity(p.event, dy, dx, p.size);
+        identity.copy(dy, dx);
         const A value = static_cast<const A*>(p.dladj)[row * p.dladj_stride];
         for (int64_t i = 0; i < filled; ++i)
             dladj[i] = value;
         for (int64_t i = 0; i < runs.count; ++i) {
-            const Run run = run_at(p.event, runs, i);
+            const Run run = i == 0 ? only : run_at(p.event, runs, i);
             const int64_t whole = whole_lanes(run.length), xo = run.x, po = run.param, to = po + runs.shift;
             for (int64_t k = 0; k < whole; k += kTile) {
                 const int64_t n = whole - k < kTile ? whole - k : kTile;
                 gradient_lanes<Inverse, K, A>(y + xo + k, params + po + k, params + to + k, dy + xo + k, dladj,
-                                              dx + xo + k, K == Bound::Additive ? unused : dparams + po + k,
-                                              dparams + to + k, n, limit);
+                                              dx + xo + k, dparams + po + k, dparams + to + k, n, limit);
             }
             if (const int64_t rest = run.length - whole) {
                 alignas(64) A by[kLanes] = {}, braw[kLanes] = {}, bt[kLanes] = {}, bdy[kLanes] = {};

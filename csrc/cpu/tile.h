@@ -58,25 +58,47 @@ template <class T> PFK_HD void copy(const T* from, T* to, int64_t n) {
         __builtin_memcpy(to, from, static_cast<size_t>(n) * sizeof(T));
 }
 
+// The identity part of short rows: below a few hundred elements the loop beats a call of memcpy.
+template <class T> PFK_HD void copy_row(const T* from, T* to, int64_t n) {
+    if (n > 256)
+        return copy(from, to, n);
+    for (int64_t i = 0; i + kLanes <= n; i += kLanes)
+        __builtin_memcpy(to + i, from + i, kLanes * sizeof(T));
+    for (int64_t i = n / kLanes * kLanes; i < n; ++i)
+        to[i] = from[i];
+}
+
+// kLanes elements side by side. The compiler splits it into what the instruction set has.
+template <class A> struct LanesOf {
+    typedef A Type __attribute__((vector_size(kLanes * sizeof(A)), aligned(sizeof(A)), may_alias));
+};
+
 // A row's sum in a fixed order: element k goes to lane k mod 16, then the lanes are added as a tree. The order depends
 // on the row alone, never on threads or on the rows beside it.
 template <class A> struct RowSum {
-    A lane[kLanes] = {};
+    typename LanesOf<A>::Type lanes = {};
 
-    __attribute__((always_inline)) static void add(RowSum& sum, const A* values, int64_t n) {
-        int64_t i = 0;
-        for (; i + kLanes <= n; i += kLanes)
-            for (int64_t l = 0; l < kLanes; ++l)
-                sum.lane[l] += values[i + l];
-        for (int64_t l = 0; i + l < n; ++l)
-            sum.lane[l] += values[i + l];
+    // n is a multiple of kLanes
+    __attribute__((always_inline)) void add_lanes(const A* values, int64_t n) {
+        for (int64_t i = 0; i < n; i += kLanes)
+            lanes += *reinterpret_cast<const typename LanesOf<A>::Type*>(values + i);
     }
 
-    __attribute__((always_inline)) static A total(RowSum& sum) {
+    __attribute__((always_inline)) void add(const A* values, int64_t n) {
+        const int64_t whole = n / kLanes * kLanes;
+        add_lanes(values, whole);
+        for (int64_t l = 0; whole + l < n; ++l)
+            lanes[l] += values[whole + l];
+    }
+
+    __attribute__((always_inline)) A total() const {
+        A lane[kLanes];
+        __builtin_memcpy(lane, &lanes, sizeof(lane));
         for (int64_t width = kLanes / 2; width > 0; width /= 2)
+#pragma omp simd
             for (int64_t l = 0; l < width; ++l)
-                sum.lane[l] += sum.lane[l + width];
-        return sum.lane[0];
+                lane[l] += lane[l + width];
+        return lane[0];
     }
 };
 

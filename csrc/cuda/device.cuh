@@ -2,8 +2,8 @@
 // nvcc compiles it for the card; g++ compiles the same kernels for the CPU test bench (tests/simt/shim).
 //
 // Rules for kernels: 64-bit offsets, float accumulation for 16-bit data, whole warps leave early or nobody does, full
-// masks, no talk between blocks but by atomics or a second launch, no local array indexed at run time, and a scalar path
-// with an alignment test beside every vector path.
+// masks, no talk between blocks but by atomics or a second launch, no local array indexed at run time, and a scalar
+// path with an alignment test beside every vector path.
 #pragma once
 
 #include "../math/host_device.h"
@@ -41,7 +41,8 @@ constexpr int warp_size = 32;
 // kernel<<<grid, block, shared_bytes, stream>>>(args...), written so that any C++ compiler can read it. Asks for the
 // opt-in that more than 48 KiB of dynamic shared memory need.
 template <class... P, class... A>
-cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream, A&&... args) {
+cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t stream,
+                   A&&... args) {
     if (shared_bytes > 48 * 1024) {
         const cudaError_t refused =
             cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -53,7 +54,8 @@ cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shar
     return cudaLaunchKernelEx(&config, kernel, std::forward<A>(args)...);
 }
 
-// ---- Vectors: one memory transaction for N elements -------------------------------------------------------------------
+// ---- Vectors: one memory transaction for N elements
+// -------------------------------------------------------------------
 template <class T, int N> struct alignas(sizeof(T) * N) Vec {
     static_assert(sizeof(T) * N <= 16 && (sizeof(T) * N & (sizeof(T) * N - 1)) == 0, "a power of two up to 16 bytes");
     T at[N];
@@ -63,7 +65,9 @@ template <class T, int N> struct alignas(sizeof(T) * N) Vec {
 
 template <class T> constexpr int vector_width = 16 / static_cast<int>(sizeof(T)); // elements of a 128-bit access
 
-template <int N, class T> PFK_DEVICE Vec<T, N> vload(const T* from) { return *reinterpret_cast<const Vec<T, N>*>(from); }
+template <int N, class T> PFK_DEVICE Vec<T, N> vload(const T* from) {
+    return *reinterpret_cast<const Vec<T, N>*>(from);
+}
 template <int N, class T> PFK_DEVICE void vstore(T* to, const Vec<T, N>& value) {
 #ifdef __CUDACC__
     // By intrinsic: left to itself, nvcc splits a vector whose elements are chosen one by one into scalar stores.
@@ -87,7 +91,8 @@ inline bool is_aligned(const void* address, std::size_t bytes = 16) {
     return reinterpret_cast<std::uintptr_t>(address) % bytes == 0;
 }
 
-// ---- Element types: arithmetic never happens in 16 bits ----------------------------------------------------------------
+// ---- Element types: arithmetic never happens in 16 bits
+// ----------------------------------------------------------------
 template <class T> struct ArithmeticOf {
     using type = float;
 };
@@ -105,7 +110,8 @@ template <class T> PFK_DEVICE T narrow(arithmetic_t<T> x) { return x; }
 template <> PFK_DEVICE bf16 narrow<bf16>(float x) { return __float2bfloat16_rn(x); }
 template <> PFK_DEVICE fp16 narrow<fp16>(float x) { return __float2half_rn(x); }
 
-// ---- Reductions in a fixed order, the result in every lane or thread ---------------------------------------------------
+// ---- Reductions in a fixed order, the result in every lane or thread
+// ---------------------------------------------------
 struct Plus {
     template <class A> PFK_DEVICE A operator()(A a, A b) const { return a + b; }
 };

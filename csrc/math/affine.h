@@ -32,7 +32,7 @@ template <bool Inverse, Bound K, class A> PFK_HD Scale<A> scale_of(A raw, A limi
                 detail::quotient(other, A(1) + e)};
     }
     if (K == Bound::None)
-        return {raw, exp(Inverse ? -raw : raw), A(1)};
+        return {raw, exp_flushed(Inverse ? -raw : raw), A(1)};
     return {A(0), A(1), A(0)};
 }
 

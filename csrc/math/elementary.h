@@ -33,7 +33,8 @@ template <> struct Real<float> {
     static constexpr Int sqrt_half = 0x3f3504f3;
     static constexpr float log2e = 1.44269504f, ln2_high = 0.693145752f, ln2_low = 1.42860677e-06f;
     static constexpr float round_magic = 12582912.f; // 1.5 * 2^23: adding it rounds to an integer
-    static constexpr float exp_min = -104.f, exp_max = 89.f, tiny = 1.17549435e-38f, two_to_mantissa = 16777216.f;
+    static constexpr float exp_min = -104.f, exp_max = 88.7228394f, exp_flushed_min = -87.f, tiny = 1.17549435e-38f,
+                           two_to_mantissa = 16777216.f;
     static constexpr int two_to_mantissa_exponent = 24;
     // (expm1(r) - r) / r^2 on |r| <= ln2 / 2; relative error 5e-10
     PFK_HD float expm1_tail(float r) {
@@ -57,8 +58,8 @@ template <> struct Real<double> {
     static constexpr double log2e = 1.4426950408889634, ln2_high = 0.693147180369123816490,
                             ln2_low = 1.90821492927058770002e-10;
     static constexpr double round_magic = 6755399441055744.0; // 1.5 * 2^52
-    static constexpr double exp_min = -746.0, exp_max = 710.0, tiny = 2.2250738585072014e-308,
-                            two_to_mantissa = 9007199254740992.0;
+    static constexpr double exp_min = -746.0, exp_max = 709.782712893384, exp_flushed_min = -708.0,
+                            tiny = 2.2250738585072014e-308, two_to_mantissa = 9007199254740992.0;
     static constexpr int two_to_mantissa_exponent = 53;
     // relative error 5e-19
     PFK_HD double expm1_tail(double r) {
@@ -117,9 +118,8 @@ template <class A> PFK_HD A power_of_two(typename Real<A>::Int n) {
     return bits<A>((n + Real<A>::bias) << Real<A>::mantissa_bits);
 }
 
-// The smaller and the larger of two, x if it is NaN: in this form one instruction.
+// The smaller of two, x if it is NaN: in this form one instruction.
 template <class A> PFK_HD A smaller(A x, A limit) { return limit < x ? limit : x; }
-template <class A> PFK_HD A larger(A x, A limit) { return limit > x ? limit : x; }
 
 PFK_HD float magnitude(float x) { return __builtin_fabsf(x); }
 PFK_HD double magnitude(double x) { return __builtin_fabs(x); }
@@ -133,6 +133,13 @@ template <class A> PFK_HD A reduce(A x, typename Real<A>::Int& n) {
     const A whole = shifted - R::round_magic;
     n = bits<typename R::Int>(shifted) - bits<typename R::Int>(R::round_magic);
     return (x - whole * R::ln2_high) - whole * R::ln2_low;
+}
+
+// What exp is: y, but 0 below `least` and infinity above the largest argument; chosen afterwards, so that the
+// arithmetic may run into nonsense there.
+template <class A> PFK_HD A in_range(A x, A y, A least) {
+    y = x < least ? A(0) : y;
+    return x > Real<A>::exp_max ? power_of_two<A>(Real<A>::bias + 1) : y;
 }
 
 } // namespace detail
@@ -153,12 +160,24 @@ template <class A> PFK_HD A exp(A x) {
     return detail::card_exp(x);
 #else
     using R = detail::Real<A>;
-    const A clamped = detail::larger(detail::smaller(x, R::exp_max), R::exp_min);
     typename R::Int n;
-    const A r = detail::reduce(clamped, n);
+    const A r = detail::reduce(x, n);
     const A p = R::expm1_tail(r) * (r * r) + r + A(1);
     const typename R::Int half = n >> 1; // in two steps, so that overflow and subnormal results come out right
-    return p * detail::power_of_two<A>(half) * detail::power_of_two<A>(n - half);
+    return detail::in_range(x, p * detail::power_of_two<A>(half) * detail::power_of_two<A>(n - half), R::exp_min);
+#endif
+}
+
+// exp that is zero below e^-87 (e^-708 in double) instead of subnormal: for factors, where that is zero anyway.
+template <class A> PFK_HD A exp_flushed(A x) {
+#ifdef __CUDA_ARCH__
+    return detail::card_exp(x);
+#else
+    using R = detail::Real<A>;
+    typename R::Int n;
+    const A r = detail::reduce(x, n);
+    const A y = (R::expm1_tail(r) * (r * r) + r + A(1)) * detail::power_of_two<A>(n - 1); // 2^127 may be met, 2^128 not
+    return detail::in_range(x, y + y, R::exp_flushed_min);
 #endif
 }
 
