@@ -54,8 +54,10 @@ def _put_back(x: Tensor, moved: Tensor, mask: int) -> Tensor:
     """x with its transformed part replaced; every step is out of place, so functorch and Inductor can follow."""
     if mask & ~1 in (MASKS["checkerboard"], MASKS["all"]):
         return moved
-    part = slices(x.shape[1], mask)[1]
-    return torch.slice_scatter(x, moved, 1, part.start, part.stop, part.step or 1)
+    still, part = slices(x.shape[1], mask)
+    if mask & ~1 == MASKS["half"]:
+        return torch.cat([moved, x[:, still]] if mask & 1 else [x[:, still], moved], 1)
+    return torch.slice_scatter(x.contiguous(), moved, 1, part.start, part.stop, part.step)
 
 
 def _terms(x: Tensor, params: Tensor, mask: int, bound: int, limit: float, interleaved: bool) -> tuple[Tensor, ...]:
