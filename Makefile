@@ -38,14 +38,14 @@ $(VENV)/torch: constraints.txt
 	$(PIP) install -q -r constraints.txt
 	touch $@
 
-$(VENV)/installed: $(VENV)/torch $(SOURCES)
-	$(PIP) install -q -c constraints.txt -e '.[train]'
-	touch $@
-
-$(VENV)/tested $(VENV)/benched $(VENV)/linted: $(VENV)/%: $(VENV)/installed
+# one build each: every extra holds what the demonstration needs
+$(VENV)/installed $(VENV)/tested $(VENV)/benched $(VENV)/linted $(VENV)/everything: $(VENV)/%: $(VENV)/torch $(SOURCES)
 	$(PIP) install -q -c constraints.txt -e '.[$(extra_$*)]'
-	touch $@
+	touch $(VENV)/installed $@ $(also_$*)
 
+extra_installed = train
 extra_tested = test
 extra_benched = test,bench
 extra_linted = test,lint
+extra_everything = test,bench,lint,triton
+also_everything = $(VENV)/tested $(VENV)/benched $(VENV)/linted

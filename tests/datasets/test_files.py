@@ -77,7 +77,9 @@ def test_fashion_mnist_names_the_install_command(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "raw", [b"", b"not gzip", idx(np.zeros((3, 4, 4), np.uint8))[:-9], gzip.compress(b"\0\0\x08\x01")]
+    "raw",
+    [b"", b"not gzip", idx(np.zeros((3, 4, 4), np.uint8))[:-9], gzip.compress(b"\0\0\x08\x01")],
+    ids=["empty", "not gzip", "truncated", "header only"],
 )
 def test_damaged_idx_files_are_refused(fashion, raw):
     path = fashion / "t10k-images-idx3-ubyte.gz"

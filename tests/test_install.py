@@ -1,0 +1,66 @@
+"""The source distribution: what is in it, that it installs, and what a source folder without kernels says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import pyflowk
+
+ROOT = Path(__file__).resolve().parents[1]
+#: forgets an editable install of this checkout, so that the copy under test is what gets imported
+ALONE = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'ScikitBuild' not in type(f).__name__]; "
+
+
+def python(script: str, where: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(where)}
+    return subprocess.run(
+        [sys.executable, "-c", ALONE + script], cwd=where, env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    script = f"from scikit_build_core.build import build_sdist; build_sdist({str(folder)!r})"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True)
+    (archive,) = folder.iterdir()
+    return archive
+
+
+def test_the_sdist_holds_the_sources_and_nothing_else(sdist: Path) -> None:
+    with tarfile.open(sdist) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames()}
+    for needed in ("csrc/cpu/affine_coupling.cpp", "csrc/cuda/affine_coupling.cu", "csrc/bind/module.cpp", "LICENSE",
+                   "CMakeLists.txt", "pyflowk/py.typed", "pyflowk/ops/_router.py", "tests/ops/cases.py"):  # fmt: skip
+        assert needed in names
+    tops = {name.split("/")[0] for name in names}
+    files = {"CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "PKG-INFO"}
+    assert tops <= {"csrc", "pyflowk", "tests", "benchmarks"} | files
+    assert not [name for name in names if name.endswith((".so", ".pyc", ".whl"))]
+
+
+def test_the_sdist_installs(sdist: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", tmp_path, sdist]
+    subprocess.run(
+        [*command, "-C", "cmake.define.PYFLOWK_CUDA=OFF"], check=True, capture_output=True, env=without_options()
+    )
+    done = python("import pyflowk; print(pyflowk.__version__, pyflowk.__file__); pyflowk.show_config()", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{pyflowk.__version__} {tmp_path}") and "cpu kernel" in done.stdout
+
+
+def without_options() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if key != "CMAKE_ARGS"}
+
+
+def test_a_source_folder_without_kernels_says_what_to_do(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "pyflowk", tmp_path / "pyflowk", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    done = python("import pyflowk", tmp_path)
+    assert done.returncode != 0 and "not built" in done.stderr and "pip install" in done.stderr
