@@ -37,7 +37,8 @@ _DEVICES = ("cpu", "cuda")
 _ops: dict[str, FusedOp] = {}
 
 #: Under torch.compile a call on fewer elements than this becomes the formula, so that Inductor fuses it with what is
-#: around it: there an opaque op costs 7 us more than Inductor's own loop (benchmarks/bench_affine_coupling.py).
+#: around it and the call itself costs nothing. Around it both ways take the same time: whole RealNVP training steps of
+#: 256 to 16384 rows of 64 did not tell them apart.
 COMPILE_THRESHOLD = 16384
 
 

@@ -29,8 +29,6 @@ char* map_stacks() {
         std::perror("simt: mmap of the fiber stacks");
         std::abort();
     }
-    for (int i = 0; i < max_threads; ++i)
-        mprotect(static_cast<char*>(base) + i * stack_bytes, guard_bytes, PROT_NONE);
     return static_cast<char*>(base);
 }
 
@@ -75,6 +73,11 @@ simt_switch:
 #endif
 
 void prepare(Context& fiber, int number, void (*entry)()) {
+    // Guards only for the stacks in use: each one splits the mapping, of which a process may hold some 65,000, and
+    // every library that is loaded has its own stacks.
+    static int guarded = 0;
+    for (; guarded <= number; ++guarded)
+        mprotect(stacks() + guarded * stack_bytes, guard_bytes, PROT_NONE);
     char* bottom = stacks() + number * stack_bytes + guard_bytes;
     fiber.stack_bottom = bottom;
     fiber.stack_size = stack_bytes - guard_bytes;
