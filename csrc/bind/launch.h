@@ -49,6 +49,7 @@ constexpr Device::Kind kDevice = Device::CUDA;
 #ifndef PFK_BACKEND_SIMT
 namespace pfk::bind {
 inline void observe(const Tensor&, bool) {}
+inline void observe(const Indices&) {}
 inline void forget_observed() {}
 } // namespace pfk::bind
 #endif

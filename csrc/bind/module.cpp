@@ -95,20 +95,8 @@ class PythonFrame final : public Frame {
     }
 
     Tensor read(py::handle object) {
-        const dlpack::ExchangeAPI* api = table_of(Py_TYPE(object.ptr()));
-        dlpack::Tensor t = view(api, object.ptr());
         PyObject* owner = object.ptr();
-        if (element_count(t) > 0 && !rows_are_dense(t)) {
-            owner = keep(object.attr("contiguous")().release().ptr());
-            t = view(api, owner);
-        }
-        if (api_ == nullptr)
-            api_ = api;
-        if (kDevice == Device::CPU ? t.device.type != dlpack::kCPU && t.device.type != dlpack::kCUDAHost
-                                   : t.device.type != dlpack::kCUDA && t.device.type != dlpack::kROCM)
-            throw std::invalid_argument(kDevice == Device::CPU
-                                            ? "expected a tensor on the CPU; got one on another device"
-                                            : "expected a CUDA tensor; got one on another device");
+        const dlpack::Tensor t = visit(owner);
         int64_t dense = 1;
         for (int64_t d = 1; d < t.ndim; ++d)
             dense *= t.shape[d];
@@ -121,6 +109,21 @@ class PythonFrame final : public Frame {
                             owner};
         observe(tensor, true);
         return tensor;
+    }
+
+    Indices read_indices(py::handle object) {
+        PyObject* owner = object.ptr();
+        const dlpack::Tensor t = visit(owner);
+        if (t.dtype.lanes != 1 || t.dtype.code != dlpack::kInt || t.dtype.bits != 64)
+            throw TypeError("expected an int64 tensor of indices");
+        if (t.ndim > 0 && t.shape[0] > 1 && element_count(t) > 0 && t.strides[0] != element_count(t) / t.shape[0])
+            throw std::invalid_argument("expected a contiguous tensor of indices");
+        const Indices indices{reinterpret_cast<const int64_t*>(static_cast<char*>(t.data) + t.byte_offset),
+                              t.shape,
+                              t.ndim,
+                              {kDevice, t.device.id}};
+        observe(indices);
+        return indices;
     }
 
     Tensor empty(const int64_t* shape, int64_t ndim, DType dtype, Device device) override {
@@ -156,6 +159,24 @@ class PythonFrame final : public Frame {
     }
 
   private:
+    // The tensor behind a Python object, rows dense inside; `owner` becomes the copy where that takes one.
+    dlpack::Tensor visit(PyObject*& owner) {
+        const dlpack::ExchangeAPI* api = table_of(Py_TYPE(owner));
+        dlpack::Tensor t = view(api, owner);
+        if (element_count(t) > 0 && !rows_are_dense(t)) {
+            owner = keep(py::handle(owner).attr("contiguous")().release().ptr());
+            t = view(api, owner);
+        }
+        if (api_ == nullptr)
+            api_ = api;
+        if (kDevice == Device::CPU ? t.device.type != dlpack::kCPU && t.device.type != dlpack::kCUDAHost
+                                   : t.device.type != dlpack::kCUDA && t.device.type != dlpack::kROCM)
+            throw std::invalid_argument(kDevice == Device::CPU
+                                            ? "expected a tensor on the CPU; got one on another device"
+                                            : "expected a CUDA tensor; got one on another device");
+        return t;
+    }
+
     dlpack::Tensor view(const dlpack::ExchangeAPI* api, PyObject* object) {
         dlpack::Tensor t;
         if (api->tensor_from_object(object, &t) != 0)
@@ -191,6 +212,11 @@ template <class T> struct Python {
 template <> struct Python<const Tensor&> {
     using Type = py::handle;
     static Tensor read(PythonFrame& frame, py::handle value) { return frame.read(value); }
+};
+
+template <> struct Python<const Indices&> {
+    using Type = py::handle;
+    static Indices read(PythonFrame& frame, py::handle value) { return frame.read_indices(value); }
 };
 
 template <size_t N> py::tuple objects(const Outputs<N>& outputs) {

@@ -38,6 +38,14 @@ struct Tensor {
     }
 };
 
+// A dense int64 tensor: permutations, degrees, positions.
+struct Indices {
+    const int64_t* data;
+    const int64_t* shape;
+    int64_t ndim;
+    Device device;
+};
+
 // What an op may ask of the world outside: memory, and the stream to work on.
 struct Frame {
     virtual Tensor empty(const int64_t* shape, int64_t ndim, DType dtype, Device device) = 0;

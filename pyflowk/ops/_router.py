@@ -12,7 +12,7 @@ Every private torch name that this needs is bound here and proven by tests/ops/t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import torch
@@ -61,8 +61,10 @@ class FusedOp:
         fake: shapes and dtypes of the outputs, from the same arguments.
         check: raises on arguments that do not fit; called where no kernel does it.
         saved: (*inputs, *outputs) -> the tensors that the backward op takes first.
-        backward: the op that takes (*saved, *output gradients, *configuration) to the input gradients. Its own
-            derivatives come from its formula, so every higher order exists.
+        backward: the op that takes (*saved, *output gradients, *configuration) to the input gradients, those of
+            `indices` left out. Its own derivatives come from its formula, so every higher order exists.
+        shared: names of the tensors that all rows share, such as weights; dimension 0 of every other one is the rows.
+        indices: names of the integer tensors.
     """
 
     def __init__(
@@ -75,11 +77,18 @@ class FusedOp:
         check: Callable[..., None] | None = None,
         saved: Callable[..., tuple[Tensor, ...]] | None = None,
         backward: FusedOp | None = None,
+        shared: Collection[str] = (),
+        indices: Collection[str] = (),
     ) -> None:
         self.name, self.formula, self.check, self.backward = name, formula, check, backward
         self._fake, self._saved = fake, saved
-        arguments = schema.split("->")[0]
-        self._tensors, self._arguments = arguments.count("Tensor"), arguments.count(",") + 1
+        arguments = [argument.split() for argument in schema.split("->")[0].strip("( )").split(",")]
+        tensors = [argument[1] for argument in arguments if argument[0] == "Tensor"]
+        if unknown := {*shared, *indices} - set(tensors):
+            raise ValueError(f"{name}: no tensor of its schema is called {', '.join(sorted(unknown))}")
+        self._tensors, self._arguments = len(tensors), len(arguments)
+        self._shared = tuple(tensor in shared for tensor in tensors)
+        self._real = tuple(tensor not in indices for tensor in tensors)
         self._implementations: dict[str, Callable[..., Any]] = {}
         self._declare(schema)
         if backward is not None and saved is not None:
@@ -157,6 +166,13 @@ class FusedOp:
 
     # ---- registration ---------------------------------------------------------------------------------------------
 
+    def _gradients(self, gradients: tuple[Tensor, ...], config: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
+        """One gradient an argument: None for indices and configuration."""
+        if all(self._real):
+            return *gradients, *(None,) * len(config)
+        rest = iter(gradients)
+        return *(next(rest) if real else None for real in self._real), *(None,) * len(config)
+
     def _choose(self) -> None:
         self._implementations = {d: implementation(self.name, d, self.reference) for d in _DEVICES}
         self._on_cpu = self._implementations["cpu"]
@@ -195,7 +211,7 @@ def _eager_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..., An
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
             config = ctx.config
-            return None, *differentiate((*ctx.saved_tensors, *grads, *config)), *(None,) * len(config)
+            return None, *op._gradients(differentiate((*ctx.saved_tensors, *grads, *config)), config)
 
     Eager.__qualname__ = Eager.__name__ = op.name
     return Eager
@@ -217,7 +233,7 @@ def _functional_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
             config = ctx.config
-            return *differentiate((*ctx.saved_tensors, *grads, *config)), *(None,) * len(config)
+            return op._gradients(differentiate((*ctx.saved_tensors, *grads, *config)), config)
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
@@ -228,9 +244,18 @@ def _functional_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..
 
 
 def _fold_rows(op: FusedOp, size: int, in_dims: tuple[Any, ...], args: tuple[Any, ...]) -> Any:
-    """vmap: every op works row by row, so the mapped dimension joins the rows and leaves them again."""
+    """vmap: every op works row by row, so the mapped dimension joins the rows and leaves them again.
+
+    Where a tensor that all rows share is mapped itself, there is no such way, and the formula serves.
+    """
+    if any(shared and dim is not None for shared, dim in zip(op._shared, in_dims)):
+        outputs = torch.func.vmap(op.reference, in_dims)(*args)
+        return outputs, (0,) * len(outputs)
     rows = []
-    for tensor, dim in zip(args[: op._tensors], in_dims):
+    for tensor, dim, shared in zip(args[: op._tensors], in_dims, op._shared):
+        if shared:
+            rows.append(tensor)
+            continue
         whole = tensor.unsqueeze(0).expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
         rows.append(whole.reshape(size * whole.shape[1], *whole.shape[2:]))
     outputs = op((*rows, *args[op._tensors :]))
@@ -245,7 +270,7 @@ def _library_backward(op: FusedOp) -> tuple[Callable[..., None], Callable[..., A
 
     def backward(ctx: Any, *grads: Tensor) -> Any:
         gradients = op.backward._library_op(*ctx.saved_tensors, *grads, *ctx.config)  # type: ignore[union-attr]
-        return *gradients, *[None] * len(ctx.config)
+        return op._gradients(gradients, ctx.config)
 
     return setup_context, backward
 
@@ -258,7 +283,13 @@ def _formula_backward(op: FusedOp) -> tuple[Callable[..., None], Callable[..., A
         ctx.config = inputs[op._tensors :]
 
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        pull = torch.func.vjp(lambda *tensors: op.formula(*tensors, *ctx.config), *ctx.saved_tensors)[1]
-        return *pull(grads), *[None] * len(ctx.config)
+        tensors = ctx.saved_tensors
+
+        def of_real(*real: Tensor) -> tuple[Tensor, ...]:
+            rest = iter(real)
+            return op.formula(*(next(rest) if r else t for t, r in zip(tensors, op._real)), *ctx.config)
+
+        pull = torch.func.vjp(of_real, *(t for t, r in zip(tensors, op._real) if r))[1]
+        return op._gradients(pull(grads), ctx.config)
 
     return setup_context, backward

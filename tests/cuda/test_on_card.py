@@ -37,7 +37,8 @@ def noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 @pytest.mark.parametrize("state, params", DTYPES, ids=str)
 def test_parity(card: str, state: torch.dtype, params: torch.dtype) -> None:
     for case in ALL_CASES:  # one test for all: without a card each would be a skip of its own
-        assert_as_good_as_torch(case, tuple(t.cuda() for t in case.inputs(9, state, params)))
+        if case.takes(state, params):
+            assert_as_good_as_torch(case, tuple(t.cuda() for t in case.inputs(9, state, params)))
 
 
 def test_selfcheck_on_the_card() -> None:

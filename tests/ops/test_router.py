@@ -78,11 +78,11 @@ def test_second_derivatives_every_way(case: OpCase) -> None:
 
 @pytest.mark.parametrize("case", FEW_CASES, ids=str)
 def test_third_derivative(case: OpCase) -> None:
-    x, params = case.inputs(1)
+    *others, params = case.inputs(1)
 
     def third(call: object) -> Tensor:
         p = params.detach().requires_grad_()
-        derivative = total(call(x, p))  # type: ignore[operator]
+        derivative = total(call(*others, p))  # type: ignore[operator]
         for _ in range(3):
             (derivative,) = torch.autograd.grad(derivative, p, create_graph=True)
             derivative = derivative.sum()
@@ -109,18 +109,30 @@ def test_forward_ad_of_a_graph(case: OpCase) -> None:
 
 @pytest.mark.parametrize("case", FEW_CASES, ids=str)
 def test_vmap(case: OpCase) -> None:
-    """Over the first, another, or only one argument; nested; empty; and per-sample gradients."""
-    x, params = (torch.stack([t, t + 1, t - 1], 0) for t in case.inputs(4))
-    loop = lambda a, b: tuple(map(torch.stack, zip(*(case.call(r, s) for r, s in zip(a, b)))))  # noqa: E731
-    torch.testing.assert_close(vmap(case.call)(x, params), loop(x, params))
-    moved = vmap(case.call, in_dims=(1, 2))(x.movedim(0, 1), params.movedim(0, 2))
-    torch.testing.assert_close(moved, loop(x, params))
-    torch.testing.assert_close(vmap(case.call, in_dims=(None, 0))(x[0], params), loop(x[:1].expand_as(x), params))
-    twice = vmap(vmap(case.call))(torch.stack([x, -x]), torch.stack([params, params]))
-    torch.testing.assert_close(tuple(o[1] for o in twice), loop(-x, params))
-    gradients = vmap(grad(lambda a, b: total(case.call(a, b)), argnums=(0, 1)))(x, params)
-    expected = vmap(grad(lambda a, b: total(plain(case, a, b)), argnums=(0, 1)))(x, params)
-    torch.testing.assert_close(gradients, expected)
+    """Over the first or another dimension, with what is shared mapped or not; nested; and per-sample gradients."""
+    stacks = tuple(torch.stack([t, t + 1, t - 1], 0) for t in case.inputs(4))
+    everything = tuple(range(len(stacks)))
+
+    def loop(*tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(map(torch.stack, zip(*(case.call(*slices) for slices in zip(*tensors)))))
+
+    expected = loop(*stacks)
+    torch.testing.assert_close(vmap(case.call)(*stacks), expected)
+    moved = vmap(case.call, in_dims=tuple(i % t.dim() for i, t in enumerate(stacks, 1)))
+    torch.testing.assert_close(moved(*(t.movedim(0, i % t.dim()) for i, t in enumerate(stacks, 1))), expected)
+    for fixed in everything:
+        dims = tuple(None if i == fixed else 0 for i in everything)
+        some = vmap(case.call, in_dims=dims)(*(t[0] if i == fixed else t for i, t in enumerate(stacks)))
+        repeated = (t[:1].expand_as(t) if i == fixed else t for i, t in enumerate(stacks))
+        torch.testing.assert_close(some, loop(*repeated))
+    twice = vmap(vmap(case.call))(*(torch.stack([t, t.cos()]) for t in stacks))
+    torch.testing.assert_close(tuple(o[1] for o in twice), loop(*(t.cos() for t in stacks)))
+    unmapped = tuple(None if i in case.shared else 0 for i in everything)
+    rows = tuple(t[0] if i in case.shared else t for i, t in enumerate(stacks))
+    for dims, tensors in ((0, stacks), (unmapped, rows)):
+        gradients = vmap(grad(lambda *t: total(case.call(*t)), argnums=everything), in_dims=dims)(*tensors)
+        truth = vmap(grad(lambda *t: total(plain(case, *t)), argnums=everything), in_dims=dims)(*tensors)
+        torch.testing.assert_close(gradients, truth)
 
 
 @pytest.mark.parametrize("case", FEW_CASES, ids=str)
@@ -133,11 +145,13 @@ def test_compile_full_graph(case: OpCase, threshold: int, monkeypatch: pytest.Mo
     torch.testing.assert_close(
         torch.autograd.grad(compiled(*inputs), inputs), torch.autograd.grad(total(case.call(*inputs)), inputs)
     )
+    if not case.inplace:
+        return
     with torch.no_grad():
-        x, params = case.inputs(3, torch.float32)
+        x, *others = case.inputs(3, torch.float32)
         overwrite = torch.compile(lambda *t: case.call(*t, inplace=True), fullgraph=True, backend="aot_eager")
-        ladj = overwrite(x, params)[1]
-        torch.testing.assert_close((x, ladj), case.call(*case.inputs(3, torch.float32)))
+        rest = overwrite(x, *others)[1:]
+        torch.testing.assert_close((x, *rest), case.call(*case.inputs(3, torch.float32)))
 
 
 def test_inductor_with_dynamic_rows() -> None:
@@ -189,7 +203,9 @@ def test_opcheck(case: OpCase) -> None:
         torch.autograd.backward(outputs, [torch.ones_like(o) for o in outputs])
     assert [f.name().split("::")[1] for f, _ in calls] == [op.name, op.backward.name]  # type: ignore[union-attr]
     for function, args in calls:
-        leaves = [a.detach().clone().requires_grad_() if isinstance(a, Tensor) else a for a in args]
+        leaves = [
+            a.detach().clone().requires_grad_(a.is_floating_point()) if isinstance(a, Tensor) else a for a in args
+        ]
         torch.library.opcheck(function, leaves)
 
 

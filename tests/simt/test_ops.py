@@ -51,7 +51,8 @@ def on_the_bench(bench: Bench) -> Iterator[None]:
 @pytest.mark.parametrize("state, params", DTYPES[2:], ids=str)
 def test_narrow_dtypes(state: torch.dtype, params: torch.dtype) -> None:
     for case in SOME_CASES:
-        test_kernels.assert_as_good_as_torch(case, case.inputs(4, state, params))
+        if case.takes(state, params):
+            test_kernels.assert_as_good_as_torch(case, case.inputs(4, state, params))
 
 
 @pytest.mark.parametrize("case", SOME_CASES, ids=str)

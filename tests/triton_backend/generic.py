@@ -30,7 +30,8 @@ def test_values_and_gradients_as_good_as_torch(case: OpCase) -> None:
 @pytest.mark.parametrize("state, params", DTYPES[2:], ids=str)
 def test_narrow_dtypes(state: torch.dtype, params: torch.dtype) -> None:
     for case in FEW_CASES:
-        test_kernels.assert_as_good_as_torch(case, case.inputs(3, state, params))
+        if case.takes(state, params):
+            test_kernels.assert_as_good_as_torch(case, case.inputs(3, state, params))
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 600])

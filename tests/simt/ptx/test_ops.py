@@ -55,7 +55,8 @@ def on_the_ptx(bench: Bench) -> Iterator[None]:
 def test_narrow_dtypes(bench: Bench, state: torch.dtype, params: torch.dtype, arch: int) -> None:
     backend.register(arch)
     for case in SOME_CASES:
-        test_kernels.assert_as_good_as_torch(case, case.inputs(4, state, params))
+        if case.takes(state, params):
+            test_kernels.assert_as_good_as_torch(case, case.inputs(4, state, params))
 
 
 def test_other_kernels_have_one_code_for_both_architectures(bench: Bench) -> None:

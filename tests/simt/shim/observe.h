@@ -27,6 +27,15 @@ inline void observe(const Tensor& t, bool input) {
     simt::adopt((name + " " + shape_text(t)).c_str(), t.data, bytes, input);
 }
 
+inline void observe(const Indices& t) {
+    std::size_t bytes = sizeof(std::int64_t);
+    for (std::int64_t d = 0; d < t.ndim; ++d)
+        bytes *= static_cast<std::size_t>(t.shape[d]);
+    void* data = const_cast<std::int64_t*>(t.data);
+    observed()[data] = bytes;
+    simt::adopt(("indices " + shape_text(t.shape, t.ndim)).c_str(), data, bytes, true);
+}
+
 inline void forget_observed() {
     for (const auto& tensor : observed())
         simt::forget(tensor.first);

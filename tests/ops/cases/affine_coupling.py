@@ -1,14 +1,10 @@
-"""The registry of ops under test: every generic test runs over these cases, on every back end that the tests know.
-
-Who adds an op adds its cases here.
-"""
+"""How affine_coupling is called: every mask, layout, bound and direction."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -16,28 +12,7 @@ from torch import Tensor
 from pyflowk import ops
 from pyflowk.ops.masks import transformed_channels
 
-#: (state, params) dtypes that an op takes.
-DTYPES = [
-    (torch.float32, torch.float32),
-    (torch.float64, torch.float64),
-    (torch.bfloat16, torch.bfloat16),
-    (torch.float16, torch.float16),
-    (torch.float32, torch.bfloat16),
-    (torch.float32, torch.float16),
-]
-
-
-@dataclass(frozen=True)
-class OpCase:
-    """One way to call an op: `call(*tensors, **more)`, and `inputs(rows, *dtypes)` that makes the tensors."""
-
-    name: str
-    op: str
-    call: Callable[..., tuple[Tensor, ...]]
-    inputs: Callable[..., tuple[Tensor, ...]]
-
-    def __str__(self) -> str:
-        return self.name
+from .base import OpCase
 
 
 def _coupling(event: tuple[int, ...], bound: str, **options: object) -> OpCase:
@@ -57,7 +32,7 @@ def _coupling(event: tuple[int, ...], bound: str, **options: object) -> OpCase:
 
     flags = "".join(f"-{key}" for key in ("swap", "interleaved", "inverse") if options[key])
     name = f"affine_coupling-{mask}{flags}-{bound}-{'x'.join(map(str, event))}"
-    return OpCase(name, "affine_coupling", call, inputs)
+    return OpCase(name, "affine_coupling", call, inputs, inplace=True)
 
 
 def _options(events: dict[str, list[tuple[int, ...]]], bounds: list[str]) -> Iterator[OpCase]:
@@ -73,7 +48,7 @@ def _options(events: dict[str, list[tuple[int, ...]]], bounds: list[str]) -> Ite
 BOUNDS = ["additive", "none", "tanh", "sigmoid"]
 
 #: every mask, layout, bound and direction, on events around the widths at which the kernels change their ways.
-ALL_CASES = list(
+ALL = list(
     _options(
         {
             "half": [(1,), (2,), (7,), (64,), (75,), (3, 5, 7), (4, 16, 16)],
@@ -86,12 +61,10 @@ ALL_CASES = list(
 )
 
 #: one small event per kind of run, for the tests that cost much per case.
-SMALL_CASES = list(
-    _options({"half": [(5,)], "alternating": [(3, 2, 2)], "checkerboard": [(2, 3, 3)], "all": [(2,)]}, BOUNDS)
-)
+SMALL = list(_options({"half": [(5,)], "alternating": [(3, 2, 2)], "checkerboard": [(2, 3, 3)], "all": [(2,)]}, BOUNDS))
 
 #: a handful for compile and opcheck.
-FEW_CASES = [
+FEW = [
     _coupling(event, bound, mask=mask, swap=swap, interleaved=interleaved, inverse=inverse)
     for event, bound, mask, swap, interleaved, inverse in [
         ((6,), "tanh", "half", False, False, False),
@@ -100,8 +73,3 @@ FEW_CASES = [
         ((4, 3, 3), "additive", "channel", True, False, False),
     ]
 ]
-
-
-def tensors_of(case: OpCase, rows: int = 3, *dtypes: torch.dtype) -> tuple[Tensor, ...]:
-    """The case's inputs, requiring gradients."""
-    return tuple(t.requires_grad_() for t in case.inputs(rows, *dtypes))

@@ -19,63 +19,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._native import show_config
-from .ops import registry
-from .ops._backends import Backend, backend, backends
-from .ops._router import FusedOp
-from .ops.affine_coupling import ADDITIVE, BOUNDS
-from .ops.masks import MASKS, transformed_channels
+from .._native import show_config
+from ..ops import registry
+from ..ops._backends import Backend, backend, backends
+from ..ops._router import FusedOp
+from .probes import PROBES, Probe, noise
 
 __all__ = ["PREDICTED", "PROBES", "Probe", "Report", "Result", "run"]
 
 ROWS = 9
 REPEATS = 15
 CALLS = {"cpu": 1, "cuda": 20}  # of one time measurement: a card's clock needs more than one
-PRECISIONS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 #: Predicted, not measured: what a memory-bound kernel moves in GB/s, 0.9 of the data sheet's peak (benchmarks/audit).
 PREDICTED = {"A100-SXM4-80GB": 1835.0, "H100 80GB HBM3": 3015.0, "H200": 4320.0, "B200": 7200.0}
-
-
-# ---- how to call each op ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Probe:
-    """How to try one op: `configs` are its arguments after the tensors, `inputs(config, rows)` its float64 tensors.
-
-    The first config is the one whose speed is measured.
-    """
-
-    configs: list[tuple[Any, ...]]
-    inputs: Callable[[tuple[Any, ...], int], tuple[Tensor, ...]]
-
-
-def _coupling_configs() -> list[tuple[Any, ...]]:
-    bounds = (BOUNDS["tanh"], BOUNDS["sigmoid"], BOUNDS["none"], ADDITIVE)
-    masks = (MASKS[name] for name in ("half", "alternating", "checkerboard", "all"))
-    flags = product(masks, (0, 1), bounds, (False, True), (False, True))
-    return [
-        (mask + swap, bound, 2.0, interleaved, inverse)
-        for mask, swap, bound, interleaved, inverse in flags
-        if not (bound == ADDITIVE and interleaved) and not (mask == MASKS["all"] and swap)
-    ]
-
-
-def _coupling_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
-    names = {code: name for name, code in MASKS.items()}
-    mask, swap, bound = names[config[0] & ~1], bool(config[0] & 1), config[1]
-    event = {"checkerboard": (3, 6, 8), "alternating": (6, 5, 7)}.get(mask, (64,))
-    channels = transformed_channels(event[0], mask, swap) * (1 if bound == ADDITIVE else 2)
-    return _noise(rows, *event), _noise(rows, channels, *event[1:])
-
-
-def _noise(*shape: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
-
-
-#: Who adds an op adds its probe here; an op without one fails the check.
-PROBES: dict[str, Probe] = {"affine_coupling": Probe(_coupling_configs(), _coupling_inputs)}
 
 
 # ---- the report ------------------------------------------------------------------------------------------------------
@@ -211,8 +168,8 @@ def _check(entry: Backend, name: str, op: FusedOp) -> tuple[str, str]:
     if name not in PROBES:
         return "no probe knows how to call it", ""
     probe, worst, calls = PROBES[name], 0.0, 0
-    for config, dtype in product(probe.configs, PRECISIONS):
-        excess, error = deviation(entry, op, config, tuple(t.to(dtype) for t in probe.inputs(config, ROWS)))
+    for config, dtype in product(probe.configs, probe.precisions):
+        excess, error = deviation(entry, op, config, _in(dtype, probe.inputs(config, ROWS)))
         if not excess <= 0:
             return f"WRONG for {config} in {dtype}: error {error:.2g} is {excess:.2g} above what is allowed", ""
         worst, calls = max(worst, error if dtype == torch.float32 else 0.0), calls + 1
@@ -223,9 +180,9 @@ def _check(entry: Backend, name: str, op: FusedOp) -> tuple[str, str]:
 def deviation(entry: Backend, op: FusedOp, config: tuple[Any, ...], inputs: tuple[Tensor, ...]) -> tuple[float, float]:
     """How far values and gradients are above the allowed error, and the largest error, against float64."""
     outputs = op.formula(*inputs, *config)
-    cotangents = tuple(_noise(*t.shape).to(t.dtype) for t in outputs)
+    cotangents = tuple(noise(*t.shape).to(t.dtype) for t in outputs)
     with backend("reference"):
-        exact = _values(op, config, tuple(t.double() for t in inputs), tuple(t.double() for t in cotangents))
+        exact = _values(op, config, _in(torch.float64, inputs), _in(torch.float64, cotangents))
         plain = _values(op, config, inputs, cotangents)
     with backend(entry.name):
         got = _values(op, config, *(tuple(t.to(entry.device) for t in group) for group in (inputs, cotangents)))
@@ -240,6 +197,10 @@ def deviation(entry: Backend, op: FusedOp, config: tuple[Any, ...], inputs: tupl
     return excess, largest
 
 
+def _in(dtype: torch.dtype, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(t.to(dtype) if t.is_floating_point() else t for t in tensors)
+
+
 def _registered(op: FusedOp) -> Callable[..., tuple[Tensor, ...]]:
     return getattr(torch.ops.pyflowk, op.name)
 
@@ -247,9 +208,10 @@ def _registered(op: FusedOp) -> Callable[..., tuple[Tensor, ...]]:
 def _values(
     op: FusedOp, config: tuple[Any, ...], inputs: tuple[Tensor, ...], cotangents: tuple[Tensor, ...]
 ) -> list[Tensor]:
-    inputs = tuple(t.detach().requires_grad_() for t in inputs)
+    inputs = tuple(t.detach().requires_grad_(t.is_floating_point()) for t in inputs)
     outputs = _registered(op)(*inputs, *config)
-    gradients = torch.autograd.grad(outputs, inputs, cotangents, allow_unused=True, materialize_grads=True)
+    real = [t for t in inputs if t.requires_grad]
+    gradients = torch.autograd.grad(outputs, real, cotangents, allow_unused=True, materialize_grads=True)
     return [t.detach() for t in (*outputs, *gradients)]
 
 
@@ -261,14 +223,15 @@ def _speeds(entry: Backend, op: FusedOp, probe: Probe, megabytes: float) -> dict
     config = probe.configs[0]
     width = probe.inputs(config, 1)[0].numel()
     rows = max(1, round(megabytes * 1e6 / 4 / width))
-    inputs = tuple(t.float().to(entry.device).requires_grad_() for t in probe.inputs(config, rows))
+    inputs = tuple(t.to(entry.device) for t in _in(torch.float32, probe.inputs(config, rows)))
+    real = [t.requires_grad_() for t in inputs if t.is_floating_point()]
     call = _registered(op)
     with backend(entry.name):
         with torch.no_grad():
             forward = seconds(lambda: call(*inputs, *config), entry.device)
         outputs = call(*inputs, *config)
         ones = tuple(torch.ones_like(t) for t in outputs)
-        backward = seconds(lambda: torch.autograd.grad(outputs, inputs, ones, retain_graph=True), entry.device)
+        backward = seconds(lambda: torch.autograd.grad(outputs, real, ones, retain_graph=True), entry.device)
     return {
         "forward": _gigabytes(*inputs, *outputs) / forward,
         "backward": _gigabytes(*inputs, *inputs, *outputs) / backward,

@@ -1,0 +1,58 @@
+"""How to call each op: who adds an op adds its probe here; an op without one fails the check."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..ops.affine_coupling import ADDITIVE, BOUNDS
+from ..ops.masks import MASKS, transformed_channels
+
+__all__ = ["PROBES", "Probe", "noise"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """How to try one op: `configs` are its arguments after the tensors, `inputs(config, rows)` its tensors, the real
+    ones in float64.
+
+    The first config is the one whose speed is measured.
+    """
+
+    configs: list[tuple[Any, ...]]
+    inputs: Callable[[tuple[Any, ...], int], tuple[Tensor, ...]]
+    precisions: tuple[torch.dtype, ...] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def noise(*shape: int) -> Tensor:
+    """Standard normal numbers of this shape, always the same."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
+
+
+def _coupling_configs() -> list[tuple[Any, ...]]:
+    bounds = (BOUNDS["tanh"], BOUNDS["sigmoid"], BOUNDS["none"], ADDITIVE)
+    masks = (MASKS[name] for name in ("half", "alternating", "checkerboard", "all"))
+    flags = product(masks, (0, 1), bounds, (False, True), (False, True))
+    return [
+        (mask + swap, bound, 2.0, interleaved, inverse)
+        for mask, swap, bound, interleaved, inverse in flags
+        if not (bound == ADDITIVE and interleaved) and not (mask == MASKS["all"] and swap)
+    ]
+
+
+def _coupling_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    names = {code: name for name, code in MASKS.items()}
+    mask, swap, bound = names[config[0] & ~1], bool(config[0] & 1), config[1]
+    event = {"checkerboard": (3, 6, 8), "alternating": (6, 5, 7)}.get(mask, (64,))
+    channels = transformed_channels(event[0], mask, swap) * (1 if bound == ADDITIVE else 2)
+    return noise(rows, *event), noise(rows, channels, *event[1:])
+
+
+PROBES: dict[str, Probe] = {
+    "affine_coupling": Probe(_coupling_configs(), _coupling_inputs),
+}

@@ -1,0 +1,26 @@
+"""The registry of ops under test: every generic test runs over these cases, on every back end that the tests know.
+
+Who adds an op adds its file here, with lists ALL, SMALL (one per kind of path, for the tests that cost much per case)
+and FEW (a handful, for compile and opcheck), and its name below.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import affine_coupling
+from .base import DTYPES, OpCase
+
+__all__ = ["ALL_CASES", "DTYPES", "FEW_CASES", "SMALL_CASES", "OpCase", "tensors_of"]
+
+MODULES = (affine_coupling,)
+
+ALL_CASES = [case for module in MODULES for case in module.ALL]
+SMALL_CASES = [case for module in MODULES for case in module.SMALL]
+FEW_CASES = [case for module in MODULES for case in module.FEW]
+
+
+def tensors_of(case: OpCase, rows: int = 3, *dtypes: torch.dtype) -> tuple[Tensor, ...]:
+    """The case's inputs, requiring gradients."""
+    return tuple(t.requires_grad_() for t in case.inputs(rows, *dtypes))

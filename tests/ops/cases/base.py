@@ -1,0 +1,48 @@
+"""What a case of an op is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Dtypes = tuple[torch.dtype, torch.dtype]
+
+#: (state, params) dtypes that an op may take.
+DTYPES: list[Dtypes] = [
+    (torch.float32, torch.float32),
+    (torch.float64, torch.float64),
+    (torch.bfloat16, torch.bfloat16),
+    (torch.float16, torch.float16),
+    (torch.float32, torch.bfloat16),
+    (torch.float32, torch.float16),
+]
+
+
+@dataclass(frozen=True)
+class OpCase:
+    """One way to call an op: `call(*tensors, **more)`, and `inputs(rows, *dtypes)` that makes its real tensors.
+
+    Integer tensors and configuration are part of `call`.
+    """
+
+    name: str
+    op: str
+    call: Callable[..., tuple[Tensor, ...]]
+    inputs: Callable[..., tuple[Tensor, ...]]
+    shared: frozenset[int] = frozenset()  # which inputs all rows share; dimension 0 of the others is the rows
+    dtypes: tuple[Dtypes, ...] = tuple(DTYPES)  # of DTYPES, those that it takes
+    inplace: bool = False  # whether `call` takes inplace=True
+    extremes: bool = True  # whether infinities and huge values must come out as the formula has them
+
+    def __str__(self) -> str:
+        return self.name
+
+    def of_rows(self, change: Callable[[Tensor], Tensor], tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """The inputs (or their gradients), those that have rows changed."""
+        return tuple(t if i in self.shared else change(t) for i, t in enumerate(tensors))
+
+    def takes(self, *dtypes: torch.dtype) -> bool:
+        return dtypes in self.dtypes
