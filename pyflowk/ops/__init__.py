@@ -1,6 +1,6 @@
 """Fused operations: one file each, with its plain-torch formula, the kernels behind it and its derivatives."""
 
 from ._router import registry
-from .affine_coupling import additive_coupling, affine_coupling
+from .affine_coupling import additive_coupling, affine_coupling, affine_coupling_from_output
 
-__all__ = ["additive_coupling", "affine_coupling", "registry"]
+__all__ = ["additive_coupling", "affine_coupling", "affine_coupling_from_output", "registry"]

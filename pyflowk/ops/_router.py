@@ -22,7 +22,7 @@ from torch.nn import Parameter
 
 from ._backends import implementation, on_change
 
-__all__ = ["FusedOp", "registry"]
+__all__ = ["FusedOp", "plain_autograd", "registry"]
 
 _functorch_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 _modes_on_stack: Callable[[], int] = torch._C._len_torch_dispatch_stack
@@ -45,6 +45,12 @@ COMPILE_THRESHOLD = 16384
 def registry() -> dict[str, FusedOp]:
     """Every op by name, backward ops left out."""
     return dict(_ops)
+
+
+def plain_autograd() -> bool:
+    """Whether reverse-mode autograd records and nothing else does: no functorch transform, forward AD or trace."""
+    forward = forward_ad._current_level >= 0
+    return _grad_enabled() and not (_compiling() or forward or _functorch_active() or _tracing() is not None)
 
 
 def _functionalizing() -> bool:

@@ -10,7 +10,9 @@ from .check import InvertibilityReport, LayerError, check_invertibility
 from .coupling import Additive, Affine, Coupling, Elementwise, Map
 from .dequantize import Dequantize
 from .logit import Logit
+from .memory_flat import MemoryFlat
 from .permute import Flip, Permute
+from .pullback import Pullback
 from .reshape import Reshape
 from .scale import Scale, Standardize
 from .split import Split
@@ -30,7 +32,9 @@ __all__ = [
     "LayerError",
     "Logit",
     "Map",
+    "MemoryFlat",
     "Permute",
+    "Pullback",
     "Reshape",
     "Scale",
     "Split",

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .base import Transform, state_dtype
+from .pullback import Pullback
 
 
 class ActNorm(Transform):
@@ -55,6 +56,17 @@ class ActNorm(Transform):
         self._check(z)
         scale, bias = self._per_channel(z, (-self.log_scale).exp()), self._per_channel(z, self.bias)
         return (z - bias) * scale, -self._ladj(z)
+
+    def backward_from_output(
+        self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
+    ) -> tuple[Tensor, Tensor]:
+        x = self.inverse(z)[0]
+        grad_x = grad_z * self._per_channel(z, self.log_scale.exp())
+        # z - b = x e^a, so that grad_z (z - b) = grad_x x
+        over = [0, *range(2, z.dim())]
+        pullback.add(self.log_scale, (grad_x * x).sum(over) + self._positions(z) * grad_ladj.sum())
+        pullback.add(self.bias, grad_z.sum(over))
+        return x, grad_x
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:

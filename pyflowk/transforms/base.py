@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from .pullback import Pullback
+
 
 class Transform(nn.Module):
     """An invertible map between data x and noise z that knows its log-determinant.
@@ -17,6 +19,11 @@ class Transform(nn.Module):
 
     A transform that has no use for ``context`` accepts and ignores it. One that draws random numbers sets
     ``stochastic = True`` and takes a third argument ``generator=None`` in ``forward``.
+
+    ``backward_from_output(z, grad_z, grad_ladj, context, pullback) -> (x, grad_x)`` is optional: the hook for
+    :class:`MemoryFlat`. From the output and the gradients of both outputs it rebuilds the input x and its gradient;
+    gradients of parameters and of the context go to ``pullback`` (:class:`Pullback`). It runs without grad mode,
+    changes none of its arguments, runs a network at most once, and may return grad_z itself.
     """
 
     stochastic: bool = False
@@ -26,6 +33,11 @@ class Transform(nn.Module):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         raise NotImplementedError(f"{type(self).__name__} has no inverse")
+
+    def backward_from_output(
+        self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
+    ) -> tuple[Tensor, Tensor]:
+        raise NotImplementedError(f"{type(self).__name__} has no backward_from_output")
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
@@ -94,6 +106,13 @@ class Compose(Transform):
             z, ladj = transform.inverse(z, context)  # type: ignore[operator]
             total = total + ladj
         return z, total
+
+    def backward_from_output(
+        self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
+    ) -> tuple[Tensor, Tensor]:
+        for transform in reversed(self.transforms):
+            z, grad_z = pullback.layer(transform, z, grad_z, grad_ladj, context)  # type: ignore[arg-type]
+        return z, grad_z
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:

@@ -9,13 +9,18 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..ops.affine_coupling import additive_coupling, affine_coupling
+from ..ops.affine_coupling import additive_coupling, affine_coupling, affine_coupling_from_output
 from ..ops.masks import checkerboard, identity_part, mask_code, slices, transformed_channels
 from .base import Transform, state_dtype, sum_event
+from .pullback import Pullback
 
 
 class Map(Protocol):
-    """What moves the transformed part: an invertible map of one variable, with its parameters handed in."""
+    """What moves the transformed part: an invertible map of one variable, with its parameters handed in.
+
+    A map that knows its gradients from its output may offer ``from_output(z, params, grad_z, grad_ladj, *, mask, swap)
+    -> (x, grad_x, grad_params)``, all without grad mode; the others are inverted and run again for autograd.
+    """
 
     params_per_element: int
 
@@ -56,6 +61,15 @@ class Affine(nn.Module):
             interleaved=self.interleaved, inverse=inverse,
         )  # fmt: skip
 
+    def from_output(
+        self, z: Tensor, params: Tensor, grad_z: Tensor, grad_ladj: Tensor, *, mask: str, swap: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(x, grad_x, grad_params) from the output."""
+        return affine_coupling_from_output(
+            z, params, grad_z, grad_ladj, mask=mask, swap=swap, bound=self.bound, limit=self.limit,
+            interleaved=self.interleaved,
+        )  # fmt: skip
+
     def extra_repr(self) -> str:
         return f"bound={self.bound!r}, limit={self.limit}, interleaved={self.interleaved}"
 
@@ -78,6 +92,12 @@ class Additive(nn.Module):
         self, x: Tensor, params: Tensor, *, mask: str = "half", swap: bool = False, inverse: bool = False
     ) -> tuple[Tensor, Tensor]:
         return additive_coupling(x, params, mask=mask, swap=swap, inverse=inverse)
+
+    def from_output(
+        self, z: Tensor, params: Tensor, grad_z: Tensor, grad_ladj: Tensor, *, mask: str, swap: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(x, grad_x, grad_params) from the output."""
+        return affine_coupling_from_output(z, params, grad_z, grad_ladj, mask=mask, swap=swap, bound=None)
 
 
 class Elementwise(nn.Module):
@@ -169,6 +189,25 @@ class Coupling(Transform):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.map(z, self._params(z, context), mask=self.mask, swap=self.swap, inverse=True)
+
+    def backward_from_output(
+        self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
+    ) -> tuple[Tensor, Tensor]:
+        seen = z.detach().requires_grad_()
+        with torch.enable_grad():
+            params = self._params(seen, context)
+        fixed = params.detach()
+        from_output = getattr(self.map, "from_output", None)
+        if from_output is not None:
+            x, grad_x, grad_params = from_output(z, fixed, grad_z, grad_ladj, mask=self.mask, swap=self.swap)
+            (grad_seen,) = pullback.vjp((params,), (grad_params,), (seen,), self.net, context)
+            return x, grad_x + grad_seen
+        x = self.map(z, fixed, mask=self.mask, swap=self.swap, inverse=True)[0]
+        leaf = x.detach().requires_grad_()
+        with torch.enable_grad():
+            outputs = self.map(leaf, params, mask=self.mask, swap=self.swap, inverse=False)
+        grad_seen, grad_x = pullback.vjp(outputs, (grad_z, grad_ladj), (seen, leaf), self, context)
+        return x, grad_x + grad_seen
 
     def _params(self, x: Tensor, context: Tensor | None) -> Tensor:
         if x.dim() < 2:

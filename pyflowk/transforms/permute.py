@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .base import Transform, zero_ladj
+from .pullback import Pullback
 
 
 class Permute(Transform):
@@ -43,6 +44,11 @@ class Permute(Transform):
         self._check(z)
         return z.index_select(1, self.permutation.argsort()), zero_ladj(z)
 
+    def backward_from_output(
+        self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
+    ) -> tuple[Tensor, Tensor]:
+        return self.inverse(z)[0], self.inverse(grad_z)[0]
+
     def _check(self, x: Tensor) -> None:
         if x.dim() < 2 or x.shape[1] != self.permutation.numel():
             raise ValueError(f"Permute expects (B, {self.permutation.numel()}, *rest), got {tuple(x.shape)}")
@@ -69,3 +75,8 @@ class Flip(Transform):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.forward(z, context)
+
+    def backward_from_output(
+        self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
+    ) -> tuple[Tensor, Tensor]:
+        return self.inverse(z)[0], self.inverse(grad_z)[0]

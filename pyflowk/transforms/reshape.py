@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .base import Transform, zero_ladj
+from .pullback import Pullback
 
 
 class Reshape(Transform):
@@ -32,6 +33,11 @@ class Reshape(Transform):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return _reshape(z, self.after, self.before)
+
+    def backward_from_output(
+        self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
+    ) -> tuple[Tensor, Tensor]:
+        return self.inverse(z)[0], self.inverse(grad_z)[0]
 
     def extra_repr(self) -> str:
         return f"{self.before} -> {self.after}"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Transform, state_dtype, zero_ladj
+from .pullback import Pullback
 
 
 class Scale(Transform):
@@ -36,6 +37,11 @@ class Scale(Transform):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         ladj = zero_ladj(z) - math.prod(z.shape[1:]) * math.log(abs(self.factor))
         return (z.to(state_dtype(z)) - self.shift) / self.factor, ladj
+
+    def backward_from_output(
+        self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
+    ) -> tuple[Tensor, Tensor]:
+        return self.inverse(z)[0], grad_z * self.factor
 
     def extra_repr(self) -> str:
         return f"factor={self.factor}, shift={self.shift}"
@@ -85,6 +91,11 @@ class Standardize(Transform):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self._check(z)
         return z * self.std + self.mean, zero_ladj(z) + self.std.log().sum()
+
+    def backward_from_output(
+        self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
+    ) -> tuple[Tensor, Tensor]:
+        return self.inverse(z)[0], grad_z / self.std
 
     def _check(self, x: Tensor) -> None:
         if x.shape[1:] != self.mean.shape:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Transform, call
+from .pullback import Pullback
 
 
 class Split(Transform):
@@ -50,10 +51,14 @@ class Split(Transform):
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self._check(z, (math.prod(self.shape),), "inverse")
-        rows, size = z.shape[0], math.prod(self.inner_shape)
-        x, ladj = self.inner.inverse(z[:, :size].reshape(rows, *self.inner_shape), context)
-        rest = z[:, size:].reshape(rows, self.shape[0] - self.kept, *self.shape[1:])
-        return torch.cat((x, rest.to(x.dtype)), dim=1), ladj
+        x, ladj = self.inner.inverse(self._head(z), context)
+        return self._with_rest(x, z), ladj
+
+    def backward_from_output(
+        self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
+    ) -> tuple[Tensor, Tensor]:
+        x, grad_x = pullback.layer(self.inner, self._head(z), self._head(grad_z), grad_ladj, context)
+        return self._with_rest(x, z), self._with_rest(grad_x, grad_z)
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
@@ -64,6 +69,13 @@ class Split(Transform):
         rest = x[:, self.kept :]
         sizes = math.prod(self.inner_shape), math.prod(self.shape) - math.prod(self.inner_shape)
         return torch.cat((z.reshape(len(z), sizes[0]), rest.reshape(len(x), sizes[1]).to(z.dtype)), dim=1)
+
+    def _head(self, z: Tensor) -> Tensor:
+        return z[:, : math.prod(self.inner_shape)].reshape(z.shape[0], *self.inner_shape)
+
+    def _with_rest(self, x: Tensor, z: Tensor) -> Tensor:
+        rest = z[:, math.prod(self.inner_shape) :].reshape(len(z), self.shape[0] - self.kept, *self.shape[1:])
+        return torch.cat((x, rest.to(x.dtype)), dim=1)
 
     def _check(self, x: Tensor, shape: tuple[int, ...], where: str) -> None:
         if tuple(x.shape[1:]) != shape:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .base import Transform, zero_ladj
+from .pullback import Pullback
 
 
 class Squeeze(Transform):
@@ -37,3 +38,8 @@ class Squeeze(Transform):
         top = torch.stack((top_left, top_right), dim=-1).flatten(-2)
         bottom = torch.stack((bottom_left, bottom_right), dim=-1).flatten(-2)
         return torch.stack((top, bottom), dim=-2).flatten(-3, -2), zero_ladj(z)
+
+    def backward_from_output(
+        self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
+    ) -> tuple[Tensor, Tensor]:
+        return self.inverse(z)[0], self.inverse(grad_z)[0]

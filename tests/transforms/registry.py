@@ -111,6 +111,7 @@ def _cases() -> list[Case]:
             smooth_inverse=False,
         ),
         Case("multiscale", _multiscale, (1, 4, 4), networks=True),
+        Case("memory-flat", lambda: T.MemoryFlat(*_multiscale()), (1, 4, 4), networks=True),
         Case("coupling-one-dim", lambda: _coupling(1, "half", False, T.Affine()), (1,), networks=True),
         Case("coupling-one-dim-swap", lambda: _coupling(1, "half", True, T.Affine()), (1,), networks=True),
         Case(
