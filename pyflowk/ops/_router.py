@@ -93,6 +93,7 @@ class FusedOp:
         if unknown := {*shared, *indices} - set(tensors):
             raise ValueError(f"{name}: no tensor of its schema is called {', '.join(sorted(unknown))}")
         self._tensors, self._arguments = len(tensors), len(arguments)
+        self._single = schema.split("->")[1].count("Tensor") == 1  # such an op returns it bare where torch calls it
         self._shared = tuple(tensor in shared for tensor in tensors)
         self._real = tuple(tensor not in indices for tensor in tensors)
         self._implementations: dict[str, Callable[..., Any]] = {}
@@ -152,7 +153,7 @@ class FusedOp:
         for tensor in args[: self._tensors]:
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"{self.name}: expected torch.Tensor arguments; got {type(tensor).__name__}")
-        outputs = self._library_op(*args)
+        outputs = self._from_library(*args)
         return _overwrite(args[0], outputs) if inplace else outputs
 
     def _by_formula(self, args: tuple[Any, ...], inplace: bool) -> Any:
@@ -185,16 +186,23 @@ class FusedOp:
 
     def _declare(self, schema: str) -> None:
         _library.define(self.name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-        _library.impl(self.name, lambda *args: self.run(args), "CompositeExplicitAutograd")
+        _library.impl(self.name, lambda *args: self._bare(self.run(args)), "CompositeExplicitAutograd")
         torch.library.register_fake(f"pyflowk::{self.name}", self._checked_fake, lib=_library)
         setup, backward = (_library_backward if self.backward else _formula_backward)(self)
         torch.library.register_autograd(f"pyflowk::{self.name}", backward, setup_context=setup, lib=_library)
         self._library_op = getattr(torch.ops.pyflowk, self.name).default
 
-    def _checked_fake(self, *args: Any) -> tuple[Tensor, ...]:
+    def _checked_fake(self, *args: Any) -> Any:
         if self.check is not None:
             self.check(*args)
-        return self._fake(*args)
+        return self._bare(self._fake(*args))
+
+    def _bare(self, outputs: tuple[Tensor, ...]) -> Any:
+        return outputs[0] if self._single else outputs
+
+    def _from_library(self, *args: Any) -> tuple[Tensor, ...]:
+        outputs = self._library_op(*args)
+        return (outputs,) if self._single else outputs
 
 
 def _overwrite(target: Tensor, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -270,12 +278,13 @@ def _fold_rows(op: FusedOp, size: int, in_dims: tuple[Any, ...], args: tuple[Any
 
 
 def _library_backward(op: FusedOp) -> tuple[Callable[..., None], Callable[..., Any]]:
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*op._saved(*inputs[: op._tensors], *output))  # type: ignore[misc]
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        outputs = (output,) if op._single else output
+        ctx.save_for_backward(*op._saved(*inputs[: op._tensors], *outputs))  # type: ignore[misc]
         ctx.config = inputs[op._tensors :]
 
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        gradients = op.backward._library_op(*ctx.saved_tensors, *grads, *ctx.config)  # type: ignore[union-attr]
+        gradients = op.backward._from_library(*ctx.saved_tensors, *grads, *ctx.config)  # type: ignore[union-attr]
         return op._gradients(gradients, ctx.config)
 
     return setup_context, backward

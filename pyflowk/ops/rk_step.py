@@ -1,0 +1,170 @@
+"""The two halves of a Runge-Kutta step: a state from the slopes so far, and the scaled norm of the error estimate.
+
+Slopes stay where the field left them: none is copied into a buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["MOST_SLOPES", "rk_combine", "rk_error"]
+
+#: the most slopes with a weight that is not zero in one row of any method: dopri8 has nine.
+MOST_SLOPES = 9
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def _accumulator(y: Tensor) -> torch.dtype:
+    return torch.float64 if y.dtype == torch.float64 else torch.float32
+
+
+def _column(h: Tensor, y: Tensor) -> Tensor:
+    return h.reshape(-1, *[1] * (y.ndim - 1))
+
+
+def _weighted(ks: Sequence[Tensor], weights: Sequence[float], dtype: torch.dtype) -> Tensor:
+    total = weights[0] * ks[0].to(dtype)
+    for k, weight in zip(ks[1:], weights[1:]):
+        total = total + weight * k.to(dtype)
+    return total
+
+
+def _row_sums(t: Tensor) -> Tensor:
+    return t.flatten(1).sum(1) if t.ndim > 1 else t
+
+
+def _check_slopes(name: str, y: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float]) -> None:
+    """What `csrc/bind/rk_step.cpp` checks, for the paths that do not go through it."""
+    if y.dtype not in _DTYPES:
+        raise TypeError(f"{name}: y must be float32, float64, bfloat16 or float16; got {y.dtype}")
+    if y.ndim < 1:
+        raise ValueError(f"{name}: y must be (B, *event); got {tuple(y.shape)}")
+    if h.dtype != _accumulator(y):
+        raise TypeError(f"{name}: h must be {_accumulator(y)} beside a y of {y.dtype}; got {h.dtype}")
+    if h.shape != y.shape[:1]:
+        raise ValueError(f"{name}: h must be ({y.shape[0]},), a step a row; got {tuple(h.shape)}")
+    for i, k in enumerate(ks):
+        if k.shape != y.shape:
+            raise ValueError(f"{name}: slope {i} must have the shape of y, {tuple(y.shape)}; got {tuple(k.shape)}")
+        if k.dtype != y.dtype:
+            raise TypeError(f"{name}: slope {i} must have the dtype of y, {y.dtype}; got {k.dtype}")
+    if any(t.device != y.device for t in (h, *ks)):
+        raise ValueError(f"{name}: all tensors must be on one device; got {', '.join(str(t.device) for t in (y, *ks))}")
+    if len(weights) != len(ks):
+        raise ValueError(f"{name}: expected {len(ks)} weights, one a slope; got {len(weights)}")
+
+
+# ---- rk_combine ----------------------------------------------------------------------------------------------------
+
+
+def _combine(y: Tensor, h: Tensor, *rest: object) -> tuple[Tensor]:
+    *ks, weights = rest
+    dtype = _accumulator(y)
+    return ((y.to(dtype) + _column(h, y) * _weighted(ks, weights, dtype)).to(y.dtype),)  # type: ignore[arg-type]
+
+
+# ---- rk_error ------------------------------------------------------------------------------------------------------
+
+
+def _scaled(y0: Tensor, y1: Tensor, h: Tensor, ks: Sequence[Tensor], config: tuple) -> tuple[Tensor, ...]:
+    """(scale, slope of the error, error over scale)"""
+    weights, rtol, atol = config
+    dtype = _accumulator(y0)
+    scale = atol + rtol * torch.maximum(y0.to(dtype).abs(), y1.to(dtype).abs())
+    slope = _weighted(ks, weights, dtype)
+    return scale, slope, _column(h, y0) * slope / scale
+
+
+def _error(y0: Tensor, y1: Tensor, h: Tensor, *rest: object) -> tuple[Tensor]:
+    *_, ratio = _scaled(y0, y1, h, rest[:-3], rest[-3:])  # type: ignore[arg-type]
+    # the root of an exact zero has no slope that could be multiplied by zero: it gets none
+    square = _row_sums(ratio * ratio) / max(y0.shape[1:].numel(), 1)
+    root = square.where(square != 0, 1).sqrt()
+    return (root.where(square != 0, 0),)
+
+
+def _error_check(name: str, y0: Tensor, y1: Tensor, h: Tensor, *rest: object) -> None:
+    *ks, weights, rtol, atol = rest
+    _check_slopes(name, y0, h, ks, weights)  # type: ignore[arg-type]
+    if y1.shape != y0.shape or y1.dtype != y0.dtype or y1.device != y0.device:
+        raise ValueError(
+            f"{name}: y1 must be like y0, {tuple(y0.shape)}, {y0.dtype}, {y0.device}; "
+            f"got {tuple(y1.shape)}, {y1.dtype}, {y1.device}"
+        )
+    if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):  # type: ignore[operator]
+        raise ValueError(f"{name}: rtol and atol must not be negative nor both zero; got rtol={rtol}, atol={atol}")
+
+
+def _present(name: str, ks: Sequence[Tensor], weights: Sequence[float]) -> tuple[list[Tensor], list[float]]:
+    """Slopes and weights without those of weight zero."""
+    if len(ks) != len(weights):
+        raise ValueError(f"{name}: expected {len(ks)} weights, one a slope; got {len(weights)}")
+    kept = [(k, weight) for k, weight in zip(ks, weights) if weight != 0] or list(zip(ks, weights))[:1]
+    if not 1 <= len(kept) <= MOST_SLOPES:
+        raise ValueError(f"{name}: expected 1 to {MOST_SLOPES} slopes of non-zero weight; got {len(kept)}")
+    return [k for k, _ in kept], [weight for _, weight in kept]
+
+
+def rk_combine(y: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """The state that slopes lead to, with a step of its own for every row: y + h_b sum_j w_j k_j.
+
+    Args:
+        y: (B, *event), float32, float64, bfloat16 or float16, any strides.
+        h: (B,) steps, signed; float32 (float64 beside a float64 y). A stride of zero is fine.
+        ks: slopes, each of y's shape and dtype; those of weight zero are not read.
+        weights: one number a slope; at most nine that are not zero.
+
+    Returns:
+        A new tensor like y.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes, devices or counts that do not fit, with both named.
+
+    Cost: one pass over memory; the backward one more. Source: Hairer, Norsett, Wanner 1993, II.1.
+
+    >>> rk_combine(torch.zeros(2, 1), torch.tensor([1.0, 2.0]), [torch.ones(2, 1)], [0.5])
+    tensor([[0.5000],
+            [1.0000]])
+    """
+    slopes, kept = _present("rk_combine", ks, weights)
+    _check_slopes("rk_combine", y, h, slopes, kept)
+    return _combine(y, h, *slopes, kept)[0]
+
+
+def rk_error(
+    y0: Tensor,
+    y1: Tensor,
+    h: Tensor,
+    ks: Sequence[Tensor],
+    weights: Sequence[float],
+    *,
+    rtol: float,
+    atol: float,
+) -> Tensor:
+    """How far the embedded error estimate of every row is from what is tolerated; a step is good up to 1.
+
+    With e = h_b sum_j w_j k_j: the root mean square over the row of e / (atol + rtol max(|y0|, |y1|)).
+
+    Args:
+        y0, y1: (B, *event), the states before and after the step; dtypes as for `rk_combine`.
+        h, ks, weights: as for `rk_combine`; the weights are those of the error.
+        rtol, atol: relative and absolute tolerance, not both zero.
+
+    Returns:
+        (B,), float32 (float64 for a float64 y0); NaN where a row has one. Bitwise the same for any batch mates.
+
+    Raises:
+        ValueError, TypeError: as `rk_combine`, and for tolerances.
+
+    Cost: one pass over memory. Source: Hairer, Norsett, Wanner 1993, II.4.
+
+    >>> y = torch.zeros(1, 4)
+    >>> rk_error(y, y, torch.ones(1), [torch.ones(1, 4)], [0.5], rtol=0.0, atol=0.25)
+    tensor([2.])
+    """
+    slopes, kept = _present("rk_error", ks, weights)
+    _error_check("rk_error", y0, y1, h, *slopes, kept, rtol, atol)
+    return _error(y0, y1, h, *slopes, kept, rtol, atol)[0]

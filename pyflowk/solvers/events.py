@@ -1,0 +1,147 @@
+"""Events: where g(t, y) changes its sign along the solution of a row; the root is found on the step's polynomial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from .control import Clock, Status
+from .dense import interpolate
+from .field import Field, column, real_dtype
+from .tableaus import Tableau
+
+__all__ = ["Event", "Fired", "Record", "root_with_gradient"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """g(t, y) -> (B,) whose change of sign is the event; times and states come as a field gets them.
+
+    Args:
+        g: continuous, row by row.
+        terminal: whether the row ends there, with status EVENT.
+        direction: 1 only where g rises, -1 only where it falls, 0 both.
+    """
+
+    g: Callable[[Tensor, Tensor], Tensor]
+    terminal: bool = True
+    direction: int = 0
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        value = self.g(column(t.to(real_dtype(y)), y), y)
+        if not isinstance(value, Tensor) or value.numel() != y.shape[0]:
+            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"event: expected one number a row, ({y.shape[0]},); got {got}")
+        return value.reshape(-1)
+
+
+@dataclass
+class Record:
+    """Some rows passed event number `event`."""
+
+    event: int
+    rows: Tensor
+    t: Tensor
+    y: Tensor
+
+
+@dataclass
+class Fired:
+    """What became of the events: of terminal ones time, state and number, NaN and -1 for rows without; the others."""
+
+    events: Sequence[Event]
+    values: list[Tensor]
+    t: Tensor
+    y: Tensor
+    index: Tensor
+    records: list[Record] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, events: Sequence[Event], t: Tensor, y: Tensor) -> Fired:
+        nan = torch.full_like(t, float("nan"))
+        return cls(
+            events, [e(t, y) for e in events], nan, torch.full_like(y, float("nan")), torch.full_like(t, -1).long()
+        )
+
+    def check(
+        self, table: Tableau, before: Clock, after: Clock, h: Tensor, good: Tensor, y: Tensor, y1: Tensor,
+        ks: list[Tensor],
+    ) -> Clock:  # fmt: skip
+        """Look at one accepted step; the clock of rows that a terminal event stopped."""
+        thetas = []
+        for number, event in enumerate(self.events):
+            g0, g1 = self.values[number], event(after.t, y1)
+            rises, falls = (g0 < 0) & (g1 >= 0), (g0 > 0) & (g1 <= 0)
+            crossed = good & (rises if event.direction > 0 else falls if event.direction < 0 else rises | falls)
+            self.values[number] = torch.where(good, g1, g0)
+            theta = torch.full_like(h, float("inf"))
+            if bool(crossed.any()):
+                theta = torch.where(crossed, self._root(event, table, before.t, h, g0, g1, y, ks), theta)
+            thetas.append(theta)
+        first, which = torch.full_like(h, float("inf")), self.index
+        for number, event in enumerate(self.events):
+            if event.terminal:
+                which = torch.where(thetas[number] < first, number, which)
+                first = torch.minimum(first, thetas[number])
+        for number, event in enumerate(self.events):
+            if not event.terminal:
+                rows = (thetas[number].isfinite() & (thetas[number] < first)).nonzero()[:, 0]
+                if rows.numel():
+                    theta = thetas[number][rows]
+                    state = interpolate(table, theta, y[rows], h[rows], [k[rows] for k in ks])
+                    self.records.append(Record(number, rows, before.t[rows] + theta * h[rows], state))
+        stopped = first.isfinite()
+        if not bool(stopped.any()):
+            return after
+        theta = torch.where(stopped, first, 0)
+        t = before.t + theta * h
+        here = column(stopped, y)
+        self.t, self.index = torch.where(stopped, t, self.t), which
+        self.y = torch.where(here, interpolate(table, theta, y, h, ks), self.y)
+        status = torch.where(stopped, int(Status.EVENT), after.status)
+        return replace(after, t=torch.where(stopped, t, after.t), status=status)
+
+    @staticmethod
+    def _root(
+        event: Event, table: Tableau, t: Tensor, h: Tensor, g0: Tensor, g1: Tensor, y: Tensor, ks: list[Tensor]
+    ) -> Tensor:
+        """theta of the root between 0 and 1: regula falsi with halved weights (Illinois), every third bisection."""
+        low, high = torch.zeros_like(h), torch.ones_like(h)
+        f_low, f_high = g0.to(h.dtype), g1.to(h.dtype)
+        for turn in range(80):
+            theta = high - f_high * (high - low) / torch.where(f_high == f_low, 1, f_high - f_low)
+            if turn % 3 == 2:
+                theta = (low + high) / 2
+            theta = torch.where((theta > low) & (theta < high), theta, (low + high) / 2)
+            value = event(t + theta * h, interpolate(table, theta, y, h, ks)).to(h.dtype)
+            beyond = (value >= 0) == (f_high >= 0)  # on the side of the upper end
+            f_low = torch.where(beyond, f_low / 2, value)
+            f_high = torch.where(beyond, value, f_high / 2)
+            low, high = torch.where(beyond, low, theta), torch.where(beyond, theta, high)
+            if not bool(((high - low) > 4 * torch.finfo(h.dtype).eps).any()):
+                break
+        return high
+
+
+def root_with_gradient(event: Event, f: Field, t: Tensor, y: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
+    """Event time and state of the rows `here`, with their derivatives, from the state y at the fixed time t.
+
+    Implicit function theorem: dt = -dg / (dg/dt + dg/dy f). An event that the solution only touches has no derivative:
+    NaN.
+    """
+    fixed, state = t.detach(), y.detach()
+
+    def along(step: Tensor) -> Tensor:
+        return event(fixed + step, state + column(step, y).to(y.dtype) * slope)
+
+    with torch.no_grad():
+        slope = f(column(fixed.to(real_dtype(y)), y), state)
+    with torch.enable_grad():
+        step = torch.zeros_like(fixed).requires_grad_()
+        (rate,) = torch.autograd.grad(along(step).sum(), step)
+    value = event(fixed, y)
+    moved = -(value - value.detach()) / torch.where(here, torch.where(rate == 0, float("nan"), rate), 1)
+    return fixed + moved, y + column(moved, y).to(y.dtype) * slope

@@ -1,0 +1,113 @@
+"""Integration over a mesh that is known beforehand: fixed steps, and the accepted steps of an adaptive solve again.
+
+Nothing here asks the host, so a captured or compiled graph can hold it, and everything is differentiable in the state,
+the field's parameters and the mesh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .dense import Dense, interpolate
+from .field import Field, real_dtype, rk_stages
+from .tableaus import Tableau
+
+__all__ = ["Inside", "Mesh", "integrate"]
+
+Inside = tuple[Tensor, Tensor, Tensor]  # rows, columns of the output, theta
+
+
+@dataclass
+class Mesh:
+    """Where to step and what is wanted: either for all rows alike or row by row.
+
+    points: (n + 1,), with `outputs[i]` the columns that are the state at point i. Or points (n + 1, B), with
+    `inside[i]` what is wanted within step i, and (T, B) masks of what is the first and the last state.
+    """
+
+    points: Tensor
+    outputs: Sequence[Sequence[int]] = ()
+    inside: dict[int, Inside] = field(default_factory=dict)
+    at_start: Tensor | None = None
+    at_end: Tensor | None = None
+
+    @property
+    def steps(self) -> int:
+        return self.points.shape[0] - 1
+
+    def clocks(self, table: Tableau, y: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
+        """The steps, (B,) each, and the stage times of each step as the field sees them."""
+        dtype = real_dtype(y)
+        start, end = self.points[:-1], self.points[1:]
+        h = end - start
+        column = torch.tensor(table.c, dtype=start.dtype, device=start.device).reshape(-1, *[1] * (start.ndim - 1))
+        # a stage at the end of its step is at the next point itself, not near it
+        times = torch.where(column == 1, end[:, None], start[:, None] + column * h[:, None]).to(dtype)
+        if times.ndim == 2:
+            steps = h.to(dtype)[:, None].expand(-1, y.shape[0])
+        else:
+            steps, times = h.to(dtype), times.reshape(*times.shape, *[1] * (y.ndim - 1))
+        return list(steps.unbind(0)), [row.unbind(0) for row in times.unbind(0)]
+
+    def gather(self, first: Tensor, last: Tensor, pieces: list[Tensor]) -> Tensor:
+        """The outputs from what was found on the way."""
+        if self.at_start is None or self.at_end is None:
+            states = [first, *pieces]
+            wanted = [columns for columns in self.outputs[1:] if columns]
+            order = {j: 0 for j in self.outputs[0]}
+            order |= {j: i for i, columns in enumerate(wanted, 1) for j in columns}
+            return torch.stack([states[order[j]] for j in range(len(order))])
+        shape = *self.at_start.shape, *[1] * (first.ndim - 1)
+        nowhere = torch.full_like(first, float("nan"))
+        whole = torch.where(self.at_end.reshape(shape), last, nowhere)
+        whole = torch.where(self.at_start.reshape(shape), first, whole)
+        if not pieces:
+            return whole
+        rows = torch.cat([place[0] for place in self.inside.values()])
+        columns = torch.cat([place[1] for place in self.inside.values()])
+        return whole.index_put((columns, rows), torch.cat(pieces))
+
+
+def integrate(f: Field, table: Tableau, y: Tensor, mesh: Mesh, *, every: int = 0, dense: Dense | None = None) -> Tensor:
+    """The outputs, (T, B, *event).
+
+    With `every` > 0 only every so many steps a state is kept for the backward pass, which computes what lies between
+    again.
+    """
+    steps, times = mesh.clocks(table, y)
+    first = y
+    pieces: list[Tensor] = []
+
+    def stretch(y: Tensor, k: Tensor | None, begin: int, end: int) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+        found = []
+        for i in range(begin, end):
+            if k is None:
+                k = f(times[i][0], y)
+            more = (table.fsal and i + 1 < mesh.steps) or i in mesh.inside or dense is not None
+            y1, ks = rk_stages(f, table, times[i], y, steps[i], k, slope=more)
+            if i in mesh.inside:
+                rows, _, theta = mesh.inside[i]
+                found.append(interpolate(table, theta, y[rows], steps[i][rows], [s[rows] for s in ks]))
+            if dense is not None:
+                start = mesh.points[i].expand(y.shape[0])
+                dense.add(start, mesh.points[i + 1] - start, torch.ones_like(start, dtype=torch.bool), y, ks)
+            if mesh.outputs and mesh.outputs[i + 1]:
+                found.append(y1)
+            y, k = y1, ks[-1] if more else None
+        return y, k, found
+
+    k: Tensor | None = None
+    length = every or max(mesh.steps, 1)
+    for begin in range(0, mesh.steps, length):
+        end = min(begin + length, mesh.steps)
+        if every and torch.is_grad_enabled():
+            y, k, found = checkpoint(stretch, y, k, begin, end, use_reentrant=False, preserve_rng_state=False)
+        else:
+            y, k, found = stretch(y, k, begin, end)
+        pieces += found
+    return mesh.gather(first, y, pieces)

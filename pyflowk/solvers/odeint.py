@@ -1,0 +1,133 @@
+"""`odeint`, as it is known from torchdiffeq: states at times, tuples of states, methods by name, options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .solve import Solution, SolverError, solve_ivp
+
+__all__ = ["odeint"]
+
+State = Tensor | tuple[Tensor, ...]
+
+
+class Packing:
+    """A tuple of states as one tensor and back: rows side by side, (B, sum of event sizes), or all of it one row."""
+
+    def __init__(self, y0: State, rows: bool) -> None:
+        self.single = isinstance(y0, Tensor)
+        parts = (y0,) if isinstance(y0, Tensor) else tuple(y0)
+        if not parts or not all(isinstance(p, Tensor) and p.is_floating_point() for p in parts):
+            raise TypeError("y0: expected a floating-point tensor or a tuple of them")
+        self.shapes = [p.shape for p in parts]
+        self.rows = rows
+        if rows and (any(p.ndim < 1 for p in parts) or len({p.shape[0] for p in parts}) > 1):
+            raise ValueError(
+                f"y0: expected (B, *event) states of one batch size; got {', '.join(map(str, map(tuple, self.shapes)))}"
+            )
+        self.as_is = self.single and rows
+        self.sizes = [p[:1].numel() if rows and p.shape[0] else s.numel() if not rows else s[1:].numel()
+                      for p, s in zip(parts, self.shapes)]  # fmt: skip
+
+    def pack(self, y: State) -> Tensor:
+        """One tensor (B, D)."""
+        if self.as_is:
+            return y  # type: ignore[return-value]
+        parts = (y,) if isinstance(y, Tensor) else tuple(y)
+        if len(parts) != len(self.shapes) or any(not isinstance(p, Tensor) for p in parts):
+            raise TypeError(f"field: expected a slope for each of {len(self.shapes)} states; got {len(parts)}")
+        for part, shape in zip(parts, self.shapes):
+            if part.shape != shape:
+                raise ValueError(f"field: expected the state's shape {tuple(shape)}; got {tuple(part.shape)}")
+        flat = [p.reshape(shape[0] if self.rows else 1, size) for p, shape, size in zip(parts, self.shapes, self.sizes)]
+        return flat[0] if len(flat) == 1 else torch.cat(flat, 1)
+
+    def unpack(self, y: Tensor) -> State:
+        """Of (..., B, D): each state with its own shape, the leading dimensions kept."""
+        if self.as_is:
+            return y
+        lead = y.shape[:-2]
+        parts = [p.reshape((*lead, *shape)) for p, shape in zip(y.split(self.sizes, -1), self.shapes)]
+        return parts[0] if self.single else tuple(parts)
+
+    def field(self, f: Callable[..., State]) -> Callable[[Tensor, Tensor], Tensor]:
+        """f on the packed state. t is shaped to broadcast against the first state; 0-d where all is one row."""
+        if self.as_is:
+            return f  # type: ignore[return-value]
+        first = self.shapes[0]
+
+        def packed(t: Tensor, y: Tensor) -> Tensor:
+            if t.ndim:
+                t = t.reshape(-1, *[1] * (len(first) - 1)) if self.rows else t.reshape(())
+            return self.pack(f(t, self.unpack(y)))
+
+        return packed
+
+
+def odeint(
+    f: Callable[..., Any],
+    y0: State,
+    t: Tensor | Sequence[float],
+    *,
+    rtol: float = 1e-7,
+    atol: float = 1e-9,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    adjoint: str = "checkpoint",
+    rows: bool = True,
+) -> Any:
+    """The states at the times t of the solution of dy/dt = f(t, y) that starts in y0 at t[0].
+
+    Every row of y0 steps by itself, so its result does not depend on the rest of the batch; with rows=False the whole
+    state is one system with one step and a 0-d time, as in torchdiffeq.
+
+    Args:
+        f: f(t, y) -> slope, shaped as y (a tuple for a tuple). t is 0-d where all rows are at one time (fixed steps,
+            rows=False), else (B, 1, ..., 1), so that it broadcasts against y (against the first state of a tuple).
+        y0: (B, *event), or a tuple of such states of one batch size; with rows=False of any shapes.
+        t: (T,), or (B, T) for times of each row's own; rising or falling, repetitions allowed. Differentiable.
+        rtol, atol: tolerances of adaptive methods.
+        method: as for `solve_ivp`; "dopri5" if not given.
+        options: further arguments of `solve_ivp`: step_size, steps, first_step, max_steps, dt_min, dt_max, safety,
+            pid, checkpoint_every, poll, ...
+        adjoint: how gradients are made, see `solve_ivp`.
+
+    Returns:
+        (T, B, *event), or a tuple of them.
+
+    Raises:
+        SolverError: a row of an adaptive solve cannot go on or ran out of steps; its `solution` has the partial result.
+        ValueError, TypeError: arguments or answers of the field that do not fit.
+
+    Cost and sources: as `solve_ivp`.
+
+    >>> y0 = torch.ones(2, 3)
+    >>> odeint(lambda t, y: -y, y0, [0.0, 0.5, 1.0], rtol=1e-5, atol=1e-5).shape
+    torch.Size([3, 2, 3])
+    >>> x, level = odeint(lambda t, s: (-s[0], s[0].sum(1)), (y0, torch.zeros(2)), [0.0, 1.0], method="rk4")
+    >>> x.shape, level.shape
+    (torch.Size([2, 2, 3]), torch.Size([2, 2]))
+    """
+    packing = Packing(y0, rows)
+    solution = solve_ivp(
+        packing.field(f),
+        packing.pack(y0),
+        t,
+        method=method or "dopri5",
+        rtol=rtol,
+        atol=atol,
+        adjoint=adjoint,
+        **(options or {}),
+    )
+    return packing.unpack(_reached(solution).y)
+
+
+def _reached(solution: Solution) -> Solution:
+    # the answer of fixed steps holds its NaN itself, and must not wait for the host
+    if solution.accepted is not solution.attempts and not solution.success:
+        raise SolverError(solution)
+    return solution

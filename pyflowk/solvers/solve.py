@@ -1,0 +1,290 @@
+"""`solve_ivp`: one initial value problem a row, with status, statistics, dense output and events; and its gradient."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .adaptive import solve_adaptive
+from .control import Control, Status
+from .dense import Dense
+from .events import Event, Record, root_with_gradient
+from .field import Field, column, real_dtype, time_dtype
+from .mesh import Mesh, integrate
+from .tableaus import Tableau, tableau
+
+__all__ = ["ADJOINTS", "Solution", "SolverError", "fixed_mesh", "solve_ivp"]
+
+ADJOINTS = ("checkpoint", "backprop", "backsolve")
+
+
+class SolverError(RuntimeError):
+    """Some rows did not reach their end; `solution` holds what there is, with a status for every row."""
+
+    def __init__(self, solution: Solution) -> None:
+        self.solution = solution
+        status = solution.status
+        failed = (status > Status.EVENT).nonzero()[:, 0]
+        causes = ", ".join(sorted({Status(int(s)).name for s in status[failed]}))
+        some = ", ".join(map(str, failed[:5].tolist())) + (", ..." if failed.numel() > 5 else "")
+        super().__init__(
+            f"{failed.numel()} of {status.numel()} rows did not reach their last time ({causes}; rows {some}); "
+            "this error's `solution` has what was reached and every row's status"
+        )
+
+
+@dataclass
+class Solution:
+    """The rows' solutions.
+
+    t: the times asked for, (T,) or (B, T). y: (T, B, *event), NaN where a row did not get to. status: (B,) of `Status`.
+    reached: (B,), the last time of every row. attempts, accepted, evaluations: (B,), steps tried and taken, and calls
+    of the field that the row needed. dense: the solution as a function of time, if asked for. event_t, event_y,
+    event_index: (B,), (B, *event), (B,) of the terminal event that stopped a row (NaN, NaN, -1 for the others);
+    records: those of the other events.
+    """
+
+    t: Tensor
+    y: Tensor
+    status: Tensor
+    reached: Tensor
+    attempts: Tensor
+    accepted: Tensor
+    evaluations: Tensor
+    dense: Dense | None = None
+    event_t: Tensor | None = None
+    event_y: Tensor | None = None
+    event_index: Tensor | None = None
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def success(self) -> bool:
+        """Whether every row reached its last time or a terminal event."""
+        return bool((self.status <= Status.EVENT).all())
+
+
+def solve_ivp(
+    f: Callable[[Tensor, Tensor], Tensor],
+    y0: Tensor,
+    t: Tensor | Sequence[float],
+    *,
+    method: str = "dopri5",
+    rtol: float = 1e-7,
+    atol: float = 1e-9,
+    events: Event | Sequence[Event] = (),
+    dense: bool = False,
+    adjoint: str = "checkpoint",
+    checkpoint_every: int | None = None,
+    step_size: float | None = None,
+    steps: int | None = None,
+    first_step: float | Tensor | None = None,
+    poll: int | None = None,
+    **control: Any,
+) -> Solution:
+    """Solve dy/dt = f(t, y), y(t_0) = y0 for every row, each with steps of its own.
+
+    The answer says row by row how it went; a row that cannot go on keeps what it reached. Adaptive methods land exactly
+    on the last time, and take the times between from the method's own polynomial.
+
+    Args:
+        f: f(t, y) -> slope, shaped as y. t is 0-d where all rows are at one time, else (B, 1, ..., 1), so that it
+            broadcasts against y; float32 (float64 beside a float64 y).
+        y0: (B, *event), floating point. All of a row shares its steps.
+        t: (T,) times for all rows or (B, T) of their own, rising or falling, repetitions allowed, the first where y0
+            is. Differentiable.
+        method: adaptive ("heun2", "bosh3", "dopri5", "tsit5", "dopri8") or with fixed steps ("euler", "midpoint",
+            "ralston", "heun3", "rk4", which is the 3/8 rule, "rk4_classic"); adaptive ones too take fixed steps if
+            asked.
+        rtol, atol: a step is accepted if the root mean square of error / (atol + rtol |y|) over the row is at most 1.
+        events: changes of sign to stop at or to note (adaptive methods).
+        dense: keep the solution as a function of time.
+        adjoint: the gradient: "checkpoint", of the discrete solution with the accepted steps held fixed, memory for a
+            state every `checkpoint_every` steps (default: the root of their number) and the steps between;
+            "backprop", the same gradient, everything kept; "backsolve" is of `odeint`.
+        step_size, steps: fixed steps: the longest, or how many between one time and the next (default 1; asks nothing
+            of the host).
+        first_step: of an adaptive solve, a number or (B,).
+        poll: how many adaptive steps go between two looks of the host at the rows (default 1 on the CPU, 8 elsewhere).
+        control: further fields of `Control`: safety, shrink, grow, pid, dt_min, dt_max, max_steps.
+
+    Raises:
+        ValueError, TypeError: arguments that do not fit; a field whose answer has another shape than y.
+
+    Cost: `Solution.evaluations`; a gradient costs the accepted steps twice more and their backward ("checkpoint").
+    Sources: Hairer, Norsett, Wanner 1993, II; Dormand, Prince 1980; Tsitouras 2011; Prince, Dormand 1981; Chen et al.
+    2018 (arXiv:1806.07366).
+
+    >>> y0 = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    >>> solution = solve_ivp(lambda t, y: -y, y0, [0.0, 1.0])
+    >>> solution.y[-1, :, 0], solution.status.tolist()
+    (tensor([0.3679, 0.7358], dtype=torch.float64), [0, 0])
+    """
+    table = tableau(method)
+    if adjoint not in ("checkpoint", "backprop"):
+        raise ValueError(f"adjoint: expected checkpoint or backprop; got {adjoint!r}")
+    if not isinstance(y0, Tensor) or not y0.is_floating_point() or y0.ndim < 1:
+        got = f"{tuple(y0.shape)}, {y0.dtype}" if isinstance(y0, Tensor) else type(y0).__name__
+        raise TypeError(f"y0: expected a floating-point tensor (B, *event); got {got}")
+    times = _times(t, y0)
+    field_ = Field(f)
+    if step_size is not None or steps is not None or table.error is None:
+        if events:
+            raise ValueError("events: expected an adaptive method; got fixed steps")
+        return _fixed(field_, table, y0, times, step_size, steps, _every(adjoint, checkpoint_every), dense)
+    chosen = Control(rtol=rtol, atol=atol, **control)
+    listed = [events] if isinstance(events, Event) else list(events)
+    return _adaptive(
+        field_, table, y0, times, chosen, listed, dense, _every(adjoint, checkpoint_every), first_step, poll
+    )
+
+
+def _every(adjoint: str, every: int | None) -> int:
+    """Steps between two checkpoints; 0 for none, -1 for the root of the number of steps."""
+    if every is not None and every < 1:
+        raise ValueError(f"checkpoint_every: expected at least 1; got {every}")
+    return 0 if adjoint == "backprop" else every or -1
+
+
+def _root(every: int, steps: int) -> int:
+    return math.isqrt(max(steps - 1, 0)) + 1 if every < 0 else every
+
+
+def _times(t: Tensor | Sequence[float], y0: Tensor) -> Tensor:
+    """The times on y0's device in the clock's type."""
+    times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else time_dtype(y0))
+    if times.ndim not in (1, 2) or times.shape[-1] < 1 or (times.ndim == 2 and times.shape[0] != y0.shape[0]):
+        raise ValueError(f"t: expected (T,) or ({y0.shape[0]}, T) with T >= 1; got {tuple(times.shape)}")
+    if not times.is_floating_point():
+        raise TypeError(f"t: expected floating-point times; got {times.dtype}")
+    return times.to(y0.device, time_dtype(y0))
+
+
+def _check_order(times: Tensor) -> None:
+    step = times.diff(dim=-1)
+    if not bool(times.isfinite().all() & ((step >= 0).all(-1) | (step <= 0).all(-1)).all()):
+        raise ValueError("t: expected finite times that rise or fall, row by row")
+
+
+# ---- fixed steps ---------------------------------------------------------------------------------------------------
+
+
+def _fixed(
+    f: Field, table: Tableau, y0: Tensor, times: Tensor, step_size: float | None, steps: int | None, every: int,
+    dense: bool,
+) -> Solution:  # fmt: skip
+    mesh = fixed_mesh(times, step_size, steps)
+    output = Dense(table) if dense else None
+    y = integrate(f, table, y0, mesh, every=_root(every, mesh.steps), dense=output)
+    rows = y0.shape[0]
+    finite = y[-1].reshape(rows, y0[:1].numel()).isfinite().all(1)
+    count = torch.full((rows,), mesh.steps, device=y0.device)
+    return Solution(
+        times,
+        y,
+        torch.where(finite, int(Status.SUCCESS), int(Status.NON_FINITE)),
+        times[..., -1].expand(rows),
+        count,
+        count,
+        count * table.evaluations,
+        output,
+    )
+
+
+def fixed_mesh(times: Tensor, step_size: float | None, steps: int | None) -> Mesh:
+    """Equal steps from each time to the next: `steps` of them, or as few as are no longer than `step_size`."""
+    count = times.shape[-1]
+    if step_size is None:
+        if steps is not None and steps < 1:
+            raise ValueError(f"steps: expected at least 1; got {steps}")
+        each = [steps or 1] * (count - 1)
+    else:
+        if not step_size > 0:
+            raise ValueError(f"step_size: expected a positive number; got {step_size}")
+        _check_order(times)
+        longest = times.detach().diff(dim=-1).abs()
+        longest = longest.amax(0) if longest.ndim == 2 and longest.shape[0] else longest.reshape(-1, count - 1)[0]
+        each = [math.ceil(length / step_size - 1e-9) for length in longest.tolist()]
+    moved = times.movedim(-1, 0)
+    points, outputs = [], [[0]]
+    for j, n in enumerate(each):
+        start, end = moved[j], moved[j + 1]
+        points += [start + (end - start) * (i / n) for i in range(n)]
+        outputs += [[] for _ in range(n)]
+        outputs[-1].append(j + 1)
+    return Mesh(torch.stack([*points, moved[-1]]), outputs)
+
+
+# ---- adaptive ------------------------------------------------------------------------------------------------------
+
+
+def _adaptive(
+    f: Field, table: Tableau, y0: Tensor, times: Tensor, control: Control, events: list[Event], dense: bool, every: int,
+    step: float | Tensor | None, poll: int | None,
+) -> Solution:  # fmt: skip
+    rows = y0.shape[0]
+    wide = times.expand(rows, -1) if times.ndim == 1 else times
+    known = wide.detach()
+    if rows:
+        _check_order(known)
+    k = f(column(known[:, 0].to(real_dtype(y0)), y0), y0)
+    differentiable = torch.is_grad_enabled() and (k.requires_grad or y0.requires_grad or times.requires_grad)
+    if step is not None:
+        step = torch.as_tensor(step, dtype=known.dtype, device=known.device).abs().expand(rows)
+        step = torch.where(known[:, -1] < known[:, 0], -step, step)
+    output = Dense(table) if dense else None
+    with torch.no_grad():
+        trace = solve_adaptive(
+            f,
+            table,
+            y0.detach(),
+            known,
+            control,
+            k=k.detach(),
+            step=step,
+            poll=poll or (1 if y0.device.type == "cpu" else 8),
+            record=differentiable,
+            dense=None if differentiable else output,
+            events=events,
+        )
+    y, fired = trace.y, trace.events
+    event_t, event_y = (fired.t, fired.y) if fired else (None, None)
+    if differentiable:
+        mesh = trace.mesh(wide, event_t)
+        y = integrate(f, table, y0, mesh, every=_root(every, mesh.steps), dense=output)
+        if fired is not None:
+            y, event_y = y[:-1], y[-1]
+            event_t, event_y = _event_gradients(events, f, fired.t, event_y, fired.index)
+    clock = trace.clock
+    return Solution(
+        times,
+        y,
+        clock.status,
+        clock.t,
+        clock.attempts,
+        clock.accepted,
+        trace.evaluations,
+        output,
+        event_t,
+        event_y,
+        fired.index if fired else None,
+        fired.records if fired else [],
+    )
+
+
+def _event_gradients(events: list[Event], f: Field, t: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows without an event stay NaN and take no part, so that their NaN does not reach the parameters."""
+    result_t, result_y = t, y
+    for number, event in enumerate(events):
+        here = index == number
+        if not bool(here.any()):
+            continue
+        safe_t, safe_y = torch.where(here, t, 0), torch.where(column(here, y), y, 0)
+        moved_t, moved_y = root_with_gradient(event, f, safe_t, safe_y, here)
+        result_t = torch.where(here, moved_t, result_t)
+        result_y = torch.where(column(here, y), moved_y, result_y)
+    return result_t, result_y

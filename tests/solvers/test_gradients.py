@@ -1,0 +1,102 @@
+"""Gradients of solutions by the field, the start and the times, against the matrix exponential and differences."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyflowk.solvers import odeint, solve_ivp
+
+D = torch.float64
+TIMES = [0.2, 0.5, 0.5, 1.1, 2.0]
+
+
+def linear() -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    A = torch.tensor([[-0.1, 2.0], [-2.0, -0.3]], dtype=D, requires_grad=True)
+    y0 = torch.randn(3, 2, generator=generator, dtype=D).requires_grad_()
+    return A, y0, torch.tensor(TIMES, dtype=D, requires_grad=True)
+
+
+def weights(y: Tensor) -> Tensor:
+    return torch.cos(torch.arange(y.numel(), dtype=D)).reshape(y.shape)
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backprop"])
+@pytest.mark.parametrize("method, steps", [("dopri5", None), ("tsit5", None), ("dopri8", None), ("rk4", 50)])
+def test_against_the_matrix_exponential(method: str, steps: int | None, adjoint: str) -> None:
+    A, y0, t = linear()
+    exact = torch.stack([y0 @ torch.linalg.matrix_exp(A * (s - t[0])).T for s in t])
+    truth = torch.autograd.grad((exact * weights(exact)).sum(), (A, y0, t))
+    options = {"steps": steps} if steps else {}
+    y = odeint(lambda t, y: y @ A.T, y0, t, method=method, rtol=1e-9, atol=1e-11, adjoint=adjoint, options=options)
+    found = torch.autograd.grad((y * weights(y)).sum(), (A, y0, t))
+    torch.testing.assert_close(y, exact, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(found, truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method, options", [("dopri5", {}), ("bosh3", {}), ("rk4", {"steps": 7})])
+def test_adjoints_agree_to_the_last_bit_or_two(method: str, options: dict) -> None:
+    A, y0, t = linear()
+    results = []
+    for adjoint, every in (("backprop", None), ("checkpoint", None), ("checkpoint", 1), ("checkpoint", 3)):
+        y = odeint(lambda t, y: torch.tanh(y @ A.T) * t, y0, t, method=method, adjoint=adjoint, rtol=1e-6, atol=1e-6,
+                   options={**options, "checkpoint_every": every})  # fmt: skip
+        results.append(torch.autograd.grad((y * weights(y)).sum(), (A, y0, t)))
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], rtol=1e-12, atol=1e-12)
+
+
+def test_the_values_are_those_of_the_solve_without_gradient() -> None:
+    A, y0, t = linear()
+    with torch.no_grad():
+        plain = odeint(lambda t, y: torch.tanh(y @ A.T), y0, t)
+    torch.testing.assert_close(odeint(lambda t, y: torch.tanh(y @ A.T), y0, t), plain, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("options", [{"steps": 5}, {"step_size": 0.3}])
+def test_gradcheck_with_fixed_steps(options: dict) -> None:
+    A, y0, _ = linear()
+
+    def solve(A: Tensor, y0: Tensor, t: Tensor) -> Tensor:
+        return odeint(lambda t, y: torch.tanh(y @ A.T) * t, y0, t, method="rk4", options=options, adjoint="backprop")
+
+    apart = torch.tensor([0.2, 0.45, 0.9, 1.15], dtype=D, requires_grad=True)
+    assert torch.autograd.gradcheck(solve, (A, y0, apart), fast_mode=True)
+    assert torch.autograd.gradgradcheck(solve, (A, y0, apart), fast_mode=True)
+
+
+def test_rows_times_of_their_own_have_gradients() -> None:
+    A, y0, _ = linear()
+    t = torch.tensor([[0.0, 0.4, 1.0], [1.0, 0.5, 0.2], [0.3, 0.3, 0.3]], dtype=D, requires_grad=True)
+    exact = torch.stack([
+        torch.stack([torch.linalg.matrix_exp(A * (t[b, j] - t[b, 0])) @ y0[b] for b in range(3)]) for j in range(3)
+    ])  # fmt: skip
+    y = odeint(lambda t, y: y @ A.T, y0, t, rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(y, exact, rtol=1e-7, atol=1e-7)
+    found = torch.autograd.grad((y * weights(y)).sum(), (A, y0, t))
+    truth = torch.autograd.grad((exact * weights(exact)).sum(), (A, y0, t))
+    torch.testing.assert_close(found[:2], truth[:2], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[2][:2], truth[2][:2], rtol=1e-5, atol=1e-5)
+
+
+def test_module_parameters_closures_and_rejected_nan() -> None:
+    """A step that is rejected because of NaN leaves no NaN in the gradient."""
+    scale = torch.tensor(1.0, dtype=D, requires_grad=True)
+    y0 = torch.tensor([[0.9], [0.5]], dtype=D, requires_grad=True)
+    f = lambda t, y: -scale * torch.sqrt(y)  # noqa: E731  NaN once a stage goes below zero
+    solution = solve_ivp(f, y0, [0.0, 1.2], first_step=3.0, rtol=1e-6, atol=1e-6)
+    assert (solution.attempts > solution.accepted).all()
+    grads = torch.autograd.grad(solution.y[-1].sum(), (scale, y0))
+    root = y0.detach().sqrt() - 0.6
+    torch.testing.assert_close(grads[0], (-1.2 * root).sum(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(grads[1], root / y0.detach().sqrt(), rtol=1e-4, atol=1e-4)
+
+
+def test_no_graph_without_gradient() -> None:
+    net = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        assert not odeint(lambda t, y: net(y), torch.ones(1, 2), [0.0, 1.0]).requires_grad
+    assert odeint(lambda t, y: net(y), torch.ones(1, 2), [0.0, 1.0], rtol=1e-4, atol=1e-4).requires_grad
+    assert not odeint(lambda t, y: -y, torch.ones(1, 2), [0.0, 1.0]).requires_grad

@@ -1,0 +1,240 @@
+"""odeint and solve_ivp: orders, exact solutions, landing, rows by themselves, bad input."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyflowk.solvers import TABLEAUS, SolverError, Status, odeint, solve_ivp
+
+from .problems import PROBLEMS, Problem, pendulum, van_der_pol
+
+D = torch.float64
+ADAPTIVE = [name for name, table in TABLEAUS.items() if table.error]
+#: steps to halve between, few for high orders, whose error meets rounding soon
+COUNTS = {8: (5, 10), 5: (16, 32), 4: (20, 40)}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+@pytest.mark.parametrize("name", TABLEAUS)
+def test_observed_order(name: str, problem: Problem) -> None:
+    order = TABLEAUS[name].order
+    errors = []
+    for steps in COUNTS.get(order, (40, 80)):
+        y = odeint(problem.f, problem.y0, problem.t, method=name, options={"steps": steps})[-1]
+        errors.append((y - problem.exact(torch.tensor(problem.t[1], dtype=D))).abs().max().item())
+    assert errors[1] > 1e-14
+    assert order - 0.35 < math.log2(errors[0] / errors[1]) < order + 1.4
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_error_follows_the_tolerance(name: str, problem: Problem) -> None:
+    times = torch.linspace(*problem.t, 7, dtype=D)
+    truth = torch.stack([problem.exact(t) for t in times])
+    loose, tight = (1e-3, 1e-5) if name == "heun2" else (1e-6, 1e-9)
+    for tolerance in (loose, tight):
+        y = odeint(problem.f, problem.y0, times, method=name, rtol=tolerance, atol=tolerance)
+        assert (y - truth).abs().max() < 60 * tolerance
+        assert torch.equal(y[0], problem.y0)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_backward_time_returns(name: str) -> None:
+    y0 = torch.tensor([[1.0, 0.2]], dtype=D)
+    tolerance = 1e-5 if name == "heun2" else 1e-9
+    there = odeint(pendulum, y0, [0.0, 3.0], method=name, rtol=tolerance, atol=tolerance)[-1]
+    back = odeint(pendulum, there, [3.0, 0.0], method=name, rtol=tolerance, atol=tolerance)[-1]
+    assert (back - y0).abs().max() < 100 * tolerance
+
+
+def test_every_row_has_times_of_its_own() -> None:
+    generator = torch.Generator().manual_seed(0)
+    y0 = torch.randn(4, 2, generator=generator, dtype=D)
+    times = torch.rand(4, 6, generator=generator, dtype=D).sort(1).values
+    times[1] = times[1].flip(0)  # one goes backward
+    times[2, 3] = times[2, 4]  # one repeats a time
+    times[3] = times[3, 0]  # one stands still
+    together = odeint(pendulum, y0, times)
+    for row in range(4):
+        alone = odeint(pendulum, y0[row : row + 1], times[row])
+        assert torch.equal(together[:, row], alone[:, 0])
+    assert torch.equal(together[:, 3], y0[3].expand(6, 2))
+    assert torch.equal(together[3, 2], together[4, 2])
+
+
+def test_lands_exactly_on_the_last_time() -> None:
+    seen = []
+
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        seen.append(t.max().item())
+        return -y
+
+    solution = solve_ivp(f, torch.ones(1, 1, dtype=D), [0.0, 0.7])
+    assert solution.reached.tolist() == [0.7] and max(seen) <= 0.7
+    assert abs(solution.y[-1].item() - math.exp(-0.7)) < 5e-8
+
+
+def test_rows_do_not_depend_on_their_mates() -> None:
+    """Stiff and easy rows together: bit for bit what each gives alone, also in reverse order."""
+    mu = torch.tensor([0.1, 1.0, 10.0, 5.0, 0.5], dtype=D)
+    y0 = torch.tensor([[2.0, 0.0]], dtype=D).repeat(5, 1)
+    times = torch.linspace(0, 3, 5, dtype=D)
+    for method in ADAPTIVE[1:]:
+        together = solve_ivp(van_der_pol(mu), y0, times, method=method, rtol=1e-6, atol=1e-6)
+        assert len(set(together.attempts.tolist())) > 1
+        flipped = solve_ivp(van_der_pol(mu.flip(0)), y0, times, method=method, rtol=1e-6, atol=1e-6)
+        assert torch.equal(together.y, flipped.y.flip(1))
+        for row in range(5):
+            alone = solve_ivp(van_der_pol(mu[row : row + 1]), y0[:1], times, method=method, rtol=1e-6, atol=1e-6)
+            assert torch.equal(together.y[:, row], alone.y[:, 0])
+            assert together.attempts[row] == alone.attempts[0] and together.evaluations[row] == alone.evaluations[0]
+
+
+@pytest.mark.parametrize("pid", [(0.0, 1.0, 0.0), (0.4, 0.3, 0.0), (0.2, 0.4, 0.0), (0.1, 0.3, 0.1)])
+def test_controllers(pid: tuple[float, float, float]) -> None:
+    f, y0 = van_der_pol(10.0), torch.tensor([[2.0, 0.0]], dtype=D)
+    truth = odeint(f, y0, [0.0, 20.0], method="dopri8", rtol=1e-11, atol=1e-11)[-1]
+    solution = solve_ivp(f, y0, [0.0, 20.0], rtol=1e-7, atol=1e-7, pid=pid)
+    assert (solution.y[-1] - truth).abs().max() < 1e-4
+    assert solution.accepted < solution.attempts < 2 * solution.accepted
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_evaluations_are_counted_right(name: str) -> None:
+    calls = 0
+
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return pendulum(t, y)
+
+    y0 = torch.tensor([[1.0, 0.0]], dtype=D)
+    solution = solve_ivp(f, y0, [0.0, 4.0], method=name, rtol=1e-5, atol=1e-5)
+    assert solution.evaluations.item() == calls
+    calls = 0
+    solution = solve_ivp(f, y0, [0.0, 4.0], method=name, steps=5)
+    assert solution.evaluations.item() == calls
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_dtypes_and_tuples(dtype: torch.dtype) -> None:
+    x, level = torch.randn(3, 2, 2, dtype=dtype), torch.zeros(3, dtype=dtype)
+
+    def f(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        assert t.dtype == dtype and (t.ndim == 0 or t.shape == (3, 1, 1))
+        return -state[0], state[0].flatten(1).sum(1)
+
+    for rows in (True, False):
+        for method in ("rk4", "dopri5"):
+            options = {"steps": 20} if method == "rk4" else None
+            y, integral = odeint(
+                f, (x, level), [0, 1.0], method=method, options=options, rtol=1e-6, atol=1e-6, rows=rows
+            )
+            assert y.dtype == dtype and y.shape == (2, 3, 2, 2) and integral.shape == (2, 3)
+            torch.testing.assert_close(y[-1], x * math.exp(-1), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(integral[-1], x.flatten(1).sum(1) * (1 - math.exp(-1)), rtol=1e-4, atol=1e-5)
+
+
+def test_one_system_of_any_shape() -> None:
+    y0 = torch.tensor(1.5, dtype=D)
+    y = odeint(lambda t, y: -y * torch.ones_like(t), y0, [0.0, 1.0], rows=False)
+    assert y.shape == (2,) and abs(y[-1].item() - 1.5 * math.exp(-1)) < 1e-7
+
+
+def test_bfloat16_state() -> None:
+    y = odeint(lambda t, y: -y, torch.ones(2, 3, dtype=torch.bfloat16), [0.0, 1.0], rtol=1e-2, atol=1e-2)
+    assert y.dtype == torch.bfloat16 and (y[-1].float() - math.exp(-1)).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+def test_empty_batches_and_events(method: str) -> None:
+    assert odeint(lambda t, y: -y, torch.ones(0, 3), [0.0, 1.0, 2.0], method=method).shape == (3, 0, 3)
+    assert odeint(lambda t, y: -y, torch.ones(2, 0), [0.0, 1.0], method=method).shape == (2, 2, 0)
+
+
+# ---- how it ends ---------------------------------------------------------------------------------------------------
+
+
+def test_blow_up_gets_a_status_and_the_others_go_on() -> None:
+    y0 = torch.tensor([[1.0], [-1.0], [0.5]], dtype=D)
+    times = torch.tensor([0.0, 0.5, 1.5], dtype=D)
+    solution = solve_ivp(lambda t, y: y * y, y0, times)
+    assert [Status(s) for s in solution.status.tolist()] == [Status.STEP_TOO_SMALL, Status.SUCCESS, Status.SUCCESS]
+    assert solution.reached[0] == pytest.approx(1.0) and not solution.success
+    truth = y0 / (1 - y0 * times[:, None, None])
+    torch.testing.assert_close(solution.y[:2], truth[:2], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(solution.y[2, 1:], truth[2, 1:], rtol=1e-6, atol=1e-6)
+    assert solution.y[2, 0].isnan()
+    with pytest.raises(SolverError, match=r"1 of 3 rows .*STEP_TOO_SMALL; rows 0") as caught:
+        odeint(lambda t, y: y * y, y0, times)
+    assert torch.equal(caught.value.solution.y, solution.y) or caught.value.solution.y[2, 0].isnan()
+
+
+def test_nan_in_the_field() -> None:
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        return torch.where(t > 0.5, torch.full_like(y, math.nan), -y) if t.ndim else -y
+
+    solution = solve_ivp(f, torch.ones(2, 1, dtype=D), torch.tensor([[0.0, 1.0], [0.0, 0.4]], dtype=D))
+    assert solution.status.tolist() == [Status.NON_FINITE, Status.SUCCESS]
+    assert solution.reached[0] == pytest.approx(0.5, abs=1e-6) and solution.y[-1, 0].isnan()
+    whole = solve_ivp(lambda t, y: y * math.nan, torch.ones(1, 1), [0.0, 1.0])
+    assert whole.status.tolist() == [Status.NON_FINITE] and whole.accepted.tolist() == [0]
+    fixed = solve_ivp(lambda t, y: y * math.nan, torch.ones(1, 1), [0.0, 1.0], method="rk4")
+    assert fixed.status.tolist() == [Status.NON_FINITE] and fixed.y[-1].isnan()
+
+
+def test_limits_on_steps() -> None:
+    f, y0 = van_der_pol(10.0), torch.tensor([[2.0, 0.0], [0.0, 0.0]], dtype=D)
+    solution = solve_ivp(f, y0, [0.0, 20.0], max_steps=30)
+    assert solution.status.tolist() == [Status.MAX_STEPS, Status.SUCCESS] and solution.attempts[0] == 30
+    assert 0 < solution.reached[0] < 20
+    assert solve_ivp(f, y0, [0.0, 20.0], dt_min=1.0).status[0] == Status.STEP_TOO_SMALL
+    assert solve_ivp(pendulum, y0, [0.0, 1.0], rtol=1e-3, atol=1e-3, dt_max=0.01).accepted[0] >= 99
+
+
+def test_no_time_and_equal_times() -> None:
+    y0 = torch.randn(2, 3, dtype=D)
+    for method in ("dopri5", "rk4", "dopri8"):
+        assert torch.equal(odeint(lambda t, y: -y, y0, [1.0], method=method), y0[None])
+        for times in ([1.0, 1.0], [1.0, 1.0, 1.0]):
+            solution = solve_ivp(lambda t, y: -y, y0, times, method=method)
+            assert torch.equal(solution.y, y0.expand(len(times), 2, 3))
+            assert solution.status.tolist() == [0, 0]
+
+
+def test_rtol_zero() -> None:
+    y = odeint(pendulum, torch.tensor([[1.0, 0.0]], dtype=D), [0.0, 1.0], rtol=0.0, atol=1e-9)
+    truth = odeint(pendulum, torch.tensor([[1.0, 0.0]], dtype=D), [0.0, 1.0], method="dopri8", rtol=1e-12, atol=1e-12)
+    assert (y - truth).abs().max() < 1e-7
+
+
+BAD = [
+    ({"f": lambda t, y: y[:, :1]}, ValueError, r"field: expected the state's shape \(2, 3\); got \(2, 1\)"),
+    ({"f": lambda t, y: 1.0}, TypeError, "field: expected a tensor"),
+    ({"t": [0.0, 1.0, 0.5]}, ValueError, "rise or fall"),
+    ({"t": [0.0, math.nan]}, ValueError, "finite times"),
+    ({"t": torch.zeros(3, 2)}, ValueError, r"\(T,\) or \(2, T\)"),
+    ({"t": torch.tensor([0, 1])}, TypeError, "floating-point times"),
+    ({"t": []}, ValueError, "T >= 1"),
+    ({"y0": torch.ones(2, 3).int()}, TypeError, "floating-point"),
+    ({"y0": (torch.ones(2, 3), torch.ones(3))}, ValueError, "one batch size"),
+    ({"method": "rk5"}, ValueError, "method: expected one of euler"),
+    ({"adjoint": "none"}, ValueError, "adjoint: expected"),
+    ({"rtol": 0.0, "atol": 0.0}, ValueError, "nor both zero"),
+    ({"rtol": -1.0}, ValueError, "not negative"),
+    ({"options": {"step_size": 0.0}}, ValueError, "step_size: expected a positive number"),
+    ({"options": {"steps": 0}}, ValueError, "steps: expected at least 1"),
+    ({"options": {"max_steps": 0}}, ValueError, "max_steps"),
+    ({"options": {"max_step": 10}}, TypeError, "max_step"),
+]
+
+
+@pytest.mark.parametrize("change, error, words", BAD, ids=[words for _, _, words in BAD])
+def test_bad_input_is_refused_in_words(change: dict, error: type, words: str) -> None:
+    arguments = {"f": lambda t, y: -y, "y0": torch.ones(2, 3), "t": [0.0, 1.0], **change}
+    with pytest.raises(error, match=words):
+        odeint(**arguments)
