@@ -17,7 +17,8 @@ LOG_2PI = math.log(2 * math.pi)
 class Base(nn.Module):
     """A base distribution over events of one shape: a mean and a log standard deviation per context.
 
-    Subclasses give ``_location(context) -> (mean, log_std)``, each broadcastable to (B, *shape).
+    Subclasses give ``_location(context) -> (mean, log_std)``, each broadcastable to (B, *shape), or None for the
+    standard normal.
     """
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -27,17 +28,21 @@ class Base(nn.Module):
         self.anchor: Tensor
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
 
-    def _location(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _location(self, context: Tensor | None) -> tuple[Tensor, Tensor] | None:
         raise NotImplementedError
 
     def log_prob(self, z: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """Log-density (B,) in nats of z (B, *shape), with every standard deviation multiplied by ``temperature``."""
         if tuple(z.shape[1:]) != self.shape:
             raise ValueError(f"the base expects (B, {', '.join(map(str, self.shape))}), got {tuple(z.shape)}")
-        mean, log_std = self._location(context)
-        log_std = (log_std + math.log(temperature)).to(state_dtype(z))
-        scaled = (z.to(state_dtype(z)) - mean) * torch.exp(-log_std)
-        return sum_event(-0.5 * scaled.square() - log_std) - 0.5 * LOG_2PI * math.prod(self.shape)
+        z = z.to(state_dtype(z))
+        constant = math.prod(self.shape) * (0.5 * LOG_2PI + math.log(temperature))
+        location = self._location(context)
+        if location is None:
+            return sum_event(z.square()) * (-0.5 / temperature**2) - constant
+        mean, log_std = location
+        scaled = (z - mean) * torch.exp(-log_std.to(z.dtype)) / temperature
+        return sum_event(-0.5 * scaled.square() - log_std) - constant
 
     def sample(
         self,
@@ -47,10 +52,13 @@ class Base(nn.Module):
         temperature: float = 1.0,
     ) -> Tensor:
         """n draws (n, *shape); context as in :meth:`Flow.sample`."""
-        mean, log_std = self._location(expand_context(context, n))
         noise = torch.randn(
             (n, *self.shape), generator=generator, dtype=state_dtype(self.anchor), device=self.anchor.device
         )
+        location = self._location(expand_context(context, n))
+        if location is None:
+            return noise if temperature == 1 else temperature * noise
+        mean, log_std = location
         return mean + temperature * torch.exp(log_std) * noise
 
 
@@ -68,15 +76,13 @@ class DiagonalGaussian(Base):
 
     def __init__(self, shape: Sequence[int], learned: bool = False) -> None:
         super().__init__(shape)
+        self.learned = learned
         if learned:
-            self.mean: Tensor = nn.Parameter(torch.zeros(self.shape))
-            self.log_std: Tensor = nn.Parameter(torch.zeros(self.shape))
-        else:
-            self.register_buffer("mean", torch.zeros(()), persistent=False)
-            self.register_buffer("log_std", torch.zeros(()), persistent=False)
+            self.mean = nn.Parameter(torch.zeros(self.shape))
+            self.log_std = nn.Parameter(torch.zeros(self.shape))
 
-    def _location(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        return self.mean, self.log_std
+    def _location(self, context: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        return (self.mean, self.log_std) if self.learned else None
 
 
 class ClassConditionalGaussian(Base):

@@ -50,8 +50,8 @@ def conditional_flow() -> Flow:
 def test_gaussian_agrees_with_torch_distributions(learned: bool) -> None:
     base = awake(DiagonalGaussian((2, 3), learned)).double()
     z = torch.randn(5, 2, 3, dtype=torch.float64)
-    std = base.log_std.exp() if learned else torch.tensor(1.0, dtype=torch.float64)
-    expected = torch.distributions.Normal(base.mean, 0.7 * std).log_prob(z).sum((1, 2))
+    mean, std = (base.mean, base.log_std.exp()) if learned else torch.tensor([0.0, 1.0], dtype=torch.float64)
+    expected = torch.distributions.Normal(mean, 0.7 * std).log_prob(z).sum((1, 2))
     torch.testing.assert_close(base.log_prob(z, temperature=0.7), expected)
     assert bool(list(base.parameters())) == learned
 

@@ -25,8 +25,8 @@ def _split_params(params: Tensor, bound: int, interleaved: bool) -> tuple[Tensor
         return None, params
     if interleaved:
         return params[:, 0::2], params[:, 1::2]
-    half = params.shape[1] // 2
-    return params[:, :half], params[:, half:]
+    raw, t = params.chunk(2, 1)  # one node with two outputs: the gradient is a concatenation, not a sum of paddings
+    return raw, t
 
 
 def _log_scale(raw: Tensor, bound: int, limit: float) -> Tensor:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["MASKS", "MASK_CODES", "checkerboard", "identity_part", "mask_code", "transformed_channels"]
+__all__ = [
+    "MASKS", "MASK_CODES", "checkerboard", "halves", "identity_part", "mask_code", "transformed_channels",
+]  # fmt: skip
 
 #: name -> code of the unswapped mask in `csrc/math/mask.h`; the swapped mask has the next code.
 MASKS = {"all": 0, "half": 2, "channel": 2, "alternating": 4, "checkerboard": 6}
@@ -34,6 +36,12 @@ def slices(channels: int, code: int) -> tuple[slice, slice]:
     else:
         pair = slice(0, None, 2), slice(1, None, 2)
     return (pair[1], pair[0]) if swap else pair
+
+
+def halves(x: Tensor, swap: bool = False) -> tuple[Tensor, Tensor]:
+    """The (identity, transformed) parts of the mask "half" by one split, whose gradient is one concatenation."""
+    first, second = x.split((x.shape[1] // 2, x.shape[1] - x.shape[1] // 2), 1)
+    return (second, first) if swap else (first, second)
 
 
 def checkerboard(x: Tensor, code: int) -> Tensor:

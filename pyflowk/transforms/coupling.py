@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.affine_coupling import additive_coupling, affine_coupling, affine_coupling_from_output
-from ..ops.masks import checkerboard, identity_part, mask_code, slices, transformed_channels
+from ..ops.masks import checkerboard, halves, identity_part, mask_code, slices, transformed_channels
 from .base import Transform, state_dtype, sum_event
 from .pullback import Pullback
 
@@ -185,17 +185,17 @@ class Coupling(Transform):
         self.conditional = _takes_context(net) if conditional is None else conditional
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.map(x, self._params(x, context), mask=self.mask, swap=self.swap, inverse=False)
+        return self._move(x, context, inverse=False)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.map(z, self._params(z, context), mask=self.mask, swap=self.swap, inverse=True)
+        return self._move(z, context, inverse=True)
 
     def backward_from_output(
         self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
     ) -> tuple[Tensor, Tensor]:
         seen = z.detach().requires_grad_()
         with torch.enable_grad():
-            params = self._params(seen, context)
+            params = self._params(seen, identity_part(seen, self.mask, self.swap), context)
         fixed = params.detach()
         from_output = getattr(self.map, "from_output", None)
         if from_output is not None:
@@ -209,10 +209,18 @@ class Coupling(Transform):
         grad_seen, grad_x = pullback.vjp(outputs, (grad_z, grad_ladj), (seen, leaf), self, context)
         return x, grad_x + grad_seen
 
-    def _params(self, x: Tensor, context: Tensor | None) -> Tensor:
+    def _move(self, x: Tensor, context: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         if x.dim() < 2:
             raise ValueError(f"Coupling expects (B, D) or (B, C, H, W), got {tuple(x.shape)}")
-        part = identity_part(x, self.mask, self.swap)
+        if torch.compiler.is_compiling() and self.mask in ("half", "channel"):
+            # network and map share one split, as one would write it by hand: Inductor then fuses as much of it
+            still, moved = halves(x, self.swap)
+            moved, ladj = self.map(moved, self._params(x, still, context), mask="all", swap=False, inverse=inverse)
+            return torch.cat([moved, still] if self.swap else [still, moved], 1), ladj
+        params = self._params(x, identity_part(x, self.mask, self.swap), context)
+        return self.map(x, params, mask=self.mask, swap=self.swap, inverse=inverse)
+
+    def _params(self, x: Tensor, part: Tensor, context: Tensor | None) -> Tensor:
         params = self.net(part) if context is None or not self.conditional else self.net(part, context)
         channels = self.map.params_per_element * transformed_channels(x.shape[1], self.mask, self.swap)
         if params.shape != (x.shape[0], channels, *x.shape[2:]):
