@@ -17,6 +17,7 @@ from .reshape import Reshape
 from .scale import Scale, Standardize
 from .split import Split
 from .squeeze import Squeeze
+from .variational_dequantize import VariationalDequantize
 
 __all__ = [
     "ActNorm",
@@ -41,5 +42,6 @@ __all__ = [
     "Squeeze",
     "Standardize",
     "Transform",
+    "VariationalDequantize",
     "check_invertibility",
 ]

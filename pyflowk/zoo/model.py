@@ -10,8 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from ..flows import Base, Flow, expand_context
+from ..nets import MLP, ConvNet
 from ..objectives.nll import nll
-from ..transforms import Compose, Dequantize, Logit, Scale, Transform
+from ..transforms import (
+    Affine,
+    Compose,
+    Coupling,
+    Dequantize,
+    Logit,
+    MemoryFlat,
+    Reshape,
+    Scale,
+    Transform,
+    VariationalDequantize,
+)  # fmt: skip
 
 
 class GenerativeModel(nn.Module):
@@ -85,8 +97,10 @@ class FlowModel(GenerativeModel):
     r"""A system that is one Flow, trained by maximum likelihood.
 
     ``levels`` puts Dequantize, Scale and Logit in front of ``transform``: :math:`\log p` is then a lower bound on the
-    log-probability of the integers, one draw per call, and ``sample`` gives integers as floats. Cost: one pass of the
-    transform per call. Raises ValueError or TypeError for events or contexts of the wrong shape or kind.
+    log-probability of the integers, one draw per call, and ``sample`` gives integers as floats; ``dequantize``
+    "variational" learns the noise. ``memory_flat`` makes the Compose ``transform`` a :class:`MemoryFlat`, with the same
+    state dict. Cost: one pass of the transform per call. Raises ValueError or TypeError for events or contexts of the
+    wrong shape or kind, and for an unknown kind of noise or one without ``levels``.
 
     >>> from pyflowk.flows import DiagonalGaussian
     >>> from pyflowk.transforms import Compose
@@ -104,9 +118,13 @@ class FlowModel(GenerativeModel):
         levels: int | None = None,
         classes: int | None = None,
         context_dim: int | None = None,
+        dequantize: str = "uniform",
+        memory_flat: bool = False,
     ) -> None:
         super().__init__(shape, levels, classes, context_dim)
-        self.flow = Flow(base, Compose(*unsquash(levels), transform))
+        if memory_flat:
+            transform = MemoryFlat(*(transform if isinstance(transform, Compose) else (transform,)))
+        self.flow = Flow(base, Compose(*unsquash(levels, self.shape, dequantize), transform))
 
     def loss(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         return nll(self, x, context, generator=generator)
@@ -129,6 +147,27 @@ class FlowModel(GenerativeModel):
         self.flow.initialize(x, self.check_context(context, x.shape[0]), generator)
 
 
-def unsquash(levels: int | None) -> list[Transform]:
+def unsquash(levels: int | None, shape: Sequence[int], dequantize: str = "uniform") -> list[Transform]:
     """The maps from integers 0..levels-1 to real numbers; none for real data."""
-    return [] if levels is None else [Dequantize(levels), Scale(1 / levels), Logit(0.05)]
+    if dequantize not in ("uniform", "variational"):
+        raise ValueError(f"dequantize: expected uniform or variational, got {dequantize!r}")
+    if levels is None:
+        if dequantize == "variational":
+            raise ValueError("dequantize: expected integer data (levels=) for variational noise, got real data")
+        return []
+    dequantizers = [Dequantize(levels)] if dequantize == "uniform" else _learned_noise(levels, shape)
+    return [*dequantizers, Scale(1 / levels), Logit(0.05)]
+
+
+def _learned_noise(levels: int, shape: Sequence[int], width: int = 32) -> list[Transform]:
+    """A location and a scale for each element, then a coupling each way, by networks that see the integers."""
+    if len(shape) == 3:
+        masks = (("all", False), ("checkerboard", False), ("checkerboard", True))
+        nets = [
+            ConvNet(0 if mask == "all" else shape[0], 2 * shape[0], width, context_channels=shape[0])
+            for mask, _ in masks
+        ]
+        return [VariationalDequantize(levels, Compose(*(Coupling(n, Affine(), *m) for n, m in zip(nets, masks))))]
+    size = math.prod(shape)
+    noise = Coupling(MLP(0, 2 * size, width, context_dim=size), Affine(), "all")
+    return [Reshape(shape, (size,)), VariationalDequantize(levels, noise), Reshape((size,), shape)]

@@ -23,12 +23,15 @@ def nice(
     width: int = 256,
     depth: int = 4,
     activation: str = "relu",
+    dequantize: str = "uniform",
+    memory_flat: bool = False,
 ) -> FlowModel:
     """NICE, a flow of volume-preserving couplings and a final scaling (Dinh, Krueger, Bengio, 2015, arXiv:1410.8516).
 
     The event is flattened; ``couplings`` additive couplings exchange the even and the odd elements in turn, each by an
     MLP of ``depth`` hidden layers of ``width`` units; one learned scale per element follows (an ActNorm, which also
-    centres), and another stands in front to bring the data to unit scale. Both directions cost the same.
+    centres), and another stands in front to bring the data to unit scale. ``dequantize`` is "uniform" or
+    "variational"; ``memory_flat`` trains in the memory of one layer. Both directions cost the same.
 
     >>> from pyflowk import zoo
     >>> zoo.nice((6,)).sample(2).shape
@@ -42,4 +45,5 @@ def nice(
         layers.append(Coupling(net, Additive(), mask="alternating", swap=i % 2 == 1))
     layers.append(ActNorm(size))
     base: Base = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
-    return FlowModel(shape, base, Compose(*layers), levels=levels, classes=classes, context_dim=context_dim)
+    options = {"dequantize": dequantize, "memory_flat": memory_flat, "classes": classes, "context_dim": context_dim}
+    return FlowModel(shape, base, Compose(*layers), levels=levels, **options)  # type: ignore[arg-type]

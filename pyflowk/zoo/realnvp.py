@@ -27,6 +27,8 @@ def realnvp(
     blocks: int = 1,
     limit: float = 2.0,
     activation: str = "relu",
+    dequantize: str = "uniform",
+    memory_flat: bool = False,
 ) -> FlowModel:
     """RealNVP, a flow of affine coupling layers (Dinh, Sohl-Dickstein, Bengio, 2017, arXiv:1605.08803).
 
@@ -37,7 +39,8 @@ def realnvp(
     paper has 64) and ``blocks`` blocks. A side that is odd or at most 4 ends the squeezing (28 -> 14 -> 7), nothing is
     padded. "auto" takes "multiscale" for images of at least 8 x 8 pixels, "vector" for everything else.
 
-    ActNorm stands for the paper's batch norm, so that a row's density does not depend on its mates.
+    ActNorm stands for the paper's batch norm, so that a row's density does not depend on its mates. ``dequantize`` is
+    "uniform" or "variational"; ``memory_flat`` trains in the memory of one layer.
     Both directions cost the same. Raises ValueError for an unknown architecture, or "multiscale" without an image.
 
     >>> from pyflowk import zoo
@@ -60,7 +63,8 @@ def realnvp(
         )
     flat = (math.prod(shape),)
     base: Base = DiagonalGaussian(flat) if classes is None else ClassConditionalGaussian(flat, classes)
-    return FlowModel(shape, base, transform, levels=levels, **condition)
+    options = {"dequantize": dequantize, "memory_flat": memory_flat}
+    return FlowModel(shape, base, transform, levels=levels, **options, **condition)  # type: ignore[arg-type]
 
 
 def _vector(shape: Sequence[int], couplings: int, limit: float, mlp: dict) -> Transform:

@@ -110,6 +110,13 @@ def _cases() -> list[Case]:
             domain="integer",
             smooth_inverse=False,
         ),
+        Case(
+            "variational-dequantize",
+            lambda: T.VariationalDequantize(5, _coupling(4, "all", False, T.Affine(), context_dim=4)),
+            (4,),
+            domain="integer",
+            smooth_inverse=False,
+        ),
         Case("multiscale", _multiscale, (1, 4, 4), networks=True),
         Case("memory-flat", lambda: T.MemoryFlat(*_multiscale()), (1, 4, 4), networks=True),
         Case("coupling-one-dim", lambda: _coupling(1, "half", False, T.Affine()), (1,), networks=True),

@@ -12,11 +12,17 @@ import torch
 from torch import Tensor
 
 from pyflowk import zoo
-from pyflowk.transforms import ActNorm, check_invertibility
+from pyflowk.transforms import ActNorm, MemoryFlat, check_invertibility
 
 SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "nice": ("nice", (5,), {"width": 16}),
     "nice-image": ("nice", (1, 4, 4), {"width": 16, "levels": 5}),
+    "nice-flat-variational": (
+        "nice", (4,), {"width": 16, "levels": 5, "dequantize": "variational", "memory_flat": True},
+    ),
+    "realnvp-flat-variational": (
+        "realnvp", (1, 8, 8), {"width": 4, "levels": 9, "dequantize": "variational", "memory_flat": True},
+    ),
     "realnvp-1d": ("realnvp", (1,), {"width": 8, "couplings": 2}),
     "realnvp-vector": ("realnvp", (6,), {"width": 16, "couplings": 4}),
     "realnvp-odd-image": ("realnvp", (1, 5, 5), {"width": 8, "levels": 5, "architecture": "vector"}),
@@ -201,6 +207,23 @@ def test_multiscale_learns_images() -> None:
         loss.backward()
         optimizer.step()
     assert loss < start - 15
+
+
+@pytest.mark.parametrize("system", [name for name in SMALL if "memory_flat" in zoo.defaults(SMALL[name][0])])
+def test_memory_flat_models_have_the_same_gradients_and_state(system: str) -> None:
+    name, shape, options = SMALL[system]
+    plain = build(system, "classes").double()
+    flat = zoo.create(name, shape, **{**options, "memory_flat": True}, **CONDITIONS["classes"]).double()
+    flat.load_state_dict(plain.state_dict())
+    stack = flat.flow.transform[-1]
+    assert isinstance(stack, MemoryFlat) and stack.checkpointed == () and flat.config["memory_flat"]
+    gradients = []
+    for model in (plain, flat):
+        loss = model.loss(data(model, 5).double(), context(model, 5), seeded())
+        gradients.append(
+            torch.nn.utils.parameters_to_vector(torch.autograd.grad(loss.mean(), list(model.parameters())))
+        )
+    assert (gradients[0] - gradients[1]).norm() < 1e-10 * gradients[0].norm()
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, -1)])
