@@ -261,6 +261,10 @@ PYBIND11_MODULE(PFK_MODULE, m) {
     m.def("affine_coupling", Wrapped<affine_coupling>::call, py::arg("x"), py::arg("params"), py::arg("mask"),
           py::arg("bound"), py::arg("limit"), py::arg("interleaved"), py::arg("inverse"), py::arg("inplace") = false);
     m.def("affine_coupling_backward", Wrapped<affine_coupling_backward>::call);
+    m.def("conv1x1", Wrapped<conv1x1>::call);
+    m.def("conv1x1_backward", Wrapped<conv1x1_backward>::call);
+    m.def("lu_weight", Wrapped<lu_weight>::call);
+    m.def("lu_weight_backward", Wrapped<lu_weight_backward>::call);
 #ifdef PFK_BACKEND_CPU
     m.def("_elementary", Wrapped<elementary>::call);
     m.attr("isa") = pfk::cpu::kernels().isa;

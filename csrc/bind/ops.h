@@ -15,4 +15,12 @@ Outputs<2> affine_coupling_backward(Frame&, const Tensor& y, const Tensor& param
                                     const Tensor& dladj, int mask, int bound, double limit, bool interleaved,
                                     bool inverse);
 
+Outputs<2> conv1x1(Frame&, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& terms);
+Outputs<4> conv1x1_backward(Frame&, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& dy,
+                            const Tensor& dladj);
+
+Outputs<2> lu_weight(Frame&, const Tensor& lu, const Indices& permutation, const Indices& signs, bool inverse);
+Outputs<1> lu_weight_backward(Frame&, const Tensor& lu, const Tensor& weight, const Indices& permutation,
+                              const Indices& signs, const Tensor& dweight, const Tensor& dterms, bool inverse);
+
 } // namespace pfk::bind

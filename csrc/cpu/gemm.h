@@ -143,5 +143,54 @@ void gemm(const A* packed, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t m
         gemm_detail::last_columns<Add>(packed, x + at, ldx, y + at, ldy, m, k, n - at, done);
 }
 
+namespace gemm_detail {
+
+#if defined(__AVX512F__)
+constexpr int kDotRows = 6, kDotColumns = 4; // accumulators, of 32 registers
+#else
+constexpr int kDotRows = 4, kDotColumns = 3; // of 16
+#endif
+
+template <class A> inline __attribute__((always_inline)) A lane_total(typename Vector<A>::Type lanes) {
+    A lane[kGemmVector<A>];
+    __builtin_memcpy(lane, &lanes, sizeof lane);
+    for (int64_t width = kGemmVector<A> / 2; width > 0; width /= 2)
+        for (int64_t l = 0; l < width; ++l)
+            lane[l] += lane[l + width];
+    return lane[0];
+}
+
+} // namespace gemm_detail
+
+// y (M, N) += a (M, K) b (N, K)^T, K along the vectors and a multiple of kGemmVector: weight gradients, where samples
+// are what is summed over. Each element is the same sum whatever M and N are. Blocks at the edge repeat their last row.
+template <class A>
+void gemm_dots(const A* a, int64_t lda, const A* b, int64_t ldb, A* y, int64_t ldy, int64_t m, int64_t n, int64_t k) {
+    using namespace gemm_detail;
+    using Vec = typename Vector<A>::Type;
+    for (int64_t i = 0; i < m; i += kDotRows)
+        for (int64_t j = 0; j < n; j += kDotColumns) {
+            const A *as[kDotRows], *bs[kDotColumns];
+            for (int r = 0; r < kDotRows; ++r)
+                as[r] = a + (i + r < m ? i + r : m - 1) * lda;
+            for (int c = 0; c < kDotColumns; ++c)
+                bs[c] = b + (j + c < n ? j + c : n - 1) * ldb;
+            Vec sum[kDotRows][kDotColumns] = {};
+            for (int64_t at = 0; at < k; at += kGemmVector<A>) {
+                Vec column[kDotColumns];
+                for (int c = 0; c < kDotColumns; ++c)
+                    column[c] = *reinterpret_cast<const Vec*>(bs[c] + at);
+                for (int r = 0; r < kDotRows; ++r) {
+                    const Vec row = *reinterpret_cast<const Vec*>(as[r] + at);
+                    for (int c = 0; c < kDotColumns; ++c)
+                        sum[r][c] += row * column[c];
+                }
+            }
+            for (int r = 0; r < kDotRows && i + r < m; ++r)
+                for (int c = 0; c < kDotColumns && j + c < n; ++c)
+                    y[(i + r) * ldy + j + c] += lane_total<A>(sum[r][c]);
+        }
+}
+
 } // namespace
 } // namespace pfk::cpu

@@ -2,12 +2,19 @@
 
 from ._router import registry
 from .affine_coupling import additive_coupling, affine_coupling, affine_coupling_from_output
+from .conv1x1 import conv1x1, conv1x1_gradients
+from .lu_weight import SingularTransformError, lu_factor_slogdet, lu_weight
 from .rk_step import rk_combine, rk_error
 
 __all__ = [
+    "SingularTransformError",
     "additive_coupling",
     "affine_coupling",
     "affine_coupling_from_output",
+    "conv1x1",
+    "conv1x1_gradients",
+    "lu_factor_slogdet",
+    "lu_weight",
     "registry",
     "rk_combine",
     "rk_error",

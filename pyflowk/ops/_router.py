@@ -22,7 +22,7 @@ from torch.nn import Parameter
 
 from ._backends import implementation, on_change
 
-__all__ = ["FusedOp", "plain_autograd", "registry"]
+__all__ = ["FusedOp", "plain_autograd", "registry", "transformed"]
 
 _functorch_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
 _modes_on_stack: Callable[[], int] = torch._C._len_torch_dispatch_stack
@@ -45,6 +45,12 @@ COMPILE_THRESHOLD = 16384
 def registry() -> dict[str, FusedOp]:
     """Every op by name, backward ops left out."""
     return dict(_ops)
+
+
+def transformed() -> bool:
+    """Whether a compiler, a tracer, functorch, forward AD or a dispatch mode watches: values may not be looked at."""
+    watched = _compiling() or _functorch_active() or _modes_on_stack() or _tracing() is not None
+    return bool(watched or forward_ad._current_level >= 0)
 
 
 def plain_autograd() -> bool:

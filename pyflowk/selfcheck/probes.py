@@ -53,6 +53,17 @@ def _coupling_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
     return noise(rows, *event), noise(rows, channels, *event[1:])
 
 
+def _conv1x1_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    return noise(rows, 12, 4, 6), noise(12, 12), noise(12), noise(12)
+
+
+def _lu_weight_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    permutation = torch.randperm(12, generator=torch.Generator().manual_seed(0)).repeat(rows, 1)
+    return noise(rows, 12, 12) / 12, permutation, 1 - 2 * (permutation % 2)
+
+
 PROBES: dict[str, Probe] = {
     "affine_coupling": Probe(_coupling_configs(), _coupling_inputs),
+    "conv1x1": Probe([()], _conv1x1_inputs, (torch.float32, torch.float64)),
+    "lu_weight": Probe([(False,), (True,)], _lu_weight_inputs),
 }

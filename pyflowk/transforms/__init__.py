@@ -4,9 +4,11 @@ Every one obeys :class:`Transform`: ``forward(x, context=None) -> (z, ladj)`` fr
 ``inverse(z, context=None) -> (x, ladj)`` back. A transform gets its network handed in.
 """
 
+from ..ops import SingularTransformError
 from .actnorm import ActNorm
 from .base import Compose, Invert, Transform
 from .check import InvertibilityReport, LayerError, check_invertibility
+from .conv1x1 import InvertibleConv1x1, LULinear
 from .coupling import Additive, Affine, Coupling, Elementwise, Map
 from .dequantize import Dequantize
 from .logit import Logit
@@ -30,6 +32,8 @@ __all__ = [
     "Flip",
     "Invert",
     "InvertibilityReport",
+    "InvertibleConv1x1",
+    "LULinear",
     "LayerError",
     "Logit",
     "Map",
@@ -38,6 +42,7 @@ __all__ = [
     "Pullback",
     "Reshape",
     "Scale",
+    "SingularTransformError",
     "Split",
     "Squeeze",
     "Standardize",

@@ -120,7 +120,7 @@ def test_vmap(case: OpCase) -> None:
     torch.testing.assert_close(vmap(case.call)(*stacks), expected)
     moved = vmap(case.call, in_dims=tuple(i % t.dim() for i, t in enumerate(stacks, 1)))
     torch.testing.assert_close(moved(*(t.movedim(0, i % t.dim()) for i, t in enumerate(stacks, 1))), expected)
-    for fixed in everything:
+    for fixed in everything if len(everything) > 1 else ():
         dims = tuple(None if i == fixed else 0 for i in everything)
         some = vmap(case.call, in_dims=dims)(*(t[0] if i == fixed else t for i, t in enumerate(stacks)))
         repeated = (t[:1].expand_as(t) if i == fixed else t for i, t in enumerate(stacks))

@@ -35,6 +35,7 @@ class OpCase:
     shared: frozenset[int] = frozenset()  # which inputs all rows share; dimension 0 of the others is the rows
     dtypes: tuple[Dtypes, ...] = tuple(DTYPES)  # of DTYPES, those that it takes
     inplace: bool = False  # whether `call` takes inplace=True
+    summands: int = 1  # in the longest sum: its rounding shows in float64, where the formula is its own truth
     extremes: bool = True  # whether infinities and huge values must come out as the formula has them
 
     def __str__(self) -> str:
