@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ops import SingularTransformError, conv1x1, lu_factor_slogdet, lu_weight
+from ..ops import SingularTransformError, conv1x1, conv1x1_gradients, lu_factor_slogdet, lu_weight
 from ..ops._router import transformed
 from ..ops.lu_weight import require_pivots
 from .actnorm import ActNorm
@@ -119,11 +119,12 @@ class InvertibleConv1x1(Transform):
     ) -> tuple[Tensor, Tensor]:
         x = self._apply_map(z, True)[0]
         with torch.enable_grad():
-            weight, terms, bias = made = _to(state_dtype(z), self._folded(False))
-        fixed = None if bias is None else bias.detach()
-        grad_x, *gradients = conv1x1_gradients(x, weight.detach(), grad_z, grad_ladj, fixed)
-        pairs = [(m, g) for m, g in zip(made, gradients, strict=True) if m is not None and g is not None]
-        pullback.vjp(*zip(*pairs, strict=True), (), self, None)
+            made = _to(state_dtype(z), self._folded(False))
+        weight, _, bias = (None if t is None else t.detach() for t in made)
+        assert weight is not None
+        grad_x, *gradients = conv1x1_gradients(x, weight, grad_z, grad_ladj, bias)
+        pairs = [(t, g) for t, g in zip(made, gradients, strict=True) if t is not None and g is not None]
+        pullback.vjp([t for t, _ in pairs], [g for _, g in pairs], (), self, None)
         return x, grad_x
 
     @torch.no_grad()
