@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .nets.context import check_labels
-from .transforms.base import Transform, call, state_dtype, sum_event
+from .transforms.base import Transform, call, call_inverse, state_dtype, sum_event
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -157,8 +157,9 @@ class Flow(nn.Module):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """n samples (n, *event); ``temperature`` scales the base's standard deviation; runs ``transform.inverse``."""
-        return self._draw(n, context, generator, temperature)[2]
+        """n samples (n, *event); ``temperature`` scales the base's standard deviation; runs ``transform.to_data``."""
+        context, z = self._draw(n, context, generator, temperature)
+        return self.transform.to_data(z, context, generator)
 
     def sample_and_log_prob(
         self,
@@ -171,7 +172,8 @@ class Flow(nn.Module):
 
         With a Dequantize in the transform the samples are integers and the value is the lower bound at that draw.
         """
-        context, z, x, ladj = self._draw(n, context, generator, temperature)
+        context, z = self._draw(n, context, generator, temperature)
+        x, ladj = call_inverse(self.transform, z, context, generator)
         return x, self.base.log_prob(z, context, temperature) - ladj
 
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> None:
@@ -180,13 +182,11 @@ class Flow(nn.Module):
 
     def _draw(
         self, n: int, context: Tensor | None, generator: torch.Generator | None, temperature: float
-    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor | None, Tensor]:
         if temperature <= 0:
             raise ValueError(f"expected a positive temperature, got {temperature}")
         context = expand_context(context, n)
-        z = self.base.sample(n, context, generator, temperature)
-        x, ladj = self.transform.inverse(z, context)
-        return context, z, x, ladj
+        return context, self.base.sample(n, context, generator, temperature)
 
 
 def expand_context(context: Tensor | None, rows: int) -> Tensor | None:

@@ -8,7 +8,18 @@ from torch import Tensor, nn
 
 from pyflowk.flows import Base, ClassConditionalGaussian, DiagonalGaussian, Flow, expand_context
 from pyflowk.nets import MLP
-from pyflowk.transforms import Affine, Compose, Coupling, Dequantize, Logit, Scale
+from pyflowk.transforms import (
+    Affine,
+    Compose,
+    Coupling,
+    Dequantize,
+    Invert,
+    Logit,
+    Scale,
+    Split,
+    Transform,
+    check_invertibility,
+)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -210,3 +221,45 @@ def test_score_and_its_derivative() -> None:
     step = 1e-5 * torch.eye(3, dtype=torch.float64)
     numeric = torch.stack([(score(x + h) - score(x - h)) / 2e-5 for h in step], 1)
     torch.testing.assert_close(hessian, numeric, rtol=1e-5, atol=1e-6)
+
+
+class Estimated(Transform):
+    """The identity with a log-determinant of pure noise: counts how often it is asked for one."""
+
+    estimates_ladj = True
+    asked = 0
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        self.asked += 1
+        return x, torch.randn(x.shape[0], generator=generator)
+
+    inverse = forward
+
+    def to_data(self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        return z
+
+
+def test_an_estimated_log_determinant_gets_the_generator_in_both_directions() -> None:
+    layer = Estimated()
+    inside = Split(Compose(layer, Scale(2.0)), (4,))
+    flow = Flow(DiagonalGaussian((4,)), Compose(Invert(Compose(Scale(0.5), layer)), inside))
+    state = torch.get_rng_state()
+    x, log_prob = flow.sample_and_log_prob(5, None, seeded(1))
+    again, same = flow.sample_and_log_prob(5, None, seeded(1))
+    assert torch.equal(x, again) and torch.equal(log_prob, same)
+    assert torch.equal(flow.log_prob(x, None, seeded(2)), flow.log_prob(x, None, seeded(2)))
+    assert not torch.equal(flow.log_prob(x, None, seeded(2)), flow.log_prob(x, None, seeded(3)))
+    assert torch.equal(flow.sample(5, None, seeded(1)), x)
+    check_invertibility(flow, x, generator=seeded())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_sampling_asks_for_no_log_determinant() -> None:
+    layer = Estimated()
+    flow = Flow(DiagonalGaussian((4,)), Compose(Scale(2.0), layer, Split(Compose(layer), (4,))))
+    flow.sample(5)
+    assert layer.asked == 0
+    flow.sample_and_log_prob(5)
+    assert layer.asked == 2

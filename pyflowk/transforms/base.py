@@ -17,8 +17,13 @@ class Transform(nn.Module):
     noise to data. x is ``(B, *event)``; ladj is ``(B,)``, float32 (float64 for float64 x), on x's device, and is the
     log |det Jacobian| of the direction that was called: ``ladj_forward + ladj_inverse = 0`` along a round trip.
 
-    A transform that has no use for ``context`` accepts and ignores it. One that draws random numbers sets
-    ``stochastic = True`` and takes a third argument ``generator=None`` in ``forward``.
+    A transform that has no use for ``context`` accepts and ignores it. Two flags tell who draws random numbers:
+
+    - ``stochastic``: the map itself is random (:class:`Dequantize`); ``forward`` takes ``generator=None``.
+    - ``estimates_ladj``: the map is not, but its log-determinant is a random estimate (:class:`Residual`); ``forward``
+      and ``inverse`` both take ``generator=None``, and the same seed gives the same value.
+
+    ``to_data`` is the inverse for callers that want no log-determinant: what :meth:`Flow.sample` runs.
 
     ``backward_from_output(z, grad_z, grad_ladj, context, pullback) -> (x, grad_x)`` is optional: the hook for
     :class:`MemoryFlat`. From the output and the gradients of both outputs it rebuilds the input x and its gradient;
@@ -27,6 +32,7 @@ class Transform(nn.Module):
     """
 
     stochastic: bool = False
+    estimates_ladj: bool = False
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -39,6 +45,10 @@ class Transform(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         raise NotImplementedError(f"{type(self).__name__} has no backward_from_output")
 
+    def to_data(self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """``inverse`` without the log-determinant, cheaper where that one costs much."""
+        return call_inverse(self, z, context, generator)[0]
+
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Set every data-dependent layer from one batch ``(B, *event)`` and return what the map makes of the batch."""
@@ -49,9 +59,18 @@ def call(
     transform: Transform, x: Tensor, context: Tensor | None, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor]:
     """``transform(x, context)``, with the generator for those that draw random numbers."""
-    if transform.stochastic:
+    if transform.stochastic or transform.estimates_ladj:
         return transform(x, context, generator=generator)
     return transform(x, context)
+
+
+def call_inverse(
+    transform: Transform, z: Tensor, context: Tensor | None, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor]:
+    """``transform.inverse(z, context)``, with the generator for those that estimate their log-determinant."""
+    if transform.estimates_ladj:
+        return transform.inverse(z, context, generator=generator)  # type: ignore[call-arg]
+    return transform.inverse(z, context)
 
 
 def state_dtype(x: Tensor) -> torch.dtype:
@@ -90,6 +109,7 @@ class Compose(Transform):
                 raise TypeError(f"Compose expects Transforms, got {type(t).__name__}")
         self.transforms = nn.ModuleList(transforms)
         self.stochastic = any(t.stochastic for t in transforms)
+        self.estimates_ladj = any(t.estimates_ladj for t in transforms)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
@@ -100,10 +120,12 @@ class Compose(Transform):
             total = total + ladj
         return x, total
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         total = zero_ladj(z)
         for transform in reversed(self.transforms):
-            z, ladj = transform.inverse(z, context)  # type: ignore[operator]
+            z, ladj = call_inverse(transform, z, context, generator)  # type: ignore[arg-type]
             total = total + ladj
         return z, total
 
@@ -113,6 +135,11 @@ class Compose(Transform):
         for transform in reversed(self.transforms):
             z, grad_z = pullback.layer(transform, z, grad_z, grad_ladj, context)  # type: ignore[arg-type]
         return z, grad_z
+
+    def to_data(self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        for transform in reversed(self.transforms):
+            z = transform.to_data(z, context, generator)  # type: ignore[operator]
+        return z
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
@@ -133,8 +160,8 @@ class Compose(Transform):
 class Invert(Transform):
     r"""The same map the other way round: ``forward`` is the inner ``inverse`` and the reverse.
 
-    Cost: that of the inner map, directions exchanged. Raises ValueError for a map that draws random numbers: its
-    ``inverse`` would have no generator. Data-dependent layers inside are set from the data that reach them only when
+    Cost: that of the inner map, directions exchanged. Raises ValueError for a stochastic map: its inverse
+    cannot be evaluated at data. Data-dependent layers inside are set from the data that reach them only when
     they are initialised before they are wrapped.
 
     >>> from pyflowk.transforms import Invert, Scale
@@ -148,9 +175,14 @@ class Invert(Transform):
         if transform.stochastic:
             raise ValueError(f"Invert expects a deterministic transform, got stochastic {type(transform).__name__}")
         self.transform = transform
+        self.estimates_ladj = transform.estimates_ladj
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.transform.inverse(x, context)
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return call_inverse(self.transform, x, context, generator)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return self.transform(z, context)
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return call(self.transform, z, context, generator)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .base import Compose, Transform, call
+from .base import Compose, Transform, call, call_inverse
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def check_invertibility(
 
     ``flow`` is a Transform, or anything with a ``transform`` attribute such as a Flow; x is (B, \*event). Each layer
     of a (nested) Compose is tried on the input that reaches it; the last line, "whole", is the complete round trip.
-    The module is put in evaluation mode for the check. Errors that are not finite are reported as they are.
+    The module is put in evaluation mode for the check. Errors that are not finite are reported as they are;
+    where a log-determinant is estimated, its column shows the noise of the estimates.
 
     Cost: two forward and two inverse passes. Raises TypeError for an object that is neither.
 
@@ -83,7 +84,7 @@ def _round_trip(
     name: str, transform: Transform, x: Tensor, context: Tensor | None, generator: torch.Generator | None
 ) -> tuple[Tensor, LayerError]:
     z, ladj = call(transform, x, context, generator)
-    back, ladj_back = transform.inverse(z, context)
+    back, ladj_back = call_inverse(transform, z, context, generator)
     error = (back.double() - x.double()).abs()
     if x.numel() == 0:
         return z, LayerError(name, 0.0, 0.0, 0.0)

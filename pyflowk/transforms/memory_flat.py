@@ -68,7 +68,7 @@ class MemoryFlat(Compose):
         self.tolerance, self.watch_every = float(tolerance), int(watch_every)
         self._kept: dict[str, Transform] = {}
         for name, layer in _leaves(self):
-            if layer.stochastic:
+            if layer.stochastic or layer.estimates_ladj:
                 raise ValueError(f"MemoryFlat cannot rebuild {name}: it draws random numbers; put it in front")
             if type(layer).inverse is Transform.inverse:
                 raise ValueError(f"MemoryFlat cannot rebuild {name}: it has no inverse")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .base import Transform, call
+from .base import Transform, call, call_inverse
 from .pullback import Pullback
 
 
@@ -40,7 +40,7 @@ class Split(Transform):
         if math.prod(self.inner_shape) != math.prod(kept_shape):
             raise ValueError(f"Split expects inner_shape with the elements of {kept_shape}, got {self.inner_shape}")
         self.inner = inner
-        self.stochastic = inner.stochastic
+        self.stochastic, self.estimates_ladj = inner.stochastic, inner.estimates_ladj
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
@@ -49,9 +49,11 @@ class Split(Transform):
         z, ladj = call(self.inner, x[:, : self.kept], context, generator)
         return self._join(z, x), ladj
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         self._check(z, (math.prod(self.shape),), "inverse")
-        x, ladj = self.inner.inverse(self._head(z), context)
+        x, ladj = call_inverse(self.inner, self._head(z), context, generator)
         return self._with_rest(x, z), ladj
 
     def backward_from_output(
@@ -59,6 +61,10 @@ class Split(Transform):
     ) -> tuple[Tensor, Tensor]:
         x, grad_x = pullback.layer(self.inner, self._head(z), self._head(grad_z), grad_ladj, context)
         return self._with_rest(x, z), self._with_rest(grad_x, grad_z)
+
+    def to_data(self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        self._check(z, (math.prod(self.shape),), "inverse")
+        return self._with_rest(self.inner.to_data(self._head(z), context, generator), z)
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
