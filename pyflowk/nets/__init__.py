@@ -6,3 +6,27 @@ from .mlp import MLP
 from .resnet import ResidualConvNet, WeightNormConv2d
 
 __all__ = ["ACTIVATIONS", "MLP", "ContextBias", "ConvNet", "ResidualConvNet", "WeightNormConv2d"]
+from .lipschitz import (
+    CONTRACTIVE_ACTIVATIONS,
+    LipschitzConvNet,
+    LipschitzMLP,
+    LipschitzNet,
+    LipSwish,
+    SpectralConv2d,
+    SpectralLinear,
+)
+
+__all__ = [
+    "ACTIVATIONS",
+    "CONTRACTIVE_ACTIVATIONS",
+    "MLP",
+    "ContextBias",
+    "LipSwish",
+    "LipschitzConvNet",
+    "LipschitzMLP",
+    "LipschitzNet",
+    "ResidualConvNet",
+    "SpectralConv2d",
+    "SpectralLinear",
+    "WeightNormConv2d",
+]

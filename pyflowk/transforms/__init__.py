@@ -11,11 +11,13 @@ from .check import InvertibilityReport, LayerError, check_invertibility
 from .conv1x1 import InvertibleConv1x1, LULinear
 from .coupling import Additive, Affine, Coupling, Elementwise, Map
 from .dequantize import Dequantize
+from .logdet import Exact, Roulette, Truncated
 from .logit import Logit
 from .memory_flat import MemoryFlat
 from .permute import Flip, Permute
 from .pullback import Pullback
 from .reshape import Reshape
+from .residual import Contraction, InverseDidNotConverge, NotAContraction, Residual, check_contraction
 from .scale import Scale, Standardize
 from .split import Split
 from .squeeze import Squeeze
@@ -26,10 +28,13 @@ __all__ = [
     "Additive",
     "Affine",
     "Compose",
+    "Contraction",
     "Coupling",
     "Dequantize",
     "Elementwise",
+    "Exact",
     "Flip",
+    "InverseDidNotConverge",
     "Invert",
     "InvertibilityReport",
     "InvertibleConv1x1",
@@ -38,15 +43,20 @@ __all__ = [
     "Logit",
     "Map",
     "MemoryFlat",
+    "NotAContraction",
     "Permute",
     "Pullback",
     "Reshape",
+    "Residual",
+    "Roulette",
     "Scale",
     "SingularTransformError",
     "Split",
     "Squeeze",
     "Standardize",
     "Transform",
+    "Truncated",
     "VariationalDequantize",
+    "check_contraction",
     "check_invertibility",
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pyflowk import transforms as T
-from pyflowk.nets import MLP, ResidualConvNet
+from pyflowk.nets import MLP, LipschitzConvNet, LipschitzMLP, ResidualConvNet
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,22 @@ def _image_coupling(channels: int, mask: str, swap: bool, map: nn.Module, **cont
     return T.Coupling(net, map, mask, swap)
 
 
+def _residual(estimator: T.Exact | T.Truncated | T.Roulette, **options: Any) -> T.Residual:
+    return T.Residual(LipschitzMLP(4, 12, 1, lipschitz=0.5, **options), estimator, estimator, exact_dims=0)
+
+
+def _residual_image() -> T.Residual:
+    net = LipschitzConvNet(2, (3, 2), 6, 0.5, "tanh", (3, 3), context_dim=3)
+    return T.Residual(net, T.Exact(), T.Exact())
+
+
+class Rotation(nn.Module):
+    """0.5 R sin(x), R orthogonal: a branch as a user may bring along."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.5 * torch.sin(x).flip(1)
+
+
 def _multiscale() -> T.Transform:
     top = T.Compose(T.ActNorm(2), _image_coupling(2, "checkerboard", False, T.Affine()), T.Reshape((2, 2, 2), (8,)))
     return T.Compose(T.Squeeze(), _image_coupling(4, "channel", True, T.Affine()), T.Split(top, (4, 2, 2), (8,)))
@@ -142,6 +159,19 @@ def _cases() -> list[Case]:
         Case(
             "coupling-image-vector", lambda: _image_coupling(3, "channel", False, T.Additive(), context_dim=3),
             (3, 2, 2), context="vector", networks=True,
+        ),
+        Case("residual", lambda: _residual(T.Exact()), (4,), networks=True),
+        Case(
+            "residual-labels", lambda: _residual(T.Exact(), activation="elu", classes=3), (4,), context="labels",
+            networks=True,
+        ),
+        Case("residual-image", _residual_image, (2, 3, 2), context="vector", networks=True),
+        Case("residual-any", lambda: T.Residual(Rotation(), T.Exact(), T.Exact(), lipschitz=0.5), (3,), networks=True),
+        Case("residual-truncated", lambda: _residual(T.Truncated(3)), (4,), networks=True),
+        Case("residual-roulette", lambda: _residual(T.Roulette()), (4,), networks=True),
+        Case(
+            "residual-chain", lambda: T.Compose(T.ActNorm(4), _residual(T.Exact()), T.Invert(_residual(T.Exact()))),
+            (4,), networks=True,
         ),
     ]  # fmt: skip
     maps: dict[str, Callable[[], nn.Module]] = {

@@ -24,6 +24,11 @@ def forward(case: Case, transform: Transform, x: Tensor, context: Tensor | None)
     return call(transform, x, context, noise())
 
 
+def certain(transform: Transform, outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """What is no random estimate: (z, ladj), or z alone."""
+    return outputs[:1] if transform.estimates_ladj else outputs
+
+
 def log_det(function, x: Tensor, *context: Tensor) -> Tensor:
     """log |det| of the Jacobian of x -> function(x) row by row, by reverse mode under vmap."""
 
@@ -37,6 +42,8 @@ def log_det(function, x: Tensor, *context: Tensor) -> Tensor:
 @every
 def test_log_det_is_that_of_the_autograd_jacobian(case: Case) -> None:
     transform = case.make().double()
+    if transform.estimates_ladj:
+        pytest.skip("its log-determinant is right on average: test_residual.py")
     x, context = case.data(3), case.contexts(3)
     extra = () if context is None else (context,)
     z, ladj = forward(case, transform, x, context)
@@ -85,14 +92,17 @@ def test_half_precision_input_has_float32_log_det(case: Case, dtype: torch.dtype
 def test_a_row_does_not_depend_on_its_mates(case: Case) -> None:
     transform = case.make().double()
     x, context = case.data(6), case.contexts(6)
-    z, ladj = forward(case, transform, x, context)
-    back, ladj_back = transform.inverse(z, context)
+    whole_forward = forward(case, transform, x, context)
+    z = whole_forward[0]
+    whole_back = transform.inverse(z, context)
     for i in (0, 5):
         row, c = slice(i, i + 1), None if context is None else context[i : i + 1]
         if not transform.stochastic:
-            for whole, alone in zip((z, ladj), transform(x[row], c), strict=True):
+            alone_forward = transform(x[row], c)
+            for whole, alone in zip(certain(transform, whole_forward), certain(transform, alone_forward), strict=True):
                 torch.testing.assert_close(alone, whole[row], rtol=1e-13, atol=1e-13)
-        for whole, alone in zip((back, ladj_back), transform.inverse(z[row], c), strict=True):
+        alone_back = transform.inverse(z[row], c)
+        for whole, alone in zip(certain(transform, whole_back), certain(transform, alone_back), strict=True):
             torch.testing.assert_close(alone, whole[row], rtol=1e-13, atol=1e-13)
 
 
@@ -141,16 +151,22 @@ def test_traces_in_one_graph(case: Case) -> None:
     torch._dynamo.reset()
     inverse = torch.compile(transform.inverse, fullgraph=True, backend="eager")
     z, _ = forward(case, transform, x, context)
-    for a, b in zip(inverse(z, context), transform.inverse(z, context), strict=True):
+    for a, b in zip(
+        certain(transform, inverse(z, context)), certain(transform, transform.inverse(z, context)), strict=True
+    ):
         torch.testing.assert_close(a, b)
     compiled = torch.compile(transform, fullgraph=True, backend="eager")
     traced = compiled(x, context)
     if not transform.stochastic:
-        for a, b in zip(traced, transform(x, context), strict=True):
+        for a, b in zip(certain(transform, traced), certain(transform, transform(x, context)), strict=True):
             torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if not c.build().stochastic], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [c for c in CASES if not (c.build().stochastic or c.build().estimates_ladj)],
+    ids=lambda case: case.name,
+)
 def test_forward_mode_agrees_with_reverse_mode(case: Case) -> None:
     transform = case.make().double()
     x, context = case.data(2), case.contexts(2)
@@ -169,7 +185,8 @@ def test_networks_in_bfloat16_leave_the_state_in_float32(case: Case) -> None:
     exact, exact_ladj = transform(x, context)
     assert z.dtype == ladj.dtype == back.dtype == torch.float32
     torch.testing.assert_close(z, exact, rtol=0.05, atol=0.05)
-    torch.testing.assert_close(ladj, exact_ladj, rtol=0.05, atol=0.05)
+    if not transform.estimates_ladj:
+        torch.testing.assert_close(ladj, exact_ladj, rtol=0.05, atol=0.05)
     torch.testing.assert_close(back, x, rtol=1e-3, atol=1e-3)
 
 

@@ -1,0 +1,477 @@
+"""Networks with a known Lipschitz constant below one: the branches of residual flows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .context import add_context, make_context
+
+_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
+_transforming: Callable[[], bool] = torch._C._are_functorch_transforms_active
+
+
+class LipSwish(nn.Module):
+    r"""The activation :math:`\phi(x) = x\, \sigma(\beta x) / 1.1`, :math:`\beta > 0` learned; :math:`|\phi'| < 1`.
+
+    :math:`\beta = \mathrm{softplus}(b)` with one parameter b that starts at 1/2; the slope of :math:`x \sigma(x)`
+    is at most 1.09984, whatever :math:`\beta`. Smooth, so that a log-determinant can be trained through it.
+    Chen, Behrmann, Duvenaud, Jacobsen, 2019, arXiv:1906.02735, section 3.3.
+
+    >>> import torch
+    >>> from pyflowk.nets import LipSwish
+    >>> LipSwish()(torch.tensor([-1.0, 0.0, 1.0])).detach()
+    tensor([-0.2492,  0.0000,  0.6599])
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beta = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(F.softplus(self.beta) * x) / 1.1
+
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        t = F.softplus(self.beta) * x
+        s = torch.sigmoid(t)
+        return x * s / 1.1, s * (1 + t * (1 - s)) / 1.1
+
+
+class _Bounded(nn.Module):
+    """A fixed activation with its slope, at most 1 in size."""
+
+    def __init__(self, value: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.value, self.slope = value, slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.value(x)
+
+    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.value(x), self.slope(x)
+
+
+def _elu_slope(x: Tensor) -> Tensor:
+    return torch.exp(x.clamp(max=0))
+
+
+def _tanh_slope(x: Tensor) -> Tensor:
+    return 1 - torch.tanh(x).square()
+
+
+#: Activations whose slope is at most 1 in size, each with a ``value_and_slope``.
+CONTRACTIVE_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "elu": lambda: _Bounded(F.elu, _elu_slope),
+    "lipswish": LipSwish,
+    "sin": lambda: _Bounded(torch.sin, torch.cos),
+    "softplus": lambda: _Bounded(F.softplus, torch.sigmoid),
+    "tanh": lambda: _Bounded(torch.tanh, _tanh_slope),
+}
+
+
+class SpectralLayer(nn.Module):
+    r"""What the normalised layers share: :math:`\tilde W = W \min(1, c / \sigma)`, :math:`\sigma = u^T W v`.
+
+    Where the weight has changed since the last call, the buffers u and v are renewed first. In training mode by
+    ``iterations`` steps of the power iteration from where they were: nothing waits for the device. In evaluation mode
+    from the matrix itself, so that the operator norm of :math:`\tilde W` is at most c; a change is noticed by the
+    weight's address and version counter, not one through ``weight.data``. Gradients take u and v as constants, which
+    is the right derivative at the singular vectors. Miyato, Kataoka, Koyama, Yoshida, 2018, arXiv:1802.05957.
+    """
+
+    weight: Tensor
+    u: Tensor
+    v: Tensor
+
+    def _set_up(self, lipschitz: float, iterations: int, in_shape: Sequence[int]) -> None:
+        if not 0 < lipschitz <= 1 or iterations < 1:
+            raise ValueError(f"expected 0 < lipschitz <= 1 and iterations >= 1, got {lipschitz} and {iterations}")
+        self.lipschitz, self.iterations = float(lipschitz), iterations
+        self._seen: tuple[int, int] | None = None
+        self._bound: float | None = None  # on the norm of the weight of `_seen`
+        self._converged = False  # u and v are those of `_seen`, not what the power iteration has reached
+        v = _unit(torch.randn(tuple(in_shape), generator=torch.Generator().manual_seed(0)))
+        self.register_buffer("v", v)
+        self.register_buffer("u", _unit(self.apply_weight(self.weight.detach(), v)))
+
+    def apply_weight(self, weight: Tensor, x: Tensor) -> Tensor:
+        """W x, without the bias."""
+        raise NotImplementedError
+
+    def apply_adjoint(self, weight: Tensor, y: Tensor) -> Tensor:
+        r""":math:`W^T y`."""
+        raise NotImplementedError
+
+    def _leading(self) -> tuple[Tensor, Tensor, float]:
+        """The leading singular vectors u and v of the weight and an upper bound of its norm."""
+        raise NotImplementedError
+
+    def normalized_weight(self) -> Tensor:
+        r""":math:`\tilde W`, with the gradient of :math:`\sigma`."""
+        u, v = self._vectors()
+        sigma = (u * self.apply_weight(self.weight, v)).sum()
+        return self.weight * (self.lipschitz / sigma.clamp(min=self.lipschitz))
+
+    @torch.no_grad()
+    def norm_bound(self) -> float:
+        r"""An upper bound of the operator norm of :math:`\tilde W` as it is now; waits for the device.
+
+        For a matrix it is the norm itself. Cost: a symmetric eigenproblem, or about a thousand steps of the power
+        iteration; nothing as long as the weight stays as it is, and nothing more in evaluation mode.
+        """
+        u, v = self._vectors()
+        if self._bound is None:
+            self._bound = self._leading()[2]
+        sigma = float((u * self.apply_weight(self.weight, v)).sum())
+        return self._bound * (self.lipschitz / max(self.lipschitz, sigma))
+
+    @torch.no_grad()
+    def _vectors(self) -> tuple[Tensor, Tensor]:
+        """u and v for the weight as it is now."""
+        if torch.compiler.is_compiling():
+            return self._keep(*self._iterate()) if self.training else (self.u.clone(), self.v.clone())
+        if _wrapped(self.weight):  # a functional transformation of the weight itself
+            return self.u, self.v
+        seen = (self.weight.data_ptr(), self.weight._version)
+        if seen == self._seen and (self.training or self._converged):
+            return self.u.clone(), self.v.clone()
+        if self.training:
+            u, v, bound = *self._iterate(), None
+        else:
+            u, v, bound = self._leading()
+        if _transforming():  # captured buffers must not change in there
+            return u, v
+        self._seen, self._bound, self._converged = seen, bound, not self.training
+        return self._keep(u, v)
+
+    def _iterate(self) -> tuple[Tensor, Tensor]:
+        u, v = self.u, self.v
+        for _ in range(self.iterations):
+            v = _unit(self.apply_adjoint(self.weight, u), v)
+            u = _unit(self.apply_weight(self.weight, v), u)
+        return u, v
+
+    def _keep(self, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Write the buffers; what is returned is another tensor, so that a later write spoils no saved one."""
+        self.u.copy_(u)
+        self.v.copy_(v)
+        return u, v
+
+
+class SpectralLinear(SpectralLayer, nn.Linear):
+    r"""A linear layer with :math:`\|W\|_2 \le c`, c = ``lipschitz``: see :class:`SpectralLayer`.
+
+    (B, in_features) -> (B, out_features). In evaluation mode the norm is that of the matrix, exact to rounding.
+    Cost beside the product: two matrix-vector products a step of the power iteration and one for the norm.
+
+    >>> import torch
+    >>> from pyflowk.nets import SpectralLinear
+    >>> layer = SpectralLinear(3, 4, lipschitz=0.5).eval()
+    >>> layer.weight.data *= 10
+    >>> round(torch.linalg.matrix_norm(layer.normalized_weight(), 2).item(), 4)
+    0.5
+    """
+
+    def __init__(self, in_features: int, out_features: int, lipschitz: float, iterations: int = 2) -> None:
+        super().__init__(in_features, out_features)
+        self._set_up(lipschitz, iterations, (in_features,))
+
+    def apply_weight(self, weight: Tensor, x: Tensor) -> Tensor:
+        return x @ weight.mT
+
+    def apply_adjoint(self, weight: Tensor, y: Tensor) -> Tensor:
+        return y @ weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.normalized_weight(), self.bias)
+
+    def _leading(self) -> tuple[Tensor, Tensor, float]:
+        return _leading_of_matrix(self.weight)
+
+
+class SpectralConv2d(SpectralLayer, nn.Conv2d):
+    r"""A convolution with operator norm at most c = ``lipschitz`` on images of ``size``: see :class:`SpectralLayer`.
+
+    (B, in_channels, \*size) -> (B, out_channels, H', W'). The norm is that of the linear map between images, with the
+    stride and the zero padding there are: the power iteration runs the convolution and its transpose. (The norm of
+    the weight reshaped to a matrix, which many libraries take, is off by up to the kernel's side in either direction.)
+    In evaluation mode it runs from a random start until, with a probability of error below 1e-6, the norm is known
+    to 1 %: Kuczynski, Wozniakowski, 1992, SIAM J. Matrix Anal. Appl. 13(4). A 1 x 1 kernel is taken as the matrix it
+    is. Raises ValueError for an image of another size. Cost beside the convolution: two convolutions of one image a
+    step of the power iteration, and one for the norm.
+
+    >>> import torch
+    >>> from pyflowk.nets import SpectralConv2d
+    >>> conv = SpectralConv2d(1, 1, 3, size=(8, 8), lipschitz=0.5).eval()
+    >>> torch.nn.init.ones_(conv.weight).sum().item()
+    9.0
+    >>> conv.normalized_weight()[0, 0, 0]  # the norm of that convolution is 8.29 on 8 x 8, that of the weight 3
+    tensor([0.0603, 0.0603, 0.0603], grad_fn=<SelectBackward0>)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        size: tuple[int, int],
+        lipschitz: float,
+        stride: int = 1,
+        padding: int | None = None,
+        iterations: int = 2,
+    ) -> None:
+        padding = kernel_size // 2 if padding is None else padding
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding)
+        self.size = tuple(size)
+        self._pointwise = kernel_size == 1 and stride == 1 and padding == 0
+        side = (1, 1) if self._pointwise else self.size
+        self._set_up(lipschitz, iterations, (1, in_channels, *side))
+        self.start: Tensor
+        self.register_buffer("start", self.v.clone(), persistent=False)  # random, whatever the weight has become
+
+    def apply_weight(self, weight: Tensor, x: Tensor) -> Tensor:
+        return F.conv2d(x, weight, None, self.stride, self.padding)
+
+    def apply_adjoint(self, weight: Tensor, y: Tensor) -> Tensor:
+        side = y.shape[2:] if self._pointwise else self.size
+        rest = [
+            n - ((m - 1) * self.stride[0] - 2 * int(self.padding[0]) + self.kernel_size[0])
+            for n, m in zip(side, y.shape[2:], strict=True)
+        ]
+        return F.conv_transpose2d(y, weight, None, self.stride, self.padding, rest)  # type: ignore[arg-type]
+
+    def check_size(self, x: Tensor) -> None:
+        """ValueError unless x is (B, in_channels, *size)."""
+        expected = (self.in_channels, *self.size)
+        if tuple(x.shape[1:]) != expected:
+            raise ValueError(f"expected (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.check_size(x)
+        return F.conv2d(x, self.normalized_weight(), self.bias, self.stride, self.padding)
+
+    def _leading(self) -> tuple[Tensor, Tensor, float]:
+        if self._pointwise:
+            u, v, bound = _leading_of_matrix(self.weight.flatten(1))
+            return u[None, :, None, None], v[None, :, None, None], bound
+        u, v = self.u, self.start
+        for _ in range(_steps_to_certainty(v.numel())):
+            u = _unit(self.apply_weight(self.weight, v), u)
+            v = _unit(self.apply_adjoint(self.weight, u), v)
+        sigma = torch.linalg.vector_norm(self.apply_weight(self.weight, v), dtype=torch.float64)
+        return _unit(self.apply_weight(self.weight, v), u), v, float(sigma) / math.sqrt(1 - _GAP)
+
+
+_GAP = 0.02  # the square of the norm is known to this part
+_ROUNDING = 1 + 1e-6
+
+
+def _steps_to_certainty(n: int) -> int:
+    """How many steps from a random start in n dimensions leave 2 % of the eigenvalue with a chance below 1e-6."""
+    k = 2
+    while 0.354 / math.sqrt(_GAP * (k - 1)) * math.sqrt(n) * (1 - _GAP) ** (k - 0.5) > 1e-6:
+        k += 1
+    return k
+
+
+def _leading_of_matrix(weight: Tensor) -> tuple[Tensor, Tensor, float]:
+    """u, v and the norm of a matrix, by the smaller of its Gram matrices in float64."""
+    wide = weight.detach().double()
+    tall = wide.shape[0] > wide.shape[1]
+    gram = wide.mT @ wide if tall else wide @ wide.mT
+    values, vectors = torch.linalg.eigh(gram)
+    one = vectors[:, -1]
+    other = _unit(wide @ one if tall else one @ wide, torch.zeros_like(wide[:, 0] if tall else wide[0]))
+    u, v = (other, one) if tall else (one, other)
+    return u.to(weight.dtype), v.to(weight.dtype), math.sqrt(max(0.0, float(values[-1]))) * _ROUNDING
+
+
+def _unit(x: Tensor, otherwise: Tensor | None = None) -> Tensor:
+    """x at length 1; where x is 0 (a layer that starts at zero), what was there before."""
+    length = torch.linalg.vector_norm(x)
+    scaled = x / length.clamp(min=torch.finfo(x.dtype).tiny)
+    return scaled if otherwise is None else torch.where(length > 0, scaled, otherwise)
+
+
+class TransposedJacobian:
+    r"""The transposed Jacobian of a network at its rows: ``pull(v)`` = :math:`J^T v`, row by row.
+
+    For layers and slopes the closed chain :math:`v \leftarrow \tilde W_1^T (s_1 \circ \tilde W_2^T (s_2 \circ \ldots
+    v))`: no graph is walked, slopes are computed once. ``rows(index)`` is the same for a part of the rows.
+    """
+
+    def __init__(self, layers: Sequence[SpectralLayer], weights: Sequence[Tensor], slopes: Sequence[Tensor]) -> None:
+        self.layers, self.weights, self.slopes = layers, weights, slopes
+
+    def __call__(self, v: Tensor) -> Tensor:
+        v = self.layers[-1].apply_adjoint(self.weights[-1], v)
+        for i in range(len(self.slopes) - 1, -1, -1):
+            v = self.layers[i].apply_adjoint(self.weights[i], v * self.slopes[i])
+        return v
+
+    def rows(self, index: Tensor | slice) -> TransposedJacobian:
+        """The pullback of the rows that ``index`` selects."""
+        return TransposedJacobian(self.layers, self.weights, [slope[index] for slope in self.slopes])
+
+
+class LipschitzNet(nn.Module):
+    """A chain of normalised layers and activations of slope at most 1: the Lipschitz constants multiply.
+
+    Beside ``forward`` it offers what :class:`pyflowk.transforms.Residual` makes use of: ``fixed``, ``linearize`` and
+    ``contraction``.
+    """
+
+    layers: nn.ModuleList
+    activations: nn.ModuleList
+    lipschitz: float  # what it is normalised to
+
+    def _set_up(
+        self, layers: list[SpectralLayer], activation: str, width: int, context_dim: int | None, classes: int | None
+    ) -> None:
+        if activation not in CONTRACTIVE_ACTIVATIONS:
+            known = ", ".join(CONTRACTIVE_ACTIVATIONS)
+            raise ValueError(f"activation: expected one of {known} (slope at most 1); got {activation!r}")
+        self.layers = nn.ModuleList(layers)
+        self.activations = nn.ModuleList(CONTRACTIVE_ACTIVATIONS[activation]() for _ in layers[1:])
+        self.context = make_context(width, context_dim, classes)
+        self.takes_context = self.context is not None
+        nn.init.zeros_(layers[-1].weight)
+        nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.fixed(context)(x)
+
+    def fixed(self, context: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """The network as a function of x alone, its weights normalised once: for many evaluations."""
+        layers, weights = self._normalized()
+
+        def evaluate(x: Tensor) -> Tensor:
+            h = self._first(layers[0], weights[0], x, context)
+            for layer, weight, activation in zip(layers[1:], weights[1:], self.activations, strict=True):
+                h = _affine(layer, weight, activation(h))
+            return h
+
+        return evaluate
+
+    def linearize(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, TransposedJacobian]:
+        r"""The value at x and the map :math:`v \mapsto J^T v` there, both differentiable in x and the weights."""
+        layers, weights = self._normalized()
+        h, slopes = self._first(layers[0], weights[0], x, context), []
+        for layer, weight, activation in zip(layers[1:], weights[1:], self.activations, strict=True):
+            h, slope = activation.value_and_slope(h)  # type: ignore[operator]
+            slopes.append(slope)
+            h = _affine(layer, weight, h)
+        return h, TransposedJacobian(layers, weights, slopes)
+
+    def contraction(self) -> float:
+        """A certified Lipschitz constant of the network as it is now: the product of its layers' ``norm_bound``.
+
+        In evaluation mode it is at most ``lipschitz`` (convolutions: to 1 % each). In training mode it tells how far
+        the running estimates of the norms lag behind. Waits for the device; cached until a weight changes.
+        """
+        return math.prod(layer.norm_bound() for layer in self.layers)  # type: ignore[operator]
+
+    def _normalized(self) -> tuple[list[SpectralLayer], list[Tensor]]:
+        layers: list[SpectralLayer] = list(self.layers)  # type: ignore[arg-type]
+        return layers, [layer.normalized_weight() for layer in layers]
+
+    def _first(self, layer: SpectralLayer, weight: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+        return add_context(_affine(layer, weight, x), self.context, context)
+
+
+def _affine(layer: SpectralLayer, weight: Tensor, x: Tensor) -> Tensor:
+    if isinstance(layer, SpectralConv2d):
+        return F.conv2d(x, weight, layer.bias, layer.stride, layer.padding)
+    return F.linear(x, weight, layer.bias)  # type: ignore[arg-type]
+
+
+class LipschitzMLP(LipschitzNet):
+    r"""A perceptron that contracts: :math:`|g(x) - g(y)| \le L |x - y|`, L = ``lipschitz`` < 1, zero at the start.
+
+    (B, features) -> (B, features); ``depth`` hidden layers of ``width`` units, each layer's norm held to
+    :math:`L^{1/(depth + 1)}` by :class:`SpectralLinear`. ``activation`` is one of elu, lipswish, sin, softplus, tanh.
+    ``classes`` or ``context_dim`` add the context's vector to the first layer, as in :class:`MLP`: the bound is one in
+    x, for every context. Raises ValueError for a Lipschitz constant outside (0, 1), a depth below 1, an unknown
+    activation, a context that is missing or not wanted. Cost: depth + 1 matrix products, and a few matrix-vector
+    products for the norms. Behrmann, Grathwohl, Chen, Duvenaud, Jacobsen, 2019, arXiv:1811.00995.
+
+    >>> import torch
+    >>> from pyflowk.nets import LipschitzMLP
+    >>> net = LipschitzMLP(2, width=16, lipschitz=0.9).eval()
+    >>> torch.nn.init.normal_(net.layers[-1].weight).shape
+    torch.Size([2, 16])
+    >>> net.contraction() < 0.9001
+    True
+    """
+
+    def __init__(
+        self,
+        features: int,
+        width: int = 128,
+        depth: int = 2,
+        lipschitz: float = 0.9,
+        activation: str = "lipswish",
+        context_dim: int | None = None,
+        classes: int | None = None,
+        iterations: int = 2,
+    ) -> None:
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"LipschitzMLP expects a depth of at least 1 hidden layer, got {depth}")
+        self.lipschitz = _check_lipschitz(lipschitz)
+        each = self.lipschitz ** (1 / (depth + 1))
+        sizes = [features, *[width] * depth, features]
+        layers: list[SpectralLayer] = [SpectralLinear(a, b, each, iterations) for a, b in pairwise(sizes)]
+        self._set_up(layers, activation, width, context_dim, classes)
+
+
+class LipschitzConvNet(LipschitzNet):
+    r"""A convolutional network that contracts, as :class:`LipschitzMLP` on images; zero at the start.
+
+    (B, channels, \*size) -> the same; convolutions with the odd ``kernels`` and ``width`` channels between, stride 1,
+    zero padding, each held to :math:`L^{1/n}` by :class:`SpectralConv2d`. Raises ValueError as there, and for images
+    of another size. Chen, Behrmann, Duvenaud, Jacobsen, 2019, arXiv:1906.02735, take 512 channels.
+
+    >>> import torch
+    >>> from pyflowk.nets import LipschitzConvNet
+    >>> LipschitzConvNet(3, (8, 8), width=8)(torch.randn(2, 3, 8, 8)).abs().sum().item()
+    0.0
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        size: tuple[int, int],
+        width: int = 32,
+        lipschitz: float = 0.9,
+        activation: str = "lipswish",
+        kernels: Sequence[int] = (3, 1, 3),
+        context_dim: int | None = None,
+        classes: int | None = None,
+        iterations: int = 2,
+    ) -> None:
+        super().__init__()
+        if len(kernels) < 2 or any(k % 2 == 0 for k in kernels):
+            raise ValueError(f"LipschitzConvNet expects at least two odd kernels, got {tuple(kernels)}")
+        self.lipschitz = _check_lipschitz(lipschitz)
+        each = self.lipschitz ** (1 / len(kernels))
+        widths = [channels, *[width] * (len(kernels) - 1), channels]
+        layers: list[SpectralLayer] = [
+            SpectralConv2d(a, b, k, size, each, iterations=iterations) for a, b, k in zip(widths, widths[1:], kernels)
+        ]
+        self._set_up(layers, activation, width, context_dim, classes)
+
+    def _first(self, layer: SpectralLayer, weight: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+        layer.check_size(x)  # type: ignore[operator]
+        return super()._first(layer, weight, x, context)
+
+
+def _check_lipschitz(lipschitz: float) -> float:
+    if not 0 < lipschitz < 1:
+        raise ValueError(f"expected a Lipschitz constant between 0 and 1, got {lipschitz!r}")
+    return float(lipschitz)

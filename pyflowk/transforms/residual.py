@@ -1,0 +1,344 @@
+"""Residual layers: the identity plus a contraction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
+from torch.utils.checkpoint import checkpoint
+
+from .base import Transform, state_dtype
+from .logdet import Exact, Pull, Roulette, Truncated, combine, symbolic
+
+Estimator = Exact | Truncated | Roulette
+Step = Callable[[Tensor], Tensor]
+
+
+class InverseDidNotConverge(ArithmeticError):
+    """A fixed-point iteration used up its steps.
+
+    Attributes:
+        rows: how many rows are not within the tolerance; ``mask`` (B,) tells which.
+        x: the last iterate, (B, *event); the other rows of it are within the tolerance.
+        iterations: the steps that were taken.
+    """
+
+    def __init__(self, mask: Tensor, x: Tensor, iterations: int, lipschitz: float) -> None:
+        self.mask, self.x, self.iterations, self.rows = mask, x, iterations, int(mask.sum())
+        super().__init__(
+            f"{self.rows} of {len(mask)} rows did not come within the tolerance in {iterations} iterations (Lipschitz"
+            f" constant {lipschitz:.6g}); a tolerance below what {x.dtype} can hold needs a wider dtype, otherwise the"
+            " branch is no contraction with that constant"
+        )
+
+
+class NotAContraction(ArithmeticError):
+    """The branch's certified Lipschitz constant is 1 or more: the inverse has no guarantee."""
+
+
+class Residual(Transform):
+    r"""The identity plus a contraction: :math:`z = x + g(x)`, :math:`\mathrm{ladj} = \log \det(I + J_g(x))`.
+
+    Args:
+        branch: g, any module from (B, \*event) to (B, \*event) with ``branch(x)``, or ``branch(x, context)`` where it
+            says ``takes_context = True``. Rows must not depend on each other. :class:`pyflowk.nets.LipschitzMLP` and
+            ``LipschitzConvNet`` bring their own Lipschitz constant and a Jacobian product without a graph.
+        training: how the log-determinant is computed in training mode: :class:`Exact`, :class:`Truncated` or
+            :class:`Roulette` (default).
+        evaluation: the same in evaluation mode; default ``Truncated(20)``. Where D is at most ``exact_dims``, both
+            modes compute it exactly: that is cheaper than a series there, and has no variance.
+        lipschitz: a Lipschitz constant of the branch, below 1; default: what ``branch.contraction()`` certifies.
+        tolerance: bound on the error of the inverse, per row and in the Euclidean norm; default: what the dtype can
+            hold, 4 eps max(1, |x| + |z|) / (1 - L).
+        max_iterations: steps after which the inverse gives up; default: what a contraction by L needs at most.
+        recompute: keep neither activations nor slopes for the backward pass but compute them again: a layer then
+            holds three tensors of the size of x.
+
+    ladj is in either mode a float32 or float64 number per row whose gradient is right row by row, whatever weights the
+    rows have in the loss. Estimates draw from ``generator``; for the same seed, ``forward`` and ``inverse`` use the
+    same probes. The branch runs in the state's precision even under autocast: a rounded map is no contraction.
+
+    The inverse iterates :math:`x \leftarrow z - g(x)`. A row stops for itself as soon as
+    :math:`|\Delta x| \le \tau (1 - L) / L`, which certifies :math:`|x - x^*| \le \tau` up to the rounding of g, so
+    that its result does not depend on the rows beside it. Its gradient is that of the implicit function,
+    :math:`(I + J^T) v = \partial \mathcal{L} / \partial x` solved by the same iteration; under torch.func and, with
+    gradients, under torch.compile the iteration is unrolled to the a-priori number of steps.
+
+    Raises ValueError for shapes that do not fit, :class:`InverseDidNotConverge` naming the number of rows, and
+    :class:`NotAContraction` when L is 1 or more. Cost: forward one evaluation of g and the log-determinant;
+    ``to_data`` about log(tolerance) / log(L) evaluations; ``inverse`` both.
+
+    Behrmann, Grathwohl, Chen, Duvenaud, Jacobsen, 2019, arXiv:1811.00995;
+    Chen, Behrmann, Duvenaud, Jacobsen, 2019, arXiv:1906.02735.
+
+    >>> import torch
+    >>> from pyflowk.nets import LipschitzMLP
+    >>> from pyflowk.transforms import Residual
+    >>> layer = Residual(LipschitzMLP(2, width=16)).eval()
+    >>> torch.nn.init.normal_(layer.branch.layers[-1].weight).shape
+    torch.Size([2, 16])
+    >>> x = torch.randn(5, 2)
+    >>> z, ladj = layer(x)
+    >>> torch.allclose(layer.inverse(z)[0], x, atol=1e-5), ladj.shape
+    (True, torch.Size([5]))
+    """
+
+    def __init__(
+        self,
+        branch: nn.Module,
+        training: Estimator | None = None,
+        evaluation: Estimator | None = None,
+        exact_dims: int = 32,
+        lipschitz: float | None = None,
+        tolerance: float | None = None,
+        max_iterations: int | None = None,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        if lipschitz is None and not hasattr(branch, "contraction"):
+            raise ValueError("Residual expects lipschitz= for a branch that has no contraction()")
+        if lipschitz is not None and not 0 < lipschitz < 1:
+            raise ValueError(f"Residual expects 0 < lipschitz < 1, got {lipschitz!r}")
+        if tolerance is not None and not tolerance > 0:
+            raise ValueError(f"Residual expects a positive tolerance, got {tolerance!r}")
+        if max_iterations is not None and max_iterations < 1:
+            raise ValueError(f"Residual expects max_iterations of at least 1, got {max_iterations!r}")
+        self.branch = branch
+        self.training_logdet, self.evaluation_logdet = training or Roulette(), evaluation or Truncated()
+        self.exact_dims, self.lipschitz = exact_dims, lipschitz
+        self.tolerance, self.max_iterations, self.recompute = tolerance, max_iterations, recompute
+        self.estimates_ladj = self.training_logdet.estimates or self.evaluation_logdet.estimates
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        x = self._state(x)
+        with torch.autocast(x.device.type, enabled=False):
+            g, ladj = self._value_and_ladj(x, context, generator)
+        return x + g, ladj
+
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        x = self.to_data(z, context)
+        with torch.autocast(x.device.type, enabled=False):
+            return x, -self._value_and_ladj(x, context, generator)[1]
+
+    def to_data(self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        z = self._state(z)
+        with torch.autocast(z.device.type, enabled=False):
+            return self._solve(z, context)
+
+    def contraction(self) -> float:
+        """The Lipschitz constant that certifies the inverse; NotAContraction where it is 1 or more."""
+        bound = self.lipschitz if self.lipschitz is not None else self.branch.contraction()  # type: ignore[operator]
+        if not bound < 1:
+            hint = "; call eval(), where norms are not estimated, or more power iterations" if self.training else ""
+            raise NotAContraction(f"the branch's Lipschitz constant is only bounded by {bound:.6g}{hint}")
+        return max(bound, 1e-3)
+
+    # ---- the log-determinant --------------------------------------------------------------------------------------
+
+    def _estimator(self, x: Tensor) -> Estimator:
+        if math.prod(x.shape[1:]) <= self.exact_dims:
+            return Exact()
+        return self.training_logdet if self.training else self.evaluation_logdet
+
+    def _value_and_ladj(
+        self, x: Tensor, context: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        if self.recompute and torch.is_grad_enabled() and not symbolic():
+            return self._value_and_ladj_again(x, context, generator)
+        g, pull = self._linearize(x, context)
+        estimator = self._estimator(x)
+        if isinstance(estimator, Exact):
+            return g, estimator.log_det(pull, x)
+        draws = estimator.draw(pull, x, generator)
+        return g, combine(draws, [draw.slope(pull) for draw in draws] if torch.is_grad_enabled() else [])
+
+    def _value_and_ladj_again(
+        self, x: Tensor, context: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """The same, computed again in the backward pass; the series itself is not."""
+        estimator, draws = self._estimator(x), []
+        if not isinstance(estimator, Exact):
+            with torch.no_grad():
+                draws = estimator.draw(self._linearize(x, context)[1], x, generator)
+
+        def run(x: Tensor) -> tuple[Tensor, ...]:
+            g, pull = self._linearize(x, context)
+            return g, *([draw.slope(pull) for draw in draws] or [Exact().log_det(pull, x)])
+
+        g, *slopes = checkpoint(run, x, use_reentrant=False)
+        return g, combine(draws, slopes) if draws else slopes[0]
+
+    def _linearize(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Pull]:
+        context = self._for_branch(context)
+        if hasattr(self.branch, "linearize"):
+            g, pull = self.branch.linearize(x, context)  # type: ignore[operator]
+            return self._check(g, x), pull
+        evaluate = self._fixed(context)
+        g, transposed = torch.func.vjp(evaluate, x)  # type: ignore[misc]
+        return self._check(g, x), lambda v: transposed(v)[0]
+
+    def _fixed(self, context: Tensor | None) -> Step:
+        context = self._for_branch(context)
+        if hasattr(self.branch, "fixed"):
+            return self.branch.fixed(context)  # type: ignore[operator]
+        return self.branch if context is None else lambda x: self.branch(x, context)
+
+    def _for_branch(self, context: Tensor | None) -> Tensor | None:
+        return context if getattr(self.branch, "takes_context", False) else None
+
+    # ---- the inverse ----------------------------------------------------------------------------------------------
+
+    def _solve(self, z: Tensor, context: Tensor | None) -> Tensor:
+        if symbolic():
+            return self._solve_unseen(z, self._fixed(context))
+        bound = self.contraction()
+        with torch.no_grad():
+            x = self._iterate(z, self._fixed(context), bound, self._stop(z, bound))
+        if not torch.is_grad_enabled():
+            return x
+        g, pull = self._linearize(x, context)
+
+        def transposed(gradient: Tensor) -> Tensor:
+            return self._iterate(gradient, pull, bound, _Stop(0.0, _rounding(z) / bound, 0.0))
+
+        return _ImplicitGradient.apply(z - g, x, transposed)
+
+    def _stop(self, z: Tensor, bound: float) -> _Stop:
+        if self.tolerance is not None:
+            return _Stop(self.tolerance * (1 - bound) / bound, 0.0, 0.0)
+        return _Stop(0.0, _rounding(z) / bound, 1.0)
+
+    def _iterate(self, z: Tensor, g: Step, bound: float, stop: _Stop) -> Tensor:
+        """x with x + g(x) = z, every row to its tolerance."""
+        steps = self.max_iterations or _steps(bound, 1e-3 * torch.finfo(z.dtype).eps) + 50
+        look = 1 if z.device.type == "cpu" else 8  # an accelerator is asked now and then
+        x, active = z, torch.ones(len(z), dtype=torch.bool, device=z.device)
+        for step in range(1, steps + 1):
+            x, active = stop.advance(x, active, z - self._check(g(x), z), z)
+            if step % look == 0 and not active.any():
+                break
+        failed = (active | ~x.flatten(1).isfinite().all(1)) & z.flatten(1).isfinite().all(1)
+        if failed.any():
+            raise InverseDidNotConverge(failed, x, step, bound)
+        return x
+
+    def _solve_unseen(self, z: Tensor, g: Step) -> Tensor:
+        """Where values cannot be looked at: a loop on the device, or unrolled where it is to be differentiated."""
+        bound = self.lipschitz if self.lipschitz is not None else float(self.branch.lipschitz)  # type: ignore[arg-type]
+        steps = self.max_iterations or _steps(bound, torch.finfo(z.dtype).eps)
+        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+            x = z
+            for _ in range(steps):
+                x = z - self._check(g(x), z)
+            return x
+        stop = self._stop(z, bound)
+        active = torch.ones(len(z), dtype=torch.bool, device=z.device)
+        step = torch.zeros((), dtype=torch.int64, device=z.device)
+
+        def go_on(step: Tensor, x: Tensor, active: Tensor) -> Tensor:
+            return (step < steps) & active.any()
+
+        def body(step: Tensor, x: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return step + 1, *stop.advance(x, active, z - g(x), z)
+
+        return while_loop(go_on, body, (step, z.clone(), active))[1]
+
+    @staticmethod
+    def _check(g: Tensor, x: Tensor) -> Tensor:
+        if g.shape != x.shape:
+            raise ValueError(f"Residual expects its branch to return {tuple(x.shape)}, got {tuple(g.shape)}")
+        return g
+
+    @staticmethod
+    def _state(x: Tensor) -> Tensor:
+        return x.to(state_dtype(x))
+
+
+class _Stop(NamedTuple):
+    """When a row has come far enough: at a step of ``absolute``, or of ``relative * max(floor, |x| + |z|)``."""
+
+    absolute: float
+    relative: float
+    floor: float
+
+    def advance(self, x: Tensor, active: Tensor, new: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the rows that are still active; a row that is not a number is done."""
+        move = _norm(new - x)
+        x = torch.where(active.reshape(-1, *[1] * (x.dim() - 1)), new, x)
+        if not self.relative:
+            return x, active & (move > self.absolute)
+        size = _norm(x) + _norm(z)
+        return x, active & ((move > self.relative * size.clamp(min=self.floor)) | size.isinf())
+
+
+def _norm(x: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(x.flatten(1), dim=1)
+
+
+def _rounding(x: Tensor) -> float:
+    """What a step is uncertain by, relative to the size of x."""
+    return 4 * torch.finfo(x.dtype).eps
+
+
+def _steps(bound: float, part: float) -> int:
+    """After how many steps a contraction has shrunk its first step to ``part`` of it, in error."""
+    return math.ceil(math.log(part * (1 - bound)) / math.log(bound))
+
+
+class _ImplicitGradient(torch.autograd.Function):
+    """x, the root of x + g(x) = z, with the gradient v that solves v + J^T v = dL/dx handed to z - g(x)."""
+
+    @staticmethod
+    def forward(ctx: Any, follows: Tensor, x: Tensor, solve: Step) -> Tensor:
+        ctx.solve = solve
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        if torch.is_grad_enabled():
+            raise NotImplementedError("the inverse of a Residual has no second derivative outside torch.func")
+        return ctx.solve(gradient), None, None
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """What is known of one Residual: the Lipschitz constant it is held to (None: a given one) and the certified one."""
+
+    name: str
+    stated: float | None
+    certified: float
+
+    def __str__(self) -> str:
+        stated = "given" if self.stated is None else f"{self.stated:.4f}"
+        return f"{self.name}: held to {stated}, certified {self.certified:.4f}"
+
+
+def check_contraction(module: nn.Module) -> list[Contraction]:
+    r"""The certified Lipschitz constants of all Residual layers in a module: below 1, the layer is invertible.
+
+    The bound is the product of the layers' operator norms, each computed to convergence from the weights as they are
+    now (:meth:`pyflowk.nets.LipschitzNet.contraction`), not the running estimate; a branch with a given constant
+    reports that. In training mode the two differ by what the power iteration lags behind. Waits for the device.
+
+    >>> from pyflowk.nets import LipschitzMLP
+    >>> from pyflowk.transforms import Compose, Residual, check_contraction
+    >>> print(*check_contraction(Compose(Residual(LipschitzMLP(2)))))
+    transforms.0: held to 0.9000, certified 0.0000
+    """
+    found = []
+    for name, layer in module.named_modules():
+        if isinstance(layer, Residual):
+            given = layer.lipschitz
+            stated = None if given is not None else getattr(layer.branch, "lipschitz", None)
+            certified = given if given is not None else float(layer.branch.contraction())  # type: ignore[operator]
+            found.append(Contraction(name, stated, certified))
+    return found
