@@ -21,7 +21,7 @@ from pyflowk.transforms import ActNorm, Affine, Compose, Coupling, Elementwise, 
 
 from .registry import CASES, Case, sinh_asinh
 
-DETERMINISTIC = [case for case in CASES if not case.build().stochastic]
+DETERMINISTIC = [case for case in CASES if not (case.build().stochastic or case.build().estimates_ladj)]
 
 
 def gradients(stack: Transform, x: Tensor, context: Tensor | None = None) -> list[Tensor]:
