@@ -15,7 +15,7 @@ from .peers import load
 from .report import OURS, RESULTS, describe, machine, matrix, run_case, write
 from .timing import QUICK, Effort
 
-CONTESTS = ("affine_coupling", "realnvp")
+CONTESTS = ("affine_coupling", "realnvp", "residual")
 ON_REQUEST = ("digits",)  # takes minutes whatever the machine
 
 

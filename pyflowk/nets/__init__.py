@@ -2,10 +2,6 @@
 
 from .context import ACTIVATIONS, ContextBias
 from .convnet import ConvNet
-from .mlp import MLP
-from .resnet import ResidualConvNet, WeightNormConv2d
-
-__all__ = ["ACTIVATIONS", "MLP", "ContextBias", "ConvNet", "ResidualConvNet", "WeightNormConv2d"]
 from .lipschitz import (
     CONTRACTIVE_ACTIVATIONS,
     LipschitzConvNet,
@@ -15,12 +11,15 @@ from .lipschitz import (
     SpectralConv2d,
     SpectralLinear,
 )
+from .mlp import MLP
+from .resnet import ResidualConvNet, WeightNormConv2d
 
 __all__ = [
     "ACTIVATIONS",
     "CONTRACTIVE_ACTIVATIONS",
     "MLP",
     "ContextBias",
+    "ConvNet",
     "LipSwish",
     "LipschitzConvNet",
     "LipschitzMLP",

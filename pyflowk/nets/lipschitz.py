@@ -37,9 +37,11 @@ class LipSwish(nn.Module):
         return x * torch.sigmoid(F.softplus(self.beta) * x) / 1.1
 
     def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        t = F.softplus(self.beta) * x
-        s = torch.sigmoid(t)
-        return x * s / 1.1, s * (1 + t * (1 - s)) / 1.1
+        beta = F.softplus(self.beta)
+        s = torch.sigmoid(beta * x)
+        part = s / 1.1
+        value = x * part
+        return value, torch.addcmul(part, beta * value, 1 - s)
 
 
 class _Bounded(nn.Module):
@@ -313,6 +315,12 @@ class TransposedJacobian:
         for i in range(len(self.slopes) - 1, -1, -1):
             v = self.layers[i].apply_adjoint(self.weights[i], v * self.slopes[i])
         return v
+
+    def many(self, v: Tensor) -> Tensor:
+        """The same for v (K, B, *event): K vectors for every row."""
+        if all(isinstance(layer, SpectralLinear) for layer in self.layers):
+            return self(v)  # broadcasts; vmap would cost more than the products of a small network
+        return torch.func.vmap(self)(v)
 
     def rows(self, index: Tensor | slice) -> TransposedJacobian:
         """The pullback of the rows that ``index`` selects."""

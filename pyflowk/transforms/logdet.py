@@ -36,7 +36,8 @@ class Exact:
         size = math.prod(x.shape[1:])
         identity = torch.eye(size, dtype=x.dtype, device=x.device)
         basis = identity.reshape(size, 1, *x.shape[1:]).expand(size, *x.shape)
-        rows = torch.func.vmap(pull)(basis).reshape(size, len(x), size)
+        many = getattr(pull, "many", None) or torch.func.vmap(pull)
+        rows = many(basis).reshape(size, len(x), size)
         return torch.linalg.slogdet(rows.transpose(0, 1) + identity).logabsdet
 
 

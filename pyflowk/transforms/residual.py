@@ -54,7 +54,7 @@ class Residual(Transform):
             modes compute it exactly: that is cheaper than a series there, and has no variance.
         lipschitz: a Lipschitz constant of the branch, below 1; default: what ``branch.contraction()`` certifies.
         tolerance: bound on the error of the inverse, per row and in the Euclidean norm; default: what the dtype can
-            hold, 4 eps max(1, |x| + |z|) / (1 - L).
+            hold, 4 eps max(1, |x| + |z|) / ((1 - L) sqrt(1 - L^2)).
         max_iterations: steps after which the inverse gives up; default: what a contraction by L needs at most.
         recompute: keep neither activations nor slopes for the backward pass but compute them again: a layer then
             holds three tensors of the size of x.
@@ -208,14 +208,14 @@ class Residual(Transform):
         g, pull = self._linearize(x, context)
 
         def transposed(gradient: Tensor) -> Tensor:
-            return self._iterate(gradient, pull, bound, _Stop(0.0, _rounding(z) / bound, 0.0))
+            return self._iterate(gradient, pull, bound, _Stop(0.0, _rounding(z, bound) / bound, 0.0))
 
         return _ImplicitGradient.apply(z - g, x, transposed)
 
     def _stop(self, z: Tensor, bound: float) -> _Stop:
         if self.tolerance is not None:
             return _Stop(self.tolerance * (1 - bound) / bound, 0.0, 0.0)
-        return _Stop(0.0, _rounding(z) / bound, 1.0)
+        return _Stop(0.0, _rounding(z, bound) / bound, 1.0)
 
     def _iterate(self, z: Tensor, g: Step, bound: float, stop: _Stop) -> Tensor:
         """x with x + g(x) = z, every row to its tolerance."""
@@ -284,9 +284,9 @@ def _norm(x: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x.flatten(1), dim=1)
 
 
-def _rounding(x: Tensor) -> float:
-    """What a step is uncertain by, relative to the size of x."""
-    return 4 * torch.finfo(x.dtype).eps
+def _rounding(x: Tensor, bound: float) -> float:
+    """What a step is uncertain by, relative to the size of x: the rounding of each step, carried on by those after."""
+    return 4 * torch.finfo(x.dtype).eps / math.sqrt(1 - bound**2)
 
 
 def _steps(bound: float, part: float) -> int:

@@ -41,7 +41,7 @@ class VariationalDequantize(Transform):
             raise ValueError(f"VariationalDequantize expects levels to be an integer of at least 2, got {levels!r}")
         if not isinstance(noise, Transform):
             raise TypeError(f"VariationalDequantize expects a Transform for the noise, got {type(noise).__name__}")
-        if noise.stochastic:
+        if noise.stochastic or noise.estimates_ladj:
             raise ValueError(f"VariationalDequantize expects a deterministic noise flow, got {type(noise).__name__}")
         self.levels, self.noise = levels, noise
 

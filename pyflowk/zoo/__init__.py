@@ -4,7 +4,9 @@ from .model import FlowModel, GenerativeModel
 from .nice import nice
 from .realnvp import realnvp
 from .registry import create, defaults, describe, names, register
+from .residual_flow import residual_flow
 
 __all__ = [
     "FlowModel", "GenerativeModel", "create", "defaults", "describe", "names", "nice", "realnvp", "register",
+    "residual_flow",
 ]  # fmt: skip

@@ -199,6 +199,8 @@ def test_linearize_agrees_with_autograd(index: int) -> None:
     v = torch.randn_like(x)
     (expected,) = torch.autograd.grad(g, x, v, retain_graph=True)
     torch.testing.assert_close(pull(v), expected)
+    several = torch.randn(3, *x.shape, dtype=torch.float64)
+    torch.testing.assert_close(pull.many(several), torch.stack([pull(one) for one in several]))
     rows = torch.tensor([4, 0, 2])
     torch.testing.assert_close(pull.rows(rows)(v[rows]), expected[rows])
     torch.testing.assert_close(pull.rows(slice(2))(v[:2]), expected[:2])

@@ -80,12 +80,12 @@ def test_the_error_is_below_the_stated_tolerance(lipschitz: float, tolerance: fl
 def test_the_default_tolerance_is_what_the_dtype_holds(dtype: torch.dtype) -> None:
     matrix = worst(0.98).to(dtype)
     residual = Residual(Linear(matrix), lipschitz=0.98)
-    z = torch.randn(50, 6, dtype=dtype)
+    z = torch.randn(2000, 6, generator=seeded(1), dtype=dtype)
     exact = torch.linalg.solve(torch.eye(6, dtype=torch.float64) + matrix.double(), z.double().T).T
     with torch.no_grad():
         error = (residual.to_data(z).double() - exact).norm(dim=1)
     size = exact.norm(dim=1) + z.norm(dim=1)
-    assert (error < 8 * torch.finfo(dtype).eps / 0.02 * size).all() and error.max() > 0
+    assert (error < 5 * torch.finfo(dtype).eps / (0.02 * math.sqrt(1 - 0.98**2)) * size).all() and error.max() > 0
 
 
 @pytest.mark.parametrize("activation", ["lipswish", "elu", "sin"])
@@ -98,7 +98,7 @@ def test_the_default_tolerance_is_reached_by_wide_networks_in_float32(activation
             x = 3 * torch.randn(500, 20)
             z = x + net(x)
             error = (residual.to_data(z) - x).norm(dim=1)
-        assert (error < 10 * torch.finfo(torch.float32).eps / (1 - lipschitz) * x.norm(dim=1)).all()
+        assert (error < 20 * torch.finfo(torch.float32).eps / (1 - lipschitz) * x.norm(dim=1)).all()
 
 
 def test_a_row_stops_for_itself() -> None:

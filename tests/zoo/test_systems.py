@@ -33,6 +33,13 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "realnvp-colour": (
         "realnvp", (3, 8, 4), {"width": 4, "blocks": 1, "levels": 256, "architecture": "multiscale"},
     ),
+    "residual-flow-vector": ("residual_flow", (5,), {"width": 16, "layers": 3, "depth": 2}),
+    "residual-flow-image": (
+        "residual_flow", (1, 8, 8), {"width": 4, "layers": 1, "levels": 17, "lipschitz": 0.6, "evaluation_terms": 0},
+    ),
+    "residual-flow-colour": ("residual_flow", (3, 8, 4), {
+        "width": 4, "layers": 1, "levels": 256, "lipschitz": 0.6, "architecture": "multiscale", "recompute": True,
+    }),
 }  # fmt: skip
 CONDITIONS: dict[str, dict[str, int]] = {"plain": {}, "classes": {"classes": 3}, "vector": {"context_dim": 2}}
 
@@ -92,7 +99,8 @@ def test_config_and_state_dict_rebuild_the_model(system: str, condition: str) ->
     twin = zoo.create(config.pop("name"), config.pop("shape"), **config)
     twin.load_state_dict(model.state_dict())
     x, c = data(model, 4), context(model, 4)
-    twin.train()  # an ActNorm that forgot its flag would start over here
+    twin.train().log_prob(x, c, seeded())  # an ActNorm that forgot its flag would start over here
+    twin.eval()
     assert torch.equal(model.log_prob(x, c, seeded()), twin.log_prob(x, c, seeded()))
     assert all(m.is_initialized for m in twin.modules() if isinstance(m, ActNorm))
     assert twin.config == model.config and copy.deepcopy(model).config == model.config
@@ -123,8 +131,9 @@ def test_edges(system: str) -> None:
     model = build(system)
     assert model.loss(data(model, 0)).shape == (0,) and model.sample(0).shape == (0, *model.shape)
     x = data(model, 3)
-    alone, together = (model.double().loss(rows.double(), None, seeded()) for rows in (x[:1], x))
-    torch.testing.assert_close(alone, together[:1])
+    if not model.flow.transform.estimates_ladj:
+        alone, together = (model.double().loss(rows.double(), None, seeded()) for rows in (x[:1], x))
+        torch.testing.assert_close(alone, together[:1])
     x[1] = float("nan")
     loss = model.float().loss(x)
     assert loss.isnan().tolist() == [False, True, False]
