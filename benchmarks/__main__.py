@@ -15,7 +15,7 @@ from .peers import load
 from .report import OURS, RESULTS, describe, machine, matrix, run_case, write
 from .timing import QUICK, Effort
 
-CONTESTS = ("affine_coupling", "realnvp", "residual")
+CONTESTS = ("affine_coupling", "realnvp", "residual", "lu_conv1x1")
 ON_REQUEST = ("digits",)  # takes minutes whatever the machine
 
 

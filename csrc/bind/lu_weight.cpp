@@ -63,7 +63,7 @@ Outputs<1> lu_weight_backward(Frame& frame, const Tensor& lu, const Tensor& weig
     LuWeightBackward problem{lu.dtype,           lu.rows(),         lu.shape[1], lu.data,
                              lu.row_stride,      permutation.data,  signs.data,  inverse,
                              weight.data,        dweight.data,      dterms.data, weight.row_stride,
-                             dweight.row_stride, dterms.row_stride, dlu.data,    scratch(frame, lu, 2)};
+                             dweight.row_stride, dterms.row_stride, dlu.data,    scratch(frame, lu, 3)};
     PFK_LAUNCH(frame, lu.device, lu_weight_backward, problem, problem.size * problem.size * (1 + problem.size / 8));
     return {dlu};
 }

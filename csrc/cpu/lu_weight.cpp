@@ -159,7 +159,7 @@ template <class T, class A> void backward(const LuWeightBackward& p, int64_t beg
         const A* dweight = static_cast<const A*>(p.dweight) + row * p.dweight_stride;
         const A* dterms = static_cast<const A*>(p.dterms) + row * p.dterms_stride;
         T* dlu = static_cast<T*>(p.dlu) + row * n * n;
-        double* work = p.scratch + row * 2 * n * n;
+        double* work = p.scratch + row * 3 * n * n;
         const auto write = [&](int64_t i, int64_t j, double value) { // the gradient by L, by U, and by the pivots
             const double term = p.inverse ? -static_cast<double>(dterms[i]) : static_cast<double>(dterms[i]);
             put(dlu[i * n + j], i == j ? value * f.pivot(i) + term : value);

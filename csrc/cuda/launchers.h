@@ -4,6 +4,8 @@
 #include <string>
 
 #include "../math/affine_coupling.h"
+#include "../math/conv1x1.h"
+#include "../math/lu_weight.h"
 
 namespace pfk::cuda {
 
@@ -14,6 +16,13 @@ using Error = int; // a cudaError_t
 int64_t affine_coupling_scratch(const AffineCoupling& problem);
 Error affine_coupling(const AffineCoupling& problem, void* stream);
 Error affine_coupling_backward(const AffineCouplingBackward& problem, void* stream);
+
+Error conv1x1(const Conv1x1& problem, void* stream);
+Error conv1x1_partial(const Conv1x1Partial& problem, void* stream);
+Error conv1x1_reduce(const Conv1x1Reduce& problem, void* stream);
+
+Error lu_weight(const LuWeight& problem, void* stream);
+Error lu_weight_backward(const LuWeightBackward& problem, void* stream);
 
 // Makes a device current for the length of a launch.
 class DeviceGuard {

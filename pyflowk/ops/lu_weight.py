@@ -183,8 +183,9 @@ def require_pivots(pivots: Tensor, what: str = "the matrix") -> None:
     sizes = pivots.detach().double().abs()
     if not len(sizes):
         return
-    largest = sizes.max()
-    bad = ~sizes.isfinite() | (sizes <= len(sizes) * torch.finfo(torch.float64).eps * largest)
+    finite = sizes.isfinite()
+    largest = sizes.where(finite, 0.0).max()
+    bad = ~finite | (sizes <= len(sizes) * torch.finfo(torch.float64).eps * largest)
     if bad.any():
         first = int(bad.nonzero()[0])
         raise SingularTransformError(
