@@ -19,8 +19,9 @@ FLOORS: list[set[str]] = [
     {"zoo"},
     {"cli", "training", "datasets", "compat"},
 ]
-#: Rooms that may use a neighbour on their own floor: the command line drives everything, a trainer is fed data sets.
-NEIGHBOURS = {"cli": {"training", "datasets", "compat"}, "training": {"datasets"}}
+#: Rooms that may use a neighbour on their own floor: the command line drives everything, a trainer is fed data sets, a
+#: continuous transform is an integral.
+NEIGHBOURS = {"cli": {"training", "datasets", "compat"}, "training": {"datasets"}, "transforms": {"solvers"}}
 
 
 def floor(room: str) -> int:

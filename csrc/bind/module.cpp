@@ -196,7 +196,7 @@ class PythonFrame final : public Frame {
         return objects_[count_++] = object;
     }
 
-    static constexpr int kMost = 24;
+    static constexpr int kMost = 32;
     const dlpack::ExchangeAPI* api_ = nullptr;
     int32_t device_type_ = dlpack::kCPU;
     PyObject* objects_[kMost];
@@ -266,6 +266,8 @@ PYBIND11_MODULE(PFK_MODULE, m) {
     m.def("lu_weight", Wrapped<lu_weight>::call);
     m.def("lu_weight_backward", Wrapped<lu_weight_backward>::call);
 #ifdef PFK_BACKEND_CPU
+    m.def("cnf_trajectory", Wrapped<cnf_trajectory>::call);
+    m.def("cnf_trajectory_backward", Wrapped<cnf_trajectory_backward>::call);
     m.def("_elementary", Wrapped<elementary>::call);
     m.attr("isa") = pfk::cpu::kernels().isa;
 #else

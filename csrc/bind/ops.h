@@ -22,5 +22,14 @@ Outputs<4> conv1x1_backward(Frame&, const Tensor& x, const Tensor& weight, const
 Outputs<2> lu_weight(Frame&, const Tensor& lu, const Indices& permutation, const Indices& signs, bool inverse);
 Outputs<1> lu_weight_backward(Frame&, const Tensor& lu, const Tensor& weight, const Indices& permutation,
                               const Indices& signs, const Tensor& dweight, const Tensor& dterms, bool inverse);
+#ifdef PFK_BACKEND_CPU // ops that have no CUDA kernel
+Outputs<2> cnf_trajectory(Frame&, const Tensor& x, const Tensor& probes, const Tensor& bias, const Tensor& weights,
+                          const Tensor& gates, const Tensor& shifts, int64_t width, int64_t depth, int activation,
+                          int method, int64_t steps, double step, double scale);
+Outputs<6> cnf_trajectory_backward(Frame&, const Tensor& x, const Tensor& probes, const Tensor& bias,
+                                   const Tensor& weights, const Tensor& gates, const Tensor& shifts, const Tensor& path,
+                                   const Tensor& dpath, const Tensor& dintegrals, int64_t width, int64_t depth,
+                                   int activation, int method, int64_t steps, double step, double scale);
+#endif
 
 } // namespace pfk::bind

@@ -2,6 +2,7 @@
 
 from .context import ACTIVATIONS, ContextBias
 from .convnet import ConvNet
+from .fields import ConvField, MLPField, TimeConv2d, TimeLinear
 from .lipschitz import (
     CONTRACTIVE_ACTIVATIONS,
     LipschitzConvNet,
@@ -19,13 +20,17 @@ __all__ = [
     "CONTRACTIVE_ACTIVATIONS",
     "MLP",
     "ContextBias",
+    "ConvField",
     "ConvNet",
     "LipSwish",
     "LipschitzConvNet",
     "LipschitzMLP",
     "LipschitzNet",
+    "MLPField",
     "ResidualConvNet",
     "SpectralConv2d",
     "SpectralLinear",
+    "TimeConv2d",
+    "TimeLinear",
     "WeightNormConv2d",
 ]

@@ -2,6 +2,7 @@
 
 from ._router import registry
 from .affine_coupling import additive_coupling, affine_coupling, affine_coupling_from_output
+from .cnf_trajectory import cnf_trajectory
 from .conv1x1 import conv1x1, conv1x1_gradients
 from .lu_weight import SingularTransformError, lu_factor_slogdet, lu_weight
 from .rk_step import rk_combine, rk_error
@@ -11,6 +12,7 @@ __all__ = [
     "additive_coupling",
     "affine_coupling",
     "affine_coupling_from_output",
+    "cnf_trajectory",
     "conv1x1",
     "conv1x1_gradients",
     "lu_factor_slogdet",

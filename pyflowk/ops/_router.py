@@ -77,6 +77,8 @@ class FusedOp:
             `indices` left out. Its own derivatives come from its formula, so every higher order exists.
         shared: names of the tensors that all rows share, such as weights; dimension 0 of every other one is the rows.
         indices: names of the integer tensors.
+        expand_small: whether a small call under torch.compile becomes the formula; not for ops whose formula is a long
+            loop.
     """
 
     def __init__(
@@ -91,9 +93,10 @@ class FusedOp:
         backward: FusedOp | None = None,
         shared: Collection[str] = (),
         indices: Collection[str] = (),
+        expand_small: bool = True,
     ) -> None:
         self.name, self.formula, self.check, self.backward = name, formula, check, backward
-        self._fake, self._saved = fake, saved
+        self._fake, self._saved, self._expand_small = fake, saved, expand_small
         arguments = [argument.split() for argument in schema.split("->")[0].strip("( )").split(",")]
         tensors = [argument[1] for argument in arguments if argument[0] == "Tensor"]
         if unknown := {*shared, *indices} - set(tensors):
@@ -151,7 +154,8 @@ class FusedOp:
     # ---- the other ways -------------------------------------------------------------------------------------------
 
     def _compiled(self, args: tuple[Any, ...], inplace: bool) -> Any:
-        if _functorch_active() or forward_ad._current_level >= 0 or args[0].numel() < COMPILE_THRESHOLD:
+        small = self._expand_small and args[0].numel() < COMPILE_THRESHOLD
+        if _functorch_active() or forward_ad._current_level >= 0 or small:
             return self._by_formula(args, inplace)
         return self._through_library(args, inplace)
 

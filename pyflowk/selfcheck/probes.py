@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..ops.affine_coupling import ADDITIVE, BOUNDS
+from ..ops.cnf_trajectory import METHODS, SMOOTH, STAGES
 from ..ops.masks import MASKS, transformed_channels
 
 __all__ = ["PROBES", "Probe", "noise"]
@@ -62,8 +63,22 @@ def _lu_weight_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
     return noise(rows, 12, 12) / 12, permutation, 1 - 2 * (permutation % 2)
 
 
+def _trajectory_configs() -> list[tuple[Any, ...]]:
+    rest = [(3, 2, activation, METHODS["midpoint"], 2, -0.2, 0.5) for activation in SMOOTH.values()]
+    return [(64, 3, SMOOTH["tanh"], METHODS["rk4"], 4, 0.25, 0.5), *rest]
+
+
+def _trajectory_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    width, depth, _, method, steps = config[:5]
+    size, weights = 2, 4 * width + (depth - 1) * width**2
+    evaluations = steps * list(STAGES.values())[method]
+    tables = [noise(evaluations, depth * width + size) for _ in range(2)]
+    return noise(rows, size), noise(rows, 2, size), noise(rows, width), noise(weights) / width**0.5, *tables
+
+
 PROBES: dict[str, Probe] = {
     "affine_coupling": Probe(_coupling_configs(), _coupling_inputs),
     "conv1x1": Probe([()], _conv1x1_inputs, (torch.float32, torch.float64)),
     "lu_weight": Probe([(False,), (True,)], _lu_weight_inputs),
+    "cnf_trajectory": Probe(_trajectory_configs(), _trajectory_inputs, (torch.float32, torch.float64)),
 }

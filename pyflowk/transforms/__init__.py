@@ -8,6 +8,7 @@ from ..ops import SingularTransformError
 from .actnorm import ActNorm
 from .base import Compose, Invert, Transform
 from .check import InvertibilityReport, LayerError, check_invertibility
+from .continuous import Continuous, Integrals, observed
 from .conv1x1 import InvertibleConv1x1, LULinear
 from .coupling import Additive, Affine, Coupling, Elementwise, Map
 from .dequantize import Dequantize
@@ -28,12 +29,14 @@ __all__ = [
     "Additive",
     "Affine",
     "Compose",
+    "Continuous",
     "Contraction",
     "Coupling",
     "Dequantize",
     "Elementwise",
     "Exact",
     "Flip",
+    "Integrals",
     "InverseDidNotConverge",
     "Invert",
     "InvertibilityReport",
@@ -59,4 +62,5 @@ __all__ = [
     "VariationalDequantize",
     "check_contraction",
     "check_invertibility",
+    "observed",
 ]

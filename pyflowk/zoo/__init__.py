@@ -1,12 +1,14 @@
 """Published systems, one file each, assembled from the floors below; every one trains and samples the same way."""
 
+from .ffjord import ffjord
 from .model import FlowModel, GenerativeModel
+from .neural_ode import neural_ode
 from .nice import nice
 from .realnvp import realnvp
 from .registry import create, defaults, describe, names, register
 from .residual_flow import residual_flow
 
 __all__ = [
-    "FlowModel", "GenerativeModel", "create", "defaults", "describe", "names", "nice", "realnvp", "register",
-    "residual_flow",
+    "FlowModel", "GenerativeModel", "create", "defaults", "describe", "ffjord", "names", "neural_ode", "nice",
+    "realnvp", "register", "residual_flow",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyflowk import transforms as T
-from pyflowk.nets import MLP, LipschitzConvNet, LipschitzMLP, ResidualConvNet
+from pyflowk.nets import MLP, ConvField, LipschitzConvNet, LipschitzMLP, MLPField, ResidualConvNet
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,23 @@ def _cases() -> list[Case]:
         Case(
             "residual-chain", lambda: T.Compose(T.ActNorm(4), _residual(T.Exact()), T.Invert(_residual(T.Exact()))),
             (4,), networks=True,
+        ),
+        Case(
+            "continuous-fused", lambda: T.Continuous(MLPField(3, 8, 2), method="rk4", steps=40), (3,), networks=True,
+        ),
+        Case(
+            "continuous-labels",
+            lambda: T.Continuous(MLPField(2, 8, 1, "silu", "concat", classes=3), method="rk4", steps=40), (2,),
+            context="labels", networks=True,
+        ),
+        Case(
+            "continuous-solver-vector",
+            lambda: T.Continuous(MLPField(2, 8, 2, "sin", context_dim=3), method="rk4", steps=40), (2,),
+            context="vector", networks=True,
+        ),
+        Case(
+            "continuous-image", lambda: T.Continuous(ConvField(1, 4, 1), method="rk4", steps=24), (1, 2, 2),
+            networks=True,
         ),
     ]  # fmt: skip
     maps: dict[str, Callable[[], nn.Module]] = {

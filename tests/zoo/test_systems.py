@@ -40,6 +40,12 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "residual-flow-colour": ("residual_flow", (3, 8, 4), {
         "width": 4, "layers": 1, "levels": 256, "lipschitz": 0.6, "architecture": "multiscale", "recompute": True,
     }),
+    "neural-ode": ("neural_ode", (3,), {"width": 8, "steps": 4}),
+    "neural-ode-adaptive": (
+        "neural_ode", (2,), {"width": 8, "method": "dopri5", "steps": None, "time": "concatsquash", "depth": 1},
+    ),
+    "ffjord-vector": ("ffjord", (5,), {"width": 8, "depth": 2, "flows": 2, "steps": 3}),
+    "ffjord-image": ("ffjord", (1, 8, 8), {"width": 4, "depth": 1, "levels": 17, "steps": 6}),
 }  # fmt: skip
 CONDITIONS: dict[str, dict[str, int]] = {"plain": {}, "classes": {"classes": 3}, "vector": {"context_dim": 2}}
 

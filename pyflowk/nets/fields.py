@@ -1,0 +1,284 @@
+"""Vector fields f(t, x, context) of continuous flows, t = 0 noise and t = 1 data: every layer hears the time."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .context import add_context, make_context
+
+__all__ = ["ConvField", "FusedParameters", "MLPField", "TimeConv2d", "TimeLinear"]
+
+TIMES = ("none", "concat", "concatsquash")
+#: the activations of fields have two derivatives, since a divergence is differentiated.
+FIELD_ACTIVATIONS = ("tanh", "softplus", "silu", "elu", "sin")
+
+
+class FusedParameters(NamedTuple):
+    """A field as :func:`pyflowk.ops.cnf_trajectory` takes it."""
+
+    weights: Tensor  # (sum of H_out H_in,)
+    gates: Tensor | None  # (T, sum of H_out)
+    shifts: Tensor  # (T, sum of H_out)
+    bias: Tensor | None  # (B, H)
+    width: int
+    depth: int
+    activation: str
+
+
+class _Timed(nn.Module):
+    """The two functions of time that a layer h -> g_t (W h) + s_t needs, for times of any shape."""
+
+    def __init__(self, features: int, time: str) -> None:
+        super().__init__()
+        if time not in TIMES:
+            raise ValueError(f"time: expected one of {', '.join(TIMES)}; got {time!r}")
+        self.time = time
+        self.bias = nn.Parameter(torch.zeros(features))
+        if time != "none":
+            self.time_shift = nn.Parameter(torch.zeros(features))
+        if time == "concatsquash":
+            self.time_gate = nn.Parameter(torch.empty(features).uniform_(-1, 1))
+            self.gate_bias = nn.Parameter(torch.empty(features).uniform_(-1, 1))
+
+    def gate_and_shift(self, t: Tensor) -> tuple[Tensor | None, Tensor]:
+        """g (or None for ones) and s, (*t.shape, features)."""
+        t = t.unsqueeze(-1)
+        if self.time == "none":
+            return None, self.bias.expand(*t.shape[:-1], -1)
+        if self.time == "concat":
+            return None, self.bias + self.time_shift * t
+        gate = torch.sigmoid(self.time_gate * t + self.gate_bias)
+        return gate, gate * self.bias + self.time_shift * t
+
+    def _applied(self, r: Tensor, t: Tensor) -> Tensor:
+        gate, shift = self.gate_and_shift(t)
+        spread = [*shift.shape, *[1] * (r.dim() - 2)]  # (B, C, 1, 1), or (C, 1, 1) for one time
+        return r + shift.reshape(spread) if gate is None else r * gate.reshape(spread) + shift.reshape(spread)
+
+
+class TimeLinear(_Timed):
+    r"""A linear layer that hears the time: "none" :math:`W h + b`, "concat" :math:`W h + b + t u`, "concatsquash"
+    :math:`(W h + b)\, \sigma(w t + c) + t u`.
+
+    (B, in_features) -> (B, out_features) at one time t () or one a row, (B,). "concat" is what appending t to h does.
+    ``zero=True`` starts W and all shifts at zero. Grathwohl et al., 2019, arXiv:1810.01367. Cost: one matrix product.
+
+    >>> import torch
+    >>> from pyflowk.nets import TimeLinear
+    >>> TimeLinear(2, 3, "concatsquash")(torch.tensor(0.5), torch.zeros(4, 2)).shape
+    torch.Size([4, 3])
+    """
+
+    def __init__(self, in_features: int, out_features: int, time: str = "concat", zero: bool = False) -> None:
+        super().__init__(out_features, time)
+        plain = nn.Linear(in_features, out_features)
+        self.weight = plain.weight
+        _start(self, plain.bias, zero)
+
+    def forward(self, t: Tensor, h: Tensor) -> Tensor:
+        return self._applied(F.linear(h, self.weight), t)
+
+
+class TimeConv2d(_Timed):
+    """The same for images: a convolution of odd ``kernel_size`` and same padding, one gate and shift a channel.
+
+    >>> import torch
+    >>> from pyflowk.nets import TimeConv2d
+    >>> TimeConv2d(2, 3, 3, "concat")(torch.tensor(0.5), torch.zeros(4, 2, 5, 5)).shape
+    torch.Size([4, 3, 5, 5])
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, time: str = "concat", zero: bool = False
+    ) -> None:
+        super().__init__(out_channels, time)
+        plain = nn.Conv2d(in_channels, out_channels, kernel_size)
+        self.weight = plain.weight
+        assert plain.bias is not None
+        _start(self, plain.bias, zero)
+
+    def forward(self, t: Tensor, h: Tensor) -> Tensor:
+        return self._applied(F.conv2d(h, self.weight, padding=self.weight.shape[-1] // 2), t)
+
+
+class MLPField(nn.Module):
+    r"""A vector field on (B, features): ``depth`` hidden layers of ``width`` units, each of them hearing the time.
+
+    ``field(t, x, context=None) -> dx/dt``, shaped as x; t is a number, a tensor () or one time a row (B,). ``time`` is
+    that of :class:`TimeLinear`; ``activation`` one of tanh, softplus, silu, elu, sin. The condition (``classes`` or
+    ``context_dim``) enters the first layer as if concatenated to x. The last layer starts at zero: the flow starts as
+    the identity. Raises ValueError for unknown names, a depth below 1, a context missing or not wanted.
+
+    ``fused(times, context)`` hands the field to the whole-trajectory kernel (None for an activation it lacks);
+    ``with_divergence(t, x, context)`` is the exact divergence of a field with one or two hidden layers by one more
+    matrix product: with d the slopes of the activations, div = d_2' (W_2 o (W_1 W_3)') d_1.
+
+    Cost: depth + 1 matrix products. Grathwohl et al., 2019, arXiv:1810.01367.
+
+    >>> import torch
+    >>> from pyflowk.nets import MLPField
+    >>> MLPField(2, width=8)(0.5, torch.ones(1, 2))
+    tensor([[0., 0.]], grad_fn=<AddBackward0>)
+    """
+
+    def __init__(
+        self,
+        features: int,
+        width: int = 64,
+        depth: int = 3,
+        activation: str = "tanh",
+        time: str = "concatsquash",
+        context_dim: int | None = None,
+        classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        _check_field(depth, activation)
+        self.features, self.width, self.depth, self.activation = features, width, depth, activation
+        sizes = [features, *[width] * depth, features]
+        self.layers = nn.ModuleList(TimeLinear(a, b, time, zero=i == depth) for i, (a, b) in enumerate(pairwise(sizes)))
+        self.context = make_context(width, context_dim, classes)
+        self.takes_context = self.context is not None
+
+    def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
+        t = as_time(t, x)
+        for i, layer in enumerate(self.layers):
+            r = F.linear(x, layer.weight)  # type: ignore[arg-type]
+            if i == 0:
+                r = add_context(r, self.context, context)
+            x = layer._applied(r, t)  # type: ignore[operator]
+            if i < self.depth:
+                x = _activate(self.activation, x)
+        return x
+
+    def fused(self, times: Tensor, context: Tensor | None = None) -> FusedParameters | None:
+        """All that the kernel needs, for evaluations at ``times`` (T,); None where it cannot serve this field."""
+        if self.activation == "sin":
+            return None
+        bias = None if self.context is None and context is None else self._bias(context)
+        tables = [layer.gate_and_shift(times) for layer in self.layers]  # type: ignore[operator]
+        gates = None if tables[0][0] is None else torch.cat([gate for gate, _ in tables], 1)
+        weights = torch.cat([layer.weight.flatten() for layer in self.layers])  # type: ignore[operator,union-attr]
+        shifts = torch.cat([shift for _, shift in tables], 1)
+        return FusedParameters(weights, gates, shifts, bias, self.width, self.depth, self.activation)
+
+    def has_divergence(self, t: Tensor) -> bool:
+        """Whether ``with_divergence`` takes such times: one for all rows, or matrices that no gate changes."""
+        return self.depth <= 2 and (t.dim() == 0 or self.layers[0].time != "concatsquash")
+
+    def with_divergence(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """f(t, x) and its exact divergence (B,); ValueError unless ``has_divergence(t)``."""
+        t = as_time(t, x)
+        if not self.has_divergence(t):
+            raise ValueError(
+                "with_divergence expects at most two hidden layers, and one time for all rows if they have gates; got "
+                f"{self.depth} and times {tuple(t.shape)}"
+            )
+        h, slopes, matrices = x, [], []
+        for i, layer in enumerate(self.layers):
+            gate, shift = layer.gate_and_shift(t)  # type: ignore[operator]
+            matrix = layer.weight if gate is None else layer.weight * gate.unsqueeze(1)  # type: ignore[operator]
+            r = F.linear(h, matrix)
+            if i == 0 and self.context is not None:
+                bias = self._bias(context)
+                r = r + (bias if gate is None else bias * gate)
+            h = r + shift
+            if i < self.depth:
+                slopes.append(_slope(self.activation, h))
+                h = _activate(self.activation, h)
+            matrices.append(matrix)
+        loop = matrices[0] @ matrices[-1]  # (H_1, H_last): once through the output and in again
+        if self.depth == 1:
+            return h, slopes[0] @ loop.diagonal()
+        return h, (slopes[1] @ (matrices[1] * loop.t()) * slopes[0]).sum(1)
+
+    def _bias(self, context: Tensor | None) -> Tensor:
+        rows = 0 if context is None else len(context)
+        return add_context(self.layers[0].weight.new_zeros(rows, self.width), self.context, context)  # type: ignore[operator]
+
+
+class ConvField(nn.Module):
+    r"""A vector field on images (B, C, H, W): ``depth`` hidden convolutions of ``width`` channels, zero at the start.
+
+    As :class:`MLPField` in everything else; no downsampling inside. Cost: depth + 1 convolutions 3 x 3.
+    Grathwohl et al., 2019, arXiv:1810.01367.
+
+    >>> import torch
+    >>> from pyflowk.nets import ConvField
+    >>> ConvField(1, width=4)(0.5, torch.ones(2, 1, 4, 4)).shape
+    torch.Size([2, 1, 4, 4])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 32,
+        depth: int = 3,
+        activation: str = "softplus",
+        time: str = "concat",
+        context_dim: int | None = None,
+        classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        _check_field(depth, activation)
+        self.activation = activation
+        sizes = [channels, *[width] * depth, channels]
+        self.layers = nn.ModuleList(
+            TimeConv2d(a, b, 3, time, zero=i == depth) for i, (a, b) in enumerate(pairwise(sizes))
+        )
+        self.context = make_context(width, context_dim, classes)
+        self.takes_context = self.context is not None
+
+    def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
+        t = as_time(t, x)
+        h = add_context(self.layers[0](t, x), self.context, context)
+        for layer in list(self.layers)[1:]:
+            h = layer(t, _activate(self.activation, h))
+        return h
+
+
+def as_time(t: Tensor | float, x: Tensor) -> Tensor:
+    """The time as a tensor () or (B,) of x's dtype (float32 for narrower ones) and device; ValueError otherwise."""
+    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
+    t = torch.as_tensor(t, dtype=dtype, device=x.device)
+    if t.dim() > 1 or (t.dim() == 1 and len(t) != len(x)):
+        raise ValueError(f"expected one time () or one for each of {len(x)} rows, got {tuple(t.shape)}")
+    return t
+
+
+def _check_field(depth: int, activation: str) -> None:
+    if depth < 1:
+        raise ValueError(f"expected a depth of at least 1 hidden layer, got {depth}")
+    if activation not in FIELD_ACTIVATIONS:
+        raise ValueError(f"activation: expected one of {', '.join(FIELD_ACTIVATIONS)}; got {activation!r}")
+
+
+def _activate(name: str, h: Tensor) -> Tensor:
+    if name == "sin":
+        return torch.sin(h)
+    return torch.tanh(h) if name == "tanh" else getattr(F, name)(h)
+
+
+def _slope(name: str, h: Tensor) -> Tensor:
+    if name == "tanh":
+        return 1 - torch.tanh(h).square()
+    if name == "sin":
+        return torch.cos(h)
+    if name == "elu":
+        return torch.exp(torch.clamp(h, max=0.0))
+    gate = torch.sigmoid(h)
+    return gate if name == "softplus" else gate * (1 + h * (1 - gate))
+
+
+def _start(layer: TimeLinear | TimeConv2d, bias: Tensor, zero: bool) -> None:
+    with torch.no_grad():
+        if zero:
+            layer.weight.zero_()
+        else:
+            layer.bias.copy_(bias)
+            if layer.time != "none":
+                layer.time_shift.uniform_(-1, 1).mul_(layer.bias.abs().max())

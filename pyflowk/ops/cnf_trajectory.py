@@ -1,0 +1,244 @@
+"""Whole trajectories of a continuous flow whose field is a small network, with the integral of the divergence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._router import FusedOp
+
+__all__ = ["SMOOTH", "STAGES", "cnf_trajectory", "stage_times"]
+
+#: name -> code of the activation in `csrc/math/cnf_trajectory.h`.
+SMOOTH = {"tanh": 0, "softplus": 1, "silu": 2, "elu": 3}
+#: name -> code of the method there.
+METHODS = {"euler": 0, "midpoint": 1, "heun2": 2, "ralston": 3, "heun3": 4, "rk4": 5, "rk4_classic": 6}
+#: (rows of a below the first, weights b) by code; the times c are the sums of the rows.
+_TABLEAUS: list[tuple[list[list[float]], list[float]]] = [
+    ([], [1.0]),
+    ([[1 / 2]], [0.0, 1.0]),
+    ([[1.0]], [1 / 2, 1 / 2]),
+    ([[2 / 3]], [1 / 4, 3 / 4]),
+    ([[1 / 3], [0.0, 2 / 3]], [1 / 4, 0.0, 3 / 4]),
+    ([[1 / 3], [-1 / 3, 1.0], [1.0, -1.0, 1.0]], [1 / 8, 3 / 8, 3 / 8, 1 / 8]),
+    ([[1 / 2], [0.0, 1 / 2], [0.0, 0.0, 1.0]], [1 / 6, 1 / 3, 1 / 3, 1 / 6]),
+]
+#: method -> evaluations of the field in a step.
+STAGES = {name: len(_TABLEAUS[code][1]) for name, code in METHODS.items()}
+
+
+def stage_times(method: str, t0: float, t1: float, steps: int, like: Tensor) -> Tensor:
+    """The time of every evaluation, step by step and stage by stage, (steps * stages,) in `like`'s dtype and device.
+
+    >>> stage_times("midpoint", 0.0, 1.0, 2, torch.zeros(()))
+    tensor([0.0000, 0.2500, 0.5000, 0.7500])
+    """
+    inside = [0.0, *map(sum, _TABLEAUS[METHODS[method]][0])]
+    times = [t0 + (t1 - t0) * (i + c) / steps for i in range(steps) for c in inside]
+    return torch.tensor(times, dtype=like.dtype, device=like.device)
+
+
+def _with_slope(pre: Tensor, activation: int) -> tuple[Tensor, Tensor]:
+    """The activation and its derivative, both in differentiable form."""
+    if activation == SMOOTH["tanh"]:
+        value = torch.tanh(pre)
+        return value, 1 - value * value
+    if activation == SMOOTH["softplus"]:
+        return F.softplus(pre), torch.sigmoid(pre)
+    if activation == SMOOTH["silu"]:
+        gate = torch.sigmoid(pre)
+        return pre * gate, gate * (1 + pre * (1 - gate))
+    slope = torch.exp(torch.clamp(pre, max=0.0))
+    return torch.where(pre > 0, pre, slope - 1), slope
+
+
+def _matrices(weights: Tensor, size: int, width: int, depth: int) -> Iterator[tuple[Tensor, slice]]:
+    """Every layer's matrix and its columns of gates and shifts."""
+    at = column = 0
+    for layer in range(depth + 1):
+        rows, columns = (size if layer == depth else width), (size if layer == 0 else width)
+        yield weights[at : at + rows * columns].view(rows, columns), slice(column, column + rows)
+        at, column = at + rows * columns, column + rows
+
+
+def _formula(
+    x: Tensor, probes: Tensor, bias: Tensor, weights: Tensor, gates: Tensor, shifts: Tensor, width: int, depth: int,
+    activation: int, method: int, steps: int, step: float, scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """The op in plain torch: the reference of the kernel, and what functorch sees."""
+    layers = list(_matrices(weights, x.shape[1], width, depth))
+    rows, final = _TABLEAUS[method]
+    stages, gated = len(final), gates.shape[0] > 0
+
+    def field(y: Tensor, evaluation: int) -> tuple[Tensor, Tensor]:
+        h, tangents = y, probes
+        for layer, (matrix, part) in enumerate(layers):
+            r, tangents = h @ matrix.t(), tangents @ matrix.t()
+            if layer == 0 and bias.shape[1]:
+                r = r + bias
+            if gated:
+                r, tangents = r * gates[evaluation, part], tangents * gates[evaluation, part]
+            h = r + shifts[evaluation, part]
+            if layer < depth:
+                h, slope = _with_slope(h, activation)
+                tangents = tangents * slope.unsqueeze(1)
+        return h, tangents
+
+    integrals = x.new_zeros((x.shape[0], 3))
+    path = []
+    for i in range(steps):
+        slopes: list[Tensor] = []
+        rates = []
+        for j in range(stages):
+            y = x
+            for a, k in zip(rows[j - 1] if j else [], slopes):
+                y = y + (step * a) * k if a else y
+            k, v = field(y, i * stages + j)
+            slopes.append(k)
+            divergence, jacobian = scale * (probes * v).sum((1, 2)), scale * (v * v).sum((1, 2))
+            rates.append(torch.stack([divergence, (k * k).sum(1), jacobian], 1))
+        for b, k, rate in zip(final, slopes, rates):
+            if b:
+                x, integrals = x + (step * b) * k, integrals + (step * b) * rate
+        path.append(x)
+    return torch.stack(path, 1), integrals
+
+
+def _backward_formula(
+    x: Tensor, probes: Tensor, bias: Tensor, weights: Tensor, gates: Tensor, shifts: Tensor, path: Tensor,
+    dpath: Tensor, dintegrals: Tensor, *config: int | float,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    _, pull = torch.func.vjp(lambda *tensors: _formula(*tensors, *config), x, probes, bias, weights, gates, shifts)
+    return pull((dpath, dintegrals))
+
+
+def _check(
+    x: Tensor, probes: Tensor, bias: Tensor, weights: Tensor, gates: Tensor, shifts: Tensor, width: int, depth: int,
+    activation: int, method: int, steps: int, *_: float,
+) -> None:  # fmt: skip
+    """What `csrc/bind/cnf_trajectory.cpp` checks, for the paths that do not go through it."""
+    others = {"probes": probes, "bias": bias, "weights": weights, "gates": gates, "shifts": shifts}
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"cnf_trajectory: x must be float32 or float64; got {x.dtype}")
+    for name, tensor in others.items():
+        if tensor.dtype != x.dtype:
+            raise TypeError(f"cnf_trajectory: {name} must have x's dtype, {x.dtype}; got {tensor.dtype}")
+        if tensor.device != x.device:
+            raise ValueError(f"cnf_trajectory: {name} and x must be on one device; got {tensor.device} and {x.device}")
+    if x.ndim != 2 or x.shape[1] < 1:
+        raise ValueError(f"cnf_trajectory: x must be (B, D); got {tuple(x.shape)}")
+    rows, size = x.shape
+    if width < 1 or depth < 1 or steps < 1 or not 0 <= activation < len(SMOOTH) or not 0 <= method < len(METHODS):
+        raise ValueError(f"cnf_trajectory: no such network or method: {(width, depth, activation, method, steps)}")
+    evaluations, outputs = steps * len(_TABLEAUS[method][1]), depth * width + size
+    _fits("probes", probes, probes.ndim == 3 and probes.shape[0] == rows and probes.shape[2] == size, "(B, K, D)")
+    _fits("bias", bias, bias.ndim == 2 and bias.shape[0] == rows and bias.shape[1] in (0, width), "(B, 0) or (B, H)")
+    _fits("weights", weights, tuple(weights.shape) == (2 * size * width + (depth - 1) * width**2,), "(all weights,)")
+    _fits("shifts", shifts, tuple(shifts.shape) == (evaluations, outputs), f"({evaluations}, {outputs})")
+    wanted = f"({evaluations}, {outputs}) or (0, {outputs})"
+    _fits("gates", gates, tuple(gates.shape) in ((evaluations, outputs), (0, outputs)), wanted)
+
+
+def _fits(name: str, tensor: Tensor, right: bool, wanted: str) -> None:
+    if not right:
+        raise ValueError(f"cnf_trajectory: {name} must be {wanted}; got {tuple(tensor.shape)}")
+
+
+def _fake(x: Tensor, probes: Tensor, bias: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
+    steps = rest[7]
+    assert isinstance(steps, int)
+    return x.new_empty((x.shape[0], steps, x.shape[1])), x.new_empty((x.shape[0], 3))
+
+
+def _fake_backward(*args: object) -> tuple[Tensor, ...]:
+    return tuple(t.new_empty(t.shape) for t in args[:6] if isinstance(t, Tensor))
+
+
+_INPUTS = "Tensor x, Tensor probes, Tensor bias, Tensor weights, Tensor gates, Tensor shifts"
+_CONFIG = "int width, int depth, int activation, int method, int steps, float step, float scale"
+
+_op = FusedOp(
+    "cnf_trajectory",
+    f"({_INPUTS}, {_CONFIG}) -> (Tensor, Tensor)",
+    formula=_formula,
+    check=_check,
+    fake=_fake,
+    saved=lambda *tensors: tensors[:7],
+    backward=FusedOp(
+        "cnf_trajectory_backward",
+        f"({_INPUTS}, Tensor path, Tensor dpath, Tensor dintegrals, {_CONFIG})"
+        " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+        formula=_backward_formula,
+        fake=_fake_backward,
+        shared=("weights", "gates", "shifts"),
+    ),
+    shared=("weights", "gates", "shifts"),
+    expand_small=False,
+)
+
+
+def cnf_trajectory(
+    x: Tensor,
+    probes: Tensor,
+    weights: Tensor,
+    shifts: Tensor,
+    *,
+    gates: Tensor | None = None,
+    bias: Tensor | None = None,
+    width: int,
+    depth: int,
+    activation: str = "tanh",
+    method: str = "rk4",
+    steps: int,
+    step: float,
+    scale: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    r"""Integrate dx/dt = f(t, x) by equal steps of a Runge-Kutta method, with what a continuous flow needs on the way.
+
+    f has `depth` hidden layers of `width` units and the layers h -> g_t (W h [+ bias]) + s_t: any conditioning on time
+    whose gates g and shifts s are functions of time alone, such as "concat" and "concatsquash" (FFJORD). With v_k =
+    (df/dx) e_k for the K probes e_k of a row, the integrals are
+
+        divergence int scale sum_k e_k . v_k dt,   kinetic int |f|^2 dt,   Jacobian int scale sum_k |v_k|^2 dt
+
+    by the weights of the same method. The D unit vectors and scale 1 give the exact divergence and |df/dx|_F^2; K
+    Rademacher or Gaussian probes and scale 1 / K give Hutchinson's unbiased estimates of both; K = 0 gives neither.
+
+    Args:
+        x: (B, D), float32 or float64, as are the others; any strides.
+        probes: (B, K, D).
+        weights: all matrices, row by row, first layer first: H D + (depth - 1) H^2 + D H numbers.
+        shifts: (steps * stages, depth H + D): s at the times of :func:`stage_times`, all layers side by side.
+        gates: g in the same layout; ones if None.
+        bias: (B, H), added to W x in the first layer: the condition of a row.
+        activation: tanh, softplus, silu or elu.
+        method: euler, midpoint, heun2, ralston, heun3, rk4 (the 3/8 rule) or rk4_classic.
+        step: the size of a step; negative to go back in time.
+
+    Returns:
+        path (B, steps, D), the state after each step; integrals (B, 3), the three above, their dt signed like `step`.
+
+    Raises:
+        ValueError, TypeError: unknown names, shapes, dtypes or devices that do not fit.
+
+    Cost: steps x stages evaluations of the network and K tangents beside it, in one call. The backward keeps the path
+    alone, evaluates every stage once more and costs three evaluations; its gradient is that of the discrete solution.
+    Sources: Grathwohl et al. 2019 (arXiv:1810.01367); Finlay et al. 2020 (arXiv:2002.02798).
+
+    >>> x, probes = torch.ones(1, 1), torch.ones(1, 1, 1)
+    >>> weights, shifts = torch.tensor([1.0, 0.5]), torch.zeros(40, 2)  # f(x) = tanh(x) / 2
+    >>> path, integrals = cnf_trajectory(x, probes, weights, shifts, width=1, depth=1, steps=10, step=0.1)
+    >>> path[:, -1], integrals
+    (tensor([[1.4154]]), tensor([[0.1543, 0.1729, 0.0247]]))
+    """
+    if activation not in SMOOTH:
+        raise ValueError(f"activation: expected one of {', '.join(SMOOTH)}; got {activation!r}")
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {method!r}")
+    gates = shifts.new_empty((0, *shifts.shape[1:])) if gates is None else gates
+    bias = x.new_empty((*x.shape[:1], 0)) if bias is None else bias
+    config = width, depth, SMOOTH[activation], METHODS[method], steps, step, scale
+    return _op((x, probes, bias, weights, gates, shifts, *config))

@@ -1,0 +1,242 @@
+"""Continuous flows: an ordinary differential equation carries data to noise, its divergence the density."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..ops.cnf_trajectory import STAGES, cnf_trajectory, stage_times
+from ..ops.divergence import NOISES, draw_probes, exact_divergence, hutchinson, hutchplusplus
+from ..solvers import METHODS, odeint
+from .base import Transform, state_dtype, zero_ladj
+
+DIVERGENCES = ("exact", "hutchinson", "hutch++")
+#: up to this many dimensions D tangents beside the state are cheaper than leaving the whole-trajectory kernel.
+SMALL = 8
+
+
+class Integrals(NamedTuple):
+    """What one solve adds up for every row (B,): the log-determinant, int |f|^2 |dt| and int |df/dx|_F^2 |dt|."""
+
+    ladj: Tensor
+    kinetic: Tensor
+    jacobian: Tensor
+
+
+class Continuous(Transform):
+    r"""The flow of :math:`dx/dt = f(t, x, c)` with noise at t = 0 and data at t = 1.
+
+    ``forward`` integrates from 1 to 0, ``inverse`` from 0 to 1; ladj is
+    :math:`\int \mathrm{tr}(\partial f / \partial x)\,dt` along the way. ``field(t, x, context)`` returns
+    dx/dt, (B, \*event); t is () or (B,). Where it has the attribute ``takes_context``, the context is handed over only
+    if that is true.
+
+    Args:
+        divergence: "exact" (D tangents, or one matrix product where the field has ``with_divergence``); "hutchinson"
+            and "hutch++" estimate it with ``probes`` random directions of the kind ``noise``, drawn once a solve: ladj
+            is then unbiased, and both directions take ``generator``.
+        method, rtol, atol, steps, adjoint: of :mod:`pyflowk.solvers`; with ``steps`` that many equal steps for the
+            whole way, else every row steps by itself. Fixed steps of a field that has ``fused`` (such as
+            :class:`pyflowk.nets.MLPField`) run in one call of :func:`pyflowk.ops.cnf_trajectory`.
+        mode: "forward" or "reverse", how tangents are made: see :func:`pyflowk.ops.divergence.hutchinson`.
+        steer: in training mode the noise's end is drawn from U(-steer, steer) at every solve.
+        options: further options of the solver.
+
+    ``to_data`` computes no divergence. ``transport`` integrates between any two times, :func:`observed` gives the
+    regularisers of RNODE from the same pass. Cost: the solver's evaluations of the field, each with its tangents.
+    Raises ValueError for unknown names, SolverError where an adaptive solve cannot go on.
+
+    Chen et al., 2018, arXiv:1806.07366; Grathwohl et al., 2019, arXiv:1810.01367; "steer": Ghosh et al., 2020,
+    arXiv:2006.10711.
+
+    >>> import torch
+    >>> from pyflowk.transforms import Continuous
+    >>> z, ladj = Continuous(lambda t, x, context: x, method="rk4", steps=20)(torch.ones(1, 2))
+    >>> z, ladj
+    (tensor([[0.3679, 0.3679]]), tensor([-2.]))
+    """
+
+    def __init__(
+        self,
+        field: Any,
+        *,
+        divergence: str = "exact",
+        probes: int = 1,
+        noise: str = "rademacher",
+        method: str = "dopri5",
+        rtol: float = 1e-5,
+        atol: float = 1e-5,
+        steps: int | None = None,
+        adjoint: str = "checkpoint",
+        mode: str = "forward",
+        steer: float = 0.0,
+        options: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value, known in (
+            ("divergence", divergence, DIVERGENCES), ("noise", noise, NOISES), ("method", method, METHODS),
+            ("mode", mode, ("forward", "reverse")),
+        ):  # fmt: skip
+            if value not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}; got {value!r}")
+        if probes < 1 or (divergence == "hutch++" and probes % 2):
+            raise ValueError(f"probes: expected at least one, and an even number for hutch++; got {probes}")
+        if steps is not None and steps < 1:
+            raise ValueError(f"steps: expected at least 1; got {steps}")
+        if not 0 <= steer < 1:
+            raise ValueError(f"steer: expected a number in [0, 1); got {steer}")
+        self.field = field
+        self.divergence, self.probes, self.noise, self.mode = divergence, probes, noise, mode
+        self.method, self.rtol, self.atol, self.steps = method, rtol, atol, steps
+        self.adjoint, self.steer, self.options = adjoint, steer, dict(options or {})
+        self.estimates_ladj = divergence != "exact"
+        self._observers: list[list[Integrals]] = []
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self.transport(x, 1.0, self._noise_time(generator), context, generator)
+
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return self.transport(z, self._noise_time(generator), 1.0, context, generator)
+
+    def to_data(self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        return self.move(z, 0.0, 1.0, context)
+
+    def move(self, x: Tensor, start: float, stop: float, context: Tensor | None = None) -> Tensor:
+        """The state at time ``stop`` that comes from x (B, *event) at ``start``; no divergence."""
+        x, context = self._arguments(x, context)
+        if (fused := self._fused(x, start, stop, context)) is not None:
+            return fused(x.new_empty((x.shape[0], 0, x.shape[1])))[0]
+        return self._solve(lambda t, y: self._call(t, y, context), x, start, stop)
+
+    def transport(
+        self,
+        x: Tensor,
+        start: float,
+        stop: float,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """The same with its log-determinant (B,), the integral of the divergence from ``start`` to ``stop``."""
+        x, context = self._arguments(x, context)
+        exact = self.divergence == "exact"
+        probes = x.new_empty(0) if exact else draw_probes(x, self.probes, self.noise, generator)
+        closed = exact and hasattr(self.field, "with_divergence") and self.field.has_divergence(x.new_zeros(()))
+        fused = None if self.divergence == "hutch++" else self._fused(x, start, stop, context)
+        if fused is not None and (not exact or x.shape[1] <= SMALL or not closed):
+            if exact:
+                probes = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(x.shape[0], -1, -1)
+            y, (ladj, kinetic, jacobian) = fused(probes)
+        else:
+            y, ladj, kinetic, jacobian = self._augmented(x, start, stop, context, probes, closed)
+        for observer in self._observers:
+            sign = 1.0 if stop >= start else -1.0
+            observer.append(Integrals(ladj, sign * kinetic, sign * jacobian))
+        return y, ladj
+
+    # ---- the two ways ------------------------------------------------------------------------------------------------
+
+    def _fused(self, x: Tensor, start: float, stop: float, context: Tensor | None) -> Any:
+        """probes -> (state, integrals) by the whole-trajectory kernel, or None where it cannot serve."""
+        if self.steps is None or self.method not in STAGES or x.dim() != 2 or not hasattr(self.field, "fused"):
+            return None
+        if self.options or next(self.field.parameters()).dtype != x.dtype:
+            return None
+        steps = max(1, math.ceil(self.steps * abs(stop - start) - 1e-9))
+        field = self.field.fused(stage_times(self.method, start, stop, steps, x), context)
+        if field is None:
+            return None
+
+        def run(probes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+            scale = 1.0 if self.divergence == "exact" else 1 / max(1, probes.shape[1])
+            path, integrals = cnf_trajectory(
+                x, probes, field.weights, field.shifts, gates=field.gates, bias=field.bias, width=field.width,
+                depth=field.depth, activation=field.activation, method=self.method, steps=steps,
+                step=(stop - start) / steps, scale=scale,
+            )  # fmt: skip
+            return path[:, -1], integrals.unbind(1)
+
+        return run
+
+    def _augmented(
+        self, x: Tensor, start: float, stop: float, context: Tensor | None, probes: Tensor, closed: bool
+    ) -> tuple[Tensor, ...]:
+        """The state with its three integrals, through the solver; the regularisers only where somebody looks."""
+        watched = bool(self._observers)
+
+        def slopes(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            y = state[0]
+            if closed and not watched and self.field.has_divergence(t):
+                return self.field.with_divergence(t.reshape(-1) if t.dim() else t, y, context)
+            f = lambda y: self._call(t, y, context)  # noqa: E731
+            if self.divergence == "exact":
+                value, divergence, jacobian = exact_divergence(f, y, self.mode)
+            else:
+                estimate = hutchinson if self.divergence == "hutchinson" else hutchplusplus
+                value, divergence, jacobian = estimate(f, y, probes, self.mode)
+            rates = (divergence, value.flatten(1).square().sum(1), jacobian)
+            return value, *rates[: 3 if watched else 1]
+
+        zeros = (zero_ladj(x),) * (3 if watched else 1)
+        y, *integrals = self._solve(slopes, (x, *zeros), start, stop)
+        return y, *integrals, *(zero_ladj(x),) * (3 - len(integrals))
+
+    def _solve(self, f: Any, state: Any, start: float, stop: float) -> Any:
+        options = dict(self.options)
+        if self.steps is not None:
+            options["steps"] = max(1, math.ceil(self.steps * abs(stop - start) - 1e-9))
+        solution = odeint(
+            f, state, [start, stop], method=self.method, rtol=self.rtol, atol=self.atol, options=options,
+            adjoint=self.adjoint,
+        )  # fmt: skip
+        return solution[-1] if isinstance(solution, Tensor) else tuple(part[-1] for part in solution)
+
+    # ---- small things ------------------------------------------------------------------------------------------------
+
+    def _call(self, t: Tensor, y: Tensor, context: Tensor | None) -> Tensor:
+        return self.field(t.reshape(-1) if t.dim() else t, y, context)
+
+    def _arguments(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return x.to(state_dtype(x)), context if getattr(self.field, "takes_context", True) else None
+
+    def _noise_time(self, generator: torch.Generator | None) -> float:
+        if not (self.training and self.steer):
+            return 0.0
+        device = "cpu" if generator is None else generator.device
+        return self.steer * (2 * torch.rand((), generator=generator, device=device).item() - 1)
+
+    def extra_repr(self) -> str:
+        how = f"steps={self.steps}" if self.steps is not None else f"rtol={self.rtol}, atol={self.atol}"
+        probes = "" if self.divergence == "exact" else f", probes={self.probes}"
+        return f"divergence={self.divergence!r}{probes}, method={self.method!r}, {how}"
+
+
+@contextmanager
+def observed(module: nn.Module) -> Iterator[list[Integrals]]:
+    """Note the :class:`Integrals` of every solve that a Continuous inside ``module`` makes in the ``with`` block.
+
+    >>> import torch
+    >>> from pyflowk.transforms import Continuous, observed
+    >>> flow = Continuous(lambda t, x, context: x, method="rk4", steps=20)
+    >>> with observed(flow) as solves:
+    ...     z, ladj = flow(torch.ones(1, 2))
+    >>> solves[0].kinetic, solves[0].jacobian  # 1 - e^-2 and the integral of |I|_F^2
+    (tensor([0.8647]), tensor([2.]))
+    """
+    solves: list[Integrals] = []
+    layers = [layer for layer in module.modules() if isinstance(layer, Continuous)]
+    for layer in layers:
+        layer._observers.append(solves)
+    try:
+        yield solves
+    finally:
+        for layer in layers:
+            layer._observers = [known for known in layer._observers if known is not solves]
