@@ -1,5 +1,7 @@
 // cnf_trajectory: checks, allocation, and its launches one after the other.
 
+#ifdef PFK_BACKEND_CPU // the one that has kernels for it
+
 #include "../math/cnf_trajectory.h"
 #include "launch.h"
 #include "ops.h"
@@ -124,3 +126,5 @@ Outputs<6> cnf_trajectory_backward(Frame& frame, const Tensor& x, const Tensor& 
 }
 
 } // namespace pfk::bind
+
+#endif

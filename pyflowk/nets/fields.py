@@ -162,7 +162,7 @@ class MLPField(nn.Module):
         bias = None if self.context is None and context is None else self._bias(context)
         tables = [layer.gate_and_shift(times) for layer in self.layers]  # type: ignore[operator]
         gates = None if tables[0][0] is None else torch.cat([gate for gate, _ in tables], 1)
-        weights = torch.cat([layer.weight.flatten() for layer in self.layers])  # type: ignore[operator,union-attr]
+        weights = torch.cat([layer.weight.flatten() for layer in self.layers])  # type: ignore[operator]
         shifts = torch.cat([shift for _, shift in tables], 1)
         return FusedParameters(weights, gates, shifts, bias, self.width, self.depth, self.activation)
 
@@ -178,10 +178,13 @@ class MLPField(nn.Module):
                 "with_divergence expects at most two hidden layers, and one time for all rows if they have gates; got "
                 f"{self.depth} and times {tuple(t.shape)}"
             )
-        h, slopes, matrices = x, [], []
+        h = x
+        slopes: list[Tensor] = []
+        matrices: list[Tensor] = []
         for i, layer in enumerate(self.layers):
-            gate, shift = layer.gate_and_shift(t)  # type: ignore[operator]
-            matrix = layer.weight if gate is None else layer.weight * gate.unsqueeze(1)  # type: ignore[operator]
+            assert isinstance(layer, TimeLinear)
+            gate, shift = layer.gate_and_shift(t)
+            matrix = layer.weight if gate is None else layer.weight * gate.unsqueeze(1)
             r = F.linear(h, matrix)
             if i == 0 and self.context is not None:
                 bias = self._bias(context)

@@ -111,7 +111,8 @@ def _backward_formula(
     x: Tensor, probes: Tensor, bias: Tensor, weights: Tensor, gates: Tensor, shifts: Tensor, path: Tensor,
     dpath: Tensor, dintegrals: Tensor, *config: int | float,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    _, pull = torch.func.vjp(lambda *tensors: _formula(*tensors, *config), x, probes, bias, weights, gates, shifts)
+    inputs = x, probes, bias, weights, gates, shifts
+    pull = torch.func.vjp(lambda *tensors: _formula(*tensors, *config), *inputs)[1]
     return pull((dpath, dintegrals))
 
 

@@ -25,7 +25,7 @@ class ContinuousModel(FlowModel):
     def loss(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         if not (self.training and (self.kinetic or self.jacobian)):
             return super().loss(x, context, generator)
-        weights = {"kinetic": self.dims * self.kinetic, "jacobian": self.dims * self.jacobian}
+        weights: dict[str, Any] = {"kinetic": self.dims * self.kinetic, "jacobian": self.dims * self.jacobian}
         return rnode(self, x, context, per_dim=False, generator=generator, **weights)
 
 
@@ -36,6 +36,7 @@ def ffjord(
     levels: int | None = None,
     classes: int | None = None,
     context_dim: int | None = None,
+    dequantize: str = "uniform",
     architecture: str = "auto",
     width: int | None = None,
     depth: int = 3,
@@ -63,8 +64,9 @@ def ffjord(
     ``divergence`` "auto" is exact for at most 3 elements and Hutchinson's estimate beyond, whose ``probes`` are drawn
     anew for every call: densities are then unbiased estimates. ``steps`` Runge-Kutta steps (in one kernel call for
     vectors), or steps=None for adaptive ones (method "dopri5"). ``kinetic`` and ``jacobian`` are the weights of RNODE
-    (arXiv:2002.02798, 0.01 there), ``steer`` that of STEER (arXiv:2006.10711), in training only. Both directions
-    cost the same; sampling needs no trace. Raises ValueError for "multiscale" without an image.
+    (arXiv:2002.02798, 0.01 there), ``steer`` that of STEER (arXiv:2006.10711), in training only.
+    ``dequantize`` is "uniform" or "variational". Both directions cost the same; sampling needs no trace. Raises
+    ValueError for "multiscale" without an image.
 
     >>> from pyflowk import zoo
     >>> zoo.ffjord((2,)).sample(3).shape
@@ -72,7 +74,7 @@ def ffjord(
     """
     if architecture == "auto":
         architecture = "multiscale" if len(shape) == 3 and min(shape[1:]) >= 8 else "vector"
-    size, condition = math.prod(shape), {"context_dim": context_dim, "classes": classes}
+    size, condition = math.prod(shape), dict[str, Any](context_dim=context_dim, classes=classes)
     if divergence == "auto":
         divergence = "exact" if size <= 3 else "hutchinson"
     solver: dict[str, Any] = {
@@ -80,6 +82,7 @@ def ffjord(
         "atol": atol, "steer": steer,
     }  # fmt: skip
     transform: Transform
+    net: dict[str, Any]
     if architecture == "vector":
         net = {"width": width or 64, "depth": depth, "activation": activation or "tanh", "time": time, **condition}
         layers: list[Transform] = [Reshape(shape, (size,))]
@@ -94,7 +97,7 @@ def ffjord(
             f"architecture: expected auto, vector or (for images) multiscale, got {architecture!r}, {shape=}"
         )
     base: Base = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
-    model = ContinuousModel(shape, base, transform, levels=levels, **condition)
+    model = ContinuousModel(shape, base, transform, levels=levels, dequantize=dequantize, **condition)
     model.kinetic, model.jacobian = kinetic, jacobian
     return model
 

@@ -19,6 +19,7 @@ def neural_ode(
     levels: int | None = None,
     classes: int | None = None,
     context_dim: int | None = None,
+    dequantize: str = "uniform",
     width: int = 64,
     depth: int = 2,
     activation: str = "tanh",
@@ -34,6 +35,7 @@ def neural_ode(
     units moves it. With ``steps`` equal Runge-Kutta steps everything runs in one kernel call; steps=None takes adaptive
     steps (method "dopri5" or another with an error estimate) at ``rtol``, ``atol``. The trace costs D tangents, one
     matrix product for at most two hidden layers. Both directions cost the same.
+    ``dequantize`` is "uniform" or "variational".
 
     >>> from pyflowk import zoo
     >>> zoo.neural_ode((2,)).sample(3).shape
@@ -54,4 +56,6 @@ def neural_ode(
     flow = Continuous(field, method=method, steps=steps, rtol=rtol, atol=atol)
     base: Base = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
     transform = Compose(Reshape(shape, (size,)), ActNorm(size), flow)
-    return FlowModel(shape, base, transform, levels=levels, classes=classes, context_dim=context_dim)
+    return FlowModel(
+        shape, base, transform, levels=levels, classes=classes, context_dim=context_dim, dequantize=dequantize
+    )

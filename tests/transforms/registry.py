@@ -24,6 +24,7 @@ class Case:
     context: str = "none"  # or "labels" 0..2, or "vector" (B, 3): what it depends on
     networks: bool = False
     smooth_inverse: bool = True
+    traces: bool = True  # into one graph in a time that a test may take
 
     def make(self, seed: int = 0) -> T.Transform:
         """The transform in evaluation mode, every parameter and statistic moved away from its start."""
@@ -95,6 +96,11 @@ class Rotation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return 0.5 * torch.sin(x).flip(1)
+
+
+def _continuous(field: nn.Module, steps: int) -> T.Transform:
+    """Through the solver; torch.func does not go through checkpoints."""
+    return T.Continuous(field, method="dopri8", steps=steps, adjoint="backprop")
 
 
 def _multiscale() -> T.Transform:
@@ -183,12 +189,12 @@ def _cases() -> list[Case]:
         ),
         Case(
             "continuous-solver-vector",
-            lambda: T.Continuous(MLPField(2, 8, 2, "sin", context_dim=3), method="rk4", steps=40), (2,),
-            context="vector", networks=True,
+            lambda: _continuous(MLPField(2, 8, 2, "sin", context_dim=3), 3), (2,),
+            context="vector", traces=False, networks=True,
         ),
         Case(
-            "continuous-image", lambda: T.Continuous(ConvField(1, 4, 1), method="rk4", steps=24), (1, 2, 2),
-            networks=True,
+            "continuous-image", lambda: _continuous(ConvField(1, 4, 1), 2), (1, 2, 2),
+            traces=False, networks=True,
         ),
     ]  # fmt: skip
     maps: dict[str, Callable[[], nn.Module]] = {

@@ -144,7 +144,7 @@ def test_state_dict_and_copies(case: Case) -> None:
             assert torch.equal(a, b)
 
 
-@every
+@pytest.mark.parametrize("case", [c for c in CASES if c.traces], ids=lambda case: case.name)
 def test_traces_in_one_graph(case: Case) -> None:
     transform = case.make()
     x, context = case.data(3, dtype=torch.float32), case.contexts(3, dtype=torch.float32)

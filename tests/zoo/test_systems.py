@@ -45,7 +45,7 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
         "neural_ode", (2,), {"width": 8, "method": "dopri5", "steps": None, "time": "concatsquash", "depth": 1},
     ),
     "ffjord-vector": ("ffjord", (5,), {"width": 8, "depth": 2, "flows": 2, "steps": 3}),
-    "ffjord-image": ("ffjord", (1, 8, 8), {"width": 4, "depth": 1, "levels": 17, "steps": 6}),
+    "ffjord-image": ("ffjord", (1, 8, 8), {"width": 4, "depth": 1, "levels": 17, "steps": 2}),
 }  # fmt: skip
 CONDITIONS: dict[str, dict[str, int]] = {"plain": {}, "classes": {"classes": 3}, "vector": {"context_dim": 2}}
 
