@@ -10,13 +10,12 @@ from pathlib import Path
 
 import torch
 
-from . import bench_digits
 from .peers import load
 from .report import OURS, RESULTS, describe, machine, matrix, run_case, write
 from .timing import QUICK, Effort
 
-CONTESTS = ("affine_coupling", "realnvp", "residual", "lu_conv1x1")
-ON_REQUEST = ("digits",)  # takes minutes whatever the machine
+CONTESTS = ("affine_coupling", "glow", "realnvp", "residual", "lu_conv1x1")
+ON_REQUEST = ("depth", "digits")  # takes minutes whatever the machine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(name: str, options: argparse.Namespace) -> bool:
     """Whether all of ours ran."""
     if name in ON_REQUEST:
-        return bench_digits.run(minutes=0.02 if options.quick else 1.0, folder=None if options.quick else options.out)
+        special = importlib.import_module(f"benchmarks.bench_{name}")
+        return special.run(minutes=0.02 if options.quick else 1.0, folder=None if options.quick else options.out)
     # torch.compile falls back to eager without a word once a function was compiled for this many shapes
     torch._dynamo.config.recompile_limit = 1000
     effort = QUICK if options.quick else Effort(rounds=options.rounds)
