@@ -63,7 +63,7 @@ class Train(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Sample(Command):
-    """Draw samples from a trained model."""
+    """Draw samples from a trained model, or walk through its latent space."""
 
     run_folder: Run
     """A run's folder or its checkpoint folder."""
@@ -72,7 +72,14 @@ class Sample(Command):
     out: File = None
     """A .png picture (grid of images, scatter or histograms) or an .npy array; RUN/samples.png by default."""
     label: Number = None
-    """Class to draw from a conditional model; all in turn by default."""
+    """Class to draw from a conditional model, or to take events from; all in turn by default."""
+    temperature: float = 1.0
+    """Factor of the base distribution's standard deviation: below 1 for likelier, less varied samples."""
+    interpolate: bool = False
+    """Walk between the latents of pairs of test events, 8 points a walk, instead of drawing."""
+    attribute: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="FROM TO")] = None
+    """Move test events of class FROM along the difference of the mean latents of classes TO and FROM, 8 points a walk,
+    the last one gone all the way; for models without --conditional."""
     weights: Literal["best", "ema", "last"] = "best"
     """Weights with the best validation loss, their moving average at the end, or the last ones."""
     seed: int = 0

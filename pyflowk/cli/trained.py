@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ from ..datasets import Dataset
 from ..training import Checkpoint
 from ..training.pictures import draw_samples
 from ..transforms import check_invertibility
-from ..zoo import GenerativeModel
+from ..zoo import FlowModel, GenerativeModel
+from . import latent
 from .tables import print_pairs
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def _labels(model: GenerativeModel, n: int, label: int | None) -> Tensor | None:
 
 
 def sample(command: Sample) -> int:
-    """Draw samples and write them as a picture or an array."""
+    """Draw samples, or walk through the latent space, and write them as a picture or an array."""
     if command.n < 1:
         raise ValueError(f"--n: expected at least 1, got {command.n}")
     folder = command.run_folder
@@ -50,9 +52,8 @@ def sample(command: Sample) -> int:
         raise ValueError(f"--out: expected a file ending in .png or .npy, got {out}")
     model, saved = training.load_model(folder, command.weights)
     assert isinstance(model, GenerativeModel)
-    generator = torch.Generator().manual_seed(command.seed)
-    with torch.no_grad():
-        x = model.sample(command.n, _labels(model, command.n, command.label), generator)
+    walks = command.interpolate or command.attribute is not None
+    x = _walk(command, model, saved) if walks else _draw(command, model)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npy":
         import numpy as np
@@ -60,9 +61,56 @@ def sample(command: Sample) -> int:
         np.save(out, x.numpy())
     else:
         is_image = model.levels is not None and len(model.shape) == 3
-        draw_samples(out, x, x if is_image else _data_of(saved).test, model.levels)
-    print(f"{command.n} samples of {'x'.join(map(str, model.shape))} in {out}")
+        draw_samples(out, x, x if is_image else _data_of(saved).test, model.levels, latent.STEPS if walks else None)
+    what = f"{command.n // latent.STEPS} walks of {latent.STEPS} samples" if walks else f"{command.n} samples"
+    print(f"{what} of {'x'.join(map(str, model.shape))} in {out}")
     return 0
+
+
+def _draw(command: Sample, model: GenerativeModel) -> Tensor:
+    """Samples of the model."""
+    if not command.temperature > 0:
+        raise ValueError(f"--temperature: expected a number > 0, got {command.temperature}")
+    generator = torch.Generator().manual_seed(command.seed)
+    options = {} if command.temperature == 1 else {"temperature": command.temperature}
+    if options and "temperature" not in inspect.signature(model.sample).parameters:
+        raise ValueError(f"--temperature: {model.config['name']} has no temperature")
+    with torch.no_grad():
+        return model.sample(command.n, _labels(model, command.n, command.label), generator, **options)
+
+
+def _walk(command: Sample, model: GenerativeModel, saved: Checkpoint) -> Tensor:
+    """Walks through the latent space of a flow."""
+    name = "--attribute" if command.attribute else "--interpolate"
+    if command.interpolate and command.attribute:
+        raise ValueError("--interpolate and --attribute: expected one of them")
+    if command.temperature != 1:
+        raise ValueError(f"--temperature: nothing is drawn with {name}")
+    if not isinstance(model, FlowModel):
+        raise ValueError(f"{name}: {model.config['name']} has no latent space to walk in")
+    if command.n % latent.STEPS:
+        raise ValueError(f"--n: expected a multiple of {latent.STEPS} with {name}, one walk a row; got {command.n}")
+    data, walks = _data_of(saved), command.n // latent.STEPS
+    generator = torch.Generator().manual_seed(command.seed)
+    if command.attribute is None:
+        _check_label("--label", command.label, data)
+        return latent.interpolate(model, data, walks, command.label, generator)
+    if command.label is not None:
+        raise ValueError(f"--label: the events of --attribute are of its first class, got {command.label}")
+    if model.classes is not None:
+        raise ValueError("--attribute: this model is conditional: draw with --label, its latents do not tell the class")
+    for kind in command.attribute:
+        _check_label("--attribute", kind, data)
+    return latent.manipulate(model, data, walks, command.attribute, generator)
+
+
+def _check_label(option: str, label: int | None, data: Dataset) -> None:
+    if label is None:
+        return
+    if data.classes is None:
+        raise ValueError(f"{option}: expected data with labels, but {data.name} has none")
+    if not 0 <= label < data.classes:
+        raise ValueError(f"{option}: expected 0 to {data.classes - 1}, got {label}")
 
 
 def evaluate(command: Eval) -> int:

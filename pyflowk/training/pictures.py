@@ -16,8 +16,8 @@ MARGINALS = 16
 """Dimensions of a table whose histograms are drawn."""
 
 
-def image_grid(x: Tensor, levels: int) -> Tensor:
-    """Integer images (N, C, H, W), C 1 or 3, side by side in a nearly square grid (H', W', 3) in 0..1.
+def image_grid(x: Tensor, levels: int, columns: int | None = None) -> Tensor:
+    """Integer images (N, C, H, W), C 1 or 3, side by side in a grid (H', W', 3) in 0..1, nearly square by default.
 
     >>> import torch
     >>> from pyflowk.training.pictures import image_grid
@@ -25,7 +25,7 @@ def image_grid(x: Tensor, levels: int) -> Tensor:
     torch.Size([19, 19, 3])
     """
     count, _, height, width = x.shape
-    columns = math.ceil(math.sqrt(count))
+    columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     grid = torch.ones(3, rows * (height + 1) + 1, columns * (width + 1) + 1)
     for i, picture in enumerate((x / (levels - 1)).clamp(0, 1).expand(count, 3, height, width)):
@@ -39,11 +39,13 @@ def _save(figure: plt.Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def draw_samples(path: Path, samples: Tensor, reference: Tensor, levels: int | None) -> None:
-    """Images as a grid; points in the plane as a scatter plot, other vectors as histograms, both beside the data."""
+def draw_samples(
+    path: Path, samples: Tensor, reference: Tensor, levels: int | None, columns: int | None = None
+) -> None:
+    """Images as a grid of ``columns``; others beside the data: points as a scatter plot, vectors as histograms."""
     samples, reference = samples.float().cpu(), reference.float().cpu()
     if levels is not None and samples.ndim == 4 and samples.shape[1] in (1, 3):
-        grid = image_grid(samples, levels)
+        grid = image_grid(samples, levels, columns)
         scale = max(1, round(800 / max(grid.shape[:2])))
         plt.imsave(path, grid.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy())
         return
