@@ -84,6 +84,72 @@ def test_sample_as_a_picture(run, tmp_path):
     assert size[0] == size[1] and size[0] % (3 * 9 + 1) == 0  # 3 x 3 images of 8 pixels with a frame of 1
 
 
+def test_glow_trains_comes_back_and_draws_with_a_temperature(tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ("--set", "steps=1", "width=8", "memory_flat=true", "dequantize=variational")
+    assert main(["train", "glow", "--out", str(out), *QUICK, "--no-tensorboard", "--cpu", *options]) == 0
+    capsys.readouterr()
+    assert main(["eval", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "glow on the test set of digits" in text
+    assert float(re.search(r"round trip +max \|f\^-1\(f\(x\)\) - x\| = (\S+);", text)[1]) == 0
+    assert main(["sample", str(out), "--n", "4", "--temperature", "0.7"]) == 0
+    assert (out / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_temperature(run, tmp_path):
+    spread = {}
+    for temperature in ("0.2", "1"):
+        out = tmp_path / f"{temperature}.npy"
+        assert main(["sample", str(run), "--n", "200", "--temperature", temperature, "--out", str(out)]) == 0
+        spread[temperature] = np.load(out).std(0).mean()
+    assert spread["0.2"] < 0.7 * spread["1"]
+
+
+@pytest.mark.parametrize("options", [("--interpolate",), ("--interpolate", "--label", "3"), ("--attribute", "3", "8")])
+def test_walks_start_and_end_at_test_images(run, tmp_path, capsys, options):
+    from pyflowk import datasets
+
+    out = tmp_path / "x.npy"
+    assert main(["sample", str(run), "--n", "32", "--out", str(out), *options]) == 0
+    assert "4 walks of 8 samples of 1x8x8" in capsys.readouterr().out
+    data, walks = datasets.load("digits"), np.load(out).reshape(4, 8, 1, 8, 8)
+    rows = np.arange(len(data.test)) if "--label" not in options else np.flatnonzero(data.test_labels == 3)
+    if "--attribute" in options:
+        assert (walks[:, 0] == data.test[data.test_labels == 3][:4].numpy()).all()
+        assert not (walks[:, -1] == walks[:, 0]).all((1, 2, 3)).any()
+    else:
+        ends = data.test.numpy()[rows[:8]].reshape(4, 2, 1, 8, 8)
+        assert (walks[:, [0, -1]] == ends).all()
+    assert (np.abs(np.diff(walks, axis=1)).sum((0, 2, 3, 4)) > 0).all()
+
+
+def test_a_walk_is_a_row_of_the_picture(run, tmp_path):
+    from PIL import Image
+
+    assert main(["sample", str(run), "--interpolate", "--n", "24", "--out", str(tmp_path / "x.png")]) == 0
+    width, height = Image.open(tmp_path / "x.png").size
+    assert width / height == (8 * 9 + 1) / (3 * 9 + 1)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (("--temperature", "0"), "--temperature: expected a number > 0, got 0"),
+        (("--interpolate", "--n", "20"), "--n: expected a multiple of 8 with --interpolate, one walk a row; got 20"),
+        (("--interpolate", "--temperature", "0.5"), "--temperature: nothing is drawn with --interpolate"),
+        (("--interpolate", "--attribute", "1", "2"), "--interpolate and --attribute: expected one of them"),
+        (("--attribute", "1", "10"), "--attribute: expected 0 to 9, got 10"),
+        (("--attribute", "1", "2", "--label", "1"), "--label: the events of --attribute are of its first class, got 1"),
+        (("--interpolate", "--label", "-1"), "--label: expected 0 to 9, got -1"),
+    ],
+)
+def test_wrong_walks_are_refused_in_words(run, tmp_path, capsys, options, message):
+    assert main(["sample", str(run), *options, "--out", str(tmp_path / "x.npy")]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("data", ["moons", "table"])
 def test_vectors_train_and_draw(tmp_path, capsys, data):
     if data == "table":
@@ -95,6 +161,11 @@ def test_vectors_train_and_draw(tmp_path, capsys, data):
     assert (out / "samples.png").stat().st_size > 1000
     assert main(["eval", str(out)]) == 0
     assert "bits/dim" not in capsys.readouterr().out
+    if data == "moons":
+        assert main(["sample", str(out), "--attribute", "0", "1", "--n", "16"]) == 0
+    else:
+        assert main(["sample", str(out), "--interpolate", "--label", "1", "--n", "16"]) == 2
+        assert "expected data with labels" in capsys.readouterr().err
 
 
 def test_entropy_is_printed_where_it_is_known(tmp_path, capsys):
@@ -108,7 +179,10 @@ def test_conditional(tmp_path, capsys):
     assert Checkpoint.open(out).meta["model"]["classes"] == 10
     assert main(["eval", str(out)]) == 0
     assert main(["sample", str(out), "--label", "3", "--n", "2", "--out", str(tmp_path / "x.npy")]) == 0
+    assert main(["sample", str(out), "--interpolate", "--n", "16", "--out", str(tmp_path / "y.npy")]) == 0
     capsys.readouterr()
+    assert main(["sample", str(out), "--attribute", "1", "2", "--out", str(tmp_path / "x.npy")]) == 2
+    assert "--attribute: this model is conditional" in capsys.readouterr().err
     assert main(["sample", str(out), "--label", "10", "--out", str(tmp_path / "x.npy")]) == 2
     assert "--label: expected 0 to 9, got 10" in capsys.readouterr().err
 

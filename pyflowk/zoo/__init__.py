@@ -1,6 +1,7 @@
 """Published systems, one file each, assembled from the floors below; every one trains and samples the same way."""
 
 from .ffjord import ffjord
+from .glow import glow
 from .model import FlowModel, GenerativeModel
 from .neural_ode import neural_ode
 from .nice import nice
@@ -9,6 +10,6 @@ from .registry import create, defaults, describe, names, register
 from .residual_flow import residual_flow
 
 __all__ = [
-    "FlowModel", "GenerativeModel", "create", "defaults", "describe", "ffjord", "names", "neural_ode", "nice",
+    "FlowModel", "GenerativeModel", "create", "defaults", "describe", "ffjord", "glow", "names", "neural_ode", "nice",
     "realnvp", "register", "residual_flow",
 ]  # fmt: skip

@@ -12,9 +12,14 @@ import torch
 from torch import Tensor
 
 from pyflowk import zoo
-from pyflowk.transforms import ActNorm, MemoryFlat, check_invertibility
+from pyflowk.transforms import ActNorm, InvertibleConv1x1, MemoryFlat, Split, check_invertibility
 
 SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "glow": ("glow", (1, 8, 8), {"width": 4, "steps": 2, "levels": 17}),
+    "glow-additive-flat": (
+        "glow", (3, 4, 8), {"width": 4, "steps": 2, "levels": 256, "coupling": "additive", "memory_flat": True},
+    ),
+    "glow-vector": ("glow", (5,), {"width": 16, "steps": 2}),
     "nice": ("nice", (5,), {"width": 16}),
     "nice-image": ("nice", (1, 4, 4), {"width": 16, "levels": 5}),
     "nice-flat-variational": (
@@ -160,7 +165,8 @@ def test_bfloat16_networks(system: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "system, condition", [("nice", "plain"), ("realnvp-vector", "classes"), ("realnvp-small-image", "vector")]
+    "system, condition",
+    [("glow", "classes"), ("nice", "plain"), ("realnvp-vector", "classes"), ("realnvp-small-image", "vector")],
 )
 def test_traces_in_one_graph(system: str, condition: str) -> None:
     model = build(system, condition)
@@ -241,6 +247,31 @@ def test_memory_flat_models_have_the_same_gradients_and_state(system: str) -> No
     assert (gradients[0] - gradients[1]).norm() < 1e-10 * gradients[0].norm()
 
 
+def test_glow_learns_the_prior_of_what_leaves() -> None:
+    """Each level is a conditional Gaussian: the temperature scales the spread of what leaves around its mean."""
+    model = build("glow").double()
+    prior, split = model.flow.transform[-1][-2:]
+    with torch.no_grad():
+        torch.nn.init.normal_(prior.net.weight, std=0.3)
+    stays = torch.randn(2, 4, 4, dtype=torch.float64, generator=seeded())
+    noise = torch.randn(500, 2, 4, 4, dtype=torch.float64, generator=seeded(1))
+    leaves = [
+        prior.inverse(torch.cat((stays.expand(500, -1, -1, -1), t * noise), 1))[0][:, 2:] for t in (1e-9, 0.5, 1.0)
+    ]
+    mean, log_scale = leaves[0][0], -prior.map.limit * torch.tanh(prior.net(stays[None])[0, :2] / prior.map.limit)
+    for temperature, values in zip((0.5, 1.0), leaves[1:]):
+        expected = mean + temperature * log_scale.exp() * noise
+        torch.testing.assert_close(values, expected)
+    assert split.kept == 2 and mean.std() > 0.05
+
+
+def test_glow_fuses_norm_and_convolution_and_ends_each_image_in_few_pixels() -> None:
+    model = zoo.create("glow", (1, 28, 28), levels=256, steps=3, scales=5)
+    mixes = [m for m in model.modules() if isinstance(m, InvertibleConv1x1)]
+    assert [m.channels for m in mixes] == [4] * 3 + [8] * 3 and all(m.norm is not None for m in mixes)
+    assert len([m for m in zoo.create("glow", (3, 32, 32)).modules() if isinstance(m, Split)]) == 2
+
+
 @pytest.mark.parametrize("shape", [(), (0,), (3, -1)])
 def test_wrong_shapes_are_named(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="shape"):
@@ -252,6 +283,10 @@ def test_wrong_architectures_and_conditions_are_named() -> None:
         zoo.create("realnvp", (2,), architecture="multiscale")
     with pytest.raises(ValueError, match="auto, vector"):
         zoo.create("realnvp", (2,), architecture="tree")
+    with pytest.raises(ValueError, match="affine or additive, got 'spline'"):
+        zoo.create("glow", (2,), coupling="spline")
+    with pytest.raises(ValueError, match="at least one scale"):
+        zoo.create("glow", (1, 8, 8), scales=0)
     with pytest.raises(ValueError, match="not both"):
         zoo.create("nice", (2,), classes=2, context_dim=3)
 
