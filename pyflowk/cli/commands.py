@@ -35,10 +35,11 @@ class Command:
 class Train(Command):
     """Train a system on a data set; without options, RealNVP on the digits for one minute."""
 
-    model: Model = "realnvp"
-    """A system; `pyflowk zoo` lists them."""
-    data: str = "digits"
-    """A data set (`pyflowk data` lists them), a folder of images, or a .npy, .csv or .parquet file."""
+    model: Annotated[Positional[str | None], tyro.conf.arg(metavar="MODEL")] = None
+    """A system, realnvp by default; `pyflowk zoo` lists them."""
+    data: Text = None
+    """A data set (`pyflowk data` lists them), a folder of images, or a .npy, .csv or .parquet file; digits by
+    default."""
     data_dir: Text = None
     """Folder of the files of fashion-mnist."""
     data_seed: int = 0
@@ -51,8 +52,8 @@ class Train(Command):
     """The run's folder, which receives log.csv, checkpoint/, samples.png, loss.png and result.json; by default the
     first free runs/MODEL-DATA."""
     resume: bool = False
-    """Go on from the checkpoint in the run's folder, which Ctrl-C leaves too, with its settings; only the budget may
-    be changed."""
+    """Go on from the checkpoint in the run's folder, which Ctrl-C leaves too, with its system, data and settings; only
+    the budget may be changed."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
     def run(self) -> int:

@@ -30,39 +30,40 @@ INTERRUPTED = 130
 
 def train(command: Train) -> int:
     """Run the command; exit status 130 when a signal ended the training."""
-    if command.model not in zoo.names():
-        close = difflib.get_close_matches(command.model, zoo.names(), n=1)
+    name, source = command.model or "realnvp", command.data or "digits"
+    if name not in zoo.names():
+        close = difflib.get_close_matches(name, zoo.names(), n=1)
         hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"unknown system {command.model!r}{hint}: expected one of {', '.join(zoo.names())}")
+        raise ValueError(f"unknown system {name!r}{hint}: expected one of {', '.join(zoo.names())}")
     options = parse_options(command.set)
-    out = command.out or default_folder(Path("runs"), command.model, command.data, resume=command.resume)
+    out = command.out or default_folder(Path("runs"), name, source, resume=command.resume)
     saved = Checkpoint.open(out) if command.resume else None
     config = command.config
     if saved is not None:
         config = resumed_config(saved, command)
         options = {key: value for key, value in saved.meta["model"].items() if key not in ("name", "shape")}
-        origin = saved.meta["data"]
+        name, origin = saved.meta["model"]["name"], saved.meta["data"]
     else:
         if (out / "checkpoint").exists():
             raise ValueError(f"{out} holds a checkpoint already: add --resume to go on, or choose another --out")
         data_dir = None if command.data_dir is None else str(Path(command.data_dir).resolve())
-        origin = {"name": portable_name(command.data), "data_dir": data_dir, "seed": command.data_seed}
+        origin = {"name": portable_name(source), "data_dir": data_dir, "seed": command.data_seed}
     data = datasets.load(origin["name"], data_dir=origin["data_dir"], seed=origin["seed"])
     if saved is None and command.conditional:
         options["classes"] = labels_of(data)
-    model = build(command.model, data, options, config.seed)
+    model = build(name, data, options, config.seed)
     trainer = Trainer(model, data, config, out=out, origin=origin, resume=saved is not None)
     console = trainer.console
     count = sum(p.numel() for p in model.parameters())
     shown = "x".join(map(str, data.shape))
     size = f"{len(data.train)} / {len(data.valid)} / {len(data.test)} samples of {shown}"
-    what = f"{command.model} ({count:,} parameters) on {data.name} ({size}), into {out}"
+    what = f"{name} ({count:,} parameters) on {data.name} ({size}), into {out}"
     console.print(what, highlight=False, soft_wrap=True)
     result = trainer.run()
     if result.interrupted:
         console.print(
             f"interrupted at step {result.step}: the checkpoint is in {out / 'checkpoint'}; "
-            f"go on with: pyflowk train {command.model} --data {command.data} --out {out} --resume",
+            f"go on with: pyflowk train --out {out} --resume",
             highlight=False,
             soft_wrap=True,
         )
@@ -104,9 +105,9 @@ def default_folder(root: Path, model: str, data: str, *, resume: bool) -> Path:
 def resumed_config(saved: Checkpoint, command: Train) -> TrainConfig:
     """The checkpoint's settings, with the budget of the command when it names one; checks that the two agree."""
     name = saved.meta["model"]["name"]
-    if name != command.model:
+    if command.model is not None and name != command.model:
         raise CheckpointError(f"{saved.folder}: holds a {name}, not a {command.model}")
-    if saved.meta["data"]["name"] != portable_name(command.data):
+    if command.data is not None and saved.meta["data"]["name"] != portable_name(command.data):
         raise CheckpointError(f"{saved.folder}: was trained on {saved.meta['data']['name']}, not on {command.data}")
     try:
         config = TrainConfig(**saved.meta["train"])
