@@ -67,13 +67,14 @@ class Case:
     bars: list[Bar] = field(default_factory=list)
     traffic: Mapping[str, float] = field(default_factory=dict)
     grad: bool = False
+    effort: Effort | None = None  # its own, where a call takes seconds
 
 
 def run_case(case: Case, effort: Effort) -> dict[str, Any]:
     """Measure, judge, print; the JSON of the case."""
     torch._dynamo.reset()  # a guard list that grows with every shape would slow torch.compile down
     with torch.set_grad_enabled(case.grad):
-        times = interleaved(case.variants, effort)
+        times = interleaved(case.variants, case.effort or effort)
     entry = _entry(case, times)
     print("\n".join(_lines(entry)), flush=True)
     return entry

@@ -18,11 +18,12 @@ clock = time.process_time
 
 @dataclass(frozen=True)
 class Effort:
-    """How long to look: `batches` of at least `seconds` for each variant in each of `rounds`."""
+    """How long to look: `batches` of at least `seconds` for each variant in each of `rounds`, after `warmups` calls."""
 
     rounds: int = 9
     batches: int = 5
     seconds: float = 2e-3
+    warmups: int = 3
 
 
 QUICK = Effort(rounds=2, batches=1, seconds=1e-5)
@@ -48,7 +49,7 @@ def interleaved(variants: Mapping[str, Callable[[], object]], effort: Effort) ->
     with no_collection():
         for name, call in variants.items():
             try:
-                calls[name] = _calls_per_batch(call, effort.seconds)
+                calls[name] = _calls_per_batch(call, effort)
             except Exception as error:  # reported beside the figures; the driver then exits with status 1
                 failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
         names = list(calls)
@@ -74,10 +75,10 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _calls_per_batch(call: Callable[[], object], seconds: float) -> int:
-    for _ in range(3):  # compiles, fills caches and the allocator
+def _calls_per_batch(call: Callable[[], object], effort: Effort) -> int:
+    for _ in range(effort.warmups):  # compiles, fills caches and the allocator
         call()
-    calls = 1
+    calls, seconds = 1, effort.seconds
     while (spent := _seconds(call, calls) * calls) < seconds:
         calls = min(10 * calls, int(1.2 * calls * seconds / max(spent, 1e-9)) + 1)
     return calls

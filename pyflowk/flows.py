@@ -112,6 +112,54 @@ class ClassConditionalGaussian(Base):
         return self.mean[labels], self.log_std[labels]
 
 
+class GaussianMixture(Base):
+    r"""A learned mixture of diagonal Gaussians, :math:`p(z) = \sum_k w_k N(z; \mu_k, \sigma_k^2)`.
+
+    Means start at standard normal draws (torch's global generator), scales at 1 and weights equal. A context is
+    accepted and ignored. ``temperature`` multiplies every standard deviation. Raises ValueError for less than one
+    component. Cost: K densities. Papamakarios, Pavlakou, Murray, 2017, arXiv:1705.07057, section 3.2 (MAF MoG).
+
+    >>> import torch
+    >>> from pyflowk.flows import GaussianMixture
+    >>> base = GaussianMixture((2,), components=3)
+    >>> base.log_prob(torch.zeros(5, 2)).shape, base.sample(4).shape
+    (torch.Size([5]), torch.Size([4, 2]))
+    """
+
+    def __init__(self, shape: Sequence[int], components: int) -> None:
+        super().__init__(shape)
+        if components < 1:
+            raise ValueError(f"GaussianMixture expects at least one component, got {components}")
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.mean = nn.Parameter(torch.randn(components, *self.shape))
+        self.log_std = nn.Parameter(torch.zeros(components, *self.shape))
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        if tuple(z.shape[1:]) != self.shape:
+            raise ValueError(f"the base expects (B, {', '.join(map(str, self.shape))}), got {tuple(z.shape)}")
+        dtype = state_dtype(z)
+        log_std = (self.log_std + math.log(temperature)).to(dtype)
+        scaled = (z.to(dtype)[:, None] - self.mean) * torch.exp(-log_std)
+        of_components = (-0.5 * scaled.square() - log_std).flatten(2).sum(2) - 0.5 * LOG_2PI * math.prod(self.shape)
+        return torch.logsumexp(of_components + torch.log_softmax(self.logits.to(dtype), 0), 1)
+
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        # by the inverse of the distribution function: multinomial would need replacement and refuses n = 0
+        uniform = torch.rand(n, generator=generator, dtype=state_dtype(self.anchor), device=self.anchor.device)
+        last = len(self.logits) - 1
+        which = torch.searchsorted(self.logits.softmax(0).cumsum(0).to(uniform), uniform).clamp(max=last)
+        noise = torch.randn(
+            (n, *self.shape), generator=generator, dtype=state_dtype(self.anchor), device=self.anchor.device
+        )
+        return self.mean[which] + temperature * torch.exp(self.log_std[which]) * noise
+
+
 class Flow(nn.Module):
     r"""A density by change of variables: :math:`\log p(x) = \log p_Z(f(x)) + \log |\det \partial f / \partial x|`.
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyflowk.flows import Base, ClassConditionalGaussian, DiagonalGaussian, Flow, expand_context
+from pyflowk.flows import Base, ClassConditionalGaussian, DiagonalGaussian, Flow, GaussianMixture, expand_context
 from pyflowk.nets import MLP
 from pyflowk.transforms import (
     Affine,
@@ -263,3 +263,19 @@ def test_sampling_asks_for_no_log_determinant() -> None:
     assert layer.asked == 0
     flow.sample_and_log_prob(5)
     assert layer.asked == 2
+
+
+def test_gaussian_mixture_is_that_of_torch_distributions() -> None:
+    base = awake(GaussianMixture((3,), 4))
+    z = torch.randn(5, 3)
+    components = torch.distributions.Independent(torch.distributions.Normal(base.mean, 1.5 * base.log_std.exp()), 1)
+    mixture = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(logits=base.logits), components)
+    torch.testing.assert_close(base.log_prob(z, temperature=1.5), mixture.log_prob(z))
+    draws = base.sample(100_000, generator=torch.Generator().manual_seed(0), temperature=1.5)
+    torch.testing.assert_close(draws.mean(0), mixture.mean, atol=0.03, rtol=0.03)
+    torch.testing.assert_close(draws.var(0), mixture.variance, atol=0.03, rtol=0.05)
+    assert base.sample(0).shape == (0, 3)
+    with pytest.raises(ValueError, match="at least one component"):
+        GaussianMixture((3,), 0)
+    with pytest.raises(ValueError, match=r"\(B, 3\)"):
+        base.log_prob(z[:, :2])

@@ -1,6 +1,7 @@
 // The Python module of one back end, and the only file that knows pybind11 or DLPack.
 
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
 #include "dlpack.h"
 #include "launch.h"
@@ -265,6 +266,10 @@ PYBIND11_MODULE(PFK_MODULE, m) {
     m.def("conv1x1_backward", Wrapped<conv1x1_backward>::call);
     m.def("lu_weight", Wrapped<lu_weight>::call);
     m.def("lu_weight_backward", Wrapped<lu_weight_backward>::call);
+    m.def("made_forward", Wrapped<made_forward>::call);
+    m.def("made_inverse", Wrapped<made_inverse>::call);
+    m.def("made_forward_backward", Wrapped<made_forward_backward>::call);
+    m.def("made_inverse_backward", Wrapped<made_inverse_backward>::call);
 #ifdef PFK_BACKEND_CPU
     m.def("cnf_trajectory", Wrapped<cnf_trajectory>::call);
     m.def("cnf_trajectory_backward", Wrapped<cnf_trajectory_backward>::call);

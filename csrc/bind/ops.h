@@ -2,6 +2,7 @@
 #pragma once
 
 #include <array>
+#include <vector>
 
 #include "tensor.h"
 
@@ -31,5 +32,18 @@ Outputs<6> cnf_trajectory_backward(Frame&, const Tensor& x, const Tensor& probes
                                    const Tensor& dpath, const Tensor& dintegrals, int64_t width, int64_t depth,
                                    int activation, int method, int64_t steps, double step, double scale);
 #endif
+
+Outputs<2> made_forward(Frame&, const Tensor& x, const Tensor& weights, const Tensor& shift, const Indices& plan,
+                        const std::vector<int64_t>& hidden, int activation, bool residual, int bound, double limit);
+Outputs<2> made_inverse(Frame&, const Tensor& z, const Tensor& weights, const Tensor& shift, const Indices& plan,
+                        const std::vector<int64_t>& hidden, int activation, bool residual, int bound, double limit);
+Outputs<3> made_forward_backward(Frame&, const Tensor& x, const Tensor& weights, const Tensor& shift,
+                                 const Indices& plan, const Tensor& dy, const Tensor& dladj,
+                                 const std::vector<int64_t>& hidden, int activation, bool residual, int bound,
+                                 double limit);
+Outputs<3> made_inverse_backward(Frame&, const Tensor& x, const Tensor& weights, const Tensor& shift,
+                                 const Indices& plan, const Tensor& dy, const Tensor& dladj,
+                                 const std::vector<int64_t>& hidden, int activation, bool residual, int bound,
+                                 double limit);
 
 } // namespace pfk::bind

@@ -5,17 +5,18 @@
 #include "../math/cnf_trajectory.h"
 #include "../math/conv1x1.h"
 #include "../math/lu_weight.h"
+#include "../math/made.h"
 
 namespace pfk::cpu {
 
 // Every kernel works on rows [begin, end) and depends on nothing but its rows.
 #define PFK_CPU_KERNELS(entry)                                                                                         \
-    entry(affine_coupling, AffineCoupling) entry(affine_coupling_backward, AffineCouplingBackward)                     \
-        entry(elementary, Elementary) entry(conv1x1, Conv1x1) entry(conv1x1_partial, Conv1x1Partial)                   \
-            entry(conv1x1_reduce, Conv1x1Reduce) entry(lu_weight, LuWeight)                                            \
-                entry(lu_weight_backward, LuWeightBackward) entry(cnf_trajectory_pack, CnfTrajectory)                  \
-                    entry(cnf_trajectory, CnfTrajectory) entry(cnf_trajectory_backward, CnfTrajectory)                 \
-                        entry(cnf_trajectory_sum, CnfTrajectory)
+    entry(affine_coupling, AffineCoupling) entry(affine_coupling_backward, AffineCouplingBackward) entry(made, Made)   \
+        entry(made_backward, MadeBackward) entry(made_weights, MadeWeights) entry(elementary, Elementary)              \
+            entry(conv1x1, Conv1x1) entry(conv1x1_partial, Conv1x1Partial) entry(conv1x1_reduce, Conv1x1Reduce)        \
+                entry(lu_weight, LuWeight) entry(lu_weight_backward, LuWeightBackward)                                 \
+                    entry(cnf_trajectory_pack, CnfTrajectory) entry(cnf_trajectory, CnfTrajectory)                     \
+                        entry(cnf_trajectory_backward, CnfTrajectory) entry(cnf_trajectory_sum, CnfTrajectory)
 
 // exp, log, tanh or sigmoid of `size` elements: the tests' way to csrc/math/elementary.h.
 struct Elementary {

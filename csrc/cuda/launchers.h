@@ -6,6 +6,7 @@
 #include "../math/affine_coupling.h"
 #include "../math/conv1x1.h"
 #include "../math/lu_weight.h"
+#include "../math/made.h"
 
 namespace pfk::cuda {
 
@@ -23,6 +24,13 @@ Error conv1x1_reduce(const Conv1x1Reduce& problem, void* stream);
 
 Error lu_weight(const LuWeight& problem, void* stream);
 Error lu_weight_backward(const LuWeightBackward& problem, void* stream);
+
+// The activations of the blocks that run at once.
+int64_t made_scratch(const Made& problem);
+int64_t made_backward_scratch(const MadeBackward& problem);
+Error made(const Made& problem, void* stream);
+Error made_backward(const MadeBackward& problem, void* stream);
+Error made_weights(const MadeWeights& problem, void* stream);
 
 // Makes a device current for the length of a launch.
 class DeviceGuard {

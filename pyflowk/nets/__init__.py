@@ -12,12 +12,14 @@ from .lipschitz import (
     SpectralConv2d,
     SpectralLinear,
 )
+from .made import MADE
 from .mlp import MLP
 from .resnet import ResidualConvNet, WeightNormConv2d
 
 __all__ = [
     "ACTIVATIONS",
     "CONTRACTIVE_ACTIVATIONS",
+    "MADE",
     "MLP",
     "ContextBias",
     "ConvField",

@@ -5,9 +5,11 @@ from .affine_coupling import additive_coupling, affine_coupling, affine_coupling
 from .cnf_trajectory import cnf_trajectory
 from .conv1x1 import conv1x1, conv1x1_gradients
 from .lu_weight import SingularTransformError, lu_factor_slogdet, lu_weight
+from .made import MadeLayout, made_forward, made_inverse
 from .rk_step import rk_combine, rk_error
 
 __all__ = [
+    "MadeLayout",
     "SingularTransformError",
     "additive_coupling",
     "affine_coupling",
@@ -17,6 +19,8 @@ __all__ = [
     "conv1x1_gradients",
     "lu_factor_slogdet",
     "lu_weight",
+    "made_forward",
+    "made_inverse",
     "registry",
     "rk_combine",
     "rk_error",

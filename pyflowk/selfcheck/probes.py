@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
+from itertools import cycle, product
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..ops.affine_coupling import ADDITIVE, BOUNDS
 from ..ops.cnf_trajectory import METHODS, SMOOTH, STAGES
+from ..ops.made import MADE_ACTIVATIONS, MadeLayout
 from ..ops.masks import MASKS, transformed_channels
 
 __all__ = ["PROBES", "Probe", "noise"]
@@ -76,9 +77,31 @@ def _trajectory_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]
     return noise(rows, size), noise(rows, 2, size), noise(rows, width), noise(weights) / width**0.5, *tables
 
 
+def _made_configs() -> list[tuple[Any, ...]]:
+    kinds = (((64, 64), False), ((9,), False), ((20, 20, 20), True))
+    bounds = (BOUNDS["tanh"], BOUNDS["sigmoid"], BOUNDS["none"], ADDITIVE)
+    activations = MADE_ACTIVATIONS.values()
+    return [
+        (hidden, activation, residual, bound, 2.0)
+        for (hidden, residual), activation, bound in zip(cycle(kinds), activations, cycle(bounds))
+    ]
+
+
+def _made_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    hidden, features = config[0], 33
+    degrees = [[j * features // width for j in range(width)] for width in hidden]
+    layout = MadeLayout(degrees, range(features)[::-1], 1 if config[3] == ADDITIVE else 2)
+    weights = noise(len(layout.source)) / 8
+    return noise(rows, features), weights, noise(rows, hidden[0]) / 2, layout.plan
+
+
+_MADE = Probe(_made_configs(), _made_inputs, (torch.float32, torch.float64))
+
 PROBES: dict[str, Probe] = {
     "affine_coupling": Probe(_coupling_configs(), _coupling_inputs),
     "conv1x1": Probe([()], _conv1x1_inputs, (torch.float32, torch.float64)),
     "lu_weight": Probe([(False,), (True,)], _lu_weight_inputs),
     "cnf_trajectory": Probe(_trajectory_configs(), _trajectory_inputs, (torch.float32, torch.float64)),
+    "made_forward": _MADE,
+    "made_inverse": _MADE,
 }

@@ -6,7 +6,9 @@ Every one obeys :class:`Transform`: ``forward(x, context=None) -> (z, ladj)`` fr
 
 from ..ops import SingularTransformError
 from .actnorm import ActNorm
+from .autoregressive import MaskedAutoregressive
 from .base import Compose, Invert, Transform
+from .batchnorm import BatchNorm
 from .check import InvertibilityReport, LayerError, check_invertibility
 from .continuous import Continuous, Integrals, observed
 from .conv1x1 import InvertibleConv1x1, LULinear
@@ -28,6 +30,7 @@ __all__ = [
     "ActNorm",
     "Additive",
     "Affine",
+    "BatchNorm",
     "Compose",
     "Continuous",
     "Contraction",
@@ -45,6 +48,7 @@ __all__ = [
     "LayerError",
     "Logit",
     "Map",
+    "MaskedAutoregressive",
     "MemoryFlat",
     "NotAContraction",
     "Permute",

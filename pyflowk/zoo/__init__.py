@@ -2,6 +2,8 @@
 
 from .ffjord import ffjord
 from .glow import glow
+from .iaf import iaf
+from .maf import maf
 from .model import FlowModel, GenerativeModel
 from .neural_ode import neural_ode
 from .nice import nice
@@ -10,6 +12,7 @@ from .registry import create, defaults, describe, names, register
 from .residual_flow import residual_flow
 
 __all__ = [
-    "FlowModel", "GenerativeModel", "create", "defaults", "describe", "ffjord", "glow", "names", "neural_ode", "nice",
+    "FlowModel", "GenerativeModel", "create", "defaults", "describe", "ffjord", "glow", "iaf", "maf", "names",
+    "neural_ode", "nice",
     "realnvp", "register", "residual_flow",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyflowk import transforms as T
-from pyflowk.nets import MLP, ConvField, LipschitzConvNet, LipschitzMLP, MLPField, ResidualConvNet
+from pyflowk.nets import MADE, MLP, ConvField, LipschitzConvNet, LipschitzMLP, MLPField, ResidualConvNet
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,32 @@ def _continuous(field: nn.Module, steps: int) -> T.Transform:
     return T.Continuous(field, method="dopri8", steps=steps, adjoint="backprop")
 
 
+def _autoregressive(map: nn.Module, features: int, **options: Any) -> T.MaskedAutoregressive:
+    return T.MaskedAutoregressive(MADE(features, map.params_per_element, **{"hidden": (12, 12), **options}), map)
+
+
 def _multiscale() -> T.Transform:
     top = T.Compose(T.ActNorm(2), _image_coupling(2, "checkerboard", False, T.Affine()), T.Reshape((2, 2, 2), (8,)))
     return T.Compose(T.Squeeze(), _image_coupling(4, "channel", True, T.Affine()), T.Split(top, (4, 2, 2), (8,)))
+
+
+def _autoregressive_maps() -> dict[str, Callable[[], T.Transform]]:
+    return {
+        "affine": lambda: _autoregressive(T.Affine(), 5, activation="tanh"),
+        "affine-one-dim": lambda: _autoregressive(T.Affine(), 1),
+        "affine-residual-labels": lambda: _autoregressive(
+            T.Affine("sigmoid"), 5, hidden=(9, 9, 9), residual=True, order=[3, 0, 4, 1, 2], classes=3
+        ),
+        "interleaved-vector": lambda: _autoregressive(
+            T.Affine("none", interleaved=True), 5, order="reversed", context_dim=3, interleaved=True
+        ),
+        "additive": lambda: _autoregressive(T.Additive(), 5, degrees=[[4, 1, 2, 3], [2, 2, 4]], hidden=(4, 3)),
+        "no-kernel-labels": lambda: _autoregressive(T.Affine(), 5, activation="gelu", classes=3, order="reversed"),
+        "elementwise-vector": lambda: _autoregressive(
+            T.Elementwise(sinh_asinh, 2), 5, hidden=(9, 9, 9), residual=True, order=[3, 0, 4, 1, 2], context_dim=3
+        ),
+        "inverse": lambda: T.Invert(_autoregressive(T.Affine(), 5, activation="silu")),
+    }
 
 
 def _cases() -> list[Case]:
@@ -127,6 +150,7 @@ def _cases() -> list[Case]:
         Case("conv1x1-norm", lambda: T.InvertibleConv1x1(3, norm=T.ActNorm(3)), (3, 2, 2)),
         Case("lu-linear", lambda: T.LULinear(5), (5,)),
         Case("lu-linear-norm", lambda: T.LULinear(2, "householder", norm=T.ActNorm(2)), (2,)),
+        Case("batchnorm", lambda: _fitted(T.BatchNorm(4), (4,)), (4,)),
         Case("scale", lambda: T.Scale(-1 / 3, 0.5), (2, 3)),
         Case("standardize", lambda: _fitted(T.Standardize((2, 3)), (2, 3)), (2, 3)),
         Case("logit", lambda: T.Logit(0.05), (4,), domain="unit"),
@@ -197,6 +221,9 @@ def _cases() -> list[Case]:
             traces=False, networks=True,
         ),
     ]  # fmt: skip
+    for name, build in _autoregressive_maps().items():
+        context = "labels" if "labels" in name else "vector" if "vector" in name else "none"
+        cases.append(Case(f"maf-{name}", build, (1,) if "one" in name else (5,), context=context, networks=True))
     maps: dict[str, Callable[[], nn.Module]] = {
         "affine": T.Affine,
         "sigmoid-interleaved": lambda: T.Affine("sigmoid", interleaved=True),

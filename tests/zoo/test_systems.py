@@ -28,6 +28,10 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "realnvp-flat-variational": (
         "realnvp", (1, 8, 8), {"width": 4, "levels": 9, "dequantize": "variational", "memory_flat": True},
     ),
+    "maf": ("maf", (6,), {"width": 16}),
+    "maf-1d-residual": ("maf", (1,), {"width": 8, "depth": 3, "residual": True, "blocks": 2}),
+    "maf-image": ("maf", (1, 3, 3), {"width": 16, "levels": 5, "blocks": 2}),
+    "iaf": ("iaf", (6,), {"width": 16, "blocks": 3}),
     "realnvp-1d": ("realnvp", (1,), {"width": 8, "couplings": 2}),
     "realnvp-vector": ("realnvp", (6,), {"width": 16, "couplings": 4}),
     "realnvp-odd-image": ("realnvp", (1, 5, 5), {"width": 8, "levels": 5, "architecture": "vector"}),
@@ -197,13 +201,14 @@ def test_inductor_runs_density_gradient_and_sampling() -> None:
     assert torch.compile(model.sample, fullgraph=True)(5).isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["nice", "realnvp"])
+@pytest.mark.parametrize("name", ["nice", "realnvp", "maf", "iaf"])
 def test_it_learns_a_ring(name: str) -> None:
     """A full Gaussian reaches log(2 pi e) = 2.84 nats on a ring of unit variance; the ring itself about 0.9."""
     torch.manual_seed(0)
     angle = 2 * math.pi * torch.rand(2048, generator=seeded())
     ring = math.sqrt(2) * torch.stack((angle.cos(), angle.sin()), 1) + 0.1 * torch.randn(2048, 2, generator=seeded())
-    model = zoo.create(name, (2,), width=32, couplings=6, depth=2)
+    layers = {"blocks": 6} if name in ("maf", "iaf") else {"couplings": 6}
+    model = zoo.create(name, (2,), width=32, depth=2, **layers)
     model.initialize(ring)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     for step in range(300):
@@ -212,6 +217,46 @@ def test_it_learns_a_ring(name: str) -> None:
         loss.backward()
         optimizer.step()
     assert model.loss(ring).mean() < (2.2 if name == "nice" else 1.9)
+
+
+def test_batch_norm_layers_train_and_invert() -> None:
+    """In evaluation a row stands alone; in training the running statistics follow the data."""
+    model = zoo.create("maf", (3,), width=16, blocks=2, normalization="batchnorm")
+    x = 5 + 2 * torch.randn((64, 3), generator=seeded())
+    start = model.eval().loss(x).mean().item()
+    optimizer = torch.optim.Adam(model.train().parameters(), 1e-2)
+    for _ in range(60):
+        loss = model.loss(x).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert model.eval().loss(x).mean() < min(start, 7.0)  # 3 log(2 sqrt(2 pi e)) = 6.34
+    torch.testing.assert_close(model.loss(x[:1]), model.loss(x)[:1])
+    assert check_invertibility(model.flow, x).max_error < 1e-3
+
+
+def test_a_mixture_base_finds_two_clusters() -> None:
+    """Two narrow clusters: one Gaussian of the same variance has 2.84 nats, the mixture itself about log 2 - 1.8."""
+    torch.manual_seed(0)
+    signs = torch.randint(0, 2, (2048, 1), generator=seeded()) * 2.0 - 1
+    x = signs * torch.tensor([[3.0, -3.0]]) + 0.1 * torch.randn(2048, 2, generator=seeded())
+    model = zoo.create("maf", (2,), width=16, blocks=1, components=4)
+    model.initialize(x)
+    optimizer = torch.optim.Adam(model.parameters(), 2e-2)
+    for _ in range(150):
+        loss = model.loss(x).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.5
+    samples = model.sample(2000, generator=seeded())
+    assert 0.35 < (samples[:, 0] > 0).float().mean() < 0.65 and (samples.sum(1).abs() < 2).float().mean() > 0.95
+    with pytest.raises(ValueError, match="one Gaussian per class"):
+        zoo.create("maf", (2,), components=3, classes=2)
+    with pytest.raises(ValueError, match="at least one component"):
+        zoo.create("maf", (2,), components=0)
+    with pytest.raises(ValueError, match="actnorm, batchnorm, none"):
+        zoo.create("iaf", (2,), normalization="layernorm")
 
 
 def test_multiscale_learns_images() -> None:

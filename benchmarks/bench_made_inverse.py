@@ -1,0 +1,172 @@
+"""Sampling and density of MAF layers, hidden 512 x 2: made_inverse and made_forward against D passes of the network.
+
+Every package runs its own layers of the same sizes, without gradients, and returns the transformed rows; the base is
+left out. Sampling is the sequential direction of each. `python -m benchmarks --only made_inverse`; the cost against D,
+beside a peer's, is drawn by `python -m benchmarks.bench_made_inverse`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyflowk.nets import MADE
+from pyflowk.transforms import Affine, Compose, MaskedAutoregressive
+
+from .peers import load
+from .report import OURS, RESULTS, Bar, Case, machine, ratio_bar
+from .timing import Effort, interleaved
+
+HIDDEN = 512
+DENSITY, SAMPLING = "density", "sampling"
+OUR_DENSITY, OUR_SAMPLING = "ours, density", "ours, sampling"
+SLOW = Effort(rounds=2, batches=1, seconds=2e-2, warmups=1)  # calls of several seconds
+
+Direction = Callable[[Tensor], Any]
+#: (D, batch, blocks) -> how many times the best package.
+SIZES = {
+    (2, 1, 5): 10.0, (2, 1024, 5): None, (63, 1, 5): None, (63, 64, 5): None, (63, 1024, 5): 200.0,
+    (784, 1, 5): 1500.0, (784, 64, 1): 1500.0,
+}  # fmt: skip
+
+
+def ours(features: int, blocks: int) -> dict[str, Direction]:
+    layers = []
+    for i in range(blocks):
+        net = MADE(features, hidden=(HIDDEN, HIDDEN), order="reversed" if i % 2 else None)
+        torch.nn.init.normal_(net.last.weight, std=0.01)
+        layers.append(MaskedAutoregressive(net, Affine()))
+    flow = Compose(*layers)
+    return {DENSITY: flow, SAMPLING: flow.inverse}
+
+
+def _zuko(features: int, blocks: int) -> dict[str, Direction]:
+    import zuko
+
+    flow = zuko.flows.MAF(features, 0, transforms=blocks, hidden_features=(HIDDEN, HIDDEN))
+    return {DENSITY: lambda x: flow().transform.call_and_ladj(x), SAMPLING: lambda z: flow().transform.inv(z)}
+
+
+def _nflows(features: int, blocks: int) -> dict[str, Direction]:
+    from nflows.transforms import CompositeTransform, MaskedAffineAutoregressiveTransform
+
+    options = {"num_blocks": 1, "use_residual_blocks": False}  # one layer and one block: two hidden layers
+    flow = CompositeTransform([MaskedAffineAutoregressiveTransform(features, HIDDEN, **options) for _ in range(blocks)])
+    return {DENSITY: flow, SAMPLING: flow.inverse}
+
+
+def _normflows(features: int, blocks: int) -> dict[str, Direction]:
+    import normflows
+
+    layers = [
+        normflows.flows.MaskedAffineAutoregressive(features, HIDDEN, num_blocks=1, use_residual_blocks=False)
+        for _ in range(blocks)
+    ]
+
+    def run(direction: str, x: Tensor) -> Tensor:
+        for layer in layers:
+            x = getattr(layer, direction)(x)[0]
+        return x
+
+    return {DENSITY: partial(run, "forward"), SAMPLING: partial(run, "inverse")}
+
+
+_PEERS = {"zuko": _zuko, "nflows": _nflows, "normflows": _normflows}
+
+
+def peers() -> list[str]:
+    """Those that are installed."""
+    return [peer.name for peer in load()[0] if peer.name in _PEERS]
+
+
+def notes() -> dict[str, str]:
+    """What each rival's time includes."""
+    return {
+        OURS: "MaskedAutoregressive layers, values and log-determinants",
+        OUR_DENSITY: "the same layers in the other direction",
+        "zuko": "zuko.flows.MAF; sampling without log-determinants, which would be one pass more",
+        "nflows": "MaskedAffineAutoregressiveTransform, non-residual",
+        "normflows": "MaskedAffineAutoregressive, non-residual",
+    }
+
+
+def case(task: str, features: int, batch: int, blocks: int, target: float | None) -> Case:
+    """One contest in one direction, our other direction beside it."""
+    torch.manual_seed(0)
+    x = torch.randn(batch, features)
+    mine = ours(features, blocks)
+    other = DENSITY if task == SAMPLING else SAMPLING
+    variants: dict[str, Callable[[], object]] = {
+        OURS: partial(mine[task], x),
+        f"ours, {other}": partial(mine[other], x),
+    }
+    names = peers()
+    for name in names:
+        variants[name] = partial(_PEERS[name](features, blocks)[task], x)
+    bars = [ratio_bar(target or 1.0, *names)] if names else []
+    if task == SAMPLING and batch >= 64:
+        bars.append(Bar("<= 1.2x our own density", 1.2, lambda s: s[OURS] / s[OUR_DENSITY], limit=True))
+    effort = SLOW if task == SAMPLING and features * batch * blocks > 256 else None
+    return Case(f"MAF {task}, D = {features}, batch {batch}, {blocks} blocks", variants, bars, effort=effort)
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    """Every contest, built when its turn comes."""
+    if quick:
+        yield case(SAMPLING, 2, 1, 1, None)
+        yield case(DENSITY, 3, 8, 1, None)
+        return
+    for (features, batch, blocks), target in SIZES.items():
+        yield case(SAMPLING, features, batch, blocks, target)
+    yield case(DENSITY, 63, 1024, 5, 3.5)
+    yield case(DENSITY, 784, 64, 1, None)
+
+
+def scaling() -> None:
+    """Cost of sampling one layer against D, ours and nflows': PNG and JSON in benchmarks/results."""
+    import matplotlib.pyplot as plt
+
+    torch.set_num_threads(1)
+    sizes, batch = [16, 32, 64, 128, 256, 512, 1024], 16
+    seconds: dict[str, list[float]] = {OURS: [], "nflows": []}
+    for features in sizes:
+        x = torch.randn(batch, features)
+        variants = {OURS: partial(ours(features, 1)[SAMPLING], x), "nflows": partial(_nflows(features, 1)[SAMPLING], x)}
+        with torch.no_grad():
+            times = interleaved(variants, SLOW).seconds
+        for name, values in seconds.items():
+            values.append(times[name])
+        print(features, {name: f"{1e3 * t:.3g} ms" for name, t in times.items()}, flush=True)
+    figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
+    for name, values in seconds.items():
+        axes.loglog(sizes, [1e3 * t for t in values], "o-", label=name)
+    start = seconds[OURS][0], seconds["nflows"][0]
+    for power, (name, first) in enumerate(zip(("D", "D^2"), start, strict=True), 1):
+        axes.loglog(
+            sizes, [1e3 * first * (n / sizes[0]) ** power for n in sizes], ":", color="grey", label=f"slope {name}"
+        )
+    axes.set(xlabel="D", ylabel="ms", title=f"Sampling one MAF layer, {HIDDEN} x 2, batch {batch}, one thread")
+    axes.legend()
+    figure.savefig(RESULTS / "made_inverse_scaling.png", dpi=120)
+    content = {"machine": machine(), "batch": batch, "hidden": [HIDDEN] * 2, "D": sizes, "seconds": seconds}
+    (RESULTS / "made_inverse_scaling.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+@pytest.mark.parametrize("variant", (OURS, *peers()))
+@pytest.mark.parametrize("task", [DENSITY, SAMPLING])
+def test_made_inverse(benchmark: Any, task: str, variant: str) -> None:
+    contest = case(task, 16, 64, 2, None)
+    benchmark.group = contest.name
+    with torch.no_grad():
+        contest.variants[variant]()
+        benchmark(contest.variants[variant])
+
+
+if __name__ == "__main__":
+    scaling()

@@ -1,0 +1,217 @@
+// made_forward, made_inverse and their backwards: checks, allocation, launch.
+
+#include "../math/made.h"
+#include "launch.h"
+#include "ops.h"
+
+namespace pfk::bind {
+namespace {
+
+// Samples of a panel: few enough that small batches occupy several threads, and that activations stay in cache.
+int64_t panel_of(int64_t samples) { return samples <= 8 ? 8 : samples <= 128 ? 16 : 32; }
+
+struct Network {
+    MadePlan plan;
+    int64_t first, hidden; // units of the first layer, of all hidden layers
+};
+
+Network network_of(const char* op, const Tensor& x, const Tensor& weights, const Tensor& shift, const Indices& plan,
+                   const std::vector<int64_t>& hidden, int activation, bool residual, int bound, double limit) {
+    const bool narrow = weights.dtype == DType::BF16 || weights.dtype == DType::F16;
+    if (x.dtype != accumulator(x.dtype))
+        refuse<TypeError>(op, ": x must be float32 or float64; got ", name(x.dtype));
+    if (weights.dtype != x.dtype && !(x.dtype == DType::F32 && narrow))
+        refuse<TypeError>(op, ": weights must have x's dtype (or 16 bits beside a float32 x); got x ", name(x.dtype),
+                          ", weights ", name(weights.dtype));
+    require_dtype(op, shift, "shift", x.dtype);
+    require_same_device(op, x, "x", weights, "weights");
+    require_same_device(op, x, "x", shift, "shift");
+    if (!(plan.device == x.device))
+        refuse<std::invalid_argument>(op, ": x and plan must be on one device; got ", name(x.device), " and ",
+                                      name(plan.device));
+    if (activation < 0 || activation >= kActivations || bound < 0 || bound > 3)
+        refuse<std::invalid_argument>(op, ": no such activation or bound: ", activation, ", ", bound);
+    if (!(limit > 0 && limit <= kLargestLimit))
+        refuse<std::invalid_argument>(op, ": limit must be in (0, ", kLargestLimit, "]; got ", limit);
+    if (x.ndim != 2 || x.shape[1] < 1)
+        refuse<std::invalid_argument>(op, ": x must be (B, D) with D >= 1; got ", shape_text(x));
+    Network network{{x.shape[1], static_cast<int64_t>(hidden.size()),
+                     bound == static_cast<int>(Bound::Additive) ? 1 : 2, plan.data},
+                    hidden.empty() ? 0 : hidden[0],
+                    0};
+    for (const int64_t width : hidden) {
+        if (width < 1 || (residual && width != hidden[0]))
+            refuse<std::invalid_argument>(op, ": hidden layers must have at least 1 unit, and equally many in a "
+                                              "residual network");
+        network.hidden += width;
+    }
+    if (residual && hidden.size() % 2 != 1)
+        refuse<std::invalid_argument>(op, ": a residual network has 1 + 2 k hidden layers; got ", hidden.size());
+    if (plan.ndim != 1 || plan.shape[0] != network.plan.size())
+        refuse<std::invalid_argument>(op, ": plan must be (", network.plan.size(), ",) for x ", shape_text(x), " and ",
+                                      hidden.size(), " hidden layers; got ", shape_text(plan.shape, plan.ndim));
+    if (weights.ndim != 1 || (weights.rows() > 1 && weights.row_stride != 1))
+        refuse<std::invalid_argument>(op, ": weights must be packed, (n,), and contiguous; got ", shape_text(weights));
+    const bool shifted = shift.ndim == 2 && shift.shape[1] != 0;
+    if (shift.ndim != 2 || shift.rows() != x.rows() || (shifted && shift.shape[1] != network.first))
+        refuse<std::invalid_argument>(op, ": shift must be (", x.rows(), ", ", network.first, ") or (", x.rows(),
+                                      ", 0); got ", shape_text(shift));
+    return network;
+}
+
+#ifdef PFK_BACKEND_CPU
+// On the CPU the plan can be read: it must describe exactly these layers and these weights.
+void require_consistent(const char* op, const Network& network, const Tensor& weights,
+                        const std::vector<int64_t>& hidden) {
+    const MadePlan& plan = network.plan;
+    int64_t at = network.hidden + plan.features * plan.params, offset = 0;
+    bool fits = true;
+    for (int64_t i = 0; i < plan.features; ++i)
+        fits = fits && plan.order(i) >= 0 && plan.order(i) < plan.features;
+    for (int64_t layer = 0; layer <= plan.layers; ++layer) {
+        fits = fits && plan.offset(layer) == offset;
+        if (layer == plan.layers)
+            break;
+        const int64_t width = hidden[static_cast<size_t>(layer)];
+        for (int64_t degree = 0; degree < plan.features; ++degree)
+            fits = fits && plan.end(layer, degree) >= plan.end(layer, degree - 1);
+        fits = fits && plan.end(layer, plan.features - 1) == width;
+        offset += width;
+    }
+    for (int64_t block = 0; fits && block < plan.blocks(); ++block)
+        for (int64_t layer = 0; layer <= plan.layers; ++layer) {
+            const int64_t last = plan.last_of(block);
+            const int64_t rows = plan.end(layer, last) - plan.end(layer, block * kMadeBlock - 1);
+            fits = fits && plan.start(block, layer) == at;
+            at += (rows + kMadeRows - 1) / kMadeRows * kMadeRows * plan.seen(layer, last);
+        }
+    if (!fits || weights.rows() != at)
+        refuse<std::invalid_argument>(op, ": plan and packed weights do not belong together; weights ",
+                                      shape_text(weights));
+}
+#else
+void require_consistent(const char*, const Network&, const Tensor&, const std::vector<int64_t>&) {}
+#endif
+
+Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
+               const Indices& plan, const std::vector<int64_t>& hidden, int activation, bool residual, int bound,
+               double limit, bool inverse) {
+    const Network network = network_of(op, x, weights, shift, plan, hidden, activation, residual, bound, limit);
+    require_consistent(op, network, weights, hidden);
+    Tensor y = frame.empty_like(x);
+    Tensor ladj = frame.empty(x.shape, 1, x.dtype, x.device);
+    const int64_t panel = panel_of(x.rows());
+    Made problem{network.plan,
+                 static_cast<Activation>(activation),
+                 residual,
+                 inverse,
+                 static_cast<Bound>(bound),
+                 limit,
+                 x.dtype,
+                 weights.dtype,
+                 (x.rows() + panel - 1) / panel,
+                 x.rows(),
+                 panel,
+                 x.data,
+                 x.row_stride,
+                 weights.data,
+                 weights.rows(),
+                 shift.shape[1] != 0 ? shift.data : nullptr,
+                 shift.row_stride,
+                 y.data,
+                 ladj.data,
+                 network.hidden,
+                 1 / limit};
+    const int64_t scratch = PFK_SCRATCH(made, problem);
+    if (scratch > 0)
+        problem.scratch = frame.empty(&scratch, 1, x.dtype, x.device).data;
+    PFK_LAUNCH(frame, x.device, made, problem, panel * problem.weights_size);
+    return {y, ladj};
+}
+
+Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
+                        const Indices& plan, const Tensor& dy, const Tensor& dladj, const std::vector<int64_t>& hidden,
+                        int activation, bool residual, int bound, double limit, bool inverse) {
+    const Network network = network_of(op, x, weights, shift, plan, hidden, activation, residual, bound, limit);
+    require_consistent(op, network, weights, hidden);
+    require_same_shape(op, x, "x", dy, "dy");
+    require_dtype(op, dy, "dy", x.dtype);
+    require_same_device(op, x, "x", dy, "dy");
+    require_dtype(op, dladj, "dladj", x.dtype);
+    require_same_device(op, x, "x", dladj, "dladj");
+    if (dladj.ndim != 1 || dladj.rows() != x.rows())
+        refuse<std::invalid_argument>(op, ": dladj must be (", x.rows(), ",); got ", shape_text(dladj));
+    const int64_t units = network.hidden + network.plan.features * network.plan.params;
+    const int64_t inputs_shape[] = {x.rows(), network.plan.features + network.hidden},
+                  deltas_shape[] = {x.rows(), units};
+    Tensor dx = frame.empty_like(x), dshift = frame.empty_like(shift), dweights = frame.empty_like(weights);
+    const Tensor inputs = frame.empty(inputs_shape, 2, x.dtype, x.device);
+    const Tensor deltas = frame.empty(deltas_shape, 2, x.dtype, x.device);
+    const int64_t panel = panel_of(x.rows());
+    const bool shifted = shift.shape[1] != 0;
+    MadeBackward problem{network.plan,
+                         static_cast<Activation>(activation),
+                         residual,
+                         inverse,
+                         static_cast<Bound>(bound),
+                         limit,
+                         x.dtype,
+                         weights.dtype,
+                         (x.rows() + panel - 1) / panel,
+                         x.rows(),
+                         panel,
+                         x.data,
+                         x.row_stride,
+                         weights.data,
+                         weights.rows(),
+                         shifted ? shift.data : nullptr,
+                         shift.row_stride,
+                         dy.data,
+                         dladj.data,
+                         dy.row_stride,
+                         dladj.row_stride,
+                         dx.data,
+                         shifted ? dshift.data : nullptr,
+                         inputs.data,
+                         deltas.data,
+                         network.hidden,
+                         1 / limit};
+    const int64_t scratch = PFK_SCRATCH(made_backward, problem);
+    if (scratch > 0)
+        problem.scratch = frame.empty(&scratch, 1, x.dtype, x.device).data;
+    PFK_LAUNCH(frame, x.device, made_backward, problem, 2 * panel * problem.weights_size);
+    MadeWeights gradient{network.plan, x.dtype,     weights.dtype, network.plan.blocks() * (network.plan.layers + 1),
+                         x.rows(),     inputs.data, deltas.data,   dweights.data};
+    PFK_LAUNCH(frame, x.device, made_weights, gradient, x.rows() * problem.weights_size / gradient.rows);
+    return {dx, dweights, dshift};
+}
+
+} // namespace
+
+Outputs<2> made_forward(Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift, const Indices& plan,
+                        const std::vector<int64_t>& hidden, int activation, bool residual, int bound, double limit) {
+    return run("made_forward", frame, x, weights, shift, plan, hidden, activation, residual, bound, limit, false);
+}
+
+Outputs<2> made_inverse(Frame& frame, const Tensor& z, const Tensor& weights, const Tensor& shift, const Indices& plan,
+                        const std::vector<int64_t>& hidden, int activation, bool residual, int bound, double limit) {
+    return run("made_inverse", frame, z, weights, shift, plan, hidden, activation, residual, bound, limit, true);
+}
+
+Outputs<3> made_forward_backward(Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
+                                 const Indices& plan, const Tensor& dy, const Tensor& dladj,
+                                 const std::vector<int64_t>& hidden, int activation, bool residual, int bound,
+                                 double limit) {
+    return run_backward("made_forward", frame, x, weights, shift, plan, dy, dladj, hidden, activation, residual, bound,
+                        limit, false);
+}
+
+Outputs<3> made_inverse_backward(Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
+                                 const Indices& plan, const Tensor& dy, const Tensor& dladj,
+                                 const std::vector<int64_t>& hidden, int activation, bool residual, int bound,
+                                 double limit) {
+    return run_backward("made_inverse", frame, x, weights, shift, plan, dy, dladj, hidden, activation, residual, bound,
+                        limit, true);
+}
+
+} // namespace pfk::bind

@@ -1,0 +1,109 @@
+// One call of made_forward, made_inverse or of their backwards, as every back end receives it, and how weights lie.
+//
+// Coordinates are numbered 0..D-1 in the order of the autoregression. A hidden unit of degree m sees coordinates below
+// m and units of the layer before up to degree m; coordinate i is mapped with parameters that see units up to degree i.
+// Units are sorted by degree, so that everything a unit may see is a prefix. Coordinates are cut into blocks of
+// kMadeBlock; the rows of one layer and block form one matrix, packed in groups of kMadeRows rows (csrc/cpu/gemm.h)
+// over the prefix that its last degree sees: what no unit of the block may see is not stored at all.
+#pragma once
+
+#include "activation.h"
+#include "affine.h"
+
+namespace pfk {
+
+constexpr int64_t kMadeBlock = 8, kMadeRows = 6;
+
+// The plan: int64 numbers that say where everything is. Layer `layers` is the output layer.
+struct MadePlan {
+    int64_t features, layers, params; // D, hidden layers, parameters of a coordinate
+    const int64_t* data;              // order (D), ends (layers, D), offsets (layers + 1), starts (blocks, layers + 1)
+
+    PFK_HD_MEMBER int64_t blocks() const { return (features + kMadeBlock - 1) / kMadeBlock; }
+    PFK_HD_MEMBER int64_t size() const { return features * (layers + 1) + layers + 1 + blocks() * (layers + 1); }
+    // The feature that is coordinate i.
+    PFK_HD_MEMBER int64_t order(int64_t i) const { return data[i]; }
+    // The first unit of a layer among all hidden units and output rows.
+    PFK_HD_MEMBER int64_t offset(int64_t layer) const { return data[features * (layers + 1) + layer]; }
+    PFK_HD_MEMBER int64_t hidden() const { return offset(layers); }
+    PFK_HD_MEMBER int64_t units() const { return hidden() + features * params; }
+    // Rows of a layer up to this degree; none for degree -1.
+    PFK_HD_MEMBER int64_t end(int64_t layer, int64_t degree) const {
+        return degree < 0 ? 0 : layer == layers ? (degree + 1) * params : data[features * (layer + 1) + degree];
+    }
+    // Columns of a layer that a row of this degree sees.
+    PFK_HD_MEMBER int64_t seen(int64_t layer, int64_t degree) const {
+        return layer == 0 ? degree : end(layer - 1, degree);
+    }
+    // Columns of a layer that are known before coordinate `first` and its units are begun.
+    PFK_HD_MEMBER int64_t known(int64_t layer, int64_t first) const {
+        return layer == 0 ? first : end(layer - 1, first - 1);
+    }
+    // Where the matrix of a block begins in the packed weights, which open with the bias of every unit.
+    PFK_HD_MEMBER int64_t start(int64_t block, int64_t layer) const {
+        return data[features * (layers + 1) + layers + 1 + block * (layers + 1) + layer];
+    }
+    PFK_HD_MEMBER int64_t last_of(int64_t block) const {
+        return (block + 1) * kMadeBlock < features ? (block + 1) * kMadeBlock - 1 : features - 1;
+    }
+};
+
+// Rows are dense inside; `*_stride` counts elements from row to row. Everything but x and y is dense.
+struct Made {
+    MadePlan plan;
+    Activation activation;
+    bool residual; // every second layer adds what stood two layers before
+    bool inverse;
+    Bound bound;
+    double limit;
+    DType state, param; // of x, shift, y; of weights
+    int64_t rows;       // panels of samples
+    int64_t samples, panel;
+    const void* x;
+    int64_t x_stride;
+    const void* weights;
+    int64_t weights_size;
+    const void* shift; // (samples, units of the first layer) or null: added to that layer before its activation
+    int64_t shift_stride;
+    void *y, *ladj;
+    int64_t hidden; // units of all hidden layers
+    double inverse_limit;
+    void* scratch = nullptr; // CUDA: made_scratch(...) accumulators
+};
+
+// From the data side x: the output of the inverse, the input of the forward.
+struct MadeBackward {
+    MadePlan plan;
+    Activation activation;
+    bool residual, inverse;
+    Bound bound;
+    double limit;
+    DType state, param;
+    int64_t rows, samples, panel;
+    const void* x;
+    int64_t x_stride;
+    const void* weights;
+    int64_t weights_size;
+    const void* shift;
+    int64_t shift_stride;
+    const void *dy, *dladj;
+    int64_t dy_stride, dladj_stride;
+    void *dx, *dshift;
+    void* inputs; // (samples, D + hidden): coordinates and activations, for the gradient of the weights
+    void* deltas; // (samples, units): the gradient of every unit before its activation, and of the output rows
+    int64_t hidden;
+    double inverse_limit;
+    void* scratch = nullptr; // CUDA: made_backward_scratch(...) accumulators
+};
+
+// The gradient of the packed weights: a sum over samples in their order, whatever the threads.
+struct MadeWeights {
+    MadePlan plan;
+    DType state, param;
+    int64_t rows; // matrices: blocks * (layers + 1)
+    int64_t samples;
+    const void *inputs, *deltas;
+    void* dweights;
+};
+
+} // namespace pfk

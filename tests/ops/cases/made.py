@@ -1,0 +1,95 @@
+"""How made_forward and made_inverse are called: sizes around the blocks, depths, residual, orders, contexts, bounds."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyflowk import ops
+from pyflowk.ops.made import MadeLayout
+
+from .base import DTYPES, OpCase
+
+TAKES = tuple(pair for pair in DTYPES if pair[0] in (torch.float32, torch.float64))
+
+
+def layout(features: int, hidden: tuple[int, ...], context: bool, params: int) -> MadeLayout:
+    """Degrees spread evenly and then shuffled (alike in all layers), features in any order."""
+    chance, low = random.Random(features), 0 if context or features == 1 else 1
+    degrees = []
+    for width in hidden:
+        of_layer = [low + j * (features - low) // width for j in range(width)]
+        random.Random(width).shuffle(of_layer)
+        degrees.append(of_layer)
+    order = list(range(features))
+    chance.shuffle(order)
+    return MadeLayout(degrees, order, params)
+
+
+def case(
+    inverse: bool,
+    features: int,
+    hidden: tuple[int, ...],
+    bound: str = "tanh",
+    activation: str = "tanh",
+    context: bool = False,
+    **options: Any,
+) -> OpCase:
+    plan = layout(features, hidden, context, 1 if bound == "additive" else 2)
+    function = ops.made_inverse if inverse else ops.made_forward
+    options = {"bound": bound, "activation": activation, **options}
+
+    def call(x: Tensor, weights: Tensor, shift: Tensor | None = None) -> tuple[Tensor, ...]:
+        return function(x, weights, shift, plan.plan, plan.hidden, **options)
+
+    def inputs(rows: int, state: torch.dtype = torch.float64, params: torch.dtype | None = None) -> tuple[Tensor, ...]:
+        generator = torch.Generator().manual_seed(rows + 17 * features)
+        shapes = [(rows, features), (len(plan.source),)] + [(rows, width) for width in hidden[:1] if context]
+        scales = 1.0, 0.8 / max(1, *hidden, 2) ** 0.5, 0.5
+        types = state, params or state, state
+        return tuple(
+            (scale * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
+            for shape, scale, dtype in zip(shapes, scales, types)
+        )
+
+    name = "made_inverse" if inverse else "made_forward"
+    kind = "x".join(map(str, (features, *hidden)))
+    flags = "".join(f"-{key}" for key, on in {"context": context, **options}.items() if on is True)
+    return OpCase(
+        f"{name}-{kind}{flags}-{bound}-{activation}", name, call, inputs, shared=frozenset({1}), dtypes=TAKES,
+        extremes=False, spreads_nan=True,
+    )  # fmt: skip
+
+
+ALL = [
+    case(inverse, *sizes, **options)
+    for inverse in (False, True)
+    for sizes, options in [
+        ((1, ()), {"bound": "none"}),
+        ((1, (3,)), {"context": True}),
+        ((2, (40,)), {"bound": "sigmoid", "activation": "relu"}),
+        ((5, (4, 9)), {"bound": "additive", "activation": "silu"}),
+        ((8, (16, 7, 20)), {"activation": "elu", "context": True}),
+        ((9, (30, 30, 30)), {"residual": True, "activation": "selu"}),
+        ((17, (7, 25)), {"activation": "leaky_relu"}),
+        ((33, (20, 20, 20, 20, 20)), {"residual": True, "context": True, "bound": "sigmoid"}),
+    ]
+]
+
+SMALL = [
+    case(inverse, *sizes, **options)
+    for inverse in (False, True)
+    for sizes, options in [
+        ((3, (4, 5)), {"context": True}),
+        ((2, (3, 3, 3)), {"residual": True, "bound": "sigmoid", "activation": "silu"}),
+        ((2, (3,)), {"bound": "additive", "activation": "elu"}),
+    ]
+]
+
+FEW = [
+    case(False, 3, (4,), "tanh", "silu", True),
+    case(True, 3, (4, 3), "none", "tanh", True),
+]
