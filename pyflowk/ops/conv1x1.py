@@ -121,7 +121,7 @@ def conv1x1(x: Tensor, weight: Tensor, terms: Tensor, bias: Tensor | None = None
     >>> y[0, :, 0], ladj.exp().round()
     (tensor([2., 2.]), tensor([8.]))
     """
-    return _op((x, weight, weight[:0, 0] if bias is None else bias, terms))
+    return _op((x, weight, weight.new_empty(0) if bias is None else bias, terms))
 
 
 def conv1x1_gradients(
@@ -144,5 +144,5 @@ def conv1x1_gradients(
             [4., 4.]]), tensor([1., 1.]))
     """
     assert _op.backward is not None
-    dx, dweight, dbias, dterms = _op.backward((x, weight, weight[:0, 0] if bias is None else bias, dy, dladj))
+    dx, dweight, dbias, dterms = _op.backward((x, weight, weight.new_empty(0) if bias is None else bias, dy, dladj))
     return dx, dweight, dterms, None if bias is None else dbias

@@ -153,7 +153,9 @@ class InvertibleConv1x1(Transform):
         return conv1x1(x, *_to(state_dtype(x), self._map(inverse)))
 
     def _map(self, inverse: bool) -> _Map:
-        parameters = tuple(self.parameters())
+        parameters = [p for p in self._parameters.values() if p is not None]  # parameters() takes as long as a kernel
+        if self.norm is not None:
+            parameters += (self.norm.log_scale, self.norm.bias)
         differentiate = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
         if differentiate or transformed() or any(p.is_inference() for p in parameters):
             return self._folded(inverse)
@@ -249,6 +251,8 @@ class LULinear(InvertibleConv1x1):
 
 def _to(dtype: torch.dtype, map: _Map) -> _Map:
     weight, terms, bias = map
+    if weight.dtype == dtype:
+        return map
     return weight.to(dtype), terms.to(dtype), None if bias is None else bias.to(dtype)
 
 
