@@ -25,13 +25,14 @@ Event event_of(const Tensor& x, const Tensor& params, int mask, int bound, doubl
     if (x.ndim < 2 || (board && x.ndim != 4))
         refuse<std::invalid_argument>(kOp, ": x must be ", board ? "(B, C, H, W)" : "(B, C, *rest)", "; got ",
                                       shape_text(x));
-    Event event{x.shape[1], 1, board ? x.shape[3] : 1, kind, interleaved, bound == static_cast<int>(Bound::Additive)};
+    Event event{x.shape[1], 1,           board ? x.shape[3] : 1,
+                kind,       interleaved, bound == static_cast<int>(Bound::Additive) ? 1 : 2};
     for (int64_t d = 2; d < x.ndim; ++d)
         event.inner *= x.shape[d];
     std::string expected =
-        "(" + std::to_string(x.shape[0]) + ", " + std::to_string(moved_channels(event) * (event.additive ? 1 : 2));
+        "(" + std::to_string(x.shape[0]) + ", " + std::to_string(moved_channels(event) * event.params);
     bool fits = params.ndim == x.ndim && params.shape[0] == x.shape[0] &&
-                params.shape[1] == moved_channels(event) * (event.additive ? 1 : 2);
+                params.shape[1] == moved_channels(event) * event.params;
     for (int64_t d = 2; d < x.ndim; ++d) {
         expected += ", " + std::to_string(x.shape[d]);
         fits = fits && params.shape[d] == x.shape[d];

@@ -270,6 +270,8 @@ PYBIND11_MODULE(PFK_MODULE, m) {
     m.def("made_inverse", Wrapped<made_inverse>::call);
     m.def("made_forward_backward", Wrapped<made_forward_backward>::call);
     m.def("made_inverse_backward", Wrapped<made_inverse_backward>::call);
+    m.def("rq_spline", Wrapped<rq_spline>::call);
+    m.def("rq_spline_backward", Wrapped<rq_spline_backward>::call);
 #ifdef PFK_BACKEND_CPU
     m.def("cnf_trajectory", Wrapped<cnf_trajectory>::call);
     m.def("cnf_trajectory_backward", Wrapped<cnf_trajectory_backward>::call);

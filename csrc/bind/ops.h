@@ -46,4 +46,11 @@ Outputs<3> made_inverse_backward(Frame&, const Tensor& x, const Tensor& weights,
                                  const std::vector<int64_t>& hidden, int activation, bool residual, int bound,
                                  double limit);
 
+Outputs<2> rq_spline(Frame&, const Tensor& x, const Tensor& params, int mask, int bins, int tails, double low,
+                     double high, double min_width, double min_height, double min_slope, bool interleaved,
+                     bool inverse);
+Outputs<2> rq_spline_backward(Frame&, const Tensor& x, const Tensor& y, const Tensor& params, const Tensor& dy,
+                              const Tensor& dladj, int mask, int bins, int tails, double low, double high,
+                              double min_width, double min_height, double min_slope, bool interleaved, bool inverse);
+
 } // namespace pfk::bind

@@ -4,8 +4,8 @@
 // checkerboard masks, interleaved params, events of a few elements) is staged through small buffers, several rows at a
 // time when rows are short, and meets the same arithmetic there.
 
+#include "coupling.h"
 #include "kernels.h"
-#include "tile.h"
 
 namespace pfk::cpu {
 namespace {
@@ -49,76 +49,10 @@ template <class A> struct StagedBackward {
     alignas(64) A y[kTile], raw[kTile], t[kTile], dy[kTile], dladj[kTile], dx[kTile], draw[kTile], dt[kTile];
 };
 
-constexpr int64_t whole_lanes(int64_t n) { return n / kLanes * kLanes; }
-constexpr int64_t padded(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
-
 template <class A> void clear_padding(A* buffer, int64_t n) {
     for (int64_t i = n; i < padded(n); ++i)
         buffer[i] = A(0);
 }
-
-// Walks the transformed elements of a row in order and calls piece(x offset, param offset, position, length). It
-// remembers where it stands, so that a long row can be walked in tiles.
-class Walk {
-  public:
-    Walk(const Event& event, const Runs& runs) : event_(&event), runs_(&runs) {
-        if (runs.count > 0)
-            current_ = run_at(event, runs, 0);
-    }
-
-    template <class Piece> void go(int64_t n, Piece piece) {
-        for (int64_t position = 0; position < n;) {
-            const int64_t left = current_.length - done_, length = left < n - position ? left : n - position;
-            piece(current_.x + done_ * runs_->x_step, current_.param + done_ * runs_->param_step, position, length);
-            position += length;
-            done_ += length;
-            if (done_ == current_.length) {
-                done_ = 0;
-                if (++run_ < runs_->count)
-                    current_ = run_at(*event_, *runs_, run_);
-            }
-        }
-    }
-
-  private:
-    const Event* event_;
-    const Runs* runs_;
-    Run current_{};
-    int64_t run_ = 0, done_ = 0;
-};
-
-// Tiles are several short rows, or a stretch of one long row.
-template <class Tile> void for_tiles(int64_t begin, int64_t end, int64_t moved, Tile tile) {
-    if (moved <= kTile) {
-        const int64_t rows = moved ? kTile / moved : kTile;
-        for (int64_t row = begin; row < end; row += rows)
-            tile(row, row + rows < end ? row + rows : end, moved, true, true);
-        return;
-    }
-    for (int64_t row = begin; row < end; ++row)
-        for (int64_t k = 0; k < moved; k += kTile)
-            tile(row, row + 1, moved - k < kTile ? moved - k : kTile, k == 0, k + kTile >= moved);
-}
-
-// The identity part of a row, or all of it where the transformed elements lie between the others.
-struct Identity {
-    int64_t first, length;
-
-    Identity(const Event& e, int64_t size) : first(0), length(size) {
-        if (e.mask == Mask::All)
-            length = 0;
-        if (e.mask == Mask::Half || e.mask == Mask::HalfSwapped) {
-            const int64_t moved = moved_elements(e);
-            first = e.mask == Mask::HalfSwapped ? moved : 0;
-            length = size - moved;
-        }
-    }
-
-    template <class T> void copy(const T* x, T* y) const {
-        if (x != y)
-            copy_row(x + first, y + first, length);
-    }
-};
 
 // ---- forward and inverse -------------------------------------------------------------------------------------------
 
@@ -321,9 +255,6 @@ template <class Problem> bool direct(const Problem& p, const Runs& runs) {
 }
 
 // Calls body(direction, bound) with both as compile-time constants.
-template <bool Value> struct Flag {
-    static constexpr bool value = Value;
-};
 template <Bound Value> struct Kind {
     static constexpr Bound value = Value;
 };
@@ -351,32 +282,6 @@ template <class A> Arithmetic<A> arithmetic_of(bool inverse, Bound bound) {
     });
     return chosen;
 }
-
-// Calls body(T{}, P{}) with the types of x and params in memory.
-template <class Body> void with_types(DType state, DType param, Body body) {
-    switch (state) {
-    case DType::F64:
-        return body(double{}, double{});
-    case DType::BF16:
-        return body(bf16{}, bf16{});
-    case DType::F16:
-        return body(fp16{}, fp16{});
-    case DType::F32:
-        break;
-    }
-    if (param == DType::BF16)
-        return body(float{}, bf16{});
-    if (param == DType::F16)
-        return body(float{}, fp16{});
-    return body(float{}, float{});
-}
-
-template <class T> struct Accumulator {
-    using Type = float;
-};
-template <> struct Accumulator<double> {
-    using Type = double;
-};
 
 } // namespace
 

@@ -6,6 +6,7 @@
 #include "../math/conv1x1.h"
 #include "../math/lu_weight.h"
 #include "../math/made.h"
+#include "../math/rq_spline.h"
 
 namespace pfk::cpu {
 
@@ -16,7 +17,8 @@ namespace pfk::cpu {
             entry(conv1x1, Conv1x1) entry(conv1x1_partial, Conv1x1Partial) entry(conv1x1_reduce, Conv1x1Reduce)        \
                 entry(lu_weight, LuWeight) entry(lu_weight_backward, LuWeightBackward)                                 \
                     entry(cnf_trajectory_pack, CnfTrajectory) entry(cnf_trajectory, CnfTrajectory)                     \
-                        entry(cnf_trajectory_backward, CnfTrajectory) entry(cnf_trajectory_sum, CnfTrajectory)
+                        entry(cnf_trajectory_backward, CnfTrajectory) entry(cnf_trajectory_sum, CnfTrajectory)         \
+                            entry(rq_spline, RqSpline) entry(rq_spline_backward, RqSplineBackward)
 
 // exp, log, tanh or sigmoid of `size` elements: the tests' way to csrc/math/elementary.h.
 struct Elementary {

@@ -73,6 +73,19 @@ template <class A> struct LanesOf {
     typedef A Type __attribute__((vector_size(kLanes * sizeof(A)), aligned(sizeof(A)), may_alias));
 };
 
+// One register of the instruction set: what compares, selects and loop-carried values want.
+#if defined(__AVX512F__)
+constexpr int64_t kRegister = 64;
+#elif defined(__AVX__)
+constexpr int64_t kRegister = 32;
+#else
+constexpr int64_t kRegister = 16;
+#endif
+template <class A> struct RegisterOf {
+    typedef A Type __attribute__((vector_size(kRegister), aligned(sizeof(A)), may_alias));
+    static constexpr int64_t lanes = kRegister / static_cast<int64_t>(sizeof(A));
+};
+
 // A row's sum in a fixed order: element k goes to lane k mod 16, then the lanes are added as a tree. The order depends
 // on the row alone, never on threads or on the rows beside it.
 template <class A> struct RowSum {

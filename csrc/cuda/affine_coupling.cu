@@ -7,13 +7,12 @@
 
 #include "../math/affine_coupling.h"
 #include "../math/places.h"
-#include "device.cuh"
+#include "coupling.cuh"
 #include "launchers.h"
 
 namespace pfk::cuda {
 namespace {
 
-constexpr int kThreads = 256;
 constexpr int64_t kUnitsPerThread = 8; // of a segment
 
 // ---- who does what -------------------------------------------------------------------------------------------------
@@ -160,20 +159,6 @@ __global__ void __launch_bounds__(kThreads) forward(const Call<AffineCoupling, I
     }
 }
 
-// A warp a row.
-template <class A>
-__global__ void __launch_bounds__(kThreads) add_segments(const A* sums, A* ladj, int64_t rows, int64_t segments) {
-    const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / warp_size) + threadIdx.x / warp_size;
-    if (row >= rows)
-        return;
-    A sum = 0;
-    for (int64_t i = threadIdx.x % warp_size; i < segments; i += warp_size)
-        sum += sums[row * segments + i];
-    sum = warp_reduce(sum);
-    if (threadIdx.x % warp_size == 0)
-        ladj[row] = sum;
-}
-
 template <class T, class P, int N, class Index, class Map>
 __global__ void __launch_bounds__(kThreads) backward(const Call<AffineCouplingBackward, Index, Map> call) {
     using A = arithmetic_t<T>;
@@ -215,29 +200,6 @@ __global__ void __launch_bounds__(kThreads) backward(const Call<AffineCouplingBa
 }
 
 // ---- from run-time choices to templates -----------------------------------------------------------------------------
-
-template <class T> struct Type {
-    using type = T;
-};
-
-// Calls body(Type<T>, Type<P>): x and params in memory.
-template <class Body> cudaError_t with_types(DType state, DType param, Body body) {
-    switch (state) {
-    case DType::F64:
-        return body(Type<double>{}, Type<double>{});
-    case DType::BF16:
-        return body(Type<bf16>{}, Type<bf16>{});
-    case DType::F16:
-        return body(Type<fp16>{}, Type<fp16>{});
-    case DType::F32:
-        break;
-    }
-    if (param == DType::BF16)
-        return body(Type<float>{}, Type<bf16>{});
-    if (param == DType::F16)
-        return body(Type<float>{}, Type<fp16>{});
-    return body(Type<float>{}, Type<float>{});
-}
 
 template <class Body> cudaError_t with_map(bool inverse, Bound bound, Body body) {
     switch (bound) {
@@ -311,9 +273,7 @@ Error affine_coupling(const AffineCoupling& p, void* stream) {
                 : run(forward<T, P, 1, uint64_t, Chosen>, call_of<1, uint64_t, Chosen>(p, p.event, p.x == p.y));
         if (error != cudaSuccess || segments == 1)
             return error;
-        const int64_t blocks = (p.rows + kThreads / warp_size - 1) / (kThreads / warp_size);
-        return launch(add_segments<A>, static_cast<unsigned>(blocks), kThreads, 0, on, static_cast<const A*>(p.scratch),
-                      static_cast<A*>(p.ladj), p.rows, segments);
+        return launch_sums(static_cast<const A*>(p.scratch), static_cast<A*>(p.ladj), p.rows, segments, on);
     });
 }
 

@@ -7,6 +7,7 @@
 #include "../math/conv1x1.h"
 #include "../math/lu_weight.h"
 #include "../math/made.h"
+#include "../math/rq_spline.h"
 
 namespace pfk::cuda {
 
@@ -17,6 +18,9 @@ using Error = int; // a cudaError_t
 int64_t affine_coupling_scratch(const AffineCoupling& problem);
 Error affine_coupling(const AffineCoupling& problem, void* stream);
 Error affine_coupling_backward(const AffineCouplingBackward& problem, void* stream);
+int64_t rq_spline_scratch(const RqSpline& problem);
+Error rq_spline(const RqSpline& problem, void* stream);
+Error rq_spline_backward(const RqSplineBackward& problem, void* stream);
 
 Error conv1x1(const Conv1x1& problem, void* stream);
 Error conv1x1_partial(const Conv1x1Partial& problem, void* stream);

@@ -123,6 +123,10 @@ template <class A> PFK_HD A smaller(A x, A limit) { return limit < x ? limit : x
 
 PFK_HD float magnitude(float x) { return __builtin_fabsf(x); }
 PFK_HD double magnitude(double x) { return __builtin_fabs(x); }
+PFK_HD float whole(float x) { return __builtin_floorf(x); }
+PFK_HD double whole(double x) { return __builtin_floor(x); }
+PFK_HD float root_of(float x) { return __builtin_sqrtf(x); }
+PFK_HD double root_of(double x) { return __builtin_sqrt(x); }
 PFK_HD float with_sign(float x, float sign) { return __builtin_copysignf(x, sign); }
 PFK_HD double with_sign(double x, double sign) { return __builtin_copysign(x, sign); }
 
@@ -217,7 +221,7 @@ template <class A> PFK_HD A log(A x) {
     const A infinity = detail::power_of_two<A>(R::bias + 1);
     y = x == infinity ? x : y;
     y = x == A(0) ? -infinity : y;
-    return x >= A(0) ? y : (x - x) / (x - x); // NaN for negative x and NaN
+    return x >= A(0) ? y : static_cast<A>(__builtin_nan("")); // also for NaN
 }
 
 // log(1 + z) for z in [0, 1]: the series of log with nothing to split off.

@@ -16,14 +16,14 @@ template <class Index> struct Place {
 
 template <class Index> struct Places {
     Divider<Index> inner, width;
-    Index first, count, pair; // first transformed channel, how many there are, params of each
-    uint32_t alternate;       // 1 if they are every other one
+    Index first, count, group; // first transformed channel, how many there are, params side by side of each
+    uint32_t alternate;        // 1 if they are every other one
     bool board, swapped;
 
     PFK_HD_MEMBER Place<Index> at(Index unit, int n) const {
         const Index channel = inner.divide(unit), rest = unit - channel * inner.divisor;
         const Index distance = channel - first, index = distance >> alternate; // unsigned: huge before the first
-        const Index param = pair * index * inner.divisor + rest;
+        const Index param = group * index * inner.divisor + rest;
         if (board) {
             const Index row = width.divide(rest), column = (rest - row * width.divisor) * static_cast<Index>(n);
             const bool even = ((row + column) & 1) != static_cast<Index>(swapped);
@@ -37,23 +37,21 @@ template <class Index> struct Places {
 template <class Index> PFK_HD Places<Index> places_of(const Event& e) {
     const bool alternating = e.mask == Mask::Alternating || e.mask == Mask::AlternatingSwapped;
     const int64_t first = e.mask == Mask::Half ? e.channels / 2 : e.mask == Mask::Alternating ? 1 : 0;
-    return {Divider<Index>::by(e.inner),
-            Divider<Index>::by(e.width),
-            static_cast<Index>(first),
-            static_cast<Index>(moved_channels(e)),
-            static_cast<Index>(e.interleaved && !e.additive ? 2 : 1),
-            alternating ? 1u : 0u,
-            is_checkerboard(e.mask),
-            e.mask == Mask::CheckerboardSwapped};
+    return {Divider<Index>::by(e.inner),     Divider<Index>::by(e.width),
+            static_cast<Index>(first),       static_cast<Index>(moved_channels(e)),
+            static_cast<Index>(group_of(e)), alternating ? 1u : 0u,
+            is_checkerboard(e.mask),         e.mask == Mask::CheckerboardSwapped};
 }
 
-// From a raw log-scale to its t, in elements or units as the event is.
-PFK_HD int64_t shift_of(const Event& e) { return e.additive ? 0 : (e.interleaved ? 1 : moved_channels(e)) * e.inner; }
+// From one parameter of an element to its next, in elements or units as the event is.
+PFK_HD int64_t shift_of(const Event& e) {
+    return e.params == 1 ? 0 : (e.interleaved ? 1 : moved_channels(e)) * e.inner;
+}
 
 // Rewrites the event in units of n elements (a power of two above 1); false, and nothing written, where a unit would
 // hold both parts, or raw log-scales beside shifts.
 PFK_HD bool in_units(Event& e, int64_t n) {
-    const bool pairs = e.interleaved && !e.additive;
+    const bool pairs = group_of(e) > 1;
     const bool alternating = e.mask == Mask::Alternating || e.mask == Mask::AlternatingSwapped;
     Event units = e;
     if (is_checkerboard(e.mask)) {

@@ -7,6 +7,7 @@ from .conv1x1 import conv1x1, conv1x1_gradients
 from .lu_weight import SingularTransformError, lu_factor_slogdet, lu_weight
 from .made import MadeLayout, made_forward, made_inverse
 from .rk_step import rk_combine, rk_error
+from .rq_spline import rq_spline, spline_params
 
 __all__ = [
     "MadeLayout",
@@ -24,4 +25,6 @@ __all__ = [
     "registry",
     "rk_combine",
     "rk_error",
+    "rq_spline",
+    "spline_params",
 ]

@@ -14,6 +14,7 @@ from ..ops.affine_coupling import ADDITIVE, BOUNDS
 from ..ops.cnf_trajectory import METHODS, SMOOTH, STAGES
 from ..ops.made import MADE_ACTIVATIONS, MadeLayout
 from ..ops.masks import MASKS, transformed_channels
+from ..ops.rq_spline import TAILS, spline_params
 
 __all__ = ["PROBES", "Probe", "noise"]
 
@@ -97,6 +98,24 @@ def _made_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
 
 _MADE = Probe(_made_configs(), _made_inputs, (torch.float32, torch.float64))
 
+
+def _spline_configs() -> list[tuple[Any, ...]]:
+    flags = product((MASKS["all"], MASKS["half"] + 1, MASKS["checkerboard"]), TAILS.values(), (8, 5), (False, True))
+    return [
+        (mask, bins, tails, -3.0, 3.0, 1e-3, 1e-3, 1e-3, interleaved, inverse)
+        for (mask, tails, bins, interleaved), inverse in product(flags, (False, True))
+    ]
+
+
+def _spline_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    names = {code: name for name, code in MASKS.items()}
+    mask, swap = names[config[0] & ~1], bool(config[0] & 1)
+    per_element = spline_params(config[1], {code: name for name, code in TAILS.items()}[config[2]])
+    event = (2, 6, 8) if mask == "checkerboard" else (64,)
+    channels = transformed_channels(event[0], mask, swap) * per_element
+    return 2 * noise(rows, *event), noise(rows, channels, *event[1:])
+
+
 PROBES: dict[str, Probe] = {
     "affine_coupling": Probe(_coupling_configs(), _coupling_inputs),
     "conv1x1": Probe([()], _conv1x1_inputs, (torch.float32, torch.float64)),
@@ -104,4 +123,5 @@ PROBES: dict[str, Probe] = {
     "cnf_trajectory": Probe(_trajectory_configs(), _trajectory_inputs, (torch.float32, torch.float64)),
     "made_forward": _MADE,
     "made_inverse": _MADE,
+    "rq_spline": Probe(_spline_configs(), _spline_inputs),
 }

@@ -22,6 +22,7 @@ from .pullback import Pullback
 from .reshape import Reshape
 from .residual import Contraction, InverseDidNotConverge, NotAContraction, Residual, check_contraction
 from .scale import Scale, Standardize
+from .spline import RationalQuadratic
 from .split import Split
 from .squeeze import Squeeze
 from .variational_dequantize import VariationalDequantize
@@ -53,6 +54,7 @@ __all__ = [
     "NotAContraction",
     "Permute",
     "Pullback",
+    "RationalQuadratic",
     "Reshape",
     "Residual",
     "Roulette",

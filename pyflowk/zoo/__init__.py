@@ -7,12 +7,12 @@ from .maf import maf
 from .model import FlowModel, GenerativeModel
 from .neural_ode import neural_ode
 from .nice import nice
+from .nsf import nsf
 from .realnvp import realnvp
 from .registry import create, defaults, describe, names, register
 from .residual_flow import residual_flow
 
 __all__ = [
     "FlowModel", "GenerativeModel", "create", "defaults", "describe", "ffjord", "glow", "iaf", "maf", "names",
-    "neural_ode", "nice",
-    "realnvp", "register", "residual_flow",
+    "neural_ode", "nice", "nsf", "realnvp", "register", "residual_flow",
 ]  # fmt: skip

@@ -34,8 +34,8 @@ template <class Index> int64_t wrong(const pfk::Event& event, const pfk::Event& 
 extern "C" {
 
 // Disagreements; -1 where the event has no units of n elements.
-int64_t disagreements(int64_t channels, int64_t inner, int64_t width, int mask, int interleaved, int additive, int n) {
-    const pfk::Event event{channels, inner, width, static_cast<pfk::Mask>(mask), interleaved != 0, additive != 0};
+int64_t disagreements(int64_t channels, int64_t inner, int64_t width, int mask, int interleaved, int params, int n) {
+    const pfk::Event event{channels, inner, width, static_cast<pfk::Mask>(mask), interleaved != 0, params};
     pfk::Event units = event;
     if (n > 1 && !pfk::in_units(units, n))
         return -1;

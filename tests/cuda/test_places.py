@@ -50,9 +50,9 @@ def events(mask: int) -> list[tuple[int, int, int]]:
 @pytest.mark.parametrize("mask", MASKS)
 def test_every_element_stands_where_its_run_says(library: ctypes.CDLL, mask: int, n: int) -> None:
     seen = 0
-    for event, interleaved, additive in product(events(mask), (0, 1), (0, 1)):
-        found = library.disagreements(*event, mask, interleaved, additive, n)
-        assert found <= 0, (event, mask, interleaved, additive, n)
+    for event, interleaved, params in product(events(mask), (0, 1), (1, 2, 5)):
+        found = library.disagreements(*event, mask, interleaved, params, n)
+        assert found <= 0, (event, mask, interleaved, params, n)
         seen += found == 0
     assert seen >= 10, "hardly any event was compared"
 

@@ -50,6 +50,8 @@ def assert_as_good_as_torch(case: OpCase, inputs: tuple[Tensor, ...]) -> None:
             rounding = 4 * torch.finfo(kernel.dtype).eps * scale
             if formula.dtype == truth.dtype:
                 rounding *= case.summands**0.5
+            if kernel.dtype in (torch.float32, torch.float64):  # 16-bit results are rounded too coarsely to show it
+                rounding *= case.conditioning
             allowed = 2 * (formula.double() - truth).abs().max().item() + rounding
             assert error <= allowed, f"error {error:.3g}, allowed {allowed:.3g}"
 

@@ -229,6 +229,10 @@ def _cases() -> list[Case]:
         "sigmoid-interleaved": lambda: T.Affine("sigmoid", interleaved=True),
         "additive": T.Additive,
         "elementwise": lambda: T.Elementwise(sinh_asinh, 2),
+        "spline": lambda: T.RationalQuadratic(5, bound=2.0),
+        "spline-circular-interleaved": lambda: T.RationalQuadratic(
+            3, interval=(-1.0, 2.0), tails="circular", interleaved=True
+        ),
     }
     for name, map in maps.items():
         for swap in (False, True):

@@ -32,6 +32,9 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "maf-1d-residual": ("maf", (1,), {"width": 8, "depth": 3, "residual": True, "blocks": 2}),
     "maf-image": ("maf", (1, 3, 3), {"width": 16, "levels": 5, "blocks": 2}),
     "iaf": ("iaf", (6,), {"width": 16, "blocks": 3}),
+    "nsf-1d": ("nsf", (1,), {"width": 8, "couplings": 2, "bins": 4}),
+    "nsf": ("nsf", (5,), {"width": 16, "couplings": 3, "bins": 5}),
+    "nsf-image": ("nsf", (1, 4, 4), {"width": 16, "couplings": 2, "bins": 4, "levels": 5, "memory_flat": True}),
     "realnvp-1d": ("realnvp", (1,), {"width": 8, "couplings": 2}),
     "realnvp-vector": ("realnvp", (6,), {"width": 16, "couplings": 4}),
     "realnvp-odd-image": ("realnvp", (1, 5, 5), {"width": 8, "levels": 5, "architecture": "vector"}),
@@ -201,7 +204,7 @@ def test_inductor_runs_density_gradient_and_sampling() -> None:
     assert torch.compile(model.sample, fullgraph=True)(5).isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["nice", "realnvp", "maf", "iaf"])
+@pytest.mark.parametrize("name", ["nice", "realnvp", "maf", "iaf", "nsf"])
 def test_it_learns_a_ring(name: str) -> None:
     """A full Gaussian reaches log(2 pi e) = 2.84 nats on a ring of unit variance; the ring itself about 0.9."""
     torch.manual_seed(0)

@@ -1,0 +1,337 @@
+// rq_spline on the GPU: a row belongs to a few lanes, a warp or several warps (segments, whose sums a second launch
+// adds up), by its size alone, so that its log-determinant is the same sum in every batch. Warps know nothing of each
+// other.
+//
+// The params of a warp's 32 elements go through its own stretch of shared memory, a column an element: read once, in
+// whole sectors whatever their layout, weighed there, and in the backward pass replaced by their gradients.
+
+#include "../math/places.h"
+#include "../math/rq_spline.h"
+#include "coupling.cuh"
+#include "launchers.h"
+
+namespace pfk::cuda {
+namespace {
+
+constexpr int kPitch = warp_size + 1;     // of the columns: neighbours along either axis lie in different banks
+constexpr int64_t kUnitsPerLane = 8;      // of a segment
+constexpr std::size_t kShared = 48 << 10; // of a block, unless one warp needs more
+
+// Of a block at most: double needs the registers.
+template <class A> constexpr int threads_of = sizeof(A) == sizeof(double) ? kThreads / 2 : kThreads;
+
+// ---- who does what -------------------------------------------------------------------------------------------------
+
+struct Schedule {
+    int64_t units, segment, segments; // elements of a row, of a segment; segments of a row
+    int lanes;                        // a power of two up to a warp
+
+    int64_t warps(int64_t rows) const {
+        const int64_t at_once = warp_size / lanes;
+        return (rows + at_once - 1) / at_once * segments;
+    }
+};
+
+Schedule schedule_of(int64_t units) {
+    int lanes = 1;
+    while (lanes < units && lanes < warp_size)
+        lanes *= 2;
+    const int64_t most = kUnitsPerLane * warp_size, segment = units < most ? units : most;
+    return {units, segment, segment > 0 ? (units + segment - 1) / segment : 1, lanes};
+}
+
+template <class Problem, class Index> struct Call {
+    Problem p;
+    Places<Index> places;
+    Schedule schedule;
+    int64_t shift; // from one parameter of an element to its next
+    int count;     // of them
+};
+
+// The part of a row that this lane works on: every `lanes`-th element of [first, last), in `turns` turns of the warp.
+struct Share {
+    int64_t row, first, last, segment;
+    int turns, lane;
+    bool leads; // writes the sum
+
+    PFK_DEVICE Share(const Schedule& s) {
+        const int64_t warp = static_cast<int64_t>(blockIdx.x) * (blockDim.x / warp_size) + threadIdx.x / warp_size;
+        lane = static_cast<int>(threadIdx.x) % warp_size;
+        segment = warp % s.segments;
+        row = warp / s.segments * (warp_size / s.lanes) + lane / s.lanes;
+        first = segment * s.segment + lane % s.lanes;
+        last = min((segment + 1) * s.segment, s.units);
+        turns = static_cast<int>((s.segment + s.lanes - 1) / s.lanes);
+        leads = lane % s.lanes == 0;
+    }
+};
+
+// ---- one element in its column -------------------------------------------------------------------------------------
+
+template <class A> struct Column {
+    A* at;
+    PFK_DEVICE A& operator[](int row) const { return at[row * kPitch]; }
+    PFK_DEVICE Column from(int row) const { return {at + row * kPitch}; }
+};
+
+// Logits become weights e^(logit - largest); one over their sum.
+template <class A> PFK_DEVICE A weigh(Column<A> logits, int bins) {
+    A largest = logits[0], sum = 0;
+    for (int k = 1; k < bins; ++k)
+        largest = logits[k] > largest ? logits[k] : largest;
+    for (int k = 0; k < bins; ++k) {
+        const A weight = weight_of(logits[k], largest);
+        logits[k] = weight;
+        sum += weight;
+    }
+    return A(1) / sum;
+}
+
+// The bin of an element, and what its gradient wants to know again.
+template <class A> struct Where {
+    Found<A> found;
+    Bin<A> bin;
+    A raw0, raw1, width_over, height_over; // one over the sum of the weights
+};
+
+template <class A>
+PFK_DEVICE Where<A> find(const Spline& spline, const SplineShape<A>& shape, Column<A> params, bool by_height,
+                         A folded) {
+    const int bins = spline.bins;
+    const Column<A> widths = params, heights = params.from(bins), slopes = params.from(2 * bins);
+    Where<A> w;
+    w.width_over = weigh(widths, bins);
+    w.height_over = weigh(heights, bins);
+    const A scale = by_height ? shape.height_share * w.height_over : shape.width_share * w.width_over;
+    const A floor = by_height ? shape.height_floor : shape.width_floor;
+    A width_sum = 0, height_sum = 0, width_before = 0, height_before = 0;
+    int index = 0;
+    for (int k = 0; k < bins; ++k) {
+        const A at = knot(shape.low, floor, scale, A(k), by_height ? height_sum : width_sum);
+        if (k > 0 && folded >= at) {
+            index = k;
+            width_before = width_sum;
+            height_before = height_sum;
+        }
+        width_sum += widths[k];
+        height_sum += heights[k];
+    }
+    const auto raw_of = [&](int knot) {
+        const int which = slope_of_knot(spline.tails, bins, knot);
+        return which < 0 ? A(0) : slopes[which];
+    };
+    w.raw0 = raw_of(index);
+    w.raw1 = raw_of(index + 1);
+    w.found = {A(index),
+               width_before,
+               widths[index],
+               height_before,
+               heights[index],
+               slope_of(shape, w.raw0),
+               slope_of(shape, w.raw1)};
+    w.bin = bin_of(shape, w.found, shape.width_share * w.width_over, shape.height_share * w.height_over);
+    return w;
+}
+
+// The logits' weights become their gradients.
+template <class A> PFK_DEVICE void spread(Column<A> weights, int bins, A index, const LogitGradient<A>& gradient) {
+    for (int k = 0; k < bins; ++k)
+        weights[k] = gradient.at(A(k), index, weights[k]);
+}
+
+// ---- between global memory and the columns; the whole warp calls these
+// ------------------------------------------------
+
+// `param`: offset of this lane's first parameter, negative where it has none.
+template <class P, class A>
+PFK_DEVICE void bring(const P* params, int64_t param, int64_t shift, int count, A* tile, int lane) {
+    if (shift == 1) { // an element's params are neighbours: the warp reads one element after the other
+        for (int other = 0; other < warp_size; ++other) {
+            const int64_t from = __shfl_sync(full_warp, static_cast<long long>(param), other);
+            if (from >= 0)
+                for (int p = lane; p < count; p += warp_size)
+                    tile[p * kPitch + other] = A(widen(params[from + p]));
+        }
+    } else if (param >= 0) {
+        for (int p = 0; p < count; ++p)
+            tile[p * kPitch + lane] = A(widen(params[param + p * shift]));
+    }
+    __syncwarp();
+}
+
+template <class P, class A>
+PFK_DEVICE void take_back(const A* tile, int64_t param, int64_t shift, int count, P* params, int lane) {
+    __syncwarp();
+    if (shift == 1) {
+        for (int other = 0; other < warp_size; ++other) {
+            const int64_t to = __shfl_sync(full_warp, static_cast<long long>(param), other);
+            if (to >= 0)
+                for (int p = lane; p < count; p += warp_size)
+                    params[to + p] = narrow<P>(tile[p * kPitch + other]);
+        }
+    } else if (param >= 0) {
+        for (int p = 0; p < count; ++p)
+            params[param + p * shift] = narrow<P>(tile[p * kPitch + lane]);
+    }
+    __syncwarp();
+}
+
+template <class A> PFK_DEVICE A* tile_of(int count) {
+    PFK_DYN_SHARED(A, tiles);
+    return tiles + threadIdx.x / warp_size * static_cast<unsigned>(count * kPitch);
+}
+
+// ---- kernels -------------------------------------------------------------------------------------------------------
+
+template <class T, class P, class Index>
+__global__ void __launch_bounds__(threads_of<arithmetic_t<T>>) forward(const Call<RqSpline, Index> call) {
+    using A = arithmetic_t<T>;
+    const Share share(call.schedule);
+    const Spline& spline_of_call = call.p.spline;
+    const SplineShape<A> shape = spline_of_call.shape<A>();
+    A* const tile = tile_of<A>(call.count);
+    const bool present = share.row < call.p.rows;
+    const T* const x = static_cast<const T*>(call.p.x) + share.row * call.p.x_stride;
+    T* const y = static_cast<T*>(call.p.y) + share.row * call.p.size;
+    const int64_t row_params = share.row * call.p.params_stride;
+    A sum = 0;
+    for (int turn = 0; turn < share.turns; ++turn) {
+        const int64_t element = share.first + static_cast<int64_t>(turn) * call.schedule.lanes;
+        const bool inside = present && element < share.last;
+        const Place<Index> place = call.places.at(static_cast<Index>(inside ? element : 0), 1);
+        const bool moved = inside && place.even;
+        if (!__any_sync(full_warp, moved)) {
+            if (inside)
+                y[element] = x[element];
+            continue;
+        }
+        const int64_t param = moved ? row_params + static_cast<int64_t>(place.param) : -1;
+        bring(static_cast<const P*>(call.p.params), param, call.shift, call.count, tile, share.lane);
+        if (moved) {
+            const A value = A(widen(x[element])), folded = fold(shape, spline_of_call.tails, value);
+            const Column<A> column = {tile + share.lane};
+            const Where<A> w = find(spline_of_call, shape, column, spline_of_call.inverse, folded);
+            A slope;
+            y[element] =
+                narrow<T>(spline(spline_of_call.inverse, spline_of_call.tails, shape, w.bin, value, folded, slope));
+            sum += log(slope);
+        } else if (inside) {
+            y[element] = x[element];
+        }
+        __syncwarp();
+    }
+    for (int step = call.schedule.lanes / 2; step > 0; step /= 2)
+        sum += __shfl_xor_sync(full_warp, sum, step);
+    if (share.leads && present) {
+        A* const sums = static_cast<A*>(call.schedule.segments > 1 ? call.p.scratch : call.p.ladj);
+        sums[share.row * call.schedule.segments + share.segment] = spline_of_call.inverse ? -sum : sum;
+    }
+}
+
+template <class T, class P, class Index>
+__global__ void __launch_bounds__(threads_of<arithmetic_t<T>>) backward(const Call<RqSplineBackward, Index> call) {
+    using A = arithmetic_t<T>;
+    const Share share(call.schedule);
+    const Spline& spline_of_call = call.p.spline;
+    const SplineShape<A> shape = spline_of_call.shape<A>();
+    const int bins = spline_of_call.bins, slopes = free_slopes(spline_of_call.tails, bins);
+    A* const tile = tile_of<A>(call.count);
+    const bool present = share.row < call.p.rows;
+    const T* const u = static_cast<const T*>(call.p.u) + share.row * call.p.u_stride;
+    const T* const dy = static_cast<const T*>(call.p.dy) + share.row * call.p.dy_stride;
+    T* const dx = static_cast<T*>(call.p.dx) + share.row * call.p.size;
+    const A dladj = present ? static_cast<const A*>(call.p.dladj)[share.row * call.p.dladj_stride] : A(0);
+    for (int turn = 0; turn < share.turns; ++turn) {
+        const int64_t element = share.first + static_cast<int64_t>(turn) * call.schedule.lanes;
+        const bool inside = present && element < share.last;
+        const Place<Index> place = call.places.at(static_cast<Index>(inside ? element : 0), 1);
+        const bool moved = inside && place.even, has_params = inside && place.has_params;
+        const int64_t param = static_cast<int64_t>(place.param);
+        if (__any_sync(full_warp, moved))
+            bring(static_cast<const P*>(call.p.params), moved ? share.row * call.p.params_stride + param : -1,
+                  call.shift, call.count, tile, share.lane);
+        const Column<A> column = {tile + share.lane};
+        if (moved) {
+            const A value = A(widen(u[element])), folded = fold(shape, spline_of_call.tails, value);
+            const Where<A> w = find(spline_of_call, shape, column, false, folded);
+            const SplineGradient<A> g = spline_gradient(spline_of_call.inverse, spline_of_call.tails, shape, w.bin,
+                                                        w.raw0, w.raw1, value, folded, A(widen(dy[element])), dladj);
+            dx[element] = narrow<T>(g.x);
+            spread(column, bins, w.found.index,
+                   LogitGradient<A>::of(g.left, g.width, w.found.width_before, w.found.width_own, shape.width_share,
+                                        w.width_over));
+            spread(column.from(bins), bins, w.found.index,
+                   LogitGradient<A>::of(g.bottom, g.height, w.found.height_before, w.found.height_own,
+                                        shape.height_share, w.height_over));
+            const int index = static_cast<int>(w.found.index);
+            const int first = slope_of_knot(spline_of_call.tails, bins, index);
+            const int second = slope_of_knot(spline_of_call.tails, bins, index + 1);
+            for (int j = 0; j < slopes; ++j)
+                column[2 * bins + j] = (j == first ? g.raw0 : A(0)) + (j == second ? g.raw1 : A(0));
+        } else if (inside) {
+            dx[element] = dy[element];
+            if (has_params)
+                for (int p = 0; p < call.count; ++p)
+                    column[p] = A(0);
+        }
+        if (__any_sync(full_warp, has_params))
+            take_back(tile, has_params ? share.row * call.p.param_size + param : -1, call.shift, call.count,
+                      static_cast<P*>(call.p.dparams), share.lane);
+    }
+}
+
+// ---- launches ------------------------------------------------------------------------------------------------------
+
+template <class A, class Index, class Problem, class Kernel>
+cudaError_t run(const Problem& p, Kernel kernel, cudaStream_t stream) {
+    const Call<Problem, Index> call = {p, places_of<Index>(p.event), schedule_of(p.size), shift_of(p.event),
+                                       static_cast<int>(p.event.params)};
+    const std::size_t tile = static_cast<std::size_t>(call.count) * kPitch * sizeof(A);
+    int warps = threads_of<A> / warp_size;
+    while (warps > 1 && static_cast<std::size_t>(warps) * tile > kShared)
+        warps /= 2;
+    const int64_t blocks = (call.schedule.warps(p.rows) + warps - 1) / warps;
+    return launch(kernel, static_cast<unsigned>(blocks), static_cast<unsigned>(warps * warp_size),
+                  static_cast<std::size_t>(warps) * tile, stream, call);
+}
+
+template <class Problem> bool narrow_index(const Problem& p) { return p.size + p.param_size < (int64_t(1) << 31); }
+
+} // namespace
+
+int64_t rq_spline_scratch(const RqSpline& p) {
+    const int64_t segments = schedule_of(p.size).segments;
+    return segments > 1 ? p.rows * segments : 0;
+}
+
+Error rq_spline(const RqSpline& p, void* stream) {
+    if (p.rows == 0)
+        return cudaSuccess;
+    const auto on = static_cast<cudaStream_t>(stream);
+    return with_types(p.state, p.param, [&](auto state, auto param) {
+        using T = typename decltype(state)::type;
+        using P = typename decltype(param)::type;
+        using A = arithmetic_t<T>;
+        const cudaError_t error = narrow_index(p) ? run<A, uint32_t>(p, forward<T, P, uint32_t>, on)
+                                                  : run<A, uint64_t>(p, forward<T, P, uint64_t>, on);
+        const int64_t segments = schedule_of(p.size).segments;
+        if (error != cudaSuccess || segments == 1)
+            return error;
+        return launch_sums(static_cast<const A*>(p.scratch), static_cast<A*>(p.ladj), p.rows, segments, on);
+    });
+}
+
+Error rq_spline_backward(const RqSplineBackward& p, void* stream) {
+    if (p.rows == 0 || p.size == 0)
+        return cudaSuccess;
+    const auto on = static_cast<cudaStream_t>(stream);
+    return with_types(p.state, p.param, [&](auto state, auto param) {
+        using T = typename decltype(state)::type;
+        using P = typename decltype(param)::type;
+        using A = arithmetic_t<T>;
+        return narrow_index(p) ? run<A, uint32_t>(p, backward<T, P, uint32_t>, on)
+                               : run<A, uint64_t>(p, backward<T, P, uint64_t>, on);
+    });
+}
+
+} // namespace pfk::cuda

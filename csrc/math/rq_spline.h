@@ -1,0 +1,51 @@
+// One call of rq_spline, as every back end receives it: plain numbers and pointers.
+#pragma once
+
+#include "mask.h"
+#include "spline.h"
+
+namespace pfk {
+
+// What the spline is, apart from its params.
+struct Spline {
+    int bins;
+    Tails tails;
+    bool inverse;
+    double low, high, min_width, min_height, min_slope, slope_offset; // slope_offset: log(e^(1 - min_slope) - 1)
+
+    template <class A> PFK_HD_MEMBER SplineShape<A> shape() const {
+        const double size = high - low;
+        return {static_cast<A>(low),
+                static_cast<A>(high),
+                static_cast<A>(size * min_width),
+                static_cast<A>(size * (1 - bins * min_width)),
+                static_cast<A>(size * min_height),
+                static_cast<A>(size * (1 - bins * min_height)),
+                static_cast<A>(min_slope),
+                static_cast<A>(slope_offset)};
+    }
+};
+
+// Rows are dense inside; `*_stride` counts elements from row to row. Log-determinants are dense.
+struct RqSpline {
+    Event event;
+    Spline spline;
+    DType state, param;             // of x, y, dx, dy; of params, dparams
+    int64_t rows, size, param_size; // elements of one row of x and of params
+    const void *x, *params;
+    int64_t x_stride, params_stride;
+    void *y, *ladj;          // dense; ladj: float, or double for double x
+    void* scratch = nullptr; // CUDA: rq_spline_scratch(...) accumulators
+};
+
+struct RqSplineBackward {
+    Event event;
+    Spline spline;
+    DType state, param;
+    int64_t rows, size, param_size;
+    const void *u, *params, *dy, *dladj; // u: the spline's argument, x of the forward map and y of the inverse
+    int64_t u_stride, params_stride, dy_stride, dladj_stride;
+    void *dx, *dparams; // dense
+};
+
+} // namespace pfk
