@@ -4,6 +4,7 @@ from .control import Control, Status
 from .dense import Dense
 from .events import Event, Record
 from .odeint import odeint
+from .sde import sdeint
 from .solve import Solution, SolverError, solve_ivp
 from .tableaus import METHODS, TABLEAUS, Tableau, tableau
 
@@ -19,6 +20,7 @@ __all__ = [
     "Status",
     "Tableau",
     "odeint",
+    "sdeint",
     "solve_ivp",
     "tableau",
 ]

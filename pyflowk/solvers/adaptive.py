@@ -5,6 +5,7 @@ A row that has ended steps by zero until the last one ends, so no row depends on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -87,6 +88,7 @@ def solve_adaptive(
     record: bool = False,
     dense: Dense | None = None,
     events: list[Event] | None = None,
+    after_step: Callable[[Tensor, Tensor, Tensor, Tensor], None] | None = None,
 ) -> Trace:
     """Integrate from times[:, 0] to times[:, -1], (B, T), with outputs at all of them.
 
@@ -133,6 +135,8 @@ def solve_adaptive(
         keep = column(good, y)
         y, k = torch.where(keep, y1, y), torch.where(keep, ks[-1], k)
         clock = after
+        if after_step is not None:
+            after_step(clock.t, h, good, y)
     arrived = ~at_start & (times == end[:, None]) & (clock.status == Status.SUCCESS)[:, None]
     for here, state in ((at_start, first), (arrived, y)):
         r, c = here.nonzero(as_tuple=True)

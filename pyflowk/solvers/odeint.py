@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .solve import Solution, SolverError, solve_ivp
+from .adjoint import backsolve
+from .control import Control
+from .field import Field
+from .solve import Solution, SolverError, clock_times, solve_ivp
+from .tableaus import tableau
 
 __all__ = ["odeint"]
 
@@ -78,6 +82,7 @@ def odeint(
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
     adjoint: str = "checkpoint",
+    params: Iterable[Tensor] | None = None,
     rows: bool = True,
 ) -> Any:
     """The states at the times t of the solution of dy/dt = f(t, y) that starts in y0 at t[0].
@@ -94,7 +99,9 @@ def odeint(
         method: as for `solve_ivp`; "dopri5" if not given.
         options: further arguments of `solve_ivp`: step_size, steps, first_step, max_steps, dt_min, dt_max, safety,
             pid, checkpoint_every, poll, ...
-        adjoint: how gradients are made, see `solve_ivp`.
+        adjoint: how gradients are made: "checkpoint" and "backprop" as for `solve_ivp`; "backsolve" solves the adjoint
+            equation backward in constant memory, off by about the tolerance (adaptive methods, first derivatives).
+        params: what "backsolve" differentiates f by; a module's parameters if not given.
 
     Returns:
         (T, B, *event), or a tuple of them.
@@ -113,17 +120,33 @@ def odeint(
     (torch.Size([2, 2, 3]), torch.Size([2, 2]))
     """
     packing = Packing(y0, rows)
-    solution = solve_ivp(
-        packing.field(f),
-        packing.pack(y0),
-        t,
-        method=method or "dopri5",
-        rtol=rtol,
-        atol=atol,
-        adjoint=adjoint,
-        **(options or {}),
-    )
-    return packing.unpack(_reached(solution).y)
+    field, state = packing.field(f), packing.pack(y0)
+    arguments = {"method": method or "dopri5", "rtol": rtol, "atol": atol, **(options or {})}
+    if adjoint == "backsolve":
+        return packing.unpack(_backsolve(f, field, state, t, params, arguments))
+    return packing.unpack(_reached(solve_ivp(field, state, t, adjoint=adjoint, **arguments)).y)
+
+
+def _backsolve(
+    f: object, field: Callable[..., Tensor], y0: Tensor, t: Any, params: Iterable[Tensor] | None, arguments: dict
+) -> Tensor:
+    table = tableau(arguments["method"])
+    if table.error is None or not {"steps", "step_size"}.isdisjoint(arguments):
+        raise ValueError("adjoint: expected an adaptive method beside 'backsolve'; got fixed steps")
+    if params is None:
+        if not isinstance(f, torch.nn.Module):
+            raise ValueError(
+                "params: expected the tensors that f is to be differentiated by, () for none, as f is no module"
+            )
+        params = f.parameters()
+    times = clock_times(t, y0)
+    times = times.expand(y0.shape[0], -1) if times.ndim == 1 else times
+
+    def solve(y0: Tensor, times: Tensor) -> Tensor:
+        return _reached(solve_ivp(field, y0, times, **arguments)).y
+
+    known = {key: arguments[key] for key in Control.__dataclass_fields__ if key in arguments}
+    return backsolve(Field(field), table, y0, times, Control(**known), tuple(params), solve)
 
 
 def _reached(solution: Solution) -> Solution:

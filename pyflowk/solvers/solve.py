@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .adams import adams_order, integrate_adams
 from .adaptive import solve_adaptive
 from .control import Control, Status
 from .dense import Dense
@@ -18,7 +19,7 @@ from .field import Field, column, real_dtype, time_dtype
 from .mesh import Mesh, integrate
 from .tableaus import Tableau, tableau
 
-__all__ = ["ADJOINTS", "Solution", "SolverError", "fixed_mesh", "solve_ivp"]
+__all__ = ["ADJOINTS", "Solution", "SolverError", "clock_times", "fixed_mesh", "solve_ivp"]
 
 ADJOINTS = ("checkpoint", "backprop", "backsolve")
 
@@ -98,8 +99,8 @@ def solve_ivp(
         t: (T,) times for all rows or (B, T) of their own, rising or falling, repetitions allowed, the first where y0
             is. Differentiable.
         method: adaptive ("heun2", "bosh3", "dopri5", "tsit5", "dopri8") or with fixed steps ("euler", "midpoint",
-            "ralston", "heun3", "rk4", which is the 3/8 rule, "rk4_classic"); adaptive ones too take fixed steps if
-            asked.
+            "ralston", "heun3", "rk4", which is the 3/8 rule, "rk4_classic", "adams2" to "adams5"); adaptive ones too
+            take fixed steps if asked.
         rtol, atol: a step is accepted if the root mean square of error / (atol + rtol |y|) over the row is at most 1.
         events: changes of sign to stop at or to note (adaptive methods).
         dense: keep the solution as a function of time.
@@ -124,18 +125,21 @@ def solve_ivp(
     >>> solution.y[-1, :, 0], solution.status.tolist()
     (tensor([0.3679, 0.7358], dtype=torch.float64), [0, 0])
     """
-    table = tableau(method)
+    adams = adams_order(method)
+    table = tableau("rk4" if adams else method)
     if adjoint not in ("checkpoint", "backprop"):
         raise ValueError(f"adjoint: expected checkpoint or backprop; got {adjoint!r}")
     if not isinstance(y0, Tensor) or not y0.is_floating_point() or y0.ndim < 1:
         got = f"{tuple(y0.shape)}, {y0.dtype}" if isinstance(y0, Tensor) else type(y0).__name__
         raise TypeError(f"y0: expected a floating-point tensor (B, *event); got {got}")
-    times = _times(t, y0)
+    times = clock_times(t, y0)
     field_ = Field(f)
     if step_size is not None or steps is not None or table.error is None:
         if events:
             raise ValueError("events: expected an adaptive method; got fixed steps")
-        return _fixed(field_, table, y0, times, step_size, steps, _every(adjoint, checkpoint_every), dense)
+        if adams and dense:
+            raise ValueError("dense: expected a Runge-Kutta method; Adams methods have no dense output")
+        return _fixed(field_, table, adams, y0, times, step_size, steps, _every(adjoint, checkpoint_every), dense)
     chosen = Control(rtol=rtol, atol=atol, **control)
     listed = [events] if isinstance(events, Event) else list(events)
     return _adaptive(
@@ -154,7 +158,7 @@ def _root(every: int, steps: int) -> int:
     return math.isqrt(max(steps - 1, 0)) + 1 if every < 0 else every
 
 
-def _times(t: Tensor | Sequence[float], y0: Tensor) -> Tensor:
+def clock_times(t: Tensor | Sequence[float], y0: Tensor) -> Tensor:
     """The times on y0's device in the clock's type."""
     times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else time_dtype(y0))
     if times.ndim not in (1, 2) or times.shape[-1] < 1 or (times.ndim == 2 and times.shape[0] != y0.shape[0]):
@@ -174,12 +178,19 @@ def _check_order(times: Tensor) -> None:
 
 
 def _fixed(
-    f: Field, table: Tableau, y0: Tensor, times: Tensor, step_size: float | None, steps: int | None, every: int,
-    dense: bool,
+    f: Field, table: Tableau, adams: int | None, y0: Tensor, times: Tensor, step_size: float | None, steps: int | None,
+    every: int, dense: bool,
 ) -> Solution:  # fmt: skip
     mesh = fixed_mesh(times, step_size, steps)
     output = Dense(table) if dense else None
-    y = integrate(f, table, y0, mesh, every=_root(every, mesh.steps), dense=output)
+    every = _root(every, mesh.steps)
+    if adams:
+        y = integrate_adams(f, adams, y0, mesh, every=every)
+        started = min(adams - 1, mesh.steps)
+        evaluations = started * table.evaluations + 2 * (mesh.steps - started)
+    else:
+        y = integrate(f, table, y0, mesh, every=every, dense=output)
+        evaluations = mesh.steps * table.evaluations
     rows = y0.shape[0]
     finite = y[-1].reshape(rows, y0[:1].numel()).isfinite().all(1)
     count = torch.full((rows,), mesh.steps, device=y0.device)
@@ -190,7 +201,7 @@ def _fixed(
         times[..., -1].expand(rows),
         count,
         count,
-        count * table.evaluations,
+        torch.full_like(count, evaluations),
         output,
     )
 

@@ -1,0 +1,154 @@
+"""Adams methods, the continuous adjoint, events and stochastic equations."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyflowk.solvers import Event, Status, odeint, sdeint, solve_ivp
+
+from .problems import PROBLEMS, Problem, pendulum
+
+D = torch.float64
+
+
+@pytest.mark.parametrize("problem", PROBLEMS, ids=str)
+@pytest.mark.parametrize("order", [2, 3, 4, 5])
+def test_observed_order_of_adams(order: int, problem: Problem) -> None:
+    errors = []
+    for steps in (40, 80):
+        y = odeint(problem.f, problem.y0, problem.t, method=f"adams{order}", options={"steps": steps})[-1]
+        errors.append((y - problem.exact(torch.tensor(problem.t[1], dtype=D))).abs().max().item())
+    assert order - 0.5 < math.log2(errors[0] / errors[1]) < order + 1.4
+
+
+def test_adams_keeps_its_order_on_unequal_steps_and_rows_of_their_own() -> None:
+    y0 = torch.tensor([[1.0, 0.0], [0.5, 0.1]], dtype=D)
+    times = torch.tensor([[0.0, 1.0, 1.2], [0.0, 0.3, 2.0]], dtype=D)
+    truth = odeint(pendulum, y0, times, method="dopri8", rtol=1e-12, atol=1e-12)
+    errors = [
+        (odeint(pendulum, y0, times, method="adams4", options={"steps": n})[-1] - truth[-1]).abs().max().item()
+        for n in (20, 40)
+    ]
+    assert math.log2(errors[0] / errors[1]) > 3.4
+    calls = []
+    solution = solve_ivp(lambda t, y: calls.append(0) or pendulum(t, y), y0, times, method="adams4", steps=5)
+    assert solution.evaluations.tolist() == [len(calls)] * 2
+
+
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-8])
+def test_backsolve_is_right_up_to_the_tolerance(tolerance: float) -> None:
+    A = torch.tensor([[-0.1, 2.0], [-2.0, -0.3]], dtype=D, requires_grad=True)
+    y0 = torch.tensor([[1.0, 0.3], [-0.2, 2.0], [0.5, 0.5]], dtype=D, requires_grad=True)
+    t = torch.tensor([0.0, 0.3, 1.1, 2.0], dtype=D, requires_grad=True)
+    exact = torch.stack([y0 @ torch.linalg.matrix_exp(A * (s - t[0])).T for s in t])
+    weights = torch.cos(torch.arange(exact.numel(), dtype=D)).reshape(exact.shape)
+    y = odeint(lambda t, y: y @ A.T, y0, t, rtol=tolerance, atol=tolerance, adjoint="backsolve", params=[A])
+    truth = torch.autograd.grad((exact * weights).sum(), (A, y0, t))
+    found = torch.autograd.grad((y * weights).sum(), (A, y0, t))
+    torch.testing.assert_close(found, truth, rtol=100 * tolerance, atol=100 * tolerance)
+
+
+def test_backsolve_wants_parameters_and_an_adaptive_method() -> None:
+    with pytest.raises(ValueError, match="params: expected"):
+        odeint(lambda t, y: -y, torch.ones(1, 1), [0.0, 1.0], adjoint="backsolve")
+    with pytest.raises(ValueError, match="adaptive method"):
+        odeint(lambda t, y: -y, torch.ones(1, 1), [0.0, 1.0], method="rk4", adjoint="backsolve", params=())
+
+
+# ---- events --------------------------------------------------------------------------------------------------------
+
+
+def fall(t: Tensor, y: Tensor) -> Tensor:
+    return torch.stack([y[:, 1], torch.full_like(y[:, 1], -9.81)], 1)
+
+
+def test_free_fall() -> None:
+    height = torch.tensor([1.0, 2.0, 500.0], dtype=D, requires_grad=True)
+    y0 = torch.stack([height, torch.zeros_like(height)], 1)
+    solution = solve_ivp(fall, y0, [0.0, 5.0], events=Event(lambda t, y: y[:, 0]))
+    assert solution.status.tolist() == [Status.EVENT, Status.EVENT, Status.SUCCESS]
+    assert solution.event_t is not None and solution.event_index.tolist() == [0, 0, -1]
+    exact = (2 * height / 9.81).sqrt()
+    torch.testing.assert_close(solution.event_t[:2], exact[:2], rtol=1e-10, atol=1e-10)
+    assert solution.event_t[2].isnan() and solution.y[-1, :2].isnan().all() and solution.y[-1, 2].isfinite().all()
+    (found,) = torch.autograd.grad(solution.event_t[:2].sum() + solution.event_y[:2, 1].sum(), height)
+    speed = -(2 * 9.81 * height).sqrt()
+    (truth,) = torch.autograd.grad(exact[:2].sum() + speed[:2].sum(), height)
+    torch.testing.assert_close(found, truth, rtol=1e-7, atol=1e-7)
+
+
+def test_bouncing_ball() -> None:
+    """Five bounces, each losing a tenth of the speed; an event that is zero at the start does not fire."""
+    height = torch.tensor([2.0], dtype=D, requires_grad=True)
+    state, t = torch.stack([height, torch.zeros_like(height)], 1), torch.zeros((), dtype=D)
+    for _ in range(5):
+        solution = solve_ivp(
+            fall, state, torch.stack([t, t.detach() + 10]), events=Event(lambda t, y: y[:, 0], direction=-1)
+        )
+        assert solution.status.tolist() == [Status.EVENT]
+        t = solution.event_t[0]
+        state = torch.stack([torch.zeros_like(height), -0.9 * solution.event_y[:, 1]], 1)
+    exact = (2 * height / 9.81).sqrt() * (1 + 2 * sum(0.9**i for i in range(1, 5)))
+    torch.testing.assert_close(t, exact[0], rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(
+        torch.autograd.grad(t, height)[0], torch.autograd.grad(exact, height)[0], rtol=1e-6, atol=1e-6
+    )
+
+
+def test_recording_events_and_directions() -> None:
+    y0 = torch.tensor([[1.0, 0.0], [0.5, 0.0]], dtype=D)
+    circle = lambda t, y: torch.stack([y[:, 1], -y[:, 0]], 1)  # noqa: E731
+    for direction, phases in ((0, [0.5, 1.5, 2.5]), (1, [1.5]), (-1, [0.5, 2.5])):
+        events = [Event(lambda t, y: y[:, 0], terminal=False, direction=direction)]
+        solution = solve_ivp(circle, y0, [0.0, 3 * math.pi - 0.1], events=events, rtol=1e-10, atol=1e-10)
+        times = sorted(t for r in solution.records for row, t in zip(r.rows.tolist(), r.t.tolist()) if row == 1)
+        assert times == pytest.approx([p * math.pi for p in phases], abs=1e-7)
+
+
+def test_dense_output_is_the_solution() -> None:
+    y0 = torch.tensor([[1.0, 0.0], [0.3, 0.2]], dtype=D)
+    times = torch.linspace(0, 4, 33, dtype=D)
+    truth = odeint(pendulum, y0, times, method="dopri8", rtol=1e-12, atol=1e-12)
+    for method in ("dopri5", "tsit5", "dopri8", "bosh3"):
+        solution = solve_ivp(pendulum, y0, [0.0, 4.0], method=method, rtol=1e-8, atol=1e-8, dense=True)
+        assert (solution.dense(times) - truth).abs().max() < 1e-5
+        assert solution.dense(torch.tensor([4.5], dtype=D)).isnan().all()
+
+
+# ---- stochastic equations ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["euler_maruyama", "heun"])
+def test_ornstein_uhlenbeck(method: str) -> None:
+    """dy = -y dt + s dW from y0: mean and variance at t = 1."""
+    generator = torch.Generator().manual_seed(0)
+    y0 = torch.full((20000, 1), 2.0, dtype=D)
+    y = sdeint(lambda t, y: -y, lambda t, y: 0.8 * torch.ones_like(y), y0, [0.0, 1.0], method=method, steps=50,
+               generator=generator)[-1]  # fmt: skip
+    variance = 0.64 * (1 - math.exp(-2)) / 2
+    assert y.mean().item() == pytest.approx(2 * math.exp(-1), abs=0.02)
+    assert y.var().item() == pytest.approx(variance, rel=0.05)
+
+
+def test_ito_and_stratonovich() -> None:
+    """dy = s y dW: Ito keeps the mean, Stratonovich multiplies it by e^(s^2 t / 2)."""
+    y0, noise = torch.ones(40000, 1, dtype=D), lambda t, y: 0.6 * y
+    for method, mean in (("euler_maruyama", 1.0), ("heun", math.exp(0.18))):
+        y = sdeint(lambda t, y: 0 * y, noise, y0, [0.0, 1.0], method=method, steps=40,
+                   generator=torch.Generator().manual_seed(1))[-1]  # fmt: skip
+        assert y.mean().item() == pytest.approx(mean, abs=0.02)
+
+
+def test_seeds_belong_to_rows() -> None:
+    g = lambda t, y: torch.ones_like(y)  # noqa: E731
+    y = sdeint(lambda t, y: -y, g, torch.zeros(3, 2), [0.0, 0.5, 1.0], steps=4, seeds=[5, 6, 7])
+    alone = sdeint(lambda t, y: -y, g, torch.zeros(1, 2), [0.0, 0.5, 1.0], steps=4, seeds=[6])
+    assert torch.equal(y[:, 1:2], alone)
+    with pytest.raises(ValueError, match="one for each of 3 rows"):
+        sdeint(lambda t, y: -y, g, torch.zeros(3, 2), [0.0, 1.0], seeds=[1])
+    with pytest.raises(ValueError, match="method: expected one of euler_maruyama, heun"):
+        sdeint(lambda t, y: -y, g, torch.zeros(3, 2), [0.0, 1.0], method="milstein")
