@@ -85,6 +85,8 @@ class Sample(Command):
     """Weights with the best validation loss, their moving average at the end, or the last ones."""
     seed: int = 0
     """Seed of the noise."""
+    trajectory: bool = False
+    """Of a continuous flow in the plane: write trajectory.gif and its frames, density and field from noise to data."""
 
     def run(self) -> int:
         from .trained import sample

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from .. import datasets, training
 from ..datasets import Dataset
 from ..training import Checkpoint
-from ..training.pictures import draw_samples
-from ..transforms import check_invertibility
+from ..training.pictures import draw_samples, draw_trajectory
+from ..transforms import Continuous, check_invertibility
 from ..zoo import FlowModel, GenerativeModel
 from . import latent
 from .tables import print_pairs
@@ -48,6 +48,8 @@ def sample(command: Sample) -> int:
         raise ValueError(f"--n: expected at least 1, got {command.n}")
     folder = command.run_folder
     out: Path = command.out or (folder if folder.name != "checkpoint" else folder.parent) / "samples.png"
+    if command.trajectory:
+        return trajectory(command, out.parent)
     if out.suffix not in (".png", ".npy"):
         raise ValueError(f"--out: expected a file ending in .png or .npy, got {out}")
     model, saved = training.load_model(folder, command.weights)
@@ -111,6 +113,17 @@ def _check_label(option: str, label: int | None, data: Dataset) -> None:
         raise ValueError(f"{option}: expected data with labels, but {data.name} has none")
     if not 0 <= label < data.classes:
         raise ValueError(f"{option}: expected 0 to {data.classes - 1}, got {label}")
+
+
+def trajectory(command: Sample, folder: Path) -> int:
+    """Write the frames and the GIF of a model with one continuous flow in the plane."""
+    model, _ = training.load_model(command.run_folder, command.weights)
+    flows = [layer for layer in model.modules() if isinstance(layer, Continuous)]
+    if not isinstance(model, FlowModel) or model.dims != 2 or len(flows) != 1 or model.classes is not None:
+        raise ValueError("--trajectory: expected an unconditional model of the plane with one continuous flow")
+    path = draw_trajectory(folder, flows[0], model.flow.base, command.n, seed=command.seed)
+    print(f"{command.n} samples on their way in {path}, frame by frame beside it")
+    return 0
 
 
 def evaluate(command: Eval) -> int:

@@ -11,6 +11,10 @@ from torch import Tensor
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # the back end is chosen first
+from matplotlib.animation import PillowWriter
+
+from ..flows import Base
+from ..transforms import Continuous
 
 MARGINALS = 16
 """Dimensions of a table whose histograms are drawn."""
@@ -70,6 +74,43 @@ def draw_samples(
         axis.set_title(f"dimension {i}", fontsize=8)
     axes[0, 0].legend(fontsize=7)
     _save(figure, path)
+
+
+@torch.no_grad()
+def draw_trajectory(
+    folder: Path, flow: Continuous, base: Base, samples: int = 512, frames: int = 24, seed: int = 0
+) -> Path:
+    """How a continuous flow in the plane makes its samples: frames from noise to data, and all of them as a GIF.
+
+    folder receives trajectory-00.png, ... and trajectory.gif, whose path is returned. Every frame has the density at
+    its time t (the base's, carried there), the field as arrows and the samples, in the coordinates in which the flow
+    works. Cost: `frames` solves over a grid of 80 x 80 points.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    x = base.sample(samples, generator=torch.Generator().manual_seed(seed))
+    ends = torch.cat([x, flow.move(x, 0.0, 1.0)])
+    low, high = ends.quantile(0.005, 0) - 0.5, ends.quantile(0.995, 0) + 0.5
+    grids = [
+        torch.cartesian_prod(*(torch.linspace(float(a), float(b), n) for a, b in zip(low, high))) for n in (80, 18)
+    ]
+    figure, axis = plt.subplots(figsize=(5, 5))
+    writer = PillowWriter(fps=12)
+    with writer.saving(figure, str(folder / "trajectory.gif"), dpi=100):
+        for i in range(frames):
+            t = i / max(1, frames - 1)
+            noise, ladj = flow.transport(grids[0], t, 0.0, generator=torch.Generator().manual_seed(seed))
+            density = (base.log_prob(noise) + ladj).exp().reshape(80, 80)
+            arrows = flow.field(t, grids[1], None)
+            axis.clear()
+            axis.pcolormesh(*(g.reshape(80, 80).numpy() for g in grids[0].unbind(1)), density.numpy(), cmap="magma")
+            axis.scatter(x[:, 0], x[:, 1], s=2, linewidths=0, color="white", alpha=0.6)
+            axis.quiver(*grids[1].t().numpy(), *arrows.t().numpy(), color="tab:cyan", alpha=0.8)
+            axis.set(title=f"t = {t:.2f}", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+            writer.grab_frame()
+            figure.savefig(folder / f"trajectory-{i:02d}.png", dpi=100)
+            x = flow.move(x, t, min(1.0, (i + 1) / max(1, frames - 1)))
+    plt.close(figure)
+    return folder / "trajectory.gif"
 
 
 def draw_loss(path: Path, rows: list[dict[str, float]], unit: str, level: float | None) -> None:

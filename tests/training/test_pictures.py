@@ -1,0 +1,38 @@
+"""The frames of a continuous flow, and which models have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from pyflowk import datasets, zoo
+from pyflowk.cli import main
+from pyflowk.flows import DiagonalGaussian
+from pyflowk.nets import MLPField
+from pyflowk.training import TrainConfig, Trainer
+from pyflowk.training.pictures import draw_trajectory
+from pyflowk.transforms import Continuous
+
+
+def test_a_trajectory_has_its_frames(tmp_path: Path) -> None:
+    flow = Continuous(MLPField(2, 8, 1), method="rk4", steps=4, divergence="hutchinson")
+    torch.nn.init.normal_(flow.field.layers[-1].weight)
+    gif = draw_trajectory(tmp_path, flow, DiagonalGaussian((2,)), samples=16, frames=3)
+    with Image.open(gif) as picture:
+        assert picture.n_frames == 3  # type: ignore[attr-defined]
+    frames = [path.read_bytes() for path in sorted(tmp_path.glob("trajectory-*.png"))]
+    assert len(set(frames)) == 3
+
+
+@pytest.mark.parametrize("name, status", [("ffjord", 0), ("nice", 2)])
+def test_sample_trajectory(name: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"steps": 2} if name == "ffjord" else {}
+    config = TrainConfig(steps=1, tensorboard=False, cpu=True)
+    Trainer(zoo.create(name, (2,), width=8, **options), datasets.load("moons"), config, out=tmp_path).run()
+    assert main(["sample", str(tmp_path), "--trajectory", "--n", "8", "--weights", "last"]) == status
+    assert (tmp_path / "trajectory.gif").exists() == (status == 0)
+    if status:
+        assert "one continuous flow" in capsys.readouterr().err
