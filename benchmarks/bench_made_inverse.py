@@ -151,7 +151,7 @@ def scaling() -> None:
         axes.loglog(
             sizes, [1e3 * first * (n / sizes[0]) ** power for n in sizes], ":", color="grey", label=f"slope {name}"
         )
-    axes.set(xlabel="D", ylabel="ms", title=f"Sampling one MAF layer, {HIDDEN} x 2, batch {batch}, one thread")
+    axes.set(xlabel="D", ylabel="ms", title=f"Sampling a MAF layer, {HIDDEN} x 2, batch {batch}")
     axes.legend()
     figure.savefig(RESULTS / "made_inverse_scaling.png", dpi=120)
     content = {"machine": machine(), "batch": batch, "hidden": [HIDDEN] * 2, "D": sizes, "seconds": seconds}
