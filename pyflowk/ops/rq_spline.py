@@ -124,9 +124,15 @@ def _spread(params: Tensor, c: _Config, dtype: torch.dtype) -> _Bins:
         slopes = torch.cat([end, slopes, end], 1)
     elif c.tails == TAILS["circular"]:
         slopes = torch.cat([slopes, slopes[:, :1]], 1)
-    widths, heights = widths.softmax(1), heights.softmax(1)
+    widths, heights = _softmax(widths), _softmax(heights)
     lefts = _edges(widths, c.low, c.size, c.min_width)
     return _Bins(widths, heights, slopes, lefts, _edges(heights, c.low, c.size, c.min_height))
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    # not torch's, whose forward derivative writes over what its backward needs
+    weights = torch.exp(logits - logits.detach().amax(1, keepdim=True))
+    return weights / weights.sum(1, keepdim=True)
 
 
 def _piece_at(value: Tensor, edges: Tensor, b: _Bins, c: _Config) -> _Piece:

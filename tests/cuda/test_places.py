@@ -59,11 +59,11 @@ def test_every_element_stands_where_its_run_says(library: ctypes.CDLL, mask: int
 
 def test_the_common_events_have_units(library: ctypes.CDLL) -> None:
     for event, mask in [((64, 1, 1), HALF), ((3, 12, 1), ALL), ((4, 256, 1), 4), ((3, 64, 8), BOARD)]:
-        assert library.disagreements(*event, mask, 0, 0, 4) == 0, (event, mask)
-    assert library.disagreements(6, 49, 1, HALF, 0, 0, 2) == -1  # a part has 147 elements
-    assert library.disagreements(8, 49, 1, HALF, 0, 0, 4) == 0  # 196, though a channel has 49
-    assert library.disagreements(64, 1, 1, HALF, 1, 0, 4) == -1  # raw log-scales beside shifts
-    assert library.disagreements(64, 1, 1, 4, 0, 0, 4) == -1  # transformed elements beside others
+        assert library.disagreements(*event, mask, 0, 2, 4) == 0, (event, mask)
+    assert library.disagreements(6, 49, 1, HALF, 0, 2, 2) == -1  # a part has 147 elements
+    assert library.disagreements(8, 49, 1, HALF, 0, 2, 4) == 0  # 196, though a channel has 49
+    assert library.disagreements(64, 1, 1, HALF, 1, 2, 4) == -1  # raw log-scales beside shifts
+    assert library.disagreements(64, 1, 1, 4, 0, 2, 4) == -1  # transformed elements beside others
 
 
 def test_division_by_multiplication(library: ctypes.CDLL) -> None:

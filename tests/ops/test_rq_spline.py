@@ -39,16 +39,21 @@ def test_wild_logits_neither_break_nor_drift(tails: str, inverse: bool) -> None:
     for t in (y, ladj, dx, dparams):
         assert t.isfinite().all()
     back, ladj_back = rq_spline(y, params, mask="all", inverse=not inverse, **options)
-    doubles = [x.double(), params.double()]
-    slope = torch.autograd.functional.jvp(
-        lambda t: rq_spline(t, doubles[1], mask="all", inverse=inverse, **options)[0],
-        doubles[0],
-        torch.ones_like(doubles[0]),
-    )[1]
-    conditioned = (slope > 0.05) & (slope < 20)
+    assert back.isfinite().all() and ladj_back.isfinite().all()
+
+    def steep(t: Tensor, inverse: bool) -> Tensor:
+        """Whether the exact map has a slope above 20 within a few roundings of t."""
+        nearby = [
+            rq_spline(t + step, params.double(), mask="all", inverse=inverse, **options)[0] for step in (-2e-6, 0, 2e-6)
+        ]
+        return torch.stack(nearby).diff(dim=0).amax(0) > 20 * 2e-6
+
+    exact = rq_spline(x.double(), params.double(), mask="all", inverse=inverse, **options)[0]
+    conditioned = ~(steep(x.double(), inverse) | steep(exact, not inverse))
+    if tails == "bounded":  # beyond the ends, the slope there multiplies the distance
+        conditioned &= x.abs() < 3
     assert conditioned.float().mean() > 0.1
     assert (back - x)[conditioned].abs().max() <= 1e-4
-    assert y.diff(dim=0).isfinite().all() and (ladj + ladj_back).abs().median() < 1e-3
 
 
 @pytest.mark.parametrize("tails, inverse", itertools.product(TAILS, (False, True)))

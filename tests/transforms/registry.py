@@ -229,7 +229,7 @@ def _cases() -> list[Case]:
         "sigmoid-interleaved": lambda: T.Affine("sigmoid", interleaved=True),
         "additive": T.Additive,
         "elementwise": lambda: T.Elementwise(sinh_asinh, 2),
-        "spline": lambda: T.RationalQuadratic(5, bound=2.0),
+        "spline": lambda: T.RationalQuadratic(5, 2.0, min_width=0.05, min_height=0.05, min_slope=0.1),
         "spline-circular-interleaved": lambda: T.RationalQuadratic(
             3, interval=(-1.0, 2.0), tails="circular", interleaved=True
         ),
