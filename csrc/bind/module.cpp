@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "../math/rk_step.h"
 #include "dlpack.h"
 #include "launch.h"
 #include "ops.h"
@@ -197,7 +198,7 @@ class PythonFrame final : public Frame {
         return objects_[count_++] = object;
     }
 
-    static constexpr int kMost = 32;
+    static constexpr int kMost = 48;
     const dlpack::ExchangeAPI* api_ = nullptr;
     int32_t device_type_ = dlpack::kCPU;
     PyObject* objects_[kMost];
@@ -220,6 +221,19 @@ template <> struct Python<const Indices&> {
     static Indices read(PythonFrame& frame, py::handle value) { return frame.read_indices(value); }
 };
 
+template <> struct Python<const Numbers&> {
+    using Type = py::handle;
+    static Numbers read(PythonFrame&, py::handle value) {
+        const auto sequence = py::reinterpret_borrow<py::sequence>(value);
+        Numbers numbers{static_cast<int>(py::len(sequence)), {}};
+        if (numbers.count > Numbers::kMost)
+            refuse<std::invalid_argument>("expected at most ", Numbers::kMost, " numbers; got ", numbers.count);
+        for (int i = 0; i < numbers.count; ++i)
+            numbers.at[i] = py::cast<double>(sequence[i]);
+        return numbers;
+    }
+};
+
 template <size_t N> py::tuple objects(const Outputs<N>& outputs) {
     py::tuple result(N);
     for (size_t i = 0; i < N; ++i)
@@ -234,6 +248,40 @@ template <size_t N, class... Args, Outputs<N> (*Op)(Frame&, Args...)> struct Wra
         return objects(Op(frame, Python<Args>::read(frame, args)...));
     }
 };
+
+// The Runge-Kutta ops of one number of slopes.
+template <size_t> using Slope = const Tensor&;
+template <class> struct RkStep;
+template <size_t... I> struct RkStep<std::index_sequence<I...>> {
+    static constexpr size_t N = sizeof...(I);
+
+    static Outputs<1> combine(Frame& frame, const Tensor& y, const Tensor& h, Slope<I>... k, const Numbers& weights) {
+        const Tensor* slopes[] = {&k...};
+        return {rk_combine(frame, y, h, slopes, N, weights)};
+    }
+    static Outputs<N + 2> combine_backward(Frame& frame, const Tensor& h, Slope<I>... k, const Tensor& dy,
+                                           const Numbers& weights) {
+        const Tensor* slopes[] = {&k...};
+        Outputs<N + 2> outputs{};
+        rk_combine_backward(frame, h, slopes, N, dy, weights, outputs.data());
+        return outputs;
+    }
+    static Outputs<1> error(Frame& frame, const Tensor& y0, const Tensor& y1, const Tensor& h, Slope<I>... k,
+                            const Numbers& weights, double rtol, double atol) {
+        const Tensor* slopes[] = {&k...};
+        return {rk_error(frame, y0, y1, h, slopes, N, weights, rtol, atol)};
+    }
+};
+
+template <size_t N> void define_rk_step(py::module_& m) {
+    using Ops = RkStep<std::make_index_sequence<N>>;
+    const std::string count = std::to_string(N);
+    m.def(("rk_combine_" + count).c_str(), Wrapped<&Ops::combine>::call);
+    m.def(("rk_combine_" + count + "_backward").c_str(), Wrapped<&Ops::combine_backward>::call);
+    m.def(("rk_error_" + count).c_str(), Wrapped<&Ops::error>::call);
+    if constexpr (N > 1)
+        define_rk_step<N - 1>(m);
+}
 
 #ifdef PFK_BACKEND_CPU
 Outputs<1> elementary(Frame& frame, const Tensor& x, int function) {
@@ -272,6 +320,7 @@ PYBIND11_MODULE(PFK_MODULE, m) {
     m.def("made_inverse_backward", Wrapped<made_inverse_backward>::call);
     m.def("rq_spline", Wrapped<rq_spline>::call);
     m.def("rq_spline_backward", Wrapped<rq_spline_backward>::call);
+    define_rk_step<pfk::kMostSlopes>(m);
 #ifdef PFK_BACKEND_CPU
     m.def("cnf_trajectory", Wrapped<cnf_trajectory>::call);
     m.def("cnf_trajectory_backward", Wrapped<cnf_trajectory_backward>::call);

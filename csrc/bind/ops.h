@@ -53,4 +53,11 @@ Outputs<2> rq_spline_backward(Frame&, const Tensor& x, const Tensor& y, const Te
                               const Tensor& dladj, int mask, int bins, int tails, double low, double high,
                               double min_width, double min_height, double min_slope, bool interleaved, bool inverse);
 
+// The Runge-Kutta ops take `count` slopes; module.cpp gives each count a name of its own.
+Tensor rk_combine(Frame&, const Tensor& y, const Tensor& h, const Tensor* const* k, int count, const Numbers& weights);
+void rk_combine_backward(Frame&, const Tensor& h, const Tensor* const* k, int count, const Tensor& dy,
+                         const Numbers& weights, Tensor* outputs);
+Tensor rk_error(Frame&, const Tensor& y0, const Tensor& y1, const Tensor& h, const Tensor* const* k, int count,
+                const Numbers& weights, double rtol, double atol);
+
 } // namespace pfk::bind

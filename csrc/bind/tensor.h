@@ -46,6 +46,13 @@ struct Indices {
     Device device;
 };
 
+// A short list of numbers.
+struct Numbers {
+    static constexpr int kMost = 16;
+    int count;
+    double at[kMost];
+};
+
 // What an op may ask of the world outside: memory, and the stream to work on.
 struct Frame {
     virtual Tensor empty(const int64_t* shape, int64_t ndim, DType dtype, Device device) = 0;

@@ -6,6 +6,7 @@
 #include "../math/conv1x1.h"
 #include "../math/lu_weight.h"
 #include "../math/made.h"
+#include "../math/rk_step.h"
 #include "../math/rq_spline.h"
 
 namespace pfk::cpu {
@@ -18,7 +19,9 @@ namespace pfk::cpu {
                 entry(lu_weight, LuWeight) entry(lu_weight_backward, LuWeightBackward)                                 \
                     entry(cnf_trajectory_pack, CnfTrajectory) entry(cnf_trajectory, CnfTrajectory)                     \
                         entry(cnf_trajectory_backward, CnfTrajectory) entry(cnf_trajectory_sum, CnfTrajectory)         \
-                            entry(rq_spline, RqSpline) entry(rq_spline_backward, RqSplineBackward)
+                            entry(rq_spline, RqSpline) entry(rq_spline_backward, RqSplineBackward)                     \
+                                entry(rk_combine, RkCombine) entry(rk_combine_backward, RkCombineBackward)             \
+                                    entry(rk_error, RkError)
 
 // exp, log, tanh or sigmoid of `size` elements: the tests' way to csrc/math/elementary.h.
 struct Elementary {

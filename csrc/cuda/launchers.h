@@ -7,6 +7,7 @@
 #include "../math/conv1x1.h"
 #include "../math/lu_weight.h"
 #include "../math/made.h"
+#include "../math/rk_step.h"
 #include "../math/rq_spline.h"
 
 namespace pfk::cuda {
@@ -35,6 +36,10 @@ int64_t made_backward_scratch(const MadeBackward& problem);
 Error made(const Made& problem, void* stream);
 Error made_backward(const MadeBackward& problem, void* stream);
 Error made_weights(const MadeWeights& problem, void* stream);
+
+Error rk_combine(const RkCombine& problem, void* stream);
+Error rk_combine_backward(const RkCombineBackward& problem, void* stream);
+Error rk_error(const RkError& problem, void* stream);
 
 // Makes a device current for the length of a launch.
 class DeviceGuard {

@@ -1,14 +1,18 @@
 """The two halves of a Runge-Kutta step: a state from the slopes so far, and the scaled norm of the error estimate.
 
-Slopes stay where the field left them: none is copied into a buffer.
+An op has as many slopes as its name ends with, so that every kernel is unrolled and no slope is copied into a buffer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ._router import FusedOp
 
 __all__ = ["MOST_SLOPES", "rk_combine", "rk_error"]
 
@@ -60,10 +64,49 @@ def _check_slopes(name: str, y: Tensor, h: Tensor, ks: Sequence[Tensor], weights
 # ---- rk_combine ----------------------------------------------------------------------------------------------------
 
 
-def _combine(y: Tensor, h: Tensor, *rest: object) -> tuple[Tensor]:
+def _combine(y: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor]:
     *ks, weights = rest
     dtype = _accumulator(y)
-    return ((y.to(dtype) + _column(h, y) * _weighted(ks, weights, dtype)).to(y.dtype),)  # type: ignore[arg-type]
+    return ((y.to(dtype) + _column(h, y) * _weighted(ks, weights, dtype)).to(y.dtype),)
+
+
+def _combine_backward(h: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    *ks, dy, weights = rest
+    assert isinstance(dy, Tensor)
+    dtype = _accumulator(dy)
+    g = dy.to(dtype)
+    scaled = _column(h, dy) * g
+    dh = _row_sums(g * _weighted(ks, weights, dtype))
+    return dy.clone(), dh, *((weight * scaled).to(dy.dtype) for weight in weights)
+
+
+def _combine_check(name: str, y: Tensor, h: Tensor, *rest: Any) -> None:
+    *ks, weights = rest
+    _check_slopes(name, y, h, ks, weights)
+
+
+def _combine_op(n: int) -> FusedOp:
+    name = f"rk_combine_{n}"
+    slopes = ", ".join(f"Tensor k{i}" for i in range(n))
+    outputs = ", ".join(["Tensor"] * (n + 2))
+    return FusedOp(
+        name,
+        f"(Tensor y, Tensor h, {slopes}, float[] weights) -> Tensor",
+        formula=_combine,
+        check=partial(_combine_check, "rk_combine"),
+        fake=lambda y, *rest: (y.new_empty(y.shape),),
+        saved=lambda y, *rest: rest[:-1],
+        backward=FusedOp(
+            f"{name}_backward",
+            f"(Tensor h, {slopes}, Tensor dy, float[] weights) -> ({outputs})",
+            formula=_combine_backward,
+            fake=lambda h, *rest: (
+                rest[-2].new_empty(rest[-2].shape),
+                h.new_empty(h.shape),
+                *(k.new_empty(k.shape) for k in rest[:-2]),
+            ),
+        ),
+    )
 
 
 # ---- rk_error ------------------------------------------------------------------------------------------------------
@@ -78,24 +121,71 @@ def _scaled(y0: Tensor, y1: Tensor, h: Tensor, ks: Sequence[Tensor], config: tup
     return scale, slope, _column(h, y0) * slope / scale
 
 
-def _error(y0: Tensor, y1: Tensor, h: Tensor, *rest: object) -> tuple[Tensor]:
-    *_, ratio = _scaled(y0, y1, h, rest[:-3], rest[-3:])  # type: ignore[arg-type]
+def _error(y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor]:
+    *_, ratio = _scaled(y0, y1, h, rest[:-3], rest[-3:])
     # the root of an exact zero has no slope that could be multiplied by zero: it gets none
     square = _row_sums(ratio * ratio) / max(y0.shape[1:].numel(), 1)
     root = square.where(square != 0, 1).sqrt()
     return (root.where(square != 0, 0),)
 
 
-def _error_check(name: str, y0: Tensor, y1: Tensor, h: Tensor, *rest: object) -> None:
+def _error_backward(y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    *ks, norm, gradient, weights, rtol, atol = rest
+    assert isinstance(norm, Tensor) and isinstance(gradient, Tensor)
+    scale, slope, ratio = _scaled(y0, y1, h, ks, (weights, rtol, atol))
+    share = (gradient / norm.where(norm != 0, 1)).where(norm != 0, 0) / max(y0.shape[1:].numel(), 1)
+    g = _column(share, y0) * ratio / scale  # of the error itself
+    dscale = -g * ratio * rtol
+    wide0, wide1 = y0.to(g.dtype), y1.to(g.dtype)
+    first = (1 + (wide0.abs() - wide1.abs()).sign()) / 2  # which of the two made the scale; at a tie both by half
+    scaled = _column(h, y0) * g
+    return (
+        (dscale * first * wide0.sign()).to(y0.dtype),
+        (dscale * (1 - first) * wide1.sign()).to(y0.dtype),
+        _row_sums(g * slope),
+        *((weight * scaled).to(y0.dtype) for weight in weights),
+    )
+
+
+def _error_check(name: str, y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> None:
     *ks, weights, rtol, atol = rest
-    _check_slopes(name, y0, h, ks, weights)  # type: ignore[arg-type]
+    _check_slopes(name, y0, h, ks, weights)
     if y1.shape != y0.shape or y1.dtype != y0.dtype or y1.device != y0.device:
         raise ValueError(
             f"{name}: y1 must be like y0, {tuple(y0.shape)}, {y0.dtype}, {y0.device}; "
             f"got {tuple(y1.shape)}, {y1.dtype}, {y1.device}"
         )
-    if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):  # type: ignore[operator]
+    if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
         raise ValueError(f"{name}: rtol and atol must not be negative nor both zero; got rtol={rtol}, atol={atol}")
+
+
+def _error_op(n: int) -> FusedOp:
+    name = f"rk_error_{n}"
+    slopes = ", ".join(f"Tensor k{i}" for i in range(n))
+    config = "float[] weights, float rtol, float atol"
+    outputs = ", ".join(["Tensor"] * (n + 3))
+    return FusedOp(
+        name,
+        f"(Tensor y0, Tensor y1, Tensor h, {slopes}, {config}) -> Tensor",
+        formula=_error,
+        check=partial(_error_check, "rk_error"),
+        fake=lambda y0, *rest: (y0.new_empty(y0.shape[:1], dtype=_accumulator(y0)),),
+        saved=lambda *tensors: tensors,
+        backward=FusedOp(
+            f"{name}_backward",
+            f"(Tensor y0, Tensor y1, Tensor h, {slopes}, Tensor norm, Tensor gradient, {config}) -> ({outputs})",
+            formula=_error_backward,
+            fake=lambda y0, y1, h, *rest: (
+                *(y0.new_empty(y0.shape) for _ in range(2)),
+                h.new_empty(h.shape),
+                *(k.new_empty(k.shape) for k in rest[:-5]),
+            ),
+        ),
+    )
+
+
+_combine_ops = {n: _combine_op(n) for n in range(1, MOST_SLOPES + 1)}
+_error_ops = {n: _error_op(n) for n in range(1, MOST_SLOPES + 1)}
 
 
 def _present(name: str, ks: Sequence[Tensor], weights: Sequence[float]) -> tuple[list[Tensor], list[float]]:
@@ -130,8 +220,7 @@ def rk_combine(y: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[flo
             [1.0000]])
     """
     slopes, kept = _present("rk_combine", ks, weights)
-    _check_slopes("rk_combine", y, h, slopes, kept)
-    return _combine(y, h, *slopes, kept)[0]
+    return _combine_ops[len(slopes)]((y, h, *slopes, kept))[0]
 
 
 def rk_error(
@@ -166,5 +255,4 @@ def rk_error(
     tensor([2.])
     """
     slopes, kept = _present("rk_error", ks, weights)
-    _error_check("rk_error", y0, y1, h, *slopes, kept, rtol, atol)
-    return _error(y0, y1, h, *slopes, kept, rtol, atol)[0]
+    return _error_ops[len(slopes)]((y0, y1, h, *slopes, kept, rtol, atol))[0]

@@ -202,7 +202,13 @@ def _in(dtype: torch.dtype, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 
 def _registered(op: FusedOp) -> Callable[..., tuple[Tensor, ...]]:
-    return getattr(torch.ops.pyflowk, op.name)
+    call = getattr(torch.ops.pyflowk, op.name)
+
+    def always_a_tuple(*args: Any) -> tuple[Tensor, ...]:
+        outputs = call(*args)
+        return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+    return always_a_tuple
 
 
 def _values(

@@ -15,6 +15,7 @@ from ..ops.cnf_trajectory import METHODS, SMOOTH, STAGES
 from ..ops.made import MADE_ACTIVATIONS, MadeLayout
 from ..ops.masks import MASKS, transformed_channels
 from ..ops.rq_spline import TAILS, spline_params
+from ..ops.rk_step import MOST_SLOPES
 
 __all__ = ["PROBES", "Probe", "noise"]
 
@@ -116,6 +117,21 @@ def _spline_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
     return 2 * noise(rows, *event), noise(rows, channels, *event[1:])
 
 
+_WEIGHTS = (0.3, -0.7, 1.1, 0.05, -0.4, 0.9, -1.3, 0.6, 0.2)
+
+
+def _rk_probes() -> dict[str, Probe]:
+    def probe(config: tuple[Any, ...], tensors: int, before: int) -> Probe:
+        def inputs(_: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+            states = noise(tensors, rows, 64).unbind(0)
+            return *states[:before], noise(rows).abs(), *states[before:]
+
+        return Probe([config], inputs, (torch.float32, torch.float64))
+
+    probes = {f"rk_combine_{n}": probe((_WEIGHTS[:n],), 1 + n, 1) for n in range(1, MOST_SLOPES + 1)}
+    return probes | {f"rk_error_{n}": probe((_WEIGHTS[:n], 0.3, 0.2), 2 + n, 2) for n in range(1, MOST_SLOPES + 1)}
+
+
 PROBES: dict[str, Probe] = {
     "affine_coupling": Probe(_coupling_configs(), _coupling_inputs),
     "conv1x1": Probe([()], _conv1x1_inputs, (torch.float32, torch.float64)),
@@ -125,4 +141,5 @@ PROBES: dict[str, Probe] = {
     "made_forward": _MADE,
     "made_inverse": _MADE,
     "rq_spline": Probe(_spline_configs(), _spline_inputs),
+    **_rk_probes(),
 }

@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import affine_coupling, cnf_trajectory, conv1x1, lu_weight, made, rq_spline
+from . import affine_coupling, cnf_trajectory, conv1x1, lu_weight, made, rk_step, rq_spline
 from .base import DTYPES, OpCase
 
 __all__ = ["ALL_CASES", "DTYPES", "FEW_CASES", "SMALL_CASES", "OpCase", "tensors_of"]
 
-MODULES = (affine_coupling, cnf_trajectory, conv1x1, lu_weight, made, rq_spline)
+MODULES = (affine_coupling, cnf_trajectory, conv1x1, lu_weight, made, rk_step, rq_spline)
 
 ALL_CASES = [case for module in MODULES for case in module.ALL]
 SMALL_CASES = [case for module in MODULES for case in module.SMALL]

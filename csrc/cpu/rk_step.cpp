@@ -1,0 +1,264 @@
+// rk_combine and rk_error on the CPU, in tiles: many short dense rows, or a stretch of a long one, each element with
+// its row's step beside it. The arithmetic is unrolled for every number of slopes: a loop over slopes of a length known
+// only at run time costs 1.6 times as much. 16-bit types are staged through float.
+
+#include "kernels.h"
+#include "tile.h"
+
+namespace pfk::cpu {
+namespace {
+
+// ---- arithmetic on a tile -------------------------------------------------------------------------------------------
+
+template <int N, class A> struct Sum {
+    const A* k[N];
+    A weight[N];
+
+    Sum(const A* const* slopes, const A* weights) {
+        for (int j = 0; j < N; ++j) {
+            k[j] = slopes[j];
+            weight[j] = weights[j];
+        }
+    }
+    __attribute__((always_inline)) A at(int64_t i) const {
+        return weighted<N>(weight, [&](int j) { return k[j][i]; });
+    }
+};
+
+template <int N, class A> void combine(const A* y, const A* const* k, const A* weights, const A* h, A* out, int64_t n) {
+    const Sum<N, A> sum(k, weights);
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i)
+        out[i] = y[i] + h[i] * sum.at(i);
+}
+
+template <int N, class A>
+void combine_backward(const A* dy, const A* const* k, const A* weights, const A* h, A* const* dk, A* product,
+                      int64_t n) {
+    const Sum<N, A> sum(k, weights);
+    A* to[N];
+    for (int j = 0; j < N; ++j)
+        to[j] = dk[j];
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+        const A scaled = h[i] * dy[i];
+        product[i] = dy[i] * sum.at(i);
+#pragma GCC unroll 16
+        for (int j = 0; j < N; ++j)
+            to[j][i] = sum.weight[j] * scaled;
+    }
+}
+
+template <int N, class A>
+void error(const A* y0, const A* y1, const A* const* k, const A* weights, const A* h, A rtol, A atol, A* square,
+           int64_t n) {
+    const Sum<N, A> sum(k, weights);
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) {
+        const A ratio = h[i] * sum.at(i) / (atol + rtol * larger_magnitude(y0[i], y1[i]));
+        square[i] = ratio * ratio;
+    }
+}
+
+template <class A> struct Arithmetic {
+    decltype(&combine<1, A>) forward;
+    decltype(&combine_backward<1, A>) backward;
+    decltype(&error<1, A>) square;
+};
+
+template <class A, int N = 1> Arithmetic<A> arithmetic_of(int count) {
+    if constexpr (N < kMostSlopes)
+        if (count > N)
+            return arithmetic_of<A, N + 1>(count);
+    return {combine<N, A>, combine_backward<N, A>, error<N, A>};
+}
+
+// ---- tiles ----------------------------------------------------------------------------------------------------------
+
+// Where the elements lie: in place where memory holds what arithmetic wants, else in a buffer.
+template <class T, class A> struct Stage {
+    alignas(64) A buffer[kTile];
+    const A* in(const T* from, int64_t n) {
+        gather(from, 1, buffer, n);
+        return buffer;
+    }
+    A* out(T*) { return buffer; }
+    void done(T* to, int64_t n) { scatter(buffer, to, 1, n); }
+};
+template <class A> struct Stage<A, A> {
+    const A* in(const A* from, int64_t) { return from; }
+    A* out(A* to) { return to; }
+    void done(A*, int64_t) {}
+};
+
+template <class T> const T* at(const void* base, int64_t row, int64_t stride, int64_t offset) {
+    return static_cast<const T*>(base) + row * stride + offset;
+}
+template <class T> T* at(void* base, int64_t row, int64_t stride, int64_t offset) {
+    return static_cast<T*>(base) + row * stride + offset;
+}
+
+template <class T, class A> struct StagedSlopes {
+    const A* k[kMostSlopes];
+    A weight[kMostSlopes];
+    Stage<T, A> stage[kMostSlopes];
+
+    explicit StagedSlopes(const Slopes& s) {
+        for (int j = 0; j < s.count; ++j)
+            weight[j] = static_cast<A>(s.weight[j]);
+    }
+    void load(const Slopes& s, int64_t row, int64_t offset, int64_t n) {
+        for (int j = 0; j < s.count; ++j)
+            k[j] = stage[j].in(at<T>(s.k[j], row, s.stride[j], offset), n);
+    }
+};
+
+// Calls tile(row, rows, offset, elements, steps): whole rows if they are short and dense, or elements of one.
+template <class A, class Tile>
+void for_tiles(int64_t begin, int64_t end, int64_t size, bool dense, const void* h, int64_t h_stride, Tile tile) {
+    const A* steps = static_cast<const A*>(h);
+    alignas(64) A buffer[kTile];
+    if (size <= kTile / 4 && dense) {
+        const int64_t most = size > 0 ? kTile / size : end - begin;
+        for (int64_t row = begin; row < end; row += most) {
+            const int64_t rows = row + most < end ? most : end - row;
+            A* next = buffer;
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t e = 0; e < size; ++e)
+                    *next++ = steps[(row + r) * h_stride];
+            tile(row, rows, int64_t(0), rows * size, buffer);
+        }
+        return;
+    }
+    for (int64_t row = begin; row < end; ++row) {
+        for (int64_t i = 0; i < (size < kTile ? size : kTile); ++i)
+            buffer[i] = steps[row * h_stride];
+        for (int64_t offset = 0; offset < size; offset += kTile)
+            tile(row, int64_t(1), offset, size - offset < kTile ? size - offset : kTile, buffer);
+    }
+}
+
+bool dense(const Slopes& s, int64_t size) {
+    for (int j = 0; j < s.count; ++j)
+        if (s.stride[j] != size)
+            return false;
+    return true;
+}
+
+// Rows' sums from the tiles in their order; a row's own order does not depend on how it came in tiles.
+template <class A> struct RowSums {
+    RowSum<A> sum;
+
+    template <class Done>
+    void add(const A* values, int64_t row, int64_t rows, int64_t offset, int64_t n, int64_t size, Done done) {
+        if (n == rows * size && offset == 0) {
+            for (int64_t r = 0; r < rows; ++r) {
+                RowSum<A> whole;
+                whole.add(values + r * size, size);
+                done(row + r, whole.total());
+            }
+            return;
+        }
+        if (offset == 0)
+            sum = {};
+        sum.add(values, n);
+        if (offset + n == size)
+            done(row, sum.total());
+    }
+};
+
+template <class T, class A> void combine_rows(const RkCombine& p, int64_t begin, int64_t end) {
+    const bool together = p.y_stride == p.size && dense(p.slopes, p.size);
+    const auto forward = arithmetic_of<A>(p.slopes.count).forward;
+    StagedSlopes<T, A> slopes(p.slopes);
+    Stage<T, A> y, out;
+    for_tiles<A>(begin, end, p.size, together, p.h, p.h_stride,
+                 [&](int64_t row, int64_t, int64_t offset, int64_t n, const A* h) {
+                     slopes.load(p.slopes, row, offset, n);
+                     T* to = at<T>(p.out, row, p.size, offset);
+                     forward(y.in(at<T>(p.y, row, p.y_stride, offset), n), slopes.k, slopes.weight, h, out.out(to), n);
+                     out.done(to, n);
+                 });
+}
+
+template <class T, class A> void combine_backward_rows(const RkCombineBackward& p, int64_t begin, int64_t end) {
+    const bool together = p.dy_stride == p.size && dense(p.slopes, p.size);
+    const auto backward = arithmetic_of<A>(p.slopes.count).backward;
+    StagedSlopes<T, A> slopes(p.slopes);
+    Stage<T, A> dy, dk[kMostSlopes];
+    RowSums<A> sums;
+    alignas(64) A product[kTile];
+    for_tiles<A>(begin, end, p.size, together, p.h, p.h_stride,
+                 [&](int64_t row, int64_t rows, int64_t offset, int64_t n, const A* h) {
+                     slopes.load(p.slopes, row, offset, n);
+                     const T* from = at<T>(p.dy, row, p.dy_stride, offset);
+                     A* to[kMostSlopes];
+                     for (int j = 0; j < p.slopes.count; ++j)
+                         to[j] = dk[j].out(at<T>(p.dk[j], row, p.size, offset));
+                     backward(dy.in(from, n), slopes.k, slopes.weight, h, to, product, n);
+                     for (int j = 0; j < p.slopes.count; ++j)
+                         dk[j].done(at<T>(p.dk[j], row, p.size, offset), n);
+                     copy(from, at<T>(p.dstate, row, p.size, offset), n);
+                     sums.add(product, row, rows, offset, n, p.size,
+                              [&](int64_t r, A sum) { static_cast<A*>(p.dh)[r] = sum; });
+                 });
+    for (int64_t row = begin; p.size == 0 && row < end; ++row)
+        static_cast<A*>(p.dh)[row] = A(0);
+}
+
+float root(float x) { return __builtin_sqrtf(x); }
+double root(double x) { return __builtin_sqrt(x); }
+
+template <class T, class A> void error_rows(const RkError& p, int64_t begin, int64_t end) {
+    const bool together = p.y0_stride == p.size && p.y1_stride == p.size && dense(p.slopes, p.size);
+    const auto square = arithmetic_of<A>(p.slopes.count).square;
+    const A rtol = static_cast<A>(p.rtol), atol = static_cast<A>(p.atol), count = static_cast<A>(p.size);
+    StagedSlopes<T, A> slopes(p.slopes);
+    Stage<T, A> y0, y1;
+    RowSums<A> sums;
+    alignas(64) A squares[kTile];
+    for_tiles<A>(begin, end, p.size, together, p.h, p.h_stride,
+                 [&](int64_t row, int64_t rows, int64_t offset, int64_t n, const A* h) {
+                     slopes.load(p.slopes, row, offset, n);
+                     square(y0.in(at<T>(p.y0, row, p.y0_stride, offset), n),
+                            y1.in(at<T>(p.y1, row, p.y1_stride, offset), n), slopes.k, slopes.weight, h, rtol, atol,
+                            squares, n);
+                     sums.add(squares, row, rows, offset, n, p.size,
+                              [&](int64_t r, A sum) { static_cast<A*>(p.norm)[r] = root(sum / count); });
+                 });
+    for (int64_t row = begin; p.size == 0 && row < end; ++row)
+        static_cast<A*>(p.norm)[row] = A(0);
+}
+
+// Calls body with the types in memory and of arithmetic.
+template <class Body> void with_types(DType type, Body body) {
+    switch (type) {
+    case DType::F64:
+        return body(double{}, double{});
+    case DType::BF16:
+        return body(bf16{}, float{});
+    case DType::F16:
+        return body(fp16{}, float{});
+    case DType::F32:
+        return body(float{}, float{});
+    }
+}
+
+} // namespace
+
+namespace PFK_ISA {
+
+void rk_combine(const RkCombine& p, int64_t begin, int64_t end) {
+    with_types(p.type, [&](auto t, auto a) { combine_rows<decltype(t), decltype(a)>(p, begin, end); });
+}
+
+void rk_combine_backward(const RkCombineBackward& p, int64_t begin, int64_t end) {
+    with_types(p.type, [&](auto t, auto a) { combine_backward_rows<decltype(t), decltype(a)>(p, begin, end); });
+}
+
+void rk_error(const RkError& p, int64_t begin, int64_t end) {
+    with_types(p.type, [&](auto t, auto a) { error_rows<decltype(t), decltype(a)>(p, begin, end); });
+}
+
+} // namespace PFK_ISA
+} // namespace pfk::cpu

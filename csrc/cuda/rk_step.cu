@@ -1,0 +1,330 @@
+// rk_combine and rk_error on the GPU. A row belongs to a few lanes, a warp or a block, by its size alone, so that its
+// sum is the same in every batch. Rows that 128-bit accesses fit into take the path that is unrolled for the number of
+// slopes; everything else goes element by element, for any number.
+
+#include "../math/rk_step.h"
+#include "device.cuh"
+#include "launchers.h"
+
+namespace pfk::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+// ---- who does what -------------------------------------------------------------------------------------------------
+
+struct Schedule {
+    int64_t units; // of a row
+    int lanes;     // a power of two up to a warp, or a whole block
+
+    unsigned blocks(int64_t rows) const {
+        const int64_t at_once = kThreads / lanes;
+        return static_cast<unsigned>((rows + at_once - 1) / at_once);
+    }
+};
+
+Schedule schedule_of(int64_t units) {
+    if (units > 4 * warp_size)
+        return {units, kThreads};
+    int lanes = 1;
+    while (lanes < units && lanes < warp_size)
+        lanes *= 2;
+    return {units, lanes};
+}
+
+struct Share {
+    int64_t row;
+    int lane;
+
+    PFK_DEVICE Share(const Schedule& s) {
+        const int thread = static_cast<int>(threadIdx.x);
+        lane = thread & (s.lanes - 1);
+        row = static_cast<int64_t>(blockIdx.x) * (kThreads / s.lanes) + thread / s.lanes;
+    }
+};
+
+template <class A> PFK_DEVICE A row_sum(A value, int lanes) {
+    if (lanes == kThreads)
+        return block_reduce<kThreads>(value);
+    for (int step = lanes / 2; step > 0; step /= 2)
+        value += __shfl_xor_sync(full_warp, value, step);
+    return value;
+}
+
+// ---- slopes: N of them, or as many as there are
+// -----------------------------------------------------------------------
+
+template <class T, class A> struct Pointers {
+    const T* k[kMostSlopes];
+    int64_t stride[kMostSlopes];
+    A weight[kMostSlopes];
+    int count;
+};
+
+template <class T, class A> Pointers<T, A> pointers_of(const Slopes& s) {
+    Pointers<T, A> pointers = {};
+    for (int j = 0; j < s.count; ++j) {
+        pointers.k[j] = static_cast<const T*>(s.k[j]);
+        pointers.stride[j] = s.stride[j];
+        pointers.weight[j] = static_cast<A>(s.weight[j]);
+    }
+    pointers.count = s.count;
+    return pointers;
+}
+
+// Calls body(j) for every slope; Count 0 stands for a number that is known at the launch only.
+template <int Count, class Body> PFK_DEVICE void for_slopes(int count, Body body) {
+#pragma unroll
+    for (int j = 0; j < (Count > 0 ? Count : kMostSlopes); ++j)
+        if (Count > 0 || j < count)
+            body(j);
+}
+
+// sum_j w_j k_j of the unit's elements
+template <int Count, int N, class T, class A>
+PFK_DEVICE void slope_of(const Pointers<T, A>& s, int64_t row, int64_t unit, A* sum) {
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+        sum[i] = 0;
+    for_slopes<Count>(s.count, [&](int j) {
+        const Vec<T, N> k = vload<N>(s.k[j] + row * s.stride[j] + unit * N);
+#pragma unroll
+        for (int i = 0; i < N; ++i)
+            sum[i] += s.weight[j] * A(widen(k[i]));
+    });
+}
+
+// ---- kernels -------------------------------------------------------------------------------------------------------
+
+template <class T, class A> struct Combine {
+    Schedule schedule;
+    Pointers<T, A> slopes;
+    int64_t rows, size, y_stride, h_stride;
+    const T* y;
+    const A* h;
+    T* out;
+};
+
+template <class T, class A, int N, int Count>
+__global__ void __launch_bounds__(kThreads) combine(const Combine<T, A> p) {
+    const Share share(p.schedule);
+    if (share.row >= p.rows)
+        return;
+    const A h = p.h[share.row * p.h_stride];
+    for (int64_t unit = share.lane; unit < p.schedule.units; unit += p.schedule.lanes) {
+        A sum[N];
+        slope_of<Count, N>(p.slopes, share.row, unit, sum);
+        Vec<T, N> value = vload<N>(p.y + share.row * p.y_stride + unit * N);
+#pragma unroll
+        for (int i = 0; i < N; ++i)
+            value[i] = narrow<T>(A(widen(value[i])) + h * sum[i]);
+        vstore(p.out + share.row * p.size + unit * N, value);
+    }
+}
+
+template <class T, class A> struct CombineBackward {
+    Schedule schedule;
+    Pointers<T, A> slopes;
+    int64_t rows, size, dy_stride, h_stride;
+    const T* dy;
+    const A* h;
+    T* dstate;
+    A* dh;
+    T* dk[kMostSlopes];
+};
+
+template <class T, class A, int N, int Count>
+__global__ void __launch_bounds__(kThreads) combine_backward(const CombineBackward<T, A> p) {
+    const Share share(p.schedule);
+    A total = 0;
+    if (share.row < p.rows) {
+        const A h = p.h[share.row * p.h_stride];
+        for (int64_t unit = share.lane; unit < p.schedule.units; unit += p.schedule.lanes) {
+            A sum[N];
+            slope_of<Count, N>(p.slopes, share.row, unit, sum);
+            const Vec<T, N> dy = vload<N>(p.dy + share.row * p.dy_stride + unit * N);
+#pragma unroll
+            for (int i = 0; i < N; ++i)
+                total += A(widen(dy[i])) * sum[i];
+            vstore(p.dstate + share.row * p.size + unit * N, dy);
+            for_slopes<Count>(p.slopes.count, [&](int j) {
+                Vec<T, N> dk;
+#pragma unroll
+                for (int i = 0; i < N; ++i)
+                    dk[i] = narrow<T>(p.slopes.weight[j] * (h * A(widen(dy[i]))));
+                vstore(p.dk[j] + share.row * p.size + unit * N, dk);
+            });
+        }
+    }
+    total = row_sum(total, p.schedule.lanes);
+    if (share.lane == 0 && share.row < p.rows)
+        p.dh[share.row] = total;
+}
+
+template <class T, class A> struct Norm {
+    Schedule schedule;
+    Pointers<T, A> slopes;
+    int64_t rows, size, y0_stride, y1_stride, h_stride;
+    A rtol, atol;
+    const T *y0, *y1;
+    const A* h;
+    A* norm;
+};
+
+PFK_DEVICE float root(float x) { return sqrtf(x); }
+PFK_DEVICE double root(double x) { return sqrt(x); }
+
+template <class T, class A, int N, int Count> __global__ void __launch_bounds__(kThreads) error(const Norm<T, A> p) {
+    const Share share(p.schedule);
+    A total = 0;
+    if (share.row < p.rows) {
+        const A h = p.h[share.row * p.h_stride];
+        for (int64_t unit = share.lane; unit < p.schedule.units; unit += p.schedule.lanes) {
+            A sum[N];
+            slope_of<Count, N>(p.slopes, share.row, unit, sum);
+            const Vec<T, N> y0 = vload<N>(p.y0 + share.row * p.y0_stride + unit * N);
+            const Vec<T, N> y1 = vload<N>(p.y1 + share.row * p.y1_stride + unit * N);
+#pragma unroll
+            for (int i = 0; i < N; ++i) {
+                const A scale = p.atol + p.rtol * larger_magnitude(A(widen(y0[i])), A(widen(y1[i])));
+                const A ratio = h * sum[i] / scale;
+                total += ratio * ratio;
+            }
+        }
+    }
+    total = row_sum(total, p.schedule.lanes);
+    if (share.lane == 0 && share.row < p.rows)
+        p.norm[share.row] = root(total / static_cast<A>(p.size > 0 ? p.size : 1));
+}
+
+// ---- from run-time choices to templates -----------------------------------------------------------------------------
+
+template <class T> struct Type {
+    using type = T;
+};
+template <int N> struct Int {
+    static constexpr int value = N;
+};
+
+template <class Body> cudaError_t with_type(DType type, Body body) {
+    switch (type) {
+    case DType::F64:
+        return body(Type<double>{});
+    case DType::BF16:
+        return body(Type<bf16>{});
+    case DType::F16:
+        return body(Type<fp16>{});
+    case DType::F32:
+        break;
+    }
+    return body(Type<float>{});
+}
+
+template <int N = 1, class Body> cudaError_t with_count(int count, Body body) {
+    if constexpr (N < kMostSlopes)
+        if (count > N)
+            return with_count<N + 1>(count, body);
+    return body(Int<N>{});
+}
+
+template <class T> bool fits(const void* data, int64_t stride) {
+    return is_aligned(data) && stride % vector_width<T> == 0;
+}
+
+template <class T> bool fits(const Slopes& s, int64_t size) {
+    bool all = size % vector_width<T> == 0;
+    for (int j = 0; j < s.count; ++j)
+        all = all && fits<T>(s.k[j], s.stride[j]);
+    return all;
+}
+
+} // namespace
+
+Error rk_combine(const RkCombine& p, void* stream) {
+    if (p.rows == 0 || p.size == 0)
+        return cudaSuccess;
+    return with_type(p.type, [&](auto type) {
+        using T = typename decltype(type)::type;
+        using A = arithmetic_t<T>;
+        constexpr int N = vector_width<T>;
+        const bool wide = fits<T>(p.slopes, p.size) && fits<T>(p.y, p.y_stride) && is_aligned(p.out);
+        const Combine<T, A> call = {schedule_of(p.size / (wide ? N : 1)),
+                                    pointers_of<T, A>(p.slopes),
+                                    p.rows,
+                                    p.size,
+                                    p.y_stride,
+                                    p.h_stride,
+                                    static_cast<const T*>(p.y),
+                                    static_cast<const A*>(p.h),
+                                    static_cast<T*>(p.out)};
+        const auto run = [&](auto kernel) {
+            return launch(kernel, call.schedule.blocks(p.rows), kThreads, 0, static_cast<cudaStream_t>(stream), call);
+        };
+        return wide ? with_count(p.slopes.count, [&](auto n) { return run(combine<T, A, N, decltype(n)::value>); })
+                    : run(combine<T, A, 1, 0>);
+    });
+}
+
+Error rk_combine_backward(const RkCombineBackward& p, void* stream) {
+    if (p.rows == 0)
+        return cudaSuccess;
+    return with_type(p.type, [&](auto type) {
+        using T = typename decltype(type)::type;
+        using A = arithmetic_t<T>;
+        constexpr int N = vector_width<T>;
+        bool wide = fits<T>(p.slopes, p.size) && fits<T>(p.dy, p.dy_stride) && is_aligned(p.dstate);
+        CombineBackward<T, A> call = {{},
+                                      pointers_of<T, A>(p.slopes),
+                                      p.rows,
+                                      p.size,
+                                      p.dy_stride,
+                                      p.h_stride,
+                                      static_cast<const T*>(p.dy),
+                                      static_cast<const A*>(p.h),
+                                      static_cast<T*>(p.dstate),
+                                      static_cast<A*>(p.dh),
+                                      {}};
+        for (int j = 0; j < p.slopes.count; ++j) {
+            call.dk[j] = static_cast<T*>(p.dk[j]);
+            wide = wide && is_aligned(p.dk[j]);
+        }
+        call.schedule = schedule_of(p.size / (wide ? N : 1));
+        const auto run = [&](auto kernel) {
+            return launch(kernel, call.schedule.blocks(p.rows), kThreads, 0, static_cast<cudaStream_t>(stream), call);
+        };
+        return wide ? with_count(p.slopes.count,
+                                 [&](auto n) { return run(combine_backward<T, A, N, decltype(n)::value>); })
+                    : run(combine_backward<T, A, 1, 0>);
+    });
+}
+
+Error rk_error(const RkError& p, void* stream) {
+    if (p.rows == 0)
+        return cudaSuccess;
+    return with_type(p.type, [&](auto type) {
+        using T = typename decltype(type)::type;
+        using A = arithmetic_t<T>;
+        constexpr int N = vector_width<T>;
+        const bool wide = fits<T>(p.slopes, p.size) && fits<T>(p.y0, p.y0_stride) && fits<T>(p.y1, p.y1_stride);
+        const Norm<T, A> call = {schedule_of(p.size / (wide ? N : 1)),
+                                 pointers_of<T, A>(p.slopes),
+                                 p.rows,
+                                 p.size,
+                                 p.y0_stride,
+                                 p.y1_stride,
+                                 p.h_stride,
+                                 static_cast<A>(p.rtol),
+                                 static_cast<A>(p.atol),
+                                 static_cast<const T*>(p.y0),
+                                 static_cast<const T*>(p.y1),
+                                 static_cast<const A*>(p.h),
+                                 static_cast<A*>(p.norm)};
+        const auto run = [&](auto kernel) {
+            return launch(kernel, call.schedule.blocks(p.rows), kThreads, 0, static_cast<cudaStream_t>(stream), call);
+        };
+        return wide ? with_count(p.slopes.count, [&](auto n) { return run(error<T, A, N, decltype(n)::value>); })
+                    : run(error<T, A, 1, 0>);
+    });
+}
+
+} // namespace pfk::cuda
