@@ -14,8 +14,8 @@ from ..ops.affine_coupling import ADDITIVE, BOUNDS
 from ..ops.cnf_trajectory import METHODS, SMOOTH, STAGES
 from ..ops.made import MADE_ACTIVATIONS, MadeLayout
 from ..ops.masks import MASKS, transformed_channels
-from ..ops.rq_spline import TAILS, spline_params
 from ..ops.rk_step import MOST_SLOPES
+from ..ops.rq_spline import TAILS, spline_params
 
 __all__ = ["PROBES", "Probe", "noise"]
 
