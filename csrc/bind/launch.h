@@ -31,6 +31,7 @@ constexpr Device::Kind kDevice = Device::CPU;
 
 #define PFK_LAUNCH(frame, device, op, problem, cost)                                                                   \
     do {                                                                                                               \
+        static_cast<void>(cost);                                                                                       \
         const pfk::cuda::DeviceGuard guard(device.id);                                                                 \
         pfk::cuda::check(#op, pfk::cuda::op(problem, frame.stream(device)), device.id);                                \
     } while (false)
