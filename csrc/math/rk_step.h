@@ -51,9 +51,9 @@ struct RkError {
 // sum_j w_j k_j; `at(j)` is slope j, widened.
 template <int N, class A, class At> PFK_HD A weighted(const A* weights, At at) {
     A sum = weights[0] * at(0);
-#ifdef __CUDACC__
+#ifdef __CUDA_ARCH__
 #pragma unroll
-#else
+#elif !defined(__CUDACC__)
 #pragma GCC unroll 16
 #endif
     for (int j = 1; j < N; ++j)
