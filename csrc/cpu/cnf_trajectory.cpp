@@ -74,6 +74,29 @@ void add_outer(const A* g, int64_t ldg, const A* x, int64_t ldx, A* dw, int64_t 
     }
 }
 
+// The same through the micro-kernel, for matrices wide enough for its vectors: x is turned so that N lies along them.
+// `turned` has room for (C, N).
+template <class A>
+void add_product(const A* g, int64_t ldg, const A* x, int64_t ldx, A* dw, int64_t m, int64_t n, int64_t columns,
+                 A* turned) {
+    constexpr int64_t stretch = 64, rows = 16;
+    if (n < kGemmWidth<A>)
+        return add_outer(g, ldg, x, ldx, dw, m, n, columns);
+    for (int64_t first = 0; first < n; first += rows)
+        for (int64_t c = 0; c < columns; ++c)
+            for (int64_t r = first; r < n && r < first + rows; ++r)
+                turned[c * n + r] = x[r * ldx + c];
+    alignas(64) A packed[kGemmRows * stretch];
+    for (int64_t first = 0; first < columns; first += stretch) {
+        const int64_t k = columns - first < stretch ? columns - first : stretch;
+        for (int64_t row = 0; row < m; row += kGemmRows) {
+            const int64_t some = m - row < kGemmRows ? m - row : kGemmRows;
+            pack(g + row * ldg + first, ldg, 1, some, k, packed);
+            gemm<true>(packed, turned + first * n, n, dw + row * n, n, some, k, n);
+        }
+    }
+}
+
 template <class A> void fill_zero(A* values, int64_t n) {
     for (int64_t i = 0; i < n; ++i)
         values[i] = A(0);
@@ -90,8 +113,7 @@ template <class A> A row_total(const A* values, int64_t n) {
     return sum.total();
 }
 
-// ---- what happens to a stretch of a product
-// --------------------------------------------------------------------------
+// ---- what happens to a stretch of a product -------------------------------------------------------------------------
 
 // What one hidden layer leaves behind.
 template <class A> struct Kept {
@@ -212,7 +234,7 @@ template <class A> class Panels {
         }
         for (int64_t probe = 0; probe < p.probes; ++probe) {
             // the one tangent W_0 e served all evaluations
-            add_outer(dfirst + probe * P, KP, e + probe * P, KP, dparameters, H, D, P);
+            add_product(dfirst + probe * P, KP, e + probe * P, KP, dparameters, H, D, P, base + at.g + at.g_size);
             gemm<true>(transposed(cnf_layer(p, 0)), dfirst + probe * P, KP, de + probe * P, KP, D, H, P);
             write(de + probe * P, KP, D, p.de, p.probes * D, probe * D, first);
         }
@@ -390,7 +412,7 @@ template <class A> class Panels {
             for (int64_t c = 0; c < N; ++c)
                 row[c] *= gate;
         }
-        add_outer(g, N, kept(stage * p.depth + p.depth - 1).both, N, dparameters + last.weights, D, H, N);
+        add_product(g, N, kept(stage * p.depth + p.depth - 1).both, N, dparameters + last.weights, D, H, N, below);
         gemm(transposed(last), g, N, below, N, H, D, N);
 
         for (int64_t l = p.depth - 1; l >= 0; --l) {
@@ -400,11 +422,11 @@ template <class A> class Panels {
             through_activation(kept(stage * p.depth + l), l == 0, gates == nullptr ? nullptr : gates + layer.column, g,
                                dgates + layer.column, dshifts + layer.column);
             if (l > 0) {
-                add_outer(g, N, kept(stage * p.depth + l - 1).both, N, dparameters + layer.weights, H, H, N);
+                add_product(g, N, kept(stage * p.depth + l - 1).both, N, dparameters + layer.weights, H, H, N, below);
                 gemm(transposed(layer), g, N, below, N, H, H, N);
                 continue;
             }
-            add_outer(g, N, input(stage), P, dparameters, H, D, P);
+            add_product(g, N, input(stage), P, dparameters, H, D, P, below);
             gemm(transposed(layer), g, N, dinput(stage), P, D, H, P);
             for (int64_t r = 0; r < H; ++r) {
                 add_scaled(base + at.dfirst_tangent + r * KP, A(1), g + r * N + P, KP);
