@@ -75,20 +75,3 @@ class Pullback:
             x, *outputs = self._replays[transform].pop()(transform, context)
             return x, self.vjp(outputs, (grad_z, grad_ladj), (x,), transform, context)[0]
         return transform.backward_from_output(z, grad_z, grad_ladj, context, self)
-
-
-def backward_by_inverse(
-    transform: Transform,
-    z: Tensor,
-    grad_z: Tensor,
-    grad_ladj: Tensor,
-    context: Tensor | None,
-    pullback: Pullback,
-) -> tuple[Tensor, Tensor]:
-    """The hook of a layer that is cheap and has an exact inverse: invert it, then run it again for autograd."""
-    with torch.no_grad():
-        x = transform.inverse(z, context)[0]
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
-        outputs = transform(x, context)
-    return x.detach(), pullback.vjp(outputs, (grad_z, grad_ladj), (x,), transform, context)[0]
