@@ -14,7 +14,17 @@ from .peers import load
 from .report import OURS, RESULTS, describe, machine, matrix, run_case, write
 from .timing import QUICK, Effort
 
-CONTESTS = ("affine_coupling", "glow", "realnvp", "residual", "lu_conv1x1", "made_inverse", "cnf", "rk_step")
+CONTESTS = (
+    "affine_coupling",
+    "glow",
+    "realnvp",
+    "residual",
+    "lu_conv1x1",
+    "made_inverse",
+    "rq_spline",
+    "cnf",
+    "rk_step",
+)
 ON_REQUEST = ("depth", "digits")  # takes minutes whatever the machine
 
 
