@@ -136,10 +136,11 @@ PROBES: dict[str, Probe] = {
     "affine_coupling": Probe(_coupling_configs(), _coupling_inputs),
     "conv1x1": Probe([()], _conv1x1_inputs, (torch.float32, torch.float64)),
     "lu_weight": Probe([(False,), (True,)], _lu_weight_inputs),
-    # in float64 the formula is its own truth, and sums over a whole path round more than is allowed
+    # In float64 the formula is its own truth; sums over a whole path, and a spline's narrow bins, round more than is
+    # allowed then.
     "cnf_trajectory": Probe(_trajectory_configs(), _trajectory_inputs, (torch.float32,)),
     "made_forward": _MADE,
     "made_inverse": _MADE,
-    "rq_spline": Probe(_spline_configs(), _spline_inputs),
+    "rq_spline": Probe(_spline_configs(), _spline_inputs, (torch.float32, torch.bfloat16, torch.float16)),
     **_rk_probes(),
 }

@@ -180,7 +180,11 @@ class InvertibleConv1x1(Transform):
         if inverse:
             scale = torch.exp(-log_scale)
             return scale[:, None] * weight, terms - log_scale, -scale * bias
-        return weight * torch.exp(log_scale), terms + log_scale, weight @ bias
+        return (
+            weight * torch.exp(log_scale),
+            terms + log_scale,
+            (weight * bias).sum(1),
+        )  # no matmul: autocast must not narrow it
 
     def _matrix(self, inverse: bool) -> tuple[Tensor, Tensor]:
         """(W, terms) or those of its inverse, without the norm."""

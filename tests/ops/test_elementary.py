@@ -82,7 +82,8 @@ for function in test_elementary.FUNCTIONS:
     test_elementary.test_float32_within_two_ulp(function)
 for case in cases.ALL_CASES[::3]:
     for dtypes in cases.DTYPES:
-        test_kernels.assert_as_good_as_torch(case, case.inputs(9, *dtypes))
+        if case.takes(*dtypes):
+            test_kernels.assert_as_good_as_torch(case, case.inputs(9, *dtypes))
 print(_cpu.isa)
 """
     done = subprocess.run(

@@ -187,7 +187,9 @@ def test_networks_in_bfloat16_leave_the_state_in_float32(case: Case) -> None:
     torch.testing.assert_close(z, exact, rtol=0.05, atol=0.05)
     if not transform.estimates_ladj:
         torch.testing.assert_close(ladj, exact_ladj, rtol=0.05, atol=0.05)
-    torch.testing.assert_close(back, x, rtol=1e-3, atol=1e-3)
+    # an integrator's inverse is as exact as the field it sees on another path, here of 8 bits
+    tolerance = 0.02 if case.name == "continuous-image" else 1e-3
+    torch.testing.assert_close(back, x, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if list(c.build().parameters())], ids=lambda case: case.name)

@@ -8,11 +8,13 @@ import pytest
 import torch
 
 import pyflowk
-from tests.ops import test_kernels
-from tests.ops.cases import DTYPES, FEW_CASES, SMALL_CASES, OpCase
-from tests.ops.test_kernels import test_strides
+from pyflowk.ops._triton import backend as kernels
+from tests.ops import cases, test_kernels
+from tests.ops.cases import DTYPES, OpCase
 
-__all__ = ["test_strides"]
+SMALL_CASES, FEW_CASES = (
+    [case for case in some if getattr(kernels, case.op, None)] for some in (cases.SMALL_CASES, cases.FEW_CASES)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +27,11 @@ def on_triton() -> Iterator[None]:
 def test_values_and_gradients_as_good_as_torch(case: OpCase) -> None:
     for dtype in (torch.float32, torch.float64):
         test_kernels.assert_as_good_as_torch(case, case.inputs(3, dtype))
+
+
+@pytest.mark.parametrize("case", FEW_CASES, ids=str)
+def test_strides(case: OpCase) -> None:
+    test_kernels.test_strides(case)
 
 
 @pytest.mark.parametrize("state, params", DTYPES[2:], ids=str)

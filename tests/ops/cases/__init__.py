@@ -12,9 +12,12 @@ from torch import Tensor
 from . import affine_coupling, cnf_trajectory, conv1x1, lu_weight, made, rk_step, rq_spline
 from .base import DTYPES, OpCase
 
-__all__ = ["ALL_CASES", "DTYPES", "FEW_CASES", "SMALL_CASES", "OpCase", "tensors_of"]
+__all__ = ["ALL_CASES", "CPU_ONLY", "DTYPES", "FEW_CASES", "SMALL_CASES", "OpCase", "tensors_of"]
 
 MODULES = (affine_coupling, cnf_trajectory, conv1x1, lu_weight, made, rk_step, rq_spline)
+
+#: ops without a CUDA kernel
+CPU_ONLY = frozenset({"cnf_trajectory"})
 
 ALL_CASES = [case for module in MODULES for case in module.ALL]
 SMALL_CASES = [case for module in MODULES for case in module.SMALL]
