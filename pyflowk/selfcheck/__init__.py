@@ -169,7 +169,7 @@ def _check(entry: Backend, name: str, op: FusedOp) -> tuple[str, str]:
         return "no probe knows how to call it", ""
     probe, worst, calls = PROBES[name], 0.0, 0
     for config, dtype in product(probe.configs, probe.precisions):
-        excess, error = deviation(entry, op, config, _in(dtype, probe.inputs(config, ROWS)))
+        excess, error = deviation(entry, op, config, _in(dtype, probe.inputs(config, ROWS)), probe.conditioning)
         if not excess <= 0:
             return f"WRONG for {config} in {dtype}: error {error:.2g} is {excess:.2g} above what is allowed", ""
         worst, calls = max(worst, error if dtype == torch.float32 else 0.0), calls + 1
@@ -177,7 +177,9 @@ def _check(entry: Backend, name: str, op: FusedOp) -> tuple[str, str]:
     return "", f"{kind}, {calls} calls and gradients right; largest float32 error {worst:.1e}"
 
 
-def deviation(entry: Backend, op: FusedOp, config: tuple[Any, ...], inputs: tuple[Tensor, ...]) -> tuple[float, float]:
+def deviation(
+    entry: Backend, op: FusedOp, config: tuple[Any, ...], inputs: tuple[Tensor, ...], conditioning: float = 1.0
+) -> tuple[float, float]:
     """How far values and gradients are above the allowed error, and the largest error, against float64."""
     outputs = op.formula(*inputs, *config)
     cotangents = tuple(noise(*t.shape).to(t.dtype) for t in outputs)
@@ -188,7 +190,7 @@ def deviation(entry: Backend, op: FusedOp, config: tuple[Any, ...], inputs: tupl
         got = _values(op, config, *(tuple(t.to(entry.device) for t in group) for group in (inputs, cotangents)))
     excess, largest = float("-inf"), 0.0
     for kernel, formula, truth in zip(got, plain, exact):
-        rounding = 4 * torch.finfo(formula.dtype).eps * (truth.abs().max().item() + 1)
+        rounding = 4 * conditioning * torch.finfo(formula.dtype).eps * (truth.abs().max().item() + 1)
         allowed = 2 * (formula.double() - truth).abs().max().item() + rounding
         error = (kernel.double().cpu() - truth).abs().max().item()
         # not max(): a NaN must win
