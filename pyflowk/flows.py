@@ -31,11 +31,20 @@ class Base(nn.Module):
     def _location(self, context: Tensor | None) -> tuple[Tensor, Tensor] | None:
         raise NotImplementedError
 
-    def log_prob(self, z: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        """Log-density (B,) in nats of z (B, *shape), with every standard deviation multiplied by ``temperature``."""
+    def _state(self, z: Tensor) -> Tensor:
+        """z (B, *shape) in the dtype of densities, or ValueError."""
         if tuple(z.shape[1:]) != self.shape:
             raise ValueError(f"the base expects (B, {', '.join(map(str, self.shape))}), got {tuple(z.shape)}")
-        z = z.to(state_dtype(z))
+        return z.to(state_dtype(z))
+
+    def _noise(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """n standard normal draws (n, *shape)."""
+        dtype, device = state_dtype(self.anchor), self.anchor.device
+        return torch.randn((n, *self.shape), generator=generator, dtype=dtype, device=device)
+
+    def log_prob(self, z: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """Log-density (B,) in nats of z (B, *shape), with every standard deviation multiplied by ``temperature``."""
+        z = self._state(z)
         constant = math.prod(self.shape) * (0.5 * LOG_2PI + math.log(temperature))
         location = self._location(context)
         if location is None:
@@ -52,9 +61,7 @@ class Base(nn.Module):
         temperature: float = 1.0,
     ) -> Tensor:
         """n draws (n, *shape); context as in :meth:`Flow.sample`."""
-        noise = torch.randn(
-            (n, *self.shape), generator=generator, dtype=state_dtype(self.anchor), device=self.anchor.device
-        )
+        noise = self._noise(n, generator)
         location = self._location(expand_context(context, n))
         if location is None:
             return noise if temperature == 1 else temperature * noise
@@ -135,13 +142,11 @@ class GaussianMixture(Base):
         self.log_std = nn.Parameter(torch.zeros(components, *self.shape))
 
     def log_prob(self, z: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        if tuple(z.shape[1:]) != self.shape:
-            raise ValueError(f"the base expects (B, {', '.join(map(str, self.shape))}), got {tuple(z.shape)}")
-        dtype = state_dtype(z)
-        log_std = (self.log_std + math.log(temperature)).to(dtype)
-        scaled = (z.to(dtype)[:, None] - self.mean) * torch.exp(-log_std)
+        z = self._state(z)
+        log_std = (self.log_std + math.log(temperature)).to(z.dtype)
+        scaled = (z[:, None] - self.mean) * torch.exp(-log_std)
         of_components = (-0.5 * scaled.square() - log_std).flatten(2).sum(2) - 0.5 * LOG_2PI * math.prod(self.shape)
-        return torch.logsumexp(of_components + torch.log_softmax(self.logits.to(dtype), 0), 1)
+        return torch.logsumexp(of_components + torch.log_softmax(self.logits.to(z.dtype), 0), 1)
 
     def sample(
         self,
@@ -154,9 +159,7 @@ class GaussianMixture(Base):
         uniform = torch.rand(n, generator=generator, dtype=state_dtype(self.anchor), device=self.anchor.device)
         last = len(self.logits) - 1
         which = torch.searchsorted(self.logits.softmax(0).cumsum(0).to(uniform), uniform).clamp(max=last)
-        noise = torch.randn(
-            (n, *self.shape), generator=generator, dtype=state_dtype(self.anchor), device=self.anchor.device
-        )
+        noise = self._noise(n, generator)
         return self.mean[which] + temperature * torch.exp(self.log_std[which]) * noise
 
 

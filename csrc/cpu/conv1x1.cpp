@@ -184,19 +184,6 @@ template <class A> void reduce(const Conv1x1Reduce& p, int64_t begin, int64_t en
     }
 }
 
-template <class Body> void with_types(DType state, Body body) {
-    switch (state) {
-    case DType::F64:
-        return body(double{}, double{});
-    case DType::BF16:
-        return body(bf16{}, float{});
-    case DType::F16:
-        return body(fp16{}, float{});
-    case DType::F32:
-        return body(float{}, float{});
-    }
-}
-
 } // namespace
 
 namespace PFK_ISA {

@@ -171,19 +171,6 @@ template <class T, class A> void backward(const LuWeightBackward& p, int64_t beg
     }
 }
 
-template <class Body> void with_types(DType type, Body body) {
-    switch (type) {
-    case DType::F64:
-        return body(double{}, double{});
-    case DType::BF16:
-        return body(bf16{}, float{});
-    case DType::F16:
-        return body(fp16{}, float{});
-    case DType::F32:
-        return body(float{}, float{});
-    }
-}
-
 } // namespace
 
 namespace PFK_ISA {

@@ -230,20 +230,6 @@ template <class T, class A> void error_rows(const RkError& p, int64_t begin, int
         static_cast<A*>(p.norm)[row] = A(0);
 }
 
-// Calls body with the types in memory and of arithmetic.
-template <class Body> void with_types(DType type, Body body) {
-    switch (type) {
-    case DType::F64:
-        return body(double{}, double{});
-    case DType::BF16:
-        return body(bf16{}, float{});
-    case DType::F16:
-        return body(fp16{}, float{});
-    case DType::F32:
-        return body(float{}, float{});
-    }
-}
-
 } // namespace
 
 namespace PFK_ISA {

@@ -33,6 +33,20 @@ template <> inline __attribute__((always_inline)) void store<bf16, float>(bf16& 
     target.bits = static_cast<uint16_t>(value != value ? 0x7fc0 : rounded);
 }
 
+// Calls body with a value of the type in memory and one of the type of its arithmetic.
+template <class Body> void with_types(DType type, Body body) {
+    switch (type) {
+    case DType::F64:
+        return body(double{}, double{});
+    case DType::BF16:
+        return body(bf16{}, float{});
+    case DType::F16:
+        return body(fp16{}, float{});
+    case DType::F32:
+        return body(float{}, float{});
+    }
+}
+
 template <class T, class A> PFK_HD void gather(const T* from, int64_t step, A* to, int64_t n) {
     if (step == 1)
         for (int64_t i = 0; i < n; ++i)

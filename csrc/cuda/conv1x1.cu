@@ -183,24 +183,6 @@ template <class A> __global__ void __launch_bounds__(kThreads) reduce(const Conv
 
 // ---- from run-time choices to templates ----------------------------------------------------------------------------
 
-template <class T> struct Type {
-    using type = T;
-};
-
-template <class Body> cudaError_t with_type(DType type, Body body) {
-    switch (type) {
-    case DType::F64:
-        return body(Type<double>{});
-    case DType::BF16:
-        return body(Type<bf16>{});
-    case DType::F16:
-        return body(Type<fp16>{});
-    case DType::F32:
-        break;
-    }
-    return body(Type<float>{});
-}
-
 constexpr int64_t kMostPositions = int64_t(1) << 31; // of one sample, so that a step within it fits 32 bits
 
 unsigned pieces(int64_t n, int64_t size) { return static_cast<unsigned>((n + size - 1) / size); }

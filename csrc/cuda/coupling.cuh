@@ -30,10 +30,6 @@ cudaError_t launch_sums(const A* sums, A* ladj, int64_t rows, int64_t segments, 
     return launch(add_segments<A>, static_cast<unsigned>(blocks), kThreads, 0, stream, sums, ladj, rows, segments);
 }
 
-template <class T> struct Type {
-    using type = T;
-};
-
 // Calls body(Type<T>, Type<P>): x and params in memory.
 template <class Body> cudaError_t with_types(DType state, DType param, Body body) {
     switch (state) {

@@ -54,8 +54,7 @@ cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, std::size_t shar
     return cudaLaunchKernelEx(&config, kernel, std::forward<A>(args)...);
 }
 
-// ---- Vectors: one memory transaction for N elements
-// -------------------------------------------------------------------
+// ---- Vectors: one memory transaction for N elements -----------------------------------------------------------------
 template <class T, int N> struct alignas(sizeof(T) * N) Vec {
     static_assert(sizeof(T) * N <= 16 && (sizeof(T) * N & (sizeof(T) * N - 1)) == 0, "a power of two up to 16 bytes");
     T at[N];
@@ -91,8 +90,7 @@ inline bool is_aligned(const void* address, std::size_t bytes = 16) {
     return reinterpret_cast<std::uintptr_t>(address) % bytes == 0;
 }
 
-// ---- Element types: arithmetic never happens in 16 bits
-// ----------------------------------------------------------------
+// ---- Element types: arithmetic never happens in 16 bits -------------------------------------------------------------
 template <class T> struct ArithmeticOf {
     using type = float;
 };
@@ -110,8 +108,26 @@ template <class T> PFK_DEVICE T narrow(arithmetic_t<T> x) { return x; }
 template <> PFK_DEVICE bf16 narrow<bf16>(float x) { return __float2bfloat16_rn(x); }
 template <> PFK_DEVICE fp16 narrow<fp16>(float x) { return __float2half_rn(x); }
 
-// ---- Reductions in a fixed order, the result in every lane or thread
-// ---------------------------------------------------
+// From run-time types to templates: calls body(Type<T>).
+template <class T> struct Type {
+    using type = T;
+};
+
+template <class Body> cudaError_t with_type(DType type, Body body) {
+    switch (type) {
+    case DType::F64:
+        return body(Type<double>{});
+    case DType::BF16:
+        return body(Type<bf16>{});
+    case DType::F16:
+        return body(Type<fp16>{});
+    case DType::F32:
+        break;
+    }
+    return body(Type<float>{});
+}
+
+// ---- Reductions in a fixed order, the result in every lane or thread ------------------------------------------------
 struct Plus {
     template <class A> PFK_DEVICE A operator()(A a, A b) const { return a + b; }
 };

@@ -150,24 +150,6 @@ template <class T> __global__ void __launch_bounds__(kThreads) backward_of_inver
     write(p, Factors<T>(p, row), row, i, j, sum);
 }
 
-template <class T> struct Type {
-    using type = T;
-};
-
-template <class Body> cudaError_t with_type(DType type, Body body) {
-    switch (type) {
-    case DType::F64:
-        return body(Type<double>{});
-    case DType::BF16:
-        return body(Type<bf16>{});
-    case DType::F16:
-        return body(Type<fp16>{});
-    case DType::F32:
-        break;
-    }
-    return body(Type<float>{});
-}
-
 template <class Problem>
 cudaError_t run(void (*kernel)(Problem), const Problem& p, int64_t threads, cudaStream_t stream) {
     return launch(kernel, static_cast<unsigned>((threads + kThreads - 1) / kThreads), kThreads, 0, stream, p);

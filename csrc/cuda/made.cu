@@ -325,10 +325,6 @@ template <class A, class P> __global__ void __launch_bounds__(kThreads) run_weig
         }
 }
 
-template <class T> struct Type {
-    using type = T;
-};
-
 // Calls body(Type<arithmetic>, Type<weights in memory>).
 template <class Body> cudaError_t with_types(DType param, Body body) {
     switch (param) {

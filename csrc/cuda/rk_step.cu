@@ -51,8 +51,7 @@ template <class A> PFK_DEVICE A row_sum(A value, int lanes) {
     return value;
 }
 
-// ---- slopes: N of them, or as many as there are
-// -----------------------------------------------------------------------
+// ---- slopes: N of them, or as many as there are ---------------------------------------------------------------------
 
 template <class T, class A> struct Pointers {
     const T* k[kMostSlopes];
@@ -199,26 +198,9 @@ template <class T, class A, int N, int Count> __global__ void __launch_bounds__(
 
 // ---- from run-time choices to templates -----------------------------------------------------------------------------
 
-template <class T> struct Type {
-    using type = T;
-};
 template <int N> struct Int {
     static constexpr int value = N;
 };
-
-template <class Body> cudaError_t with_type(DType type, Body body) {
-    switch (type) {
-    case DType::F64:
-        return body(Type<double>{});
-    case DType::BF16:
-        return body(Type<bf16>{});
-    case DType::F16:
-        return body(Type<fp16>{});
-    case DType::F32:
-        break;
-    }
-    return body(Type<float>{});
-}
 
 template <int N = 1, class Body> cudaError_t with_count(int count, Body body) {
     if constexpr (N < kMostSlopes)

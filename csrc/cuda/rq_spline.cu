@@ -139,8 +139,7 @@ template <class A> PFK_DEVICE void spread(Column<A> weights, int bins, A index, 
         weights[k] = gradient.at(A(k), index, weights[k]);
 }
 
-// ---- between global memory and the columns; the whole warp calls these
-// ------------------------------------------------
+// ---- between global memory and the columns; the whole warp calls these ----------------------------------------------
 
 // `param`: offset of this lane's first parameter, negative where it has none.
 template <class P, class A>

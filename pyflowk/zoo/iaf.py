@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-from ..transforms import Compose, Reshape
-from .maf import autoregressive_base, autoregressive_layers
+from .maf import autoregressive
 from .model import FlowModel
 from .registry import register
 
@@ -40,13 +38,8 @@ def iaf(
     >>> zoo.iaf((6,), width=16).sample(2).shape
     torch.Size([2, 6])
     """
-    size = math.prod(shape)
-    layers = autoregressive_layers(
-        size, blocks, normalization, limit, inverse=True, hidden=(width,) * depth, residual=residual,
-        activation=activation, context_dim=context_dim, classes=classes,
+    return autoregressive(
+        shape, True, levels=levels, classes=classes, context_dim=context_dim, blocks=blocks, components=components,
+        normalization=normalization, limit=limit, dequantize=dequantize, hidden=(width,) * depth, residual=residual,
+        activation=activation,
     )  # fmt: skip
-    base = autoregressive_base(size, classes, components)
-    transform = Compose(Reshape(shape, (size,)), *layers)
-    return FlowModel(
-        shape, base, transform, levels=levels, classes=classes, context_dim=context_dim, dequantize=dequantize
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian, GaussianMixture
 from ..nets import MADE
@@ -46,38 +47,44 @@ def maf(
     >>> zoo.maf((6,), width=16).sample(2).shape
     torch.Size([2, 6])
     """
-    size = math.prod(shape)
-    layers = autoregressive_layers(
-        size, blocks, normalization, limit, inverse=False, hidden=(width,) * depth, residual=residual,
-        activation=activation, context_dim=context_dim, classes=classes,
+    return autoregressive(
+        shape, False, levels=levels, classes=classes, context_dim=context_dim, blocks=blocks, components=components,
+        normalization=normalization, limit=limit, dequantize=dequantize, hidden=(width,) * depth, residual=residual,
+        activation=activation,
     )  # fmt: skip
-    base = autoregressive_base(size, classes, components)
-    transform = Compose(Reshape(shape, (size,)), *layers)
-    return FlowModel(
-        shape, base, transform, levels=levels, classes=classes, context_dim=context_dim, dequantize=dequantize
-    )
 
 
-def autoregressive_layers(
-    size: int, blocks: int, normalization: str, limit: float, inverse: bool, **made: object
-) -> list[Transform]:
+def autoregressive(
+    shape: Sequence[int],
+    inverse: bool,
+    *,
+    levels: int | None,
+    classes: int | None,
+    context_dim: int | None,
+    blocks: int,
+    components: int,
+    normalization: str,
+    limit: float,
+    dequantize: str,
+    **made: Any,
+) -> FlowModel:
     """Normalisations and autoregressive maps in turn; with ``inverse`` the maps run the other way round (IAF)."""
     if normalization not in NORMALIZATIONS:
         raise ValueError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}; got {normalization!r}")
-    layers: list[Transform] = []
+    if components != 1 and classes is not None:
+        raise ValueError("expected components=1 beside classes: the base has one Gaussian per class")
+    size = math.prod(shape)
+    condition: dict[str, Any] = {"context_dim": context_dim, "classes": classes}
+    layers: list[Transform] = [Reshape(shape, (size,))]
     for i in range(blocks):
         if normalization != "none":
             layers.append(ActNorm(size) if normalization == "actnorm" else BatchNorm(size))
-        net = MADE(size, order="reversed" if i % 2 else None, **made)  # type: ignore[arg-type]
+        net = MADE(size, order="reversed" if i % 2 else None, **made, **condition)
         layer = MaskedAutoregressive(net, Affine(limit=limit))
         layers.append(Invert(layer) if inverse else layer)
-    return layers
-
-
-def autoregressive_base(size: int, classes: int | None, components: int) -> Base:
-    """Standard normal, one Gaussian per class, or a mixture."""
-    if components != 1 and classes is not None:
-        raise ValueError("expected components=1 beside classes: the base has one Gaussian per class")
-    if components != 1:
-        return GaussianMixture((size,), components)
-    return DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
+    base: Base = DiagonalGaussian((size,))
+    if classes is not None:
+        base = ClassConditionalGaussian((size,), classes)
+    elif components != 1:
+        base = GaussianMixture((size,), components)
+    return FlowModel(shape, base, Compose(*layers), levels=levels, dequantize=dequantize, **condition)
