@@ -111,6 +111,13 @@ template <class A> PFK_HD Point<A> root(const Bin<A>& bin, A v) {
     return {rising ? near : far, rising ? far : near};
 }
 
+// Straight on beyond the upper end, the slope is that of the very end, where rounding must not put t below 1; the lower
+// end is t = 0 as it is.
+template <class A> PFK_HD Point<A> at_the_end(Tails tails, const SplineShape<A>& shape, A x, const Point<A>& p) {
+    const bool beyond = (tails == Tails::Bounded) & (x > shape.high);
+    return {beyond ? A(1) : p.t, beyond ? A(0) : p.r};
+}
+
 template <class A> PFK_HD A denominator(const Bin<A>& bin, const Point<A>& p) {
     return bin.s * (p.t * p.t + p.r * p.r) + (bin.d0 + bin.d1) * (p.t * p.r);
 }
@@ -121,19 +128,18 @@ template <class A> PFK_HD A numerator(const Bin<A>& bin, const Point<A>& p) {
 // One element: x moved by the spline or its inverse; leaves the slope of the spline in slope.
 template <class A>
 PFK_HD A spline(bool inverse, Tails tails, const SplineShape<A>& shape, const Bin<A>& bin, A x, A folded, A& slope) {
-    const Point<A> p = inverse ? root(bin, folded) : position(bin, folded);
+    const Point<A> p = at_the_end(tails, shape, x, inverse ? root(bin, folded) : position(bin, folded));
     const A over_den = A(1) / denominator(bin, p), ratio = bin.s * over_den;
     slope = ratio * numerator(bin, p) * ratio;
     const A y = inverse ? bin.left + bin.width * p.t
                         : bin.bottom + bin.height * ((bin.s * p.t * p.t + bin.d0 * (p.t * p.r)) * over_den);
-    if (tails == Tails::Linear) {
-        const bool outside = (x < shape.low) | (x > shape.high);
-        slope = outside ? A(1) : slope;
-        return outside ? x : y;
-    }
-    if (tails == Tails::Bounded)
-        return y + (x - folded) * (inverse ? A(1) / slope : slope);
-    return y + (x - folded);
+    if (tails == Tails::Circular)
+        return y + (x - folded);
+    const bool outside = (x < shape.low) | (x > shape.high);
+    if (tails == Tails::Bounded) // the ends are mapped to the ends
+        return (outside ? folded : y) + (x - folded) * (inverse ? A(1) / slope : slope);
+    slope = outside ? A(1) : slope;
+    return outside ? x : y;
 }
 
 // Gradients by the bin and by x; the bins before it share `left` and `bottom`.
@@ -147,7 +153,7 @@ template <class A> struct SplineGradient {
 template <class A>
 PFK_HD SplineGradient<A> spline_gradient(bool inverse, Tails tails, const SplineShape<A>& shape, const Bin<A>& bin,
                                          A raw0, A raw1, A u, A folded, A dy, A dladj) {
-    const Point<A> p = position(bin, folded);
+    const Point<A> p = at_the_end(tails, shape, u, position(bin, folded));
     const A tt = p.t * p.t, rr = p.r * p.r, tr = p.t * p.r;
     const A over_den = A(1) / denominator(bin, p), num = numerator(bin, p), over_num = A(1) / num;
     const A ratio = bin.s * over_den;

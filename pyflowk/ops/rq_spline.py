@@ -191,6 +191,14 @@ def _position(value: Tensor, p: _Piece) -> tuple[Tensor, Tensor]:
     return theta, 1 - theta
 
 
+def _at_the_end(value: Tensor, theta: Tensor, phi: Tensor, c: _Config) -> tuple[Tensor, Tensor]:
+    """Beyond the upper end the slope is that of the very end, where rounding must not put theta below 1."""
+    if c.tails != TAILS["bounded"]:
+        return theta, phi
+    beyond = value > c.high
+    return theta.masked_fill(beyond, 1), phi.masked_fill(beyond, 0)
+
+
 def _root(value: Tensor, p: _Piece) -> tuple[Tensor, Tensor]:
     """Where in the bin the spline takes this value: theta and 1 - theta, from sums of positive terms alone."""
     eta = ((value - p.bottom) / p.height).clamp(0, 1)
@@ -220,19 +228,19 @@ def _formula(x: Tensor, params: Tensor, *config: object) -> tuple[Tensor, Tensor
     inside = _fold(part, c)
     p = _piece_at(inside, b.bottoms if c.inverse else b.lefts, b, c)
     if c.inverse:
-        theta, phi = _root(inside, p)
+        theta, phi = _at_the_end(part, *_root(inside, p), c)
         moved = p.left + p.width * theta
     else:
-        theta, phi = _position(inside, p)
+        theta, phi = _at_the_end(part, *_position(inside, p), c)
         eta = p.s * theta * theta + p.d0 * (theta * phi)
         moved = p.bottom + p.height * (eta / _denominator(p.s, p.d0, p.d1, theta, phi))
     slope = _derivative(p, theta, phi)
     log_slope = torch.log(slope)
+    outside = (part < c.low) | (part > c.high)
     if c.tails == TAILS["linear"]:
-        outside = (part < c.low) | (part > c.high)
         moved, log_slope = torch.where(outside, part, moved), log_slope.masked_fill(outside, 0)
-    elif c.tails == TAILS["bounded"]:
-        moved = moved + (part - inside) * (1 / slope if c.inverse else slope)
+    elif c.tails == TAILS["bounded"]:  # the ends are mapped to the ends
+        moved = torch.where(outside, inside, moved) + (part - inside) * (1 / slope if c.inverse else slope)
     else:
         moved = moved + (part - inside)
     if still is not None:
@@ -259,7 +267,7 @@ def _backward_formula(
     b = _spread(params, c, dtype)
     inside = _fold(u, c)
     p = _piece_at(inside, b.lefts, b, c)
-    theta, phi = _position(inside, p)
+    theta, phi = _at_the_end(u, *_position(inside, p), c)
     s, d0, d1, both = p.s, p.d0, p.d1, theta * phi
     den, num = _denominator(s, d0, d1, theta, phi), _numerator(s, d0, d1, theta, phi)
     slope = _derivative(p, theta, phi)

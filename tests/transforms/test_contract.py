@@ -188,7 +188,7 @@ def test_networks_in_bfloat16_leave_the_state_in_float32(case: Case) -> None:
     if not transform.estimates_ladj:
         torch.testing.assert_close(ladj, exact_ladj, rtol=0.05, atol=0.05)
     # an integrator's inverse is as exact as the field it sees on another path, here of 8 bits
-    tolerance = 0.02 if case.name == "continuous-image" else 1e-3
+    tolerance = 5e-3 if case.name == "continuous-image" else 1e-3
     torch.testing.assert_close(back, x, rtol=tolerance, atol=tolerance)
 
 
