@@ -1,7 +1,7 @@
 """Glow with 3 scales of 8 steps on (32, 3, 32, 32): density, sampling and the whole training step.
 
-Every model has the same networks (3 x 3, 1 x 1, 3 x 3 convolutions, 64 channels), which are 80 to 90 % of a step in
-plain torch: what is fused around them can win no more than the rest. Splits leave under a standard Gaussian, as in
+Every model has the same networks (3 x 3, 1 x 1, 3 x 3 convolutions, 64 channels), in which most of a step's arithmetic
+lies: what is fused around them can win no more than the rest. Splits leave under a standard Gaussian, as in
 normflows; the log-scale is log sigmoid(r + 2) in all. `python -m benchmarks --only glow`; memory: `--only depth`.
 """
 

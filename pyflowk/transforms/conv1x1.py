@@ -172,7 +172,11 @@ class InvertibleConv1x1(Transform):
         return entry[1]
 
     def _folded(self, inverse: bool) -> _Map:
-        """(weight, terms, bias) of the whole map, norm included."""
+        """(weight, terms, bias) of the whole map, norm included; autocast must not narrow any of it."""
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+            return self._folded_wide(inverse)
+
+    def _folded_wide(self, inverse: bool) -> _Map:
         weight, terms = self._matrix(inverse)
         if self.norm is None:
             return weight, terms, None
@@ -180,11 +184,7 @@ class InvertibleConv1x1(Transform):
         if inverse:
             scale = torch.exp(-log_scale)
             return scale[:, None] * weight, terms - log_scale, -scale * bias
-        return (
-            weight * torch.exp(log_scale),
-            terms + log_scale,
-            (weight * bias).sum(1),
-        )  # no matmul: autocast must not narrow it
+        return weight * torch.exp(log_scale), terms + log_scale, weight @ bias
 
     def _matrix(self, inverse: bool) -> tuple[Tensor, Tensor]:
         """(W, terms) or those of its inverse, without the norm."""

@@ -206,3 +206,16 @@ def test_a_matrix_that_became_singular_is_refused() -> None:
 def test_bad_input_is_refused_in_words(call: Callable[[], object], words: str) -> None:
     with pytest.raises((ValueError, TypeError), match=words):
         call()
+
+
+@kinds
+def test_autocast_changes_nothing(kind: str) -> None:
+    layer = moved(InvertibleConv1x1(5, kind, norm=ActNorm(5), generator=seeded()))
+    x = torch.randn(4, 5, 3, 3, generator=seeded(1))
+    layer.initialize(x)
+    for move in (layer, layer.inverse):
+        plain = move(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            narrowed = move(x)
+        for a, b in zip(plain, narrowed, strict=True):
+            assert torch.equal(a, b)
