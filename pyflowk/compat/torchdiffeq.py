@@ -70,8 +70,8 @@ def odeint(
 ) -> Any:
     """`torchdiffeq.odeint`: (T, *shape of y0) at the times t; with `event_fn` (event time, states at start and there).
 
-    Gradients are those of the discrete solution, with checkpoints. Options that make no difference here are accepted
-    (norm, dtype, perturb, interp, max_order, max_iters).
+    Gradients are those of the discrete solution, with checkpoints. Options without a counterpart here are accepted
+    and ignored (norm, dtype, perturb, interp, max_order, max_iters).
 
     Raises:
         ValueError: an option or method that is not known.
