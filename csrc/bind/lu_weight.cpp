@@ -43,7 +43,7 @@ Outputs<2> lu_weight(Frame& frame, const Tensor& lu, const Indices& permutation,
     const Tensor weight = frame.empty(lu.shape, 3, accumulator(lu.dtype), lu.device);
     const Tensor terms = frame.empty(lu.shape, 2, accumulator(lu.dtype), lu.device);
     LuWeight problem{lu.dtype,   lu.rows(), lu.shape[1], lu.data,    lu.row_stride,        permutation.data,
-                     signs.data, inverse,   weight.data, terms.data, scratch(frame, lu, 1)};
+                     signs.data, inverse,   weight.data, terms.data, scratch(frame, lu, 2)};
     PFK_LAUNCH(frame, lu.device, lu_weight, problem, problem.size * problem.size * (1 + problem.size / 8));
     return {weight, terms};
 }
@@ -63,7 +63,7 @@ Outputs<1> lu_weight_backward(Frame& frame, const Tensor& lu, const Tensor& weig
     LuWeightBackward problem{lu.dtype,           lu.rows(),         lu.shape[1], lu.data,
                              lu.row_stride,      permutation.data,  signs.data,  inverse,
                              weight.data,        dweight.data,      dterms.data, weight.row_stride,
-                             dweight.row_stride, dterms.row_stride, dlu.data,    scratch(frame, lu, 3)};
+                             dweight.row_stride, dterms.row_stride, dlu.data,    scratch(frame, lu, 4)};
     PFK_LAUNCH(frame, lu.device, lu_weight_backward, problem, problem.size * problem.size * (1 + problem.size / 8));
     return {dlu};
 }

@@ -1,5 +1,6 @@
-// conv1x1 on the CPU. Where positions fill vectors, the product runs on x and y as they lie; vectors, small images and
-// 16-bit types are staged through tiles of kColumns columns, several samples side by side.
+// conv1x1 on the CPU. Where positions fill registers, the product runs on x and y as they lie; small images and 16-bit
+// types are staged through tiles of kColumns columns, several samples side by side. Without positions the channels lie
+// side by side: y = x W^T, with the rows of x in the place of those of W.
 
 #include "gemm.h"
 #include "kernels.h"
@@ -9,6 +10,8 @@ namespace {
 
 constexpr int64_t kRows = 96, kDepth = 128, kColumns = 64; // of a block of W, and of a staged tile
 constexpr int64_t kStaged = 8192, kSide = 64;              // elements and channels that the weight gradient stages
+constexpr int64_t kWide = 128, kStep = kWide + kLanes;     // columns of a tile of vectors, and from row to row of it:
+                                                           // a power of two would crowd into few sets of the cache
 
 template <class T, class A> constexpr bool same = false;
 template <class A> constexpr bool same<A, A> = true;
@@ -34,16 +37,10 @@ template <class T, class A>
 void stage(const Columns<const T>& x, int64_t channel, int64_t channels, int64_t first, int64_t n, A* tile, int64_t ld,
            int64_t fill) {
     const int64_t padded = (n + fill - 1) / fill * fill;
-    if (x.positions == 1) {
-        const T* from = x.data + first * x.stride + channel;
+    x.runs(first, n, [&](int64_t at, const T* from, int64_t length) {
         for (int64_t c = 0; c < channels; ++c)
-            for (int64_t j = 0; j < n; ++j)
-                tile[c * ld + j] = load<A>(from[j * x.stride + c]);
-    } else
-        x.runs(first, n, [&](int64_t at, const T* from, int64_t length) {
-            for (int64_t c = 0; c < channels; ++c)
-                gather(from + (channel + c) * x.positions, 1, tile + c * ld + at, length);
-        });
+            gather(from + (channel + c) * x.positions, 1, tile + c * ld + at, length);
+    });
     for (int64_t c = 0; c < channels; ++c)
         for (int64_t j = n; j < padded; ++j)
             tile[c * ld + j] = A(0);
@@ -52,16 +49,62 @@ void stage(const Columns<const T>& x, int64_t channel, int64_t channels, int64_t
 template <class T, class A>
 void unstage(const A* tile, int64_t ld, const Columns<T>& y, int64_t channel, int64_t channels, int64_t first,
              int64_t n) {
-    if (y.positions == 1) {
-        T* to = y.data + first * y.stride + channel;
-        for (int64_t j = 0; j < n; ++j)
-            for (int64_t c = 0; c < channels; ++c)
-                store(to[j * y.stride + c], tile[c * ld + j]);
-    } else
-        y.runs(first, n, [&](int64_t at, T* to, int64_t length) {
-            for (int64_t c = 0; c < channels; ++c)
-                scatter(tile + c * ld + at, to + (channel + c) * y.positions, 1, length);
-        });
+    y.runs(first, n, [&](int64_t at, T* to, int64_t length) {
+        for (int64_t c = 0; c < channels; ++c)
+            scatter(tile + c * ld + at, to + (channel + c) * y.positions, 1, length);
+    });
+}
+
+template <class A> void log_determinants(const Conv1x1& p, int64_t begin, int64_t end) {
+    if (p.terms == nullptr)
+        return;
+    double total = 0;
+    for (int64_t i = 0; i < p.channels; ++i)
+        total += static_cast<const A*>(p.terms)[i * p.terms_stride];
+    for (int64_t row = begin; row < end; ++row)
+        static_cast<A*>(p.ladj)[row] = static_cast<A>(static_cast<double>(p.positions) * total);
+}
+
+template <class T, class A> void forward_vectors(const Conv1x1& p, int64_t begin, int64_t end) {
+    const int64_t channels = p.channels;
+    const A *weight = static_cast<const A*>(p.weight), *bias = static_cast<const A*>(p.bias);
+    const int64_t out_step = p.transposed ? 1 : p.weight_stride, in_step = p.transposed ? p.weight_stride : 1;
+    alignas(64) A transposed[kDepth * kStep];
+    alignas(64) A packed[same<T, A> ? 1 : packed_size(kRows, kDepth)], ys[same<T, A> ? 1 : kRows * kWide];
+    const bool one_tile = channels <= kDepth && channels <= kWide;
+    bool filled = false;
+    constexpr int64_t most = same<T, A> ? 4 * kRows : kRows;
+    for (int64_t row = begin; row < end; row += most) {
+        const int64_t rows = end - row < most ? end - row : most;
+        for (int64_t out = 0; out < channels; out += kWide) {
+            const int64_t columns = channels - out < kWide ? channels - out : kWide;
+            A* to = ys;
+            int64_t ld = kWide;
+            T* const y = static_cast<T*>(p.y) + row * channels + out;
+            if constexpr (same<T, A>)
+                to = y, ld = channels;
+            for (int64_t r = 0; r < rows; ++r)
+                for (int64_t j = 0; j < columns; ++j)
+                    to[r * ld + j] = bias == nullptr ? A(0) : bias[(out + j) * p.bias_stride];
+            for (int64_t in = 0; in < channels; in += kDepth) {
+                const int64_t depth = channels - in < kDepth ? channels - in : kDepth;
+                for (int64_t k = 0; k < depth && !filled; ++k)
+                    for (int64_t j = 0; j < columns; ++j)
+                        transposed[k * kStep + j] = weight[(out + j) * out_step + (in + k) * in_step];
+                filled = one_tile;
+                const T* x = static_cast<const T*>(p.x) + row * p.x_stride + in;
+                if constexpr (same<T, A>)
+                    gemm<true>(Rows<A>{x, p.x_stride}, transposed, kStep, to, ld, rows, depth, columns);
+                else {
+                    pack(x, p.x_stride, 1, rows, depth, packed);
+                    gemm<true>(packed, transposed, kStep, to, ld, rows, depth, columns);
+                }
+            }
+            if constexpr (!same<T, A>)
+                for (int64_t r = 0; r < rows; ++r)
+                    scatter(ys + r * kWide, y + r * channels, 1, columns);
+        }
+    }
 }
 
 template <class T, class A> void forward(const Conv1x1& p, int64_t begin, int64_t end) {
@@ -74,13 +117,6 @@ template <class T, class A> void forward(const Conv1x1& p, int64_t begin, int64_
     const int64_t columns = direct ? positions : kColumns, first = begin * positions, last = end * positions;
     alignas(64) A packed[packed_size(kRows, kDepth)], xs[kDepth * kColumns], ys[kRows * kColumns];
 
-    if (p.terms != nullptr) {
-        double total = 0;
-        for (int64_t i = 0; i < channels; ++i)
-            total += static_cast<const A*>(p.terms)[i * p.terms_stride];
-        for (int64_t row = begin; row < end; ++row)
-            static_cast<A*>(p.ladj)[row] = static_cast<A>(static_cast<double>(positions) * total);
-    }
     for (int64_t out = 0; out < channels && positions > 0; out += kRows) {
         const int64_t rows = channels - out < kRows ? channels - out : kRows;
         const auto add_bias = [&](int64_t row, A* values, int64_t n) {
@@ -128,6 +164,35 @@ template <class T, class A> void forward(const Conv1x1& p, int64_t begin, int64_
     }
 }
 
+// sums += dy^T x over the rows [first, last), the bias's after the weight's.
+template <class T, class A> void partial_vectors(const Conv1x1Partial& p, int64_t first, int64_t last, A* sums) {
+    const int64_t channels = p.channels;
+    alignas(64) A packed[packed_size(kRows, kDepth)], xs[same<T, A> ? 1 : kDepth * kWide];
+    for (int64_t row = first; row < last; row += kDepth) {
+        const int64_t rows = last - row < kDepth ? last - row : kDepth;
+        const T *x = static_cast<const T*>(p.x) + row * p.x_stride,
+                *dy = static_cast<const T*>(p.dy) + row * p.dy_stride;
+        for (int64_t r = 0; r < rows; ++r)
+            for (int64_t c = 0; c < channels; ++c)
+                sums[channels * channels + c] += load<A>(dy[r * p.dy_stride + c]);
+        for (int64_t in = 0; in < channels; in += kWide) {
+            const int64_t columns = channels - in < kWide ? channels - in : kWide;
+            const A* from = xs;
+            int64_t ld = kWide;
+            if constexpr (same<T, A>)
+                from = x + in, ld = p.x_stride;
+            else
+                for (int64_t r = 0; r < rows; ++r)
+                    gather(x + r * p.x_stride + in, 1, xs + r * kWide, columns);
+            for (int64_t out = 0; out < channels; out += kRows) {
+                const int64_t m = channels - out < kRows ? channels - out : kRows;
+                pack(dy + out, 1, p.dy_stride, m, rows, packed);
+                gemm<true>(packed, from, ld, sums + out * channels + in, channels, m, rows, columns);
+            }
+        }
+    }
+}
+
 template <class T, class A> void partial(const Conv1x1Partial& p, int64_t begin, int64_t end) {
     const int64_t channels = p.channels, size = partial_size(channels), every = p.batch * p.positions;
     const Columns<const T> x{static_cast<const T*>(p.x), p.x_stride, p.positions};
@@ -140,6 +205,10 @@ template <class T, class A> void partial(const Conv1x1Partial& p, int64_t begin,
         A* const sums = static_cast<A*>(p.partial) + c * size;
         for (int64_t i = 0; i < size; ++i)
             sums[i] = A(0);
+        if (p.positions == 1) {
+            partial_vectors<T, A>(p, first, last, sums);
+            continue;
+        }
         for (int64_t at = first; at < last; at += columns) {
             const int64_t n = last - at < columns ? last - at : columns;
             const int64_t padded = (n + kGemmVector<A> - 1) / kGemmVector<A> * kGemmVector<A>;
@@ -189,7 +258,12 @@ template <class A> void reduce(const Conv1x1Reduce& p, int64_t begin, int64_t en
 namespace PFK_ISA {
 
 void conv1x1(const Conv1x1& p, int64_t begin, int64_t end) {
-    with_types(p.state, [&](auto state, auto sum) { forward<decltype(state), decltype(sum)>(p, begin, end); });
+    with_types(p.state, [&](auto state, auto sum) {
+        using T = decltype(state);
+        using A = decltype(sum);
+        log_determinants<A>(p, begin, end);
+        p.positions == 1 ? forward_vectors<T, A>(p, begin, end) : forward<T, A>(p, begin, end);
+    });
 }
 
 void conv1x1_partial(const Conv1x1Partial& p, int64_t begin, int64_t end) {

@@ -42,64 +42,78 @@ void pack(const T* w, int64_t row_step, int64_t column_step, int64_t m, int64_t 
     }
 }
 
+// The left operand of a product: packed, or rows as they lie, which saves the packing where they are used once.
+template <class A> struct Packed {
+    const A* at;
+    Packed from(int64_t row, int64_t first, int64_t k) const { return {at + row * k + first * kGemmRows}; }
+    A operator[](int64_t r) const { return at[r]; }
+    void next() { at += kGemmRows; }
+};
+
+template <class A> struct Rows {
+    const A* at;
+    int64_t ld;
+    Rows from(int64_t row, int64_t first, int64_t) const { return {at + row * ld + first, ld}; }
+    A operator[](int64_t r) const { return at[r * ld]; }
+    void next() { ++at; }
+};
+
 namespace gemm_detail {
 
-// y[r][...] (+)= sum over k of packed[k][r] x[k][...], R rows and V registers wide.
-template <int R, int V, bool Add, class A>
-inline __attribute__((always_inline)) void micro(const A* packed, const A* x, int64_t ldx, A* y, int64_t ldy,
-                                                 int64_t k) {
+// y[r][...] (+)= sum over k of w[r][k] x[k][...], R rows and V registers wide.
+template <int R, int V, bool Add, class W, class A>
+inline __attribute__((always_inline)) void micro(W w, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t k) {
     using Vec = typename Vector<A>::Type;
     constexpr int64_t step = kGemmVector<A>;
     Vec sum[R][V];
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < V; ++v)
             sum[r][v] = Add ? *reinterpret_cast<const Vec*>(y + r * ldy + v * step) : Vec{};
-    for (int64_t j = 0; j < k; ++j, packed += kGemmRows, x += ldx) {
+    for (int64_t j = 0; j < k; ++j, w.next(), x += ldx) {
         Vec column[V];
         for (int v = 0; v < V; ++v)
             column[v] = *reinterpret_cast<const Vec*>(x + v * step);
         for (int r = 0; r < R; ++r)
             for (int v = 0; v < V; ++v)
-                sum[r][v] += packed[r] * column[v];
+                sum[r][v] += w[r] * column[v];
     }
     for (int r = 0; r < R; ++r)
         for (int v = 0; v < V; ++v)
             *reinterpret_cast<Vec*>(y + r * ldy + v * step) = sum[r][v];
 }
 
-template <int V, bool Add, class A>
-void block(const A* packed, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t rows, int64_t k) {
+template <int V, bool Add, class W, class A>
+void block(W w, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t rows, int64_t k) {
     switch (rows) {
     case 1:
-        return micro<1, V, Add>(packed, x, ldx, y, ldy, k);
+        return micro<1, V, Add>(w, x, ldx, y, ldy, k);
     case 2:
-        return micro<2, V, Add>(packed, x, ldx, y, ldy, k);
+        return micro<2, V, Add>(w, x, ldx, y, ldy, k);
     case 3:
-        return micro<3, V, Add>(packed, x, ldx, y, ldy, k);
+        return micro<3, V, Add>(w, x, ldx, y, ldy, k);
     case 4:
-        return micro<4, V, Add>(packed, x, ldx, y, ldy, k);
+        return micro<4, V, Add>(w, x, ldx, y, ldy, k);
     case 5:
-        return micro<5, V, Add>(packed, x, ldx, y, ldy, k);
+        return micro<5, V, Add>(w, x, ldx, y, ldy, k);
     default:
-        return micro<6, V, Add>(packed, x, ldx, y, ldy, k);
+        return micro<6, V, Add>(w, x, ldx, y, ldy, k);
     }
 }
 
-template <int V, bool Add, class A, class Done>
-inline __attribute__((always_inline)) void columns(const A* packed, const A* x, int64_t ldx, A* y, int64_t ldy,
-                                                   int64_t m, int64_t k, Done done) {
+template <int V, bool Add, class W, class A, class Done>
+inline __attribute__((always_inline)) void columns(W w, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t m,
+                                                   int64_t k, Done done) {
     for (int64_t row = 0; row < m; row += kGemmRows) {
         const int64_t rows = m - row < kGemmRows ? m - row : kGemmRows;
-        block<V, Add>(packed + row * k, x, ldx, y + row * ldy, ldy, rows, k);
+        block<V, Add>(w.from(row, 0, k), x, ldx, y + row * ldy, ldy, rows, k);
         for (int64_t r = row; r < row + rows; ++r)
             done(r, y + r * ldy, V * kGemmVector<A>);
     }
 }
 
 // The last few columns, fewer than a register holds: through buffers, in stretches of k.
-template <bool Add, class A, class Done>
-void last_columns(const A* packed, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t m, int64_t k, int64_t n,
-                  Done done) {
+template <bool Add, class W, class A, class Done>
+void last_columns(W w, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t m, int64_t k, int64_t n, Done done) {
     constexpr int64_t width = kGemmVector<A>, depth = 128;
     alignas(64) A xs[depth * width], ys[kGemmRows * width];
     for (int64_t row = 0; row < m; row += kGemmRows) {
@@ -111,10 +125,10 @@ void last_columns(const A* packed, const A* x, int64_t ldx, A* y, int64_t ldy, i
                 copy(y + (row + r) * ldy, ys + r * width, n);
         for (int64_t first = 0; first < k; first += depth) {
             const int64_t stretch = k - first < depth ? k - first : depth;
-            for (int64_t j = 0; j < stretch; ++j)
+            for (int64_t j = 0; j < stretch && (row == 0 || k > depth); ++j)
                 for (int64_t i = 0; i < width; ++i)
                     xs[j * width + i] = i < n ? x[(first + j) * ldx + i] : A(0);
-            block<1, true>(packed + row * k + first * kGemmRows, xs, width, ys, width, rows, stretch);
+            block<1, true>(w.from(row, first, k), xs, width, ys, width, rows, stretch);
         }
         for (int64_t r = 0; r < rows; ++r) {
             copy(ys + r * width, y + (row + r) * ldy, n);
@@ -127,6 +141,17 @@ struct Nothing {
     template <class A> void operator()(int64_t, A*, int64_t) const {}
 };
 
+template <bool Add, class W, class A, class Done>
+void product(W w, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t m, int64_t k, int64_t n, Done done) {
+    int64_t at = 0;
+    for (; at + kGemmWidth<A> <= n; at += kGemmWidth<A>)
+        columns<kTileVectors, Add>(w, x + at, ldx, y + at, ldy, m, k, done);
+    for (; at + kGemmVector<A> <= n; at += kGemmVector<A>)
+        columns<1, Add>(w, x + at, ldx, y + at, ldy, m, k, done);
+    if (at < n)
+        last_columns<Add>(w, x + at, ldx, y + at, ldy, m, k, n - at, done);
+}
+
 } // namespace gemm_detail
 
 // y (M, N) = w x, or y += w x with Add. `done(row, y, n)` is called with each finished stretch of a row while it is in
@@ -134,13 +159,12 @@ struct Nothing {
 template <bool Add = false, class A, class Done = gemm_detail::Nothing>
 void gemm(const A* packed, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t m, int64_t k, int64_t n,
           Done done = {}) {
-    int64_t at = 0;
-    for (; at + kGemmWidth<A> <= n; at += kGemmWidth<A>)
-        gemm_detail::columns<kTileVectors, Add>(packed, x + at, ldx, y + at, ldy, m, k, done);
-    for (; at + kGemmVector<A> <= n; at += kGemmVector<A>)
-        gemm_detail::columns<1, Add>(packed, x + at, ldx, y + at, ldy, m, k, done);
-    if (at < n)
-        gemm_detail::last_columns<Add>(packed, x + at, ldx, y + at, ldy, m, k, n - at, done);
+    gemm_detail::product<Add>(Packed<A>{packed}, x, ldx, y, ldy, m, k, n, done);
+}
+
+template <bool Add = false, class A, class Done = gemm_detail::Nothing>
+void gemm(Rows<A> w, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t m, int64_t k, int64_t n, Done done = {}) {
+    gemm_detail::product<Add>(w, x, ldx, y, ldy, m, k, n, done);
 }
 
 namespace gemm_detail {

@@ -30,9 +30,10 @@ void add_product(const A* packed, int64_t depth, int64_t from, int64_t to, int64
         const A* w = packed + (row - inside) * depth + first * kGemmRows + inside;
         int64_t at = 0;
         for (; at + kGemmWidth<A> <= n; at += kGemmWidth<A>)
-            gemm_detail::block<kTileVectors, true>(w, x + first * n + at, n, y + row * n + at, n, rows, last - first);
+            gemm_detail::block<kTileVectors, true>(Packed<A>{w}, x + first * n + at, n, y + row * n + at, n, rows,
+                                                   last - first);
         for (; at < n; at += kGemmVector<A>)
-            gemm_detail::block<1, true>(w, x + first * n + at, n, y + row * n + at, n, rows, last - first);
+            gemm_detail::block<1, true>(Packed<A>{w}, x + first * n + at, n, y + row * n + at, n, rows, last - first);
         row += rows;
     }
 }

@@ -15,7 +15,7 @@ struct LuWeight {
     const int64_t *permutation, *signs; // (rows, size), dense
     bool inverse;
     void *weight, *terms; // dense
-    double* scratch;      // rows * size^2
+    double* scratch;      // rows * 2 size^2
 };
 
 struct LuWeightBackward {
@@ -28,7 +28,7 @@ struct LuWeightBackward {
     const void *weight, *dweight, *dterms; // weight: what the forward made
     int64_t weight_stride, dweight_stride, dterms_stride;
     void* dlu;       // dense, of lu's type
-    double* scratch; // rows * 3 size^2
+    double* scratch; // rows * 4 size^2
 };
 
 // The diagonal of the upper factor.
