@@ -18,7 +18,7 @@ void require_types(const Tensor& x, const Tensor& params) {
 }
 
 Event event_of(const Tensor& x, const Tensor& params, int mask, int bound, double limit, bool interleaved) {
-    if (mask < 0 || mask == 1 || mask > 7 || bound < 0 || bound > 3)
+    if (mask < 0 || mask == 1 || mask > 7 || bound < 0 || bound >= kCouplingBounds)
         refuse<std::invalid_argument>(kOp, ": no such mask or bound: ", mask, ", ", bound);
     const auto kind = static_cast<Mask>(mask);
     const bool board = is_checkerboard(kind);

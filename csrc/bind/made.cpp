@@ -16,7 +16,7 @@ struct Network {
 };
 
 Network network_of(const char* op, const Tensor& x, const Tensor& weights, const Tensor& shift, const Indices& plan,
-                   const std::vector<int64_t>& hidden, int activation, bool residual, int bound, double limit) {
+                   const std::vector<int64_t>& hidden, int activation, int residual, int bound, double limit) {
     const bool narrow = weights.dtype == DType::BF16 || weights.dtype == DType::F16;
     if (x.dtype != accumulator(x.dtype))
         refuse<TypeError>(op, ": x must be float32 or float64; got ", name(x.dtype));
@@ -29,8 +29,8 @@ Network network_of(const char* op, const Tensor& x, const Tensor& weights, const
     if (!(plan.device == x.device))
         refuse<std::invalid_argument>(op, ": x and plan must be on one device; got ", name(x.device), " and ",
                                       name(plan.device));
-    if (activation < 0 || activation >= kActivations || bound < 0 || bound > 3)
-        refuse<std::invalid_argument>(op, ": no such activation or bound: ", activation, ", ", bound);
+    if (activation < 0 || activation >= kActivations || bound < 0 || bound >= kBounds || residual < 0 || residual > 2)
+        refuse<std::invalid_argument>(op, ": no such activation, bound or residual: ", activation, ", ", bound, ", ", residual);
     if (!(limit > 0 && limit <= kLargestLimit))
         refuse<std::invalid_argument>(op, ": limit must be in (0, ", kLargestLimit, "]; got ", limit);
     if (x.ndim != 2 || x.shape[1] < 1)
@@ -40,12 +40,12 @@ Network network_of(const char* op, const Tensor& x, const Tensor& weights, const
                     hidden.empty() ? 0 : hidden[0],
                     0};
     for (const int64_t width : hidden) {
-        if (width < 1 || (residual && width != hidden[0]))
+        if (width < 1 || (residual != 0 && width != hidden[0]))
             refuse<std::invalid_argument>(op, ": hidden layers must have at least 1 unit, and equally many in a "
                                               "residual network");
         network.hidden += width;
     }
-    if (residual && hidden.size() % 2 != 1)
+    if (residual != 0 && hidden.size() % 2 != 1)
         refuse<std::invalid_argument>(op, ": a residual network has 1 + 2 k hidden layers; got ", hidden.size());
     if (plan.ndim != 1 || plan.shape[0] != network.plan.size())
         refuse<std::invalid_argument>(op, ": plan must be (", network.plan.size(), ",) for x ", shape_text(x), " and ",
@@ -53,9 +53,9 @@ Network network_of(const char* op, const Tensor& x, const Tensor& weights, const
     if (weights.ndim != 1 || (weights.rows() > 1 && weights.row_stride != 1))
         refuse<std::invalid_argument>(op, ": weights must be packed, (n,), and contiguous; got ", shape_text(weights));
     const bool shifted = shift.ndim == 2 && shift.shape[1] != 0;
-    if (shift.ndim != 2 || shift.rows() != x.rows() || (shifted && shift.shape[1] != network.first))
-        refuse<std::invalid_argument>(op, ": shift must be (", x.rows(), ", ", network.first, ") or (", x.rows(),
-                                      ", 0); got ", shape_text(shift));
+    if (shift.ndim != 2 || shift.rows() != x.rows() || (shifted && shift.shape[1] != network.first && shift.shape[1] != network.hidden))
+        refuse<std::invalid_argument>(op, ": shift must be (", x.rows(), ", n) with n = 0, ", network.first, " or ",
+                                      network.hidden, "; got ", shape_text(shift));
     return network;
 }
 
@@ -94,7 +94,7 @@ void require_consistent(const char*, const Network&, const Tensor&, const std::v
 #endif
 
 Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
-               const Indices& plan, const std::vector<int64_t>& hidden, int activation, bool residual, int bound,
+               const Indices& plan, const std::vector<int64_t>& hidden, int activation, int residual, int bound,
                double limit, bool inverse) {
     const Network network = network_of(op, x, weights, shift, plan, hidden, activation, residual, bound, limit);
     require_consistent(op, network, weights, hidden);
@@ -103,7 +103,7 @@ Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weig
     const int64_t panel = panel_of(x.rows());
     Made problem{network.plan,
                  static_cast<Activation>(activation),
-                 residual,
+                 static_cast<Residual>(residual),
                  inverse,
                  static_cast<Bound>(bound),
                  limit,
@@ -118,6 +118,7 @@ Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weig
                  weights.rows(),
                  shift.shape[1] != 0 ? shift.data : nullptr,
                  shift.row_stride,
+                 shift.shape[1],
                  y.data,
                  ladj.data,
                  network.hidden,
@@ -131,7 +132,7 @@ Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weig
 
 Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
                         const Indices& plan, const Tensor& dy, const Tensor& dladj, const std::vector<int64_t>& hidden,
-                        int activation, bool residual, int bound, double limit, bool inverse) {
+                        int activation, int residual, int bound, double limit, bool inverse) {
     const Network network = network_of(op, x, weights, shift, plan, hidden, activation, residual, bound, limit);
     require_consistent(op, network, weights, hidden);
     require_same_shape(op, x, "x", dy, "dy");
@@ -151,7 +152,7 @@ Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Ten
     const bool shifted = shift.shape[1] != 0;
     MadeBackward problem{network.plan,
                          static_cast<Activation>(activation),
-                         residual,
+                         static_cast<Residual>(residual),
                          inverse,
                          static_cast<Bound>(bound),
                          limit,
@@ -166,6 +167,7 @@ Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Ten
                          weights.rows(),
                          shifted ? shift.data : nullptr,
                          shift.row_stride,
+                         shift.shape[1],
                          dy.data,
                          dladj.data,
                          dy.row_stride,
@@ -189,18 +191,18 @@ Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Ten
 } // namespace
 
 Outputs<2> made_forward(Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift, const Indices& plan,
-                        const std::vector<int64_t>& hidden, int activation, bool residual, int bound, double limit) {
+                        const std::vector<int64_t>& hidden, int activation, int residual, int bound, double limit) {
     return run("made_forward", frame, x, weights, shift, plan, hidden, activation, residual, bound, limit, false);
 }
 
 Outputs<2> made_inverse(Frame& frame, const Tensor& z, const Tensor& weights, const Tensor& shift, const Indices& plan,
-                        const std::vector<int64_t>& hidden, int activation, bool residual, int bound, double limit) {
+                        const std::vector<int64_t>& hidden, int activation, int residual, int bound, double limit) {
     return run("made_inverse", frame, z, weights, shift, plan, hidden, activation, residual, bound, limit, true);
 }
 
 Outputs<3> made_forward_backward(Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
                                  const Indices& plan, const Tensor& dy, const Tensor& dladj,
-                                 const std::vector<int64_t>& hidden, int activation, bool residual, int bound,
+                                 const std::vector<int64_t>& hidden, int activation, int residual, int bound,
                                  double limit) {
     return run_backward("made_forward", frame, x, weights, shift, plan, dy, dladj, hidden, activation, residual, bound,
                         limit, false);
@@ -208,7 +210,7 @@ Outputs<3> made_forward_backward(Frame& frame, const Tensor& x, const Tensor& we
 
 Outputs<3> made_inverse_backward(Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
                                  const Indices& plan, const Tensor& dy, const Tensor& dladj,
-                                 const std::vector<int64_t>& hidden, int activation, bool residual, int bound,
+                                 const std::vector<int64_t>& hidden, int activation, int residual, int bound,
                                  double limit) {
     return run_backward("made_inverse", frame, x, weights, shift, plan, dy, dladj, hidden, activation, residual, bound,
                         limit, true);

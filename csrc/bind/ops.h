@@ -34,16 +34,16 @@ Outputs<6> cnf_trajectory_backward(Frame&, const Tensor& x, const Tensor& probes
 #endif
 
 Outputs<2> made_forward(Frame&, const Tensor& x, const Tensor& weights, const Tensor& shift, const Indices& plan,
-                        const std::vector<int64_t>& hidden, int activation, bool residual, int bound, double limit);
+                        const std::vector<int64_t>& hidden, int activation, int residual, int bound, double limit);
 Outputs<2> made_inverse(Frame&, const Tensor& z, const Tensor& weights, const Tensor& shift, const Indices& plan,
-                        const std::vector<int64_t>& hidden, int activation, bool residual, int bound, double limit);
+                        const std::vector<int64_t>& hidden, int activation, int residual, int bound, double limit);
 Outputs<3> made_forward_backward(Frame&, const Tensor& x, const Tensor& weights, const Tensor& shift,
                                  const Indices& plan, const Tensor& dy, const Tensor& dladj,
-                                 const std::vector<int64_t>& hidden, int activation, bool residual, int bound,
+                                 const std::vector<int64_t>& hidden, int activation, int residual, int bound,
                                  double limit);
 Outputs<3> made_inverse_backward(Frame&, const Tensor& x, const Tensor& weights, const Tensor& shift,
                                  const Indices& plan, const Tensor& dy, const Tensor& dladj,
-                                 const std::vector<int64_t>& hidden, int activation, bool residual, int bound,
+                                 const std::vector<int64_t>& hidden, int activation, int residual, int bound,
                                  double limit);
 
 Outputs<2> rq_spline(Frame&, const Tensor& x, const Tensor& params, int mask, int bins, int tails, double low,

@@ -270,6 +270,8 @@ template <class Body> void with_map(bool inverse, Bound bound, Body body) {
         return with_bound(Kind<Bound::Tanh>{});
     case Bound::Sigmoid:
         return with_bound(Kind<Bound::Sigmoid>{});
+    default:
+        return; // no coupling's: refused by bind
     }
 }
 

@@ -151,6 +151,12 @@ template <class A> struct AffineMap {
             return body(BoundKind<Bound::Tanh>{});
         case Bound::Sigmoid:
             return body(BoundKind<Bound::Sigmoid>{});
+        case Bound::Softclip:
+            return body(BoundKind<Bound::Softclip>{});
+        case Bound::Softplus:
+            return body(BoundKind<Bound::Softplus>{});
+        case Bound::FlooredSigmoid:
+            return body(BoundKind<Bound::FlooredSigmoid>{});
         case Bound::Additive:
             return body(BoundKind<Bound::Additive>{});
         }
@@ -189,19 +195,19 @@ template <class A> struct Panel {
 
 template <class A, class Map> class Network {
   public:
-    Network(const MadePlan& plan, Activation activation, bool residual, const A* weights, Map map, Panel<A> panel,
+    Network(const MadePlan& plan, Activation activation, Residual residual, const A* weights, Map map, Panel<A> panel,
             int64_t n)
         : plan_(plan), activation_(activation), residual_(residual), weights_(weights), map_(map), at_(panel), n_(n),
           keeps_(panel.deltas != nullptr) {}
 
-    // Biases of every hidden unit, and the first layer's shift: (samples, units) at `shift`, if any.
-    void begin(const A* shift, int64_t shift_stride, int64_t samples) {
-        const int64_t hidden = plan_.hidden(), first = plan_.layers > 0 ? plan_.offset(1) : 0;
+    // Biases of every hidden unit, and the shift of the first ones: (samples, units) at `shift`, if any.
+    void begin(const A* shift, int64_t shift_stride, int64_t units, int64_t samples) {
+        const int64_t hidden = plan_.hidden();
         for (int64_t unit = 0; unit < hidden; ++unit)
             fill(at_.pre + unit * n_, weights_[unit]);
         if (shift != nullptr)
             for (int64_t s = 0; s < samples; ++s)
-                for (int64_t unit = 0; unit < first; ++unit)
+                for (int64_t unit = 0; unit < units; ++unit)
                     at_.pre[unit * n_ + s] += shift[s * shift_stride + unit];
         fill(at_.ladj, A(0));
     }
@@ -306,6 +312,7 @@ template <class A, class Map> class Network {
             row[s] = value;
     }
 
+    bool linear(int64_t layer) const { return residual_ == Residual::Linear && layer == plan_.layers - 1; }
     const A* inputs(int64_t layer) const { return layer == 0 ? at_.x : at_.act + plan_.offset(layer - 1) * n_; }
     A* delta(int64_t layer, int64_t row) const { return at_.deltas + (plan_.offset(layer) + row) * n_; }
     A* params_of(int64_t i, int64_t first) const { return at_.params + (keeps_ ? i : i - first) * plan_.params * n_; }
@@ -328,18 +335,20 @@ template <class A, class Map> class Network {
 
     void finish(int64_t layer, int64_t from, int64_t to) const {
         A* const pre = at_.pre + (plan_.offset(layer) + from) * n_;
-        if (residual_ && layer > 0 && layer % 2 == 0) {
+        if (residual_ != Residual::None && layer > 0 && layer % 2 == 0) {
             const A* before = at_.pre + (plan_.offset(layer - 2) + from) * n_;
             for (int64_t i = 0; i < (to - from) * n_; ++i)
                 pre[i] += before[i];
         }
-        activate_rows(activation_, pre, at_.act + (plan_.offset(layer) + from) * n_, (to - from) * n_);
+        A* const act = at_.act + (plan_.offset(layer) + from) * n_;
+        linear(layer) ? copy(pre, act, (to - from) * n_) : activate_rows(activation_, pre, act, (to - from) * n_);
     }
 
     // The deltas of rows whose consumers are all done, from the gradients of their activations.
     void slope(int64_t layer, int64_t from, int64_t to) const {
-        times_slope(activation_, at_.pre + (plan_.offset(layer) + from) * n_, delta(layer, from), (to - from) * n_);
-        if (residual_ && layer % 2 == 0 && layer + 2 < plan_.layers) {
+        if (!linear(layer))
+            times_slope(activation_, at_.pre + (plan_.offset(layer) + from) * n_, delta(layer, from), (to - from) * n_);
+        if (residual_ != Residual::None && layer % 2 == 0 && layer + 2 < plan_.layers) {
             const A* skipped = delta(layer + 2, from);
             A* const mine = delta(layer, from);
             for (int64_t i = 0; i < (to - from) * n_; ++i)
@@ -355,7 +364,7 @@ template <class A, class Map> class Network {
 
     const MadePlan plan_;
     Activation activation_;
-    bool residual_;
+    Residual residual_;
     const A* weights_;
     Map map_;
     Panel<A> at_;
@@ -432,12 +441,12 @@ template <class A> void run(const Made& p, int64_t begin, int64_t end) {
     const int64_t n = lanes_of<A>(p.panel), d = plan.features, hidden = plan.hidden();
     const int64_t params = (d < kMadeBlock ? d : kMadeBlock) * plan.params;
     const int64_t wide = p.param == p.state ? 0 : p.weights_size;
-    Scratch scratch((n * (2 * d + hidden * (p.residual ? 2 : 1) + params + 1) + wide) * int64_t(sizeof(A)) + 8 * 64);
+    Scratch scratch((n * (2 * d + hidden * (p.residual != Residual::None ? 2 : 1) + params + 1) + wide) * int64_t(sizeof(A)) + 8 * 64);
     Panel<A> panel{};
     panel.x = scratch.take<A>(n * d);
     A* const z = scratch.take<A>(n * d);
     panel.pre = scratch.take<A>(n * hidden);
-    panel.act = p.residual ? scratch.take<A>(n * hidden) : panel.pre;
+    panel.act = p.residual != Residual::None ? scratch.take<A>(n * hidden) : panel.pre;
     panel.params = scratch.take<A>(n * params);
     panel.ladj = scratch.take<A>(n);
     const A* const weights = weights_of(p.state, p.param, p.weights, p.weights_size, scratch.take<A>(wide));
@@ -448,7 +457,7 @@ template <class A> void run(const Made& p, int64_t begin, int64_t end) {
         Network<A, AffineMap<A>> network(plan, p.activation, p.residual, weights, {p.bound, static_cast<A>(p.limit)},
                                          panel, lanes);
         network.begin(p.shift != nullptr ? static_cast<const A*>(p.shift) + first * p.shift_stride : nullptr,
-                      p.shift_stride, samples);
+                      p.shift_stride, p.shift_units, samples);
         to_panel(static_cast<const A*>(p.x) + first * p.x_stride, p.x_stride, plan.data, d, samples,
                  p.inverse ? z : panel.x, lanes);
         p.inverse ? network.inverse(z) : network.forward(z);
@@ -460,7 +469,6 @@ template <class A> void run(const Made& p, int64_t begin, int64_t end) {
 template <class A> void run(const MadeBackward& p, int64_t begin, int64_t end) {
     const MadePlan& plan = p.plan;
     const int64_t n = lanes_of<A>(p.panel), d = plan.features, hidden = plan.hidden(), units = plan.units();
-    const int64_t first_layer = plan.layers > 0 ? plan.offset(1) : 0;
     const int64_t wide = p.param == p.state ? 0 : p.weights_size;
     Scratch scratch((n * (3 * d + 2 * hidden + 2 * units + 2) + wide) * int64_t(sizeof(A)) + 10 * 64);
     Panel<A> panel{};
@@ -482,7 +490,7 @@ template <class A> void run(const MadeBackward& p, int64_t begin, int64_t end) {
         Network<A, AffineMap<A>> network(plan, p.activation, p.residual, weights, {p.bound, static_cast<A>(p.limit)},
                                          panel, lanes);
         network.begin(p.shift != nullptr ? static_cast<const A*>(p.shift) + first * p.shift_stride : nullptr,
-                      p.shift_stride, samples);
+                      p.shift_stride, p.shift_units, samples);
         to_panel(static_cast<const A*>(p.x) + first * p.x_stride, p.x_stride, plan.data, d, samples, panel.x, lanes);
         network.forward(z);
         for (int64_t i = 0; i < units * lanes; ++i)
@@ -501,8 +509,8 @@ template <class A> void run(const MadeBackward& p, int64_t begin, int64_t end) {
         }
         from_panel(panel.gx, lanes, plan.data, d, samples, static_cast<A*>(p.dx) + first * d, d);
         if (p.dshift != nullptr)
-            from_panel<A>(panel.deltas, lanes, nullptr, first_layer, samples,
-                          static_cast<A*>(p.dshift) + first * first_layer, first_layer);
+            from_panel<A>(panel.deltas, lanes, nullptr, p.shift_units, samples,
+                          static_cast<A*>(p.dshift) + first * p.shift_units, p.shift_units);
         A* const inputs = static_cast<A*>(p.inputs) + first * (d + hidden);
         from_panel<A>(panel.x, lanes, nullptr, d, samples, inputs, d + hidden);
         from_panel<A>(panel.act, lanes, nullptr, hidden, samples, inputs + d, d + hidden);

@@ -63,6 +63,12 @@ template <bool Inverse, class A> PFK_DEVICE A mapped(Bound bound, A x, A raw, A 
         return affine<Inverse, Bound::Tanh>(x, raw, t, limit, inverse_limit, s);
     case Bound::Sigmoid:
         return affine<Inverse, Bound::Sigmoid>(x, raw, t, limit, inverse_limit, s);
+    case Bound::Softclip:
+        return affine<Inverse, Bound::Softclip>(x, raw, t, limit, inverse_limit, s);
+    case Bound::Softplus:
+        return affine<Inverse, Bound::Softplus>(x, raw, t, limit, inverse_limit, s);
+    case Bound::FlooredSigmoid:
+        return affine<Inverse, Bound::FlooredSigmoid>(x, raw, t, limit, inverse_limit, s);
     default:
         return affine<Inverse, Bound::Additive>(x, raw, t, limit, inverse_limit, s);
     }
@@ -77,6 +83,12 @@ PFK_DEVICE AffineGradient<A> map_gradient(Bound bound, A y, A raw, A t, A dy, A 
         return affine_gradient<Inverse, Bound::Tanh>(y, raw, t, dy, dladj, limit, inverse_limit);
     case Bound::Sigmoid:
         return affine_gradient<Inverse, Bound::Sigmoid>(y, raw, t, dy, dladj, limit, inverse_limit);
+    case Bound::Softclip:
+        return affine_gradient<Inverse, Bound::Softclip>(y, raw, t, dy, dladj, limit, inverse_limit);
+    case Bound::Softplus:
+        return affine_gradient<Inverse, Bound::Softplus>(y, raw, t, dy, dladj, limit, inverse_limit);
+    case Bound::FlooredSigmoid:
+        return affine_gradient<Inverse, Bound::FlooredSigmoid>(y, raw, t, dy, dladj, limit, inverse_limit);
     default:
         return affine_gradient<Inverse, Bound::Additive>(y, raw, t, dy, dladj, limit, inverse_limit);
     }
@@ -102,6 +114,9 @@ template <class A, class P, class Problem> struct Network {
     }
     PFK_DEVICE A* end() const { return params + p.plan.features * p.plan.params * kTile; }
 
+    PFK_DEVICE bool linear(int64_t layer) const {
+        return p.residual == Residual::Linear && layer == p.plan.layers - 1;
+    }
     PFK_DEVICE bool lives() const { return first + lane < p.samples; }
     PFK_DEVICE const A* inputs(int64_t layer) const { return layer == 0 ? x : act + p.plan.offset(layer - 1) * kTile; }
     // The packed row, whose elements are kMadeRows apart.
@@ -125,13 +140,13 @@ template <class A, class P, class Problem> struct Network {
 
     PFK_DEVICE void hidden_unit(int64_t layer, int64_t row, int64_t degree) const {
         A value = dot(layer, row, degree);
-        if (layer == 0 && p.shift != nullptr && lives())
-            value += static_cast<const A*>(p.shift)[(first + lane) * p.shift_stride + row];
         const int64_t unit = p.plan.offset(layer) + row;
-        if (p.residual && layer > 0 && layer % 2 == 0)
+        if (unit < p.shift_units && lives())
+            value += static_cast<const A*>(p.shift)[(first + lane) * p.shift_stride + unit];
+        if (p.residual != Residual::None && layer > 0 && layer % 2 == 0)
             value += pre[(p.plan.offset(layer - 2) + row) * kTile + lane];
         pre[unit * kTile + lane] = value;
-        act[unit * kTile + lane] = activated(p.activation, value);
+        act[unit * kTile + lane] = linear(layer) ? value : activated(p.activation, value);
     }
 
     // The units of one degree in a layer, or its output rows, dealt out to the warps.
@@ -266,8 +281,10 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once<A>(2)) run_backward(c
             for (int64_t layer = layers - 1; layer >= 0; --layer) {
                 for (int64_t row = p.plan.end(layer, i - 1) + net.warp; row < p.plan.end(layer, i); row += kWarps) {
                     const int64_t unit = (p.plan.offset(layer) + row) * kTile + lane;
-                    A delta = gather(layer + 1, row, i) * slope_of(p.activation, net.pre[unit]);
-                    if (p.residual && layer % 2 == 0 && layer + 2 < layers)
+                    A delta = gather(layer + 1, row, i);
+                    if (!net.linear(layer))
+                        delta *= slope_of(p.activation, net.pre[unit]);
+                    if (p.residual != Residual::None && layer % 2 == 0 && layer + 2 < layers)
                         delta += deltas[(p.plan.offset(layer + 2) + row) * kTile + lane];
                     deltas[unit] = delta;
                 }
@@ -283,8 +300,8 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once<A>(2)) run_backward(c
             for (int64_t i = lane; i < units; i += warp_size)
                 static_cast<A*>(p.deltas)[(net.first + s) * units + i] = deltas[i * kTile + s];
             if (p.dshift != nullptr)
-                for (int64_t i = lane; i < p.plan.offset(1); i += warp_size)
-                    static_cast<A*>(p.dshift)[(net.first + s) * p.plan.offset(1) + i] = deltas[i * kTile + s];
+                for (int64_t i = lane; i < p.shift_units; i += warp_size)
+                    static_cast<A*>(p.dshift)[(net.first + s) * p.shift_units + i] = deltas[i * kTile + s];
         }
         __syncthreads();
     }

@@ -7,7 +7,10 @@
 namespace pfk {
 
 // Additive: no scale. None: s = raw. Tanh: s = limit tanh(raw / limit). Sigmoid: s = log sigmoid(raw + 2), as in Glow.
-enum class Bound : int { Additive, None, Tanh, Sigmoid };
+// Of MADE alone, for flows that were trained elsewhere: Softclip: s = raw / (1 + |raw| / limit). Softplus:
+// s = log(softplus(raw) + limit). FlooredSigmoid: s = log(sigmoid(raw + 2) + limit).
+enum class Bound : int { Additive, None, Tanh, Sigmoid, Softclip, Softplus, FlooredSigmoid };
+constexpr int kBounds = 7, kCouplingBounds = 4;
 
 // The largest limit of a tanh bound: up to it e^s needs no range checks.
 constexpr double kLargestLimit = 80;
@@ -30,6 +33,18 @@ template <bool Inverse, Bound K, class A> PFK_HD Scale<A> scale_of(A raw, A limi
         return {(u < A(0) ? u : A(0)) - log1p_unit(e),
                 Inverse ? detail::quotient(A(1) + e, small) : detail::quotient(small, A(1) + e),
                 detail::quotient(other, A(1) + e)};
+    }
+    if (K == Bound::Softclip) {
+        const A shrink = detail::quotient(A(1), A(1) + detail::magnitude(raw * inverse_limit)), s = raw * shrink;
+        return {s, exp_bounded(Inverse ? -s : s), shrink * shrink};
+    }
+    if (K == Bound::Softplus || K == Bound::FlooredSigmoid) {
+        const A u = K == Bound::Softplus ? raw : raw + A(2);
+        const A e = exp(-detail::magnitude(u)), over = detail::quotient(A(1), A(1) + e);
+        const A gate = (u < A(0) ? e : A(1)) * over; // sigmoid(u)
+        const A scale = limit + (K == Bound::Softplus ? (u < A(0) ? A(0) : u) + log1p_unit(e) : gate);
+        const A slope = K == Bound::Softplus ? gate : gate * ((u < A(0) ? A(1) : e) * over);
+        return {log(scale), Inverse ? A(1) / scale : scale, slope / scale};
     }
     if (K == Bound::None)
         return {raw, exp_flushed(Inverse ? -raw : raw), A(1)};

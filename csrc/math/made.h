@@ -14,6 +14,10 @@ namespace pfk {
 
 constexpr int64_t kMadeBlock = 8, kMadeRows = 6;
 
+// What a residual network adds: nothing, or to every second layer what stood two layers before, ahead of its
+// activation; Linear: the output layer reads the last hidden layer without one.
+enum class Residual : int { None, Activated, Linear };
+
 // The plan: int64 numbers that say where everything is. Layer `layers` is the output layer.
 struct MadePlan {
     int64_t features, layers, params; // D, hidden layers, parameters of a coordinate
@@ -52,7 +56,7 @@ struct MadePlan {
 struct Made {
     MadePlan plan;
     Activation activation;
-    bool residual; // every second layer adds what stood two layers before
+    Residual residual;
     bool inverse;
     Bound bound;
     double limit;
@@ -63,8 +67,8 @@ struct Made {
     int64_t x_stride;
     const void* weights;
     int64_t weights_size;
-    const void* shift; // (samples, units of the first layer) or null: added to that layer before its activation
-    int64_t shift_stride;
+    const void* shift; // (samples, shift_units) or null: added to the first so many units before their activation
+    int64_t shift_stride, shift_units;
     void *y, *ladj;
     int64_t hidden; // units of all hidden layers
     double inverse_limit;
@@ -75,7 +79,8 @@ struct Made {
 struct MadeBackward {
     MadePlan plan;
     Activation activation;
-    bool residual, inverse;
+    Residual residual;
+    bool inverse;
     Bound bound;
     double limit;
     DType state, param;
@@ -85,7 +90,7 @@ struct MadeBackward {
     const void* weights;
     int64_t weights_size;
     const void* shift;
-    int64_t shift_stride;
+    int64_t shift_stride, shift_units;
     const void *dy, *dladj;
     int64_t dy_stride, dladj_stride;
     void *dx, *dshift;

@@ -13,12 +13,15 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
-from .affine_coupling import ADDITIVE, BOUNDS, _bound_code, _log_scale, _slope
+from .affine_coupling import ADDITIVE, BOUNDS, _log_scale, _slope
 
-__all__ = ["MADE_ACTIVATIONS", "MadeLayout", "made_forward", "made_inverse"]
+__all__ = ["MADE_ACTIVATIONS", "MADE_BOUNDS", "MadeLayout", "made_forward", "made_inverse"]
 
 #: name -> code of the activation in `csrc/math/activation.h`.
 MADE_ACTIVATIONS = {"relu": 0, "tanh": 1, "silu": 2, "elu": 3, "leaky_relu": 4, "selu": 5}
+#: name -> code of the bound in `csrc/math/affine.h`: those of couplings, and those of flows trained elsewhere.
+MADE_BOUNDS = {"additive": ADDITIVE, **BOUNDS, "softclip": 4, "softplus": 5, "floored_sigmoid": 6}
+_RESIDUAL = {False: 0, True: 1, "linear": 2}  # `Residual` of csrc/math/made.h
 
 _BLOCK, _ROWS = 8, 6  # kMadeBlock and kMadeRows of csrc/math/made.h
 
@@ -179,34 +182,42 @@ def _activation_slope(pre: Tensor, activation: int) -> Tensor:
 _NAMES = {code: name for name, code in MADE_ACTIVATIONS.items()}
 
 
-def _run(x: Tensor, layers: list[tuple[Tensor, ...]], shift: Tensor, activation: int, residual: bool) -> list[Tensor]:
+def _run(x: Tensor, layers: list[tuple[Tensor, ...]], shift: Tensor, activation: int, residual: int) -> list[Tensor]:
     """What every layer has before its activation, the output rows last; x sorted into coordinates."""
     pres: list[Tensor] = []
-    h = x
+    h, at = x, 0
     for layer, (weight, bias) in enumerate(layers):
         pre = torch.nn.functional.linear(h, weight, bias)
-        if layer == 0 and shift.shape[1]:
-            pre = pre + shift
         if layer == len(layers) - 1:
             return [*pres, pre]
+        if at < shift.shape[1]:
+            pre = pre + shift[:, at : at + pre.shape[1]]
+            at += pre.shape[1]
         if residual and layer and layer % 2 == 0:
             pre = pre + pres[layer - 2]
         pres.append(pre)
-        h = _activate(pre, activation)
+        h = pre if _linear(layer, layers, residual) else _activate(pre, activation)
     raise AssertionError("there is always an output layer")
 
 
 def _pull(
-    douts: Tensor, pres: list[Tensor], layers: list[tuple[Tensor, ...]], activation: int, residual: bool
+    douts: Tensor, pres: list[Tensor], layers: list[tuple[Tensor, ...]], activation: int, residual: int
 ) -> tuple[list[Tensor], Tensor]:
     """The gradients of every layer before its activation and of x, from that of the output rows."""
     deltas = [douts]
     for layer in range(len(layers) - 2, -1, -1):
-        delta = deltas[0] @ layers[layer + 1][0] * _activation_slope(pres[layer], activation)
+        delta = deltas[0] @ layers[layer + 1][0]
+        if not _linear(layer, layers, residual):
+            delta = delta * _activation_slope(pres[layer], activation)
         if residual and layer % 2 == 0 and layer + 2 < len(layers) - 1:
             delta = delta + deltas[1]
         deltas.insert(0, delta)
     return deltas, deltas[0] @ layers[0][0]
+
+
+def _linear(layer: int, layers: list[tuple[Tensor, ...]], residual: int) -> bool:
+    """Whether this hidden layer, the last one, goes on as it is."""
+    return residual == _RESIDUAL["linear"] and layer == len(layers) - 2
 
 
 def _split(params: Tensor, bound: int) -> tuple[Tensor, Tensor]:
@@ -214,7 +225,24 @@ def _split(params: Tensor, bound: int) -> tuple[Tensor, Tensor]:
 
 
 def _scaled(raw: Tensor, bound: int, limit: float) -> Tensor:
+    if bound == MADE_BOUNDS["softclip"]:
+        return raw / (1 + (raw / limit).abs())
+    if bound == MADE_BOUNDS["softplus"]:
+        return torch.log(torch.nn.functional.softplus(raw) + limit)
+    if bound == MADE_BOUNDS["floored_sigmoid"]:
+        return torch.log(torch.sigmoid(raw + 2) + limit)
     return raw if bound == ADDITIVE else _log_scale(raw, bound, limit)
+
+
+def _scaled_slope(raw: Tensor, bound: int, limit: float) -> Tensor:
+    if bound == MADE_BOUNDS["softclip"]:
+        return 1 / (1 + (raw / limit).abs()) ** 2
+    if bound == MADE_BOUNDS["softplus"]:
+        return torch.sigmoid(raw) / (torch.nn.functional.softplus(raw) + limit)
+    if bound == MADE_BOUNDS["floored_sigmoid"]:
+        gate = torch.sigmoid(raw + 2)
+        return gate * torch.sigmoid(-2 - raw) / (gate + limit)
+    return _slope(raw, bound, limit)
 
 
 def _prepare(
@@ -227,7 +255,7 @@ def _prepare(
 
 
 def _forward_formula(
-    x: Tensor, weights: Tensor, shift: Tensor, plan: Tensor, hidden: Sequence[int], activation: int, residual: bool,
+    x: Tensor, weights: Tensor, shift: Tensor, plan: Tensor, hidden: Sequence[int], activation: int, residual: int,
     bound: int, limit: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     order, _, layers = _prepare(x, weights, plan, hidden, bound)
@@ -238,7 +266,7 @@ def _forward_formula(
 
 
 def _inverse_formula(
-    z: Tensor, weights: Tensor, shift: Tensor, plan: Tensor, hidden: Sequence[int], activation: int, residual: bool,
+    z: Tensor, weights: Tensor, shift: Tensor, plan: Tensor, hidden: Sequence[int], activation: int, residual: int,
     bound: int, limit: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Pass after pass of the whole network, each of which makes one more coordinate right: the kernel's oracle."""
@@ -255,7 +283,7 @@ def _inverse_formula(
 
 def _backward(
     inverse: bool, x: Tensor, weights: Tensor, shift: Tensor, plan: Tensor, dy: Tensor, dladj: Tensor,
-    hidden: Sequence[int], activation: int, residual: bool, bound: int, limit: float,
+    hidden: Sequence[int], activation: int, residual: int, bound: int, limit: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     order, shapes, layers = _prepare(x, weights, plan, hidden, bound)
     x, g, dladj = x[:, order], dy[:, order], dladj[:, None]
@@ -267,7 +295,7 @@ def _backward(
         """That of the output rows, from the gradient of the map's output."""
         ds = -g * x - dladj if inverse else g * x * torch.exp(s) + dladj
         dt = -g * torch.exp(-s) if inverse else g
-        return dt if bound == ADDITIVE else torch.stack([ds * _slope(raw, bound, limit), dt], 2).flatten(1)
+        return dt if bound == ADDITIVE else torch.stack([ds * _scaled_slope(raw, bound, limit), dt], 2).flatten(1)
 
     if inverse:  # the equation is triangular: one sweep of the kernel, as many iterations as coordinates here
         total = g
@@ -277,6 +305,8 @@ def _backward(
     deltas, through = _pull(params_gradient(g), pres, layers, activation, residual)
     dx = g * torch.exp(-s) if inverse else g * torch.exp(s) + through
     inputs = [x, *(_activate(pre, activation) for pre in pres[:-1])]
+    if residual == _RESIDUAL["linear"]:
+        inputs[-1] = pres[-2]
     dweights = [torch.cat([delta.sum(0) for delta in deltas])]
     params = shapes[-1][0] // x.shape[1]
     places, values, size = [], [], weights.shape[0]
@@ -288,7 +318,7 @@ def _backward(
     return (
         dx[:, order.argsort()],
         torch.cat(dweights).to(weights.dtype),
-        deltas[0] if shift.shape[1] else torch.zeros_like(shift),
+        torch.cat(deltas[:-1], 1)[:, : shift.shape[1]] if shift.shape[1] else torch.zeros_like(shift),
     )
 
 
@@ -302,7 +332,7 @@ def _inverse_backward_formula(*args: object) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _check(
-    x: Tensor, weights: Tensor, shift: Tensor, plan: Tensor, hidden: Sequence[int], activation: int, residual: bool,
+    x: Tensor, weights: Tensor, shift: Tensor, plan: Tensor, hidden: Sequence[int], activation: int, residual: int,
     bound: int, limit: float,
 ) -> None:  # fmt: skip
     """What `csrc/bind/made.cpp` checks, for the paths that do not go through it."""
@@ -332,8 +362,10 @@ def _check(
     if weights.ndim != 1:
         raise ValueError(f"made: weights must be packed, (n,); got {tuple(weights.shape)}")
     first = hidden[0] if hidden else 0
-    if shift.ndim != 2 or shift.shape[0] != x.shape[0] or shift.shape[1] not in (0, first):
-        raise ValueError(f"made: shift must be ({x.shape[0]}, {first}) or ({x.shape[0]}, 0); got {tuple(shift.shape)}")
+    if shift.ndim != 2 or shift.shape[0] != x.shape[0] or shift.shape[1] not in (0, first, sum(hidden)):
+        raise ValueError(
+            f"made: shift must be ({x.shape[0]}, n) with n = 0, {first} or {sum(hidden)}; got {tuple(shift.shape)}"
+        )
     if not 0 < limit <= 80:
         raise ValueError(f"made: limit must be in (0, 80]; got {limit}")
 
@@ -347,7 +379,7 @@ def _fake_backward(x: Tensor, weights: Tensor, shift: Tensor, *rest: object) -> 
 
 
 _TENSORS = "Tensor weights, Tensor shift, Tensor plan"
-_CONFIG = "int[] hidden, int activation, bool residual, int bound, float limit"
+_CONFIG = "int[] hidden, int activation, int residual, int bound, float limit"
 
 
 def _op(name: str, first: str, formula: object, backward: object, saves_output: bool) -> FusedOp:
@@ -384,21 +416,24 @@ def made_forward(
     hidden: Sequence[int],
     *,
     activation: str = "relu",
-    residual: bool = False,
+    residual: bool | str = False,
     bound: str = "tanh",
     limit: float = 2.0,
 ) -> tuple[Tensor, Tensor]:
     r"""An affine map of every coordinate, its parameters by a MADE from the coordinates before: density of a MAF.
 
     :math:`z_i = x_i e^{s_i} + t_i` with (s_i, t_i) a function of x_0..x_{i-1}, ladj = sum s. Hidden layers are
-    :math:`h_l = \phi(W_l h_{l-1} + b_l)`, the first one plus `shift`; with `residual`, every second layer adds what
-    stood two layers before, ahead of its activation. s is the raw log-scale under `bound`, as in
-    :func:`affine_coupling`; "additive" has no scale.
+    :math:`h_l = \phi(W_l h_{l-1} + b_l + \text{shift}_l)`; with `residual`, every second layer adds what stood two
+    layers before, ahead of its activation, and with residual="linear" the output layer reads the last hidden one
+    without an activation. s is the raw log-scale under `bound`, as in :func:`affine_coupling`; "additive" has no scale.
+    For flows trained elsewhere there are "softclip", s = raw / (1 + abs(raw) / limit), "softplus",
+    s = log(softplus(raw) + limit), and "floored_sigmoid", s = log(sigmoid(raw + 2) + limit).
 
     Args:
         x: (B, D), float32 or float64, features in their own order; 16-bit x is widened, and z narrowed again.
         weights: packed by :class:`MadeLayout`, x's dtype, or bfloat16/float16 beside a float32 x.
-        shift: (B, units of the first layer) in the order of ascending degree, or None: what a context adds.
+        shift: what a context adds: (B, units of the first layer), or of all hidden layers one after the other, in each
+            in the order of ascending degree; or None.
         plan, hidden: of the layout, plan on x's device.
         activation: relu, tanh, silu, elu, leaky_relu or selu.
 
@@ -428,7 +463,7 @@ def made_inverse(
     hidden: Sequence[int],
     *,
     activation: str = "relu",
-    residual: bool = False,
+    residual: bool | str = False,
     bound: str = "tanh",
     limit: float = 2.0,
 ) -> tuple[Tensor, Tensor]:
@@ -452,15 +487,18 @@ def made_inverse(
 
 def _call(
     op: FusedOp, x: Tensor, weights: Tensor, shift: Tensor | None, plan: Tensor, hidden: Sequence[int],
-    activation: str, residual: bool, bound: str, limit: float,
+    activation: str, residual: bool | str, bound: str, limit: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     if activation not in MADE_ACTIVATIONS:
         raise ValueError(f"activation: expected one of {', '.join(MADE_ACTIVATIONS)}; got {activation!r}")
-    code = ADDITIVE if bound == "additive" else BOUNDS.get(bound) or _bound_code(bound)
+    if bound not in MADE_BOUNDS:
+        raise ValueError(f"bound: expected one of {', '.join(MADE_BOUNDS)}; got {bound!r}")
+    if residual not in _RESIDUAL:
+        raise ValueError(f"residual: expected False, True or 'linear'; got {residual!r}")
     if shift is None:
         shift = x.new_empty((x.shape[0], 0))
     weights = weights.contiguous()
-    config = (tuple(hidden), MADE_ACTIVATIONS[activation], residual, code, limit)
+    config = (tuple(hidden), MADE_ACTIVATIONS[activation], _RESIDUAL[residual], MADE_BOUNDS[bound], limit)
     if x.dtype in (torch.bfloat16, torch.float16):
         y, ladj = op((x.float(), weights, shift.float(), plan, *config))
         return y.to(x.dtype), ladj

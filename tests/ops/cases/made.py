@@ -16,7 +16,7 @@ from .base import DTYPES, OpCase
 TAKES = tuple(pair for pair in DTYPES if pair[0] in (torch.float32, torch.float64))
 
 
-def layout(features: int, hidden: tuple[int, ...], context: bool, params: int) -> MadeLayout:
+def layout(features: int, hidden: tuple[int, ...], context: bool | str, params: int) -> MadeLayout:
     """Degrees spread evenly and then shuffled (alike in all layers), features in any order."""
     chance, low = random.Random(features), 0 if context or features == 1 else 1
     degrees = []
@@ -35,7 +35,7 @@ def case(
     hidden: tuple[int, ...],
     bound: str = "tanh",
     activation: str = "tanh",
-    context: bool = False,
+    context: bool | str = False,
     **options: Any,
 ) -> OpCase:
     plan = layout(features, hidden, context, 1 if bound == "additive" else 2)
@@ -47,7 +47,8 @@ def case(
 
     def inputs(rows: int, state: torch.dtype = torch.float64, params: torch.dtype | None = None) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(rows + 17 * features)
-        shapes = [(rows, features), (len(plan.source),)] + [(rows, width) for width in hidden[:1] if context]
+        width = sum(hidden) if context == "all" else hidden[0] if context else None  # of the shift
+        shapes = [(rows, features), (len(plan.source),)] + ([(rows, width)] if width else [])
         scales = 1.0, 0.8 / max(1, *hidden, 2) ** 0.5, 0.5
         types = state, params or state, state
         return tuple(
@@ -57,7 +58,9 @@ def case(
 
     name = "made_inverse" if inverse else "made_forward"
     kind = "x".join(map(str, (features, *hidden)))
-    flags = "".join(f"-{key}" for key, on in {"context": context, **options}.items() if on is True)
+    flags = "".join(
+        f"-{key}" for key, on in {"context": context, **options}.items() if on and key in ("context", "residual")
+    )
     return OpCase(
         f"{name}-{kind}{flags}-{bound}-{activation}", name, call, inputs, shared=frozenset({1}), dtypes=TAKES,
         extremes=False, spreads_nan=True,
@@ -73,8 +76,11 @@ ALL = [
         ((2, (40,)), {"bound": "sigmoid", "activation": "relu"}),
         ((5, (4, 9)), {"bound": "additive", "activation": "silu"}),
         ((8, (16, 7, 20)), {"activation": "elu", "context": True}),
-        ((9, (30, 30, 30)), {"residual": True, "activation": "selu"}),
-        ((17, (7, 25)), {"activation": "leaky_relu"}),
+        (
+            (9, (30, 30, 30)),
+            {"residual": "linear", "activation": "selu", "context": "all", "bound": "softplus", "limit": 1e-3},
+        ),
+        ((17, (7, 25)), {"activation": "leaky_relu", "context": "all", "bound": "softclip", "limit": 6.9}),
         ((33, (20, 20, 20, 20, 20)), {"residual": True, "context": True, "bound": "sigmoid"}),
     ]
 ]
@@ -84,7 +90,7 @@ SMALL = [
     for inverse in (False, True)
     for sizes, options in [
         ((3, (4, 5)), {"context": True}),
-        ((2, (3, 3, 3)), {"residual": True, "bound": "sigmoid", "activation": "silu"}),
+        ((2, (3, 3, 3)), {"residual": "linear", "bound": "floored_sigmoid", "limit": 1e-3, "activation": "silu"}),
         ((2, (3,)), {"bound": "additive", "activation": "elu"}),
     ]
 ]
