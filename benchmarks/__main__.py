@@ -21,6 +21,7 @@ CONTESTS = (
     "residual",
     "lu_conv1x1",
     "made_inverse",
+    "accelerate",
     "rq_spline",
     "cnf",
     "rk_step",

@@ -30,7 +30,8 @@ Network network_of(const char* op, const Tensor& x, const Tensor& weights, const
         refuse<std::invalid_argument>(op, ": x and plan must be on one device; got ", name(x.device), " and ",
                                       name(plan.device));
     if (activation < 0 || activation >= kActivations || bound < 0 || bound >= kBounds || residual < 0 || residual > 2)
-        refuse<std::invalid_argument>(op, ": no such activation, bound or residual: ", activation, ", ", bound, ", ", residual);
+        refuse<std::invalid_argument>(op, ": no such activation, bound or residual: ", activation, ", ", bound, ", ",
+                                      residual);
     if (!(limit > 0 && limit <= kLargestLimit))
         refuse<std::invalid_argument>(op, ": limit must be in (0, ", kLargestLimit, "]; got ", limit);
     if (x.ndim != 2 || x.shape[1] < 1)
@@ -53,7 +54,8 @@ Network network_of(const char* op, const Tensor& x, const Tensor& weights, const
     if (weights.ndim != 1 || (weights.rows() > 1 && weights.row_stride != 1))
         refuse<std::invalid_argument>(op, ": weights must be packed, (n,), and contiguous; got ", shape_text(weights));
     const bool shifted = shift.ndim == 2 && shift.shape[1] != 0;
-    if (shift.ndim != 2 || shift.rows() != x.rows() || (shifted && shift.shape[1] != network.first && shift.shape[1] != network.hidden))
+    if (shift.ndim != 2 || shift.rows() != x.rows() ||
+        (shifted && shift.shape[1] != network.first && shift.shape[1] != network.hidden))
         refuse<std::invalid_argument>(op, ": shift must be (", x.rows(), ", n) with n = 0, ", network.first, " or ",
                                       network.hidden, "; got ", shape_text(shift));
     return network;

@@ -441,7 +441,9 @@ template <class A> void run(const Made& p, int64_t begin, int64_t end) {
     const int64_t n = lanes_of<A>(p.panel), d = plan.features, hidden = plan.hidden();
     const int64_t params = (d < kMadeBlock ? d : kMadeBlock) * plan.params;
     const int64_t wide = p.param == p.state ? 0 : p.weights_size;
-    Scratch scratch((n * (2 * d + hidden * (p.residual != Residual::None ? 2 : 1) + params + 1) + wide) * int64_t(sizeof(A)) + 8 * 64);
+    Scratch scratch((n * (2 * d + hidden * (p.residual != Residual::None ? 2 : 1) + params + 1) + wide) *
+                        int64_t(sizeof(A)) +
+                    8 * 64);
     Panel<A> panel{};
     panel.x = scratch.take<A>(n * d);
     A* const z = scratch.take<A>(n * d);

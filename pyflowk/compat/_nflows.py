@@ -1,0 +1,226 @@
+"""The layers of nflows, and of normflows which are made of the same parts, on this package's kernels.
+
+https://github.com/bayesiains/nflows, https://github.com/VincentStimper/normalizing-flows.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._maps import AffineMap, Map, SplineMap
+from ._masked import Cheap, Masked, Unsupported
+from ._verify import ROWS, numbers
+from ._zuko import activation_of
+
+PACKAGES = {"nflows": "Transform", "normflows": "Flow"}  # and the base class of their layers
+#: Neither a spline nor a network that is run more than once.
+_CHEAP = (
+    "ActNorm", "AdditiveCouplingTransform", "AffineConstFlow", "AffineCoupling", "AffineCouplingTransform",
+    "AffineTransform", "BatchNorm", "IdentityTransform", "InvertibleAffine", "LULinear", "MaskedAffineFlow", "Merge",
+    "Permutation", "Permute", "PointwiseAffineTransform", "RandomPermutation", "ReversePermutation", "Split", "Squeeze",
+    "_LULinear", "_Permutation", "_RandomPermutation",
+)  # fmt: skip
+Pair = tuple[Tensor, Tensor]
+
+
+def install(layer: Any) -> str:
+    """Put kernels into a layer of either package; what they do, in words. Raises Unsupported."""
+    kind = type(layer).__name__
+    if kind in _AUTOREGRESSIVE:
+        return _install_autoregressive(layer, _AUTOREGRESSIVE[kind](layer))
+    if kind in _COUPLING:
+        layer._pyflowk_map = _COUPLING[kind](layer)
+        layer._coupling_transform_forward = functools.partial(_coupling, layer, inverse=False)
+        layer._coupling_transform_inverse = functools.partial(_coupling, layer, inverse=True)
+        return f"coupling, {layer._pyflowk_map.name}"
+    if kind == "PiecewiseRationalQuadraticCDF":
+        layer._pyflowk_map = _spline(layer, layer.unnormalized_widths.shape[-1], 1.0)
+        layer._spline = functools.partial(_shared_spline, layer)
+        return layer._pyflowk_map.name
+    raise Cheap if kind in _CHEAP else Unsupported("no kernel for it")
+
+
+def evaluate(layer: Any, z: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, ladj, x) of a layer at x = z, or at random numbers; a coupling's network may be anything and is left out."""
+    kind = type(layer).__name__
+    if kind in _AUTOREGRESSIVE:
+        made = layer.autoregressive_net
+        x = numbers(ROWS, made.initial_layer.in_features, scale=3) if z is None else z
+        context = numbers(ROWS, made.context_layer.in_features) if hasattr(made, "context_layer") else None
+        return (*(layer.inverse if inverse else layer)(x, context), x)
+    if kind in _COUPLING:
+        x = numbers(ROWS, layer.num_transform_features, scale=3) if z is None else z
+        params = numbers(ROWS, x.shape[1] * layer._transform_dim_multiplier())
+        method = layer._coupling_transform_inverse if inverse else layer._coupling_transform_forward
+        return (*method(inputs=x, transform_params=params), x)
+    x = numbers(ROWS, *layer.unnormalized_widths.shape[:-1], scale=3) if z is None else z
+    return (*layer._spline(x, inverse=inverse), x)
+
+
+# ---- maps ------------------------------------------------------------------------------------------------------------
+
+
+def _spline(layer: Any, bins: int, shrink: float) -> SplineMap:
+    tails = {"linear": "linear", "circular": "circular", None: "bounded"}.get(_hashable(layer.tails))
+    if tails is None:
+        raise Unsupported("tails that differ between its features")
+    bound = getattr(layer, "tail_bound", 1.0)
+    if isinstance(bound, Tensor) and bound.numel() > 1:
+        raise Unsupported("a spline whose features have different bounds")
+    if tails != "linear":
+        # they refuse, or pass on, what lies outside; our circle goes round it
+        raise Unsupported("a spline without linear tails")
+    least = float(layer.min_bin_width), float(layer.min_bin_height), float(layer.min_derivative)
+    if not 2 <= bins <= 64:
+        raise Unsupported(f"a spline of {bins} bins")
+    return SplineMap(bins, (-float(bound), float(bound)), tails, *least, shrink)
+
+
+def _hashable(tails: Any) -> Any:
+    return tuple(tails) if isinstance(tails, list) else tails
+
+
+def _shrink(net: Any) -> float:
+    """They divide the logits by the root of a width that some networks tell."""
+    width = getattr(net, "hidden_features", None) or getattr(net, "hidden_channels", None)
+    return 1 / math.sqrt(width) if isinstance(width, int) else 1.0
+
+
+def _coupling_spline(layer: Any) -> SplineMap:
+    return _spline(layer, layer.num_bins, _shrink(layer.transform_net))
+
+
+def _autoregressive_spline(layer: Any) -> SplineMap:
+    return _spline(layer, layer.num_bins, _shrink(layer.autoregressive_net))
+
+
+_AUTOREGRESSIVE: dict[str, Callable[[Any], Map]] = {
+    "MaskedAffineAutoregressiveTransform": lambda layer: AffineMap("softplus", 1e-3, 0, 1),
+    "MaskedAffineAutoregressive": lambda layer: AffineMap("floored_sigmoid", 1e-3, 0, 1),
+    "MaskedPiecewiseRationalQuadraticAutoregressiveTransform": _autoregressive_spline,
+    "MaskedPiecewiseRationalQuadraticAutoregressive": _autoregressive_spline,
+}
+_COUPLING = {
+    "PiecewiseRationalQuadraticCouplingTransform": _coupling_spline,
+    "PiecewiseRationalQuadraticCoupling": _coupling_spline,
+}
+
+
+# ---- autoregressive layers -------------------------------------------------------------------------------------------
+
+
+def _install_autoregressive(layer: Any, map: Map) -> str:
+    if not isinstance(map, AffineMap):
+        layer._pyflowk_map = map
+        layer._elementwise_forward = functools.partial(_elementwise, layer, inverse=False)
+        layer._elementwise_inverse = functools.partial(_elementwise, layer, inverse=True)
+        return f"{map.name}; passes as before"
+    made = layer.autoregressive_net
+    _require_kernel(made)
+    masks = [linear.mask for linear in _network(made)]
+    if _merged(made):
+        masks[:2] = [masks[1] @ masks[0]]
+    features = made.initial_layer.in_features
+    options = {"activation": _activation(made), "bound": map.bound, "limit": map.limit, "residual": _residual(made)}
+    params = len(masks[-1]) // features
+    layer.add_module("pyflowk", Masked(masks, features, params, map.places, options))
+    layer.forward = functools.partial(_autoregressive, layer, inverse=False)
+    layer.inverse = functools.partial(_autoregressive, layer, inverse=True)
+    return "MADE in one pass both ways, affine"
+
+
+def _require_kernel(made: Any) -> None:
+    """Raises Unsupported for what the kernels do not compute."""
+    if type(getattr(made, "preprocessing", None)).__name__ not in ("NoneType", "Identity"):
+        raise Unsupported("a network with preprocessing")
+    blocks = list(made.blocks)
+    residual = bool(blocks) and hasattr(blocks[0], "linear_layers")
+    if any(getattr(b, "use_batch_norm", False) or getattr(b, "batch_norm", None) is not None for b in blocks):
+        raise Unsupported("batch norm within the network")
+    if any(b.dropout.p > 0 for b in blocks):
+        raise Unsupported("dropout within the network")
+    if residual and "normflows" in type(made).__module__.split(".") and hasattr(made, "context_layer"):
+        raise Unsupported("gates that depend on the context within the network")
+
+
+def _network(made: Any) -> list[Any]:
+    """The masked layers in their order."""
+    inner = [linear for b in made.blocks for linear in (b.linear_layers if hasattr(b, "linear_layers") else [b.linear])]
+    return [made.initial_layer, *inner, made.final_layer]
+
+
+def _activation(made: Any) -> str:
+    return activation_of([b.activation for b in made.blocks] + ([made.activation] if _activates(made) else []))
+
+
+def _activates(made: Any) -> bool:
+    """Whether an activation follows the first layer, or what a context adds to it: nflows, but not normflows."""
+    return hasattr(made, "activation")
+
+
+def _residual(made: Any) -> bool | str:
+    if not len(made.blocks):
+        return "linear" if getattr(made, "use_residual_blocks", True) else False
+    return "linear" if hasattr(made.blocks[0], "linear_layers") else False
+
+
+def _merged(made: Any) -> bool:
+    """Whether no activation stands between the first two layers, which then are one (normflows without residuals)."""
+    return not _activates(made) and _residual(made) is False
+
+
+def _autoregressive(layer: Any, inputs: Tensor, context: Tensor | None = None, *, inverse: bool) -> Pair:
+    made, masked = layer.autoregressive_net, layer.pyflowk
+    network = _network(made)
+    layers = [(m.weight, m.bias) for m in network]
+    if _merged(made):
+        (first, first_bias), (second, second_bias) = ((m.weight * m.mask, m.bias) for m in network[:2])
+        layers[:2] = [(second @ first, F.linear(first_bias, second, second_bias))]
+    shift = None if context is None else _shift(made, context, masked)
+    return masked(inputs, layers, shift, inverse)
+
+
+def _shift(made: Any, context: Tensor, masked: Masked) -> Tensor:
+    """What the context adds to the hidden layers: to the first one, and in a residual network to every block's."""
+    first = made.context_layer(context)
+    if _activates(made):
+        first = made.activation(first)
+    parts = [first[:, masked.sort(0)]]
+    if _residual(made):
+        for number, block in enumerate(made.blocks):
+            inner = block.context_layer(context)[:, masked.sort(1 + 2 * number)]
+            parts += [inner, torch.zeros_like(inner)]
+    return torch.cat(parts, 1)
+
+
+# ---- what the layers' methods become ---------------------------------------------------------------------------------
+
+
+def _elementwise(layer: Any, inputs: Tensor, params: Tensor, *, inverse: bool) -> Pair:
+    map = layer._pyflowk_map
+    return map(inputs, params.view(*inputs.shape, map.params_per_element), inverse)
+
+
+def _coupling(layer: Any, inputs: Tensor, transform_params: Tensor, *, inverse: bool) -> Pair:
+    map = layer._pyflowk_map
+    grouped = transform_params.unflatten(1, (inputs.shape[1], -1)).movedim(2, -1)
+    if inputs.dim() == 2:
+        return map(inputs, grouped, inverse)
+    flat = grouped.reshape(inputs.shape[0], -1, map.params_per_element)
+    y, ladj = map(inputs.reshape(inputs.shape[0], -1), flat, inverse)
+    return y.view(inputs.shape), ladj
+
+
+def _shared_spline(layer: Any, inputs: Tensor, inverse: bool = False) -> Pair:
+    params = torch.cat([layer.unnormalized_widths, layer.unnormalized_heights, layer.unnormalized_derivatives], -1)
+    rows = inputs.flatten(1)
+    shared = params.reshape(1, rows.shape[1], -1).expand(rows.shape[0], -1, -1)
+    y, ladj = layer._pyflowk_map(rows, shared, inverse)
+    return y.view(inputs.shape), ladj
