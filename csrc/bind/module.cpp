@@ -271,6 +271,14 @@ template <size_t... I> struct RkStep<std::index_sequence<I...>> {
         const Tensor* slopes[] = {&k...};
         return {rk_error(frame, y0, y1, h, slopes, N, weights, rtol, atol)};
     }
+    static Outputs<4> control(Frame& frame, const Tensor& y0, const Tensor& y1, const Tensor& k0, const Tensor& k1,
+                              const Tensor& clock, Slope<I>... k, const Numbers& weights, const Numbers& control,
+                              const Numbers& c) {
+        const Tensor* slopes[] = {&k...};
+        Outputs<4> outputs{};
+        rk_control(frame, y0, y1, k0, k1, clock, slopes, N, weights, control, c, outputs.data());
+        return outputs;
+    }
 };
 
 template <size_t N> void define_rk_step(py::module_& m) {
@@ -279,6 +287,7 @@ template <size_t N> void define_rk_step(py::module_& m) {
     m.def(("rk_combine_" + count).c_str(), Wrapped<&Ops::combine>::call);
     m.def(("rk_combine_" + count + "_backward").c_str(), Wrapped<&Ops::combine_backward>::call);
     m.def(("rk_error_" + count).c_str(), Wrapped<&Ops::error>::call);
+    m.def(("rk_control_" + count).c_str(), Wrapped<&Ops::control>::call);
     if constexpr (N > 1)
         define_rk_step<N - 1>(m);
 }

@@ -59,5 +59,8 @@ void rk_combine_backward(Frame&, const Tensor& h, const Tensor* const* k, int co
                          const Numbers& weights, Tensor* outputs);
 Tensor rk_error(Frame&, const Tensor& y0, const Tensor& y1, const Tensor& h, const Tensor* const* k, int count,
                 const Numbers& weights, double rtol, double atol);
+void rk_control(Frame&, const Tensor& y0, const Tensor& y1, const Tensor& k0, const Tensor& k1, const Tensor& clock,
+                const Tensor* const* k, int count, const Numbers& weights, const Numbers& control, const Numbers& c,
+                Tensor* outputs);
 
 } // namespace pfk::bind

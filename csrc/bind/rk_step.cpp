@@ -1,4 +1,4 @@
-// The two halves of a Runge-Kutta step: checks, allocation, launch.
+// The parts of a Runge-Kutta step: checks, allocation, launch.
 
 #include "../math/rk_step.h"
 #include "launch.h"
@@ -83,6 +83,59 @@ Tensor rk_error(Frame& frame, const Tensor& y0, const Tensor& y1, const Tensor& 
                     y1.data,  h.data,    y0.row_stride, y1.row_stride, h.row_stride, norm.data};
     PFK_LAUNCH(frame, y0.device, rk_error, problem, problem.size);
     return norm;
+}
+
+void rk_control(Frame& frame, const Tensor& y0, const Tensor& y1, const Tensor& k0, const Tensor& k1,
+                const Tensor& clock, const Tensor* const* k, int count, const Numbers& weights, const Numbers& control,
+                const Numbers& c, Tensor* outputs) {
+    constexpr const char* op = "rk_control";
+    const Slopes slopes = slopes_of(op, y0, "y0", k, count, weights);
+    const Tensor* const others[] = {&y1, &k0, &k1};
+    const char* const names[] = {"y1", "k0", "k1"};
+    for (int i = 0; i < 3; ++i) {
+        require_same_shape(op, y0, "y0", *others[i], names[i]);
+        require_dtype(op, *others[i], names[i], y0.dtype);
+        require_same_device(op, y0, "y0", *others[i], names[i]);
+    }
+    require_dtype(op, clock, "clock", DType::F64);
+    require_same_device(op, y0, "y0", clock, "clock");
+    if (clock.ndim != 2 || clock.rows() != y0.rows() || clock.shape[1] != kClock)
+        refuse<std::invalid_argument>(op, ": clock must be (", y0.rows(), ", ", int(kClock), "); got ",
+                                      shape_text(clock));
+    if (control.count != 11)
+        refuse<std::invalid_argument>(op, ": control must be 11 numbers; got ", control.count);
+    if (c.count < 1 || c.count > kMostTimes)
+        refuse<std::invalid_argument>(op, ": c must be 1 to ", kMostTimes, " numbers; got ", c.count);
+    const double* n = control.at;
+    RkControl problem{};
+    problem.type = y0.dtype;
+    problem.rows = y0.rows();
+    problem.size = y0.row_size();
+    problem.slopes = slopes;
+    problem.control = {n[0], n[1], n[2], n[3], n[4], {n[5], n[6], n[7]}, n[8], n[9], n[10]};
+    problem.stages = c.count;
+    for (int i = 0; i < c.count; ++i)
+        problem.c[i] = c.at[i];
+    problem.y0 = y0.data;
+    problem.y1 = y1.data;
+    problem.k0 = k0.data;
+    problem.k1 = k1.data;
+    problem.clock = static_cast<const double*>(clock.data);
+    problem.y0_stride = y0.row_stride;
+    problem.y1_stride = y1.row_stride;
+    problem.k0_stride = k0.row_stride;
+    problem.k1_stride = k1.row_stride;
+    problem.clock_stride = clock.row_stride;
+    const int64_t times[] = {y0.rows(), c.count + 1};
+    outputs[0] = frame.empty_like(y0);
+    outputs[1] = frame.empty_like(y0);
+    outputs[2] = frame.empty_like(clock);
+    outputs[3] = frame.empty(times, 2, accumulator(y0.dtype), y0.device);
+    problem.y = outputs[0].data;
+    problem.k = outputs[1].data;
+    problem.after = static_cast<double*>(outputs[2].data);
+    problem.times = outputs[3].data;
+    PFK_LAUNCH(frame, y0.device, rk_control, problem, 2 * problem.size + 64);
 }
 
 } // namespace pfk::bind

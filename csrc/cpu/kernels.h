@@ -21,7 +21,7 @@ namespace pfk::cpu {
                         entry(cnf_trajectory_backward, CnfTrajectory) entry(cnf_trajectory_sum, CnfTrajectory)         \
                             entry(rq_spline, RqSpline) entry(rq_spline_backward, RqSplineBackward)                     \
                                 entry(rk_combine, RkCombine) entry(rk_combine_backward, RkCombineBackward)             \
-                                    entry(rk_error, RkError)
+                                    entry(rk_error, RkError) entry(rk_control, RkControl)
 
 // exp, log, tanh or sigmoid of `size` elements: the tests' way to csrc/math/elementary.h.
 struct Elementary {

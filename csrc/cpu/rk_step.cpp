@@ -1,6 +1,6 @@
-// rk_combine and rk_error on the CPU, in tiles: many short dense rows, or a stretch of a long one, each element with
-// its row's step beside it. The arithmetic is unrolled for every number of slopes: a loop over slopes of a length known
-// only at run time costs 1.6 times as much. 16-bit types are staged through float.
+// rk_combine, rk_error and rk_control on the CPU, in tiles: many short dense rows, or a stretch of a long one, each
+// element with its row's step beside it. The arithmetic is unrolled for every number of slopes: a loop over slopes of a
+// length known only at run time costs 1.6 times as much. 16-bit types are staged through float.
 
 #include "kernels.h"
 #include "tile.h"
@@ -114,29 +114,39 @@ template <class T, class A> struct StagedSlopes {
 };
 
 // Calls tile(row, rows, offset, elements, steps): whole rows if they are short and dense, or elements of one.
-template <class A, class Tile>
-void for_tiles(int64_t begin, int64_t end, int64_t size, bool dense, const void* h, int64_t h_stride, Tile tile) {
-    const A* steps = static_cast<const A*>(h);
+template <class A, class Steps, class Tile>
+void for_tiles(int64_t begin, int64_t end, int64_t size, bool dense, Steps step, Tile tile) {
     alignas(64) A buffer[kTile];
     if (size <= kTile / 4 && dense) {
         const int64_t most = size > 0 ? kTile / size : end - begin;
         for (int64_t row = begin; row < end; row += most) {
             const int64_t rows = row + most < end ? most : end - row;
             A* next = buffer;
-            for (int64_t r = 0; r < rows; ++r)
+            for (int64_t r = 0; r < rows; ++r) {
+                const A h = step(row + r);
                 for (int64_t e = 0; e < size; ++e)
-                    *next++ = steps[(row + r) * h_stride];
+                    *next++ = h;
+            }
             tile(row, rows, int64_t(0), rows * size, buffer);
         }
         return;
     }
     for (int64_t row = begin; row < end; ++row) {
+        const A h = step(row);
         for (int64_t i = 0; i < (size < kTile ? size : kTile); ++i)
-            buffer[i] = steps[row * h_stride];
+            buffer[i] = h;
         for (int64_t offset = 0; offset < size; offset += kTile)
             tile(row, int64_t(1), offset, size - offset < kTile ? size - offset : kTile, buffer);
     }
 }
+
+template <class A> struct Steps {
+    const A* h;
+    int64_t stride;
+
+    Steps(const void* steps, int64_t h_stride) : h(static_cast<const A*>(steps)), stride(h_stride) {}
+    __attribute__((always_inline)) A operator()(int64_t row) const { return h[row * stride]; }
+};
 
 bool dense(const Slopes& s, int64_t size) {
     for (int j = 0; j < s.count; ++j)
@@ -149,14 +159,23 @@ bool dense(const Slopes& s, int64_t size) {
 template <class A> struct RowSums {
     RowSum<A> sum;
 
+    static A whole_row(const A* values, int64_t size) {
+        if (size > kLanes / 2) {
+            RowSum<A> whole;
+            whole.add(values, size);
+            return whole.total();
+        }
+        A total = 0; // lanes would be mostly empty
+        for (int64_t e = 0; e < size; ++e)
+            total += values[e];
+        return total;
+    }
+
     template <class Done>
     void add(const A* values, int64_t row, int64_t rows, int64_t offset, int64_t n, int64_t size, Done done) {
         if (n == rows * size && offset == 0) {
-            for (int64_t r = 0; r < rows; ++r) {
-                RowSum<A> whole;
-                whole.add(values + r * size, size);
-                done(row + r, whole.total());
-            }
+            for (int64_t r = 0; r < rows; ++r)
+                done(row + r, whole_row(values + r * size, size));
             return;
         }
         if (offset == 0)
@@ -172,7 +191,7 @@ template <class T, class A> void combine_rows(const RkCombine& p, int64_t begin,
     const auto forward = arithmetic_of<A>(p.slopes.count).forward;
     StagedSlopes<T, A> slopes(p.slopes);
     Stage<T, A> y, out;
-    for_tiles<A>(begin, end, p.size, together, p.h, p.h_stride,
+    for_tiles<A>(begin, end, p.size, together, Steps<A>(p.h, p.h_stride),
                  [&](int64_t row, int64_t, int64_t offset, int64_t n, const A* h) {
                      slopes.load(p.slopes, row, offset, n);
                      T* to = at<T>(p.out, row, p.size, offset);
@@ -188,7 +207,7 @@ template <class T, class A> void combine_backward_rows(const RkCombineBackward& 
     Stage<T, A> dy, dk[kMostSlopes];
     RowSums<A> sums;
     alignas(64) A product[kTile];
-    for_tiles<A>(begin, end, p.size, together, p.h, p.h_stride,
+    for_tiles<A>(begin, end, p.size, together, Steps<A>(p.h, p.h_stride),
                  [&](int64_t row, int64_t rows, int64_t offset, int64_t n, const A* h) {
                      slopes.load(p.slopes, row, offset, n);
                      const T* from = at<T>(p.dy, row, p.dy_stride, offset);
@@ -217,7 +236,7 @@ template <class T, class A> void error_rows(const RkError& p, int64_t begin, int
     Stage<T, A> y0, y1;
     RowSums<A> sums;
     alignas(64) A squares[kTile];
-    for_tiles<A>(begin, end, p.size, together, p.h, p.h_stride,
+    for_tiles<A>(begin, end, p.size, together, Steps<A>(p.h, p.h_stride),
                  [&](int64_t row, int64_t rows, int64_t offset, int64_t n, const A* h) {
                      slopes.load(p.slopes, row, offset, n);
                      square(y0.in(at<T>(p.y0, row, p.y0_stride, offset), n),
@@ -228,6 +247,53 @@ template <class T, class A> void error_rows(const RkError& p, int64_t begin, int
                  });
     for (int64_t row = begin; p.size == 0 && row < end; ++row)
         static_cast<A*>(p.norm)[row] = A(0);
+}
+
+template <class T, class A> struct Advance {
+    const RkControl& p;
+    const bool pid = p.control.exponent[1] != 0 || p.control.exponent[2] != 0;
+
+    template <bool Pid> void turn(int64_t row, A norm) const {
+        const double* before = p.clock + row * p.clock_stride;
+        double* after = p.after + row * kClock;
+        advance_clock<Pid>(
+            p.control, static_cast<double>(norm), [&](int column) { return before[column]; },
+            [&](int column, double value) { after[column] = value; });
+        stage_times(p, [&](int column) { return after[column]; }, at<A>(p.times, row, p.stages + 1, 0));
+    }
+
+    // What a row goes on with, its norm known.
+    void operator()(int64_t row, A norm) const {
+        pid ? turn<true>(row, norm) : turn<false>(row, norm);
+        const bool good = p.after[row * kClock + kGood] != 0;
+        copy_row(good ? at<T>(p.y1, row, p.y1_stride, 0) : at<T>(p.y0, row, p.y0_stride, 0), at<T>(p.y, row, p.size, 0),
+                 p.size);
+        copy_row(good ? at<T>(p.k1, row, p.k1_stride, 0) : at<T>(p.k0, row, p.k0_stride, 0), at<T>(p.k, row, p.size, 0),
+                 p.size);
+    }
+};
+
+template <class T, class A> void control_rows(const RkControl& p, int64_t begin, int64_t end) {
+    const bool together = p.y0_stride == p.size && p.y1_stride == p.size && dense(p.slopes, p.size);
+    const auto square = arithmetic_of<A>(p.slopes.count).square;
+    const A rtol = static_cast<A>(p.control.rtol), atol = static_cast<A>(p.control.atol);
+    const A count = static_cast<A>(p.size);
+    const Advance<T, A> advance{p};
+    StagedSlopes<T, A> slopes(p.slopes);
+    Stage<T, A> y0, y1;
+    RowSums<A> sums;
+    alignas(64) A squares[kTile];
+    const auto step = [&](int64_t row) { return static_cast<A>(p.clock[row * p.clock_stride + kStep]); };
+    for_tiles<A>(
+        begin, p.size > 0 ? end : begin, p.size, together, step,
+        [&](int64_t row, int64_t rows, int64_t offset, int64_t n, const A* h) {
+            slopes.load(p.slopes, row, offset, n);
+            square(y0.in(at<T>(p.y0, row, p.y0_stride, offset), n), y1.in(at<T>(p.y1, row, p.y1_stride, offset), n),
+                   slopes.k, slopes.weight, h, rtol, atol, squares, n);
+            sums.add(squares, row, rows, offset, n, p.size, [&](int64_t r, A sum) { advance(r, root(sum / count)); });
+        });
+    for (int64_t row = begin; p.size == 0 && row < end; ++row)
+        advance(row, A(0));
 }
 
 } // namespace
@@ -244,6 +310,10 @@ void rk_combine_backward(const RkCombineBackward& p, int64_t begin, int64_t end)
 
 void rk_error(const RkError& p, int64_t begin, int64_t end) {
     with_types(p.type, [&](auto t, auto a) { error_rows<decltype(t), decltype(a)>(p, begin, end); });
+}
+
+void rk_control(const RkControl& p, int64_t begin, int64_t end) {
+    with_types(p.type, [&](auto t, auto a) { control_rows<decltype(t), decltype(a)>(p, begin, end); });
 }
 
 } // namespace PFK_ISA

@@ -40,6 +40,7 @@ Error made_weights(const MadeWeights& problem, void* stream);
 Error rk_combine(const RkCombine& problem, void* stream);
 Error rk_combine_backward(const RkCombineBackward& problem, void* stream);
 Error rk_error(const RkError& problem, void* stream);
+Error rk_control(const RkControl& problem, void* stream);
 
 // Makes a device current for the length of a launch.
 class DeviceGuard {

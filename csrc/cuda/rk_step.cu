@@ -1,6 +1,6 @@
-// rk_combine and rk_error on the GPU. A row belongs to a few lanes, a warp or a block, by its size alone, so that its
-// sum is the same in every batch. Rows that 128-bit accesses fit into take the path that is unrolled for the number of
-// slopes; everything else goes element by element, for any number.
+// rk_combine, rk_error and rk_control on the GPU. A row belongs to a few lanes, a warp or a block, by its size alone,
+// so that its sum is the same in every batch. Rows that 128-bit accesses fit into take the path that is unrolled for
+// the number of slopes; everything else goes element by element, for any number.
 
 #include "../math/rk_step.h"
 #include "device.cuh"
@@ -173,11 +173,10 @@ template <class T, class A> struct Norm {
 PFK_DEVICE float root(float x) { return sqrtf(x); }
 PFK_DEVICE double root(double x) { return sqrt(x); }
 
-template <class T, class A, int N, int Count> __global__ void __launch_bounds__(kThreads) error(const Norm<T, A> p) {
-    const Share share(p.schedule);
+// The sum of squares of a lane's elements; A(0) for rows beyond the last.
+template <class T, class A, int N, int Count> PFK_DEVICE A squares(const Norm<T, A>& p, const Share& share, A h) {
     A total = 0;
-    if (share.row < p.rows) {
-        const A h = p.h[share.row * p.h_stride];
+    if (share.row < p.rows)
         for (int64_t unit = share.lane; unit < p.schedule.units; unit += p.schedule.lanes) {
             A sum[N];
             slope_of<Count, N>(p.slopes, share.row, unit, sum);
@@ -190,10 +189,50 @@ template <class T, class A, int N, int Count> __global__ void __launch_bounds__(
                 total += ratio * ratio;
             }
         }
-    }
-    total = row_sum(total, p.schedule.lanes);
+    return total;
+}
+
+template <class T, class A> PFK_DEVICE A norm_of(const Norm<T, A>& p, A total) {
+    return root(row_sum(total, p.schedule.lanes) / static_cast<A>(p.size > 0 ? p.size : 1));
+}
+
+template <class T, class A, int N, int Count> __global__ void __launch_bounds__(kThreads) error(const Norm<T, A> p) {
+    const Share share(p.schedule);
+    const A h = share.row < p.rows ? p.h[share.row * p.h_stride] : A(0);
+    const A norm = norm_of(p, squares<T, A, N, Count>(p, share, h));
     if (share.lane == 0 && share.row < p.rows)
-        p.norm[share.row] = root(total / static_cast<A>(p.size > 0 ? p.size : 1));
+        p.norm[share.row] = norm;
+}
+
+template <class T, class A> struct Step {
+    Norm<T, A> error;
+    RkControl all;
+};
+
+// The row's first lane turns the clock; all of them see by themselves whether the step is taken, and copy.
+template <class T, class A, int N, int Count> __global__ void __launch_bounds__(kThreads) control(const Step<T, A> p) {
+    const Share share(p.error.schedule);
+    const int64_t row = share.row;
+    const double* clock = p.all.clock + row * p.all.clock_stride;
+    const A h = row < p.error.rows ? static_cast<A>(clock[kStep]) : A(0);
+    const A norm = norm_of(p.error, squares<T, A, N, Count>(p.error, share, h));
+    if (row >= p.error.rows)
+        return;
+    const bool good = accepts(clock[kStatus], norm);
+    if (share.lane == 0) {
+        double* after = p.all.after + row * kClock;
+        const auto set = [&](int column, double value) { after[column] = value; };
+        advance_clock<true>(p.all.control, static_cast<double>(norm), [&](int column) { return clock[column]; }, set);
+        stage_times(
+            p.all, [&](int column) { return after[column]; }, static_cast<A*>(p.all.times) + row * (p.all.stages + 1));
+    }
+    const T* y = good ? p.error.y1 + row * p.error.y1_stride : p.error.y0 + row * p.error.y0_stride;
+    const T* k = good ? static_cast<const T*>(p.all.k1) + row * p.all.k1_stride
+                      : static_cast<const T*>(p.all.k0) + row * p.all.k0_stride;
+    for (int64_t unit = share.lane; unit < p.error.schedule.units; unit += p.error.schedule.lanes) {
+        vstore(static_cast<T*>(p.all.y) + row * p.error.size + unit * N, vload<N>(y + unit * N));
+        vstore(static_cast<T*>(p.all.k) + row * p.error.size + unit * N, vload<N>(k + unit * N));
+    }
 }
 
 // ---- from run-time choices to templates -----------------------------------------------------------------------------
@@ -306,6 +345,30 @@ Error rk_error(const RkError& p, void* stream) {
         };
         return wide ? with_count(p.slopes.count, [&](auto n) { return run(error<T, A, N, decltype(n)::value>); })
                     : run(error<T, A, 1, 0>);
+    });
+}
+
+Error rk_control(const RkControl& p, void* stream) {
+    if (p.rows == 0)
+        return cudaSuccess;
+    return with_type(p.type, [&](auto type) {
+        using T = typename decltype(type)::type;
+        using A = arithmetic_t<T>;
+        constexpr int N = vector_width<T>;
+        const bool wide = fits<T>(p.slopes, p.size) && fits<T>(p.y0, p.y0_stride) && fits<T>(p.y1, p.y1_stride) &&
+                          fits<T>(p.k0, p.k0_stride) && fits<T>(p.k1, p.k1_stride) && is_aligned(p.y) &&
+                          is_aligned(p.k);
+        const Step<T, A> call = {{schedule_of(p.size / (wide ? N : 1)), pointers_of<T, A>(p.slopes), p.rows, p.size,
+                                  p.y0_stride, p.y1_stride, 0, static_cast<A>(p.control.rtol),
+                                  static_cast<A>(p.control.atol), static_cast<const T*>(p.y0),
+                                  static_cast<const T*>(p.y1), nullptr, nullptr},
+                                 p};
+        const auto run = [&](auto kernel) {
+            return launch(kernel, call.error.schedule.blocks(p.rows), kThreads, 0, static_cast<cudaStream_t>(stream),
+                          call);
+        };
+        return wide ? with_count(p.slopes.count, [&](auto n) { return run(control<T, A, N, decltype(n)::value>); })
+                    : run(control<T, A, 1, 0>);
     });
 }
 

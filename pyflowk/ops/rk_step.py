@@ -192,6 +192,8 @@ def _present(name: str, ks: Sequence[Tensor], weights: Sequence[float]) -> tuple
     """Slopes and weights without those of weight zero."""
     if len(ks) != len(weights):
         raise ValueError(f"{name}: expected {len(ks)} weights, one a slope; got {len(weights)}")
+    if 0 < len(ks) <= MOST_SLOPES and all(weights):
+        return list(ks), list(weights)
     kept = [(k, weight) for k, weight in zip(ks, weights) if weight != 0] or list(zip(ks, weights))[:1]
     if not 1 <= len(kept) <= MOST_SLOPES:
         raise ValueError(f"{name}: expected 1 to {MOST_SLOPES} slopes of non-zero weight; got {len(kept)}")

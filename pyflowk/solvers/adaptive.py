@@ -1,6 +1,6 @@
 """Adaptive integration, every row with a step of its own; nothing is differentiated here.
 
-A row that has ended steps by zero until the last one ends, so no row depends on the others.
+A row that has ended steps by zero until the last one ends, so no row depends on the others; or it leaves the batch.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..ops.rk_control import rk_control
 from .control import Clock, Control, Status, first_step
 from .dense import Dense, interpolate
 from .events import Event, Fired
@@ -19,6 +20,8 @@ from .mesh import Inside, Mesh
 from .tableaus import Tableau
 
 __all__ = ["Trace", "solve_adaptive"]
+
+READ_EVERY = 8  # steps are kept that long before outputs are read off them, all at once
 
 
 @dataclass
@@ -75,6 +78,61 @@ class Trace:
         return Mesh(points, (), inside, at_start.t(), at_end.t())
 
 
+@dataclass
+class Step:
+    """One tried step of all rows: the clock and state it started from, the clock after it, and the slopes."""
+
+    before: Clock
+    after: Clock
+    y: Tensor
+    ks: list[Tensor]
+
+
+class Reader:
+    """Reads outputs between the ends of the rows' intervals off the steps, into `result` (T, B, *event)."""
+
+    def __init__(self, table: Tableau, times: Tensor, between: Tensor, result: Tensor) -> None:
+        self.table, self.result, self.between = table, result, between
+        self.rows: Tensor | None = None  # where the present rows are in the whole; None: where they are
+        self.times = times * torch.where(times[:, -1] < times[:, 0], -1.0, 1.0)[:, None]  # rising
+        self.sign = torch.where(times[:, -1] < times[:, 0], -1.0, 1.0).to(times)
+        self.steps: list[Step] = []
+
+    def add(self, steps: list[Step]) -> None:
+        """Keep some steps, and read if there are many."""
+        self.steps += steps
+        if len(self.steps) >= READ_EVERY:
+            self.read()
+
+    def read(self) -> None:
+        """Read what lies within the kept steps, and drop them."""
+        steps, self.steps = self.steps, []
+        if not steps:
+            return
+        begin, end = steps[0].before.t * self.sign, steps[-1].after.t * self.sign
+        r, c = (self.between & (self.times > begin[:, None]) & (self.times <= end[:, None])).nonzero(as_tuple=True)
+        if not r.numel():
+            return
+        wanted = self.times[r, c]
+        # a step that was rejected ends where it began, so the first that does not end before is one that was taken
+        ends = torch.stack([step.after.t for step in steps]) * self.sign
+        place = (ends[:, r] < wanted).sum(0)
+        order = place.argsort(stable=True)
+        r, c, wanted = r[order], c[order], wanted[order] * self.sign[r[order]]
+        counts = place.bincount(minlength=len(steps)).tolist()
+        for step, rows, columns, t in zip(steps, r.split(counts), c.split(counts), wanted.split(counts)):
+            if rows.numel():
+                h = step.before.step[rows]
+                theta = (t - step.before.t[rows]) / h
+                state = interpolate(self.table, theta, step.y[rows], h, [k[rows] for k in step.ks])
+                self.result[columns, rows if self.rows is None else self.rows[rows]] = state
+
+    def leave(self, keep: Tensor, rows: Tensor) -> None:
+        """Go on with some of the rows, `rows` of the whole."""
+        self.read()
+        self.times, self.between, self.sign, self.rows = self.times[keep], self.between[keep], self.sign[keep], rows
+
+
 def solve_adaptive(
     f: Field,
     table: Tableau,
@@ -89,11 +147,12 @@ def solve_adaptive(
     dense: Dense | None = None,
     events: list[Event] | None = None,
     after_step: Callable[[Tensor, Tensor, Tensor, Tensor], None] | None = None,
+    compact: bool = False,
 ) -> Trace:
     """Integrate from times[:, 0] to times[:, -1], (B, T), with outputs at all of them.
 
     k is the slope at the start, `step` (B,) the first steps, if they are known. The host looks every
-    `poll` steps whether all rows have ended.
+    `poll` steps whether all rows have ended. With `compact`, half of the rows leave the batch once they have ended.
     """
     first, begin, end = y, times[:, 0], times[:, -1]
     if k is None:
@@ -103,52 +162,71 @@ def solve_adaptive(
         step = first_step(f, table, control, begin, y, k, end - begin)
         spent += 1
     clock = Clock.start(begin, step, end)
+    at = clock.times(table, real_dtype(y))
     fired = Fired.start(events, begin, y) if events else None
     result = y.new_full((times.shape[1], *y.shape), float("nan"))
     at_start = times == begin[:, None]
     between = ~at_start & (times != end[:, None])
-    interior = bool(between.any())
-    recorded = []
+    reader = Reader(table, times, between, result) if bool(between.any()) else None
+    numbers = control.numbers(table, begin.dtype)
+    places, weights = table.rows[-1]
+    recorded: list[tuple[Tensor | None, Tensor, Tensor, Tensor]] = []
+    rows: Tensor | None = None  # the present ones, once some have left, and the states and clocks of those
+    last, clocks = y, clock.data
     attempts = 0
-    while attempts % poll or bool((clock.status == Status.RUNNING).any()):
+    while attempts % poll or bool(clock.step.any()):
         attempts += 1
-        h, lands = clock.step()
-        dtype = real_dtype(y)
-        stages = _stage_times(table, clock.t, h, torch.where(lands, end, clock.t + h), y)
-        y1, ks = rk_stages(f, table, stages, y, h.to(dtype), k)
-        error = control.error(table, y, y1, h.to(dtype), ks)
-        after, good = clock.after(control, table, h, lands, error)
+        before = clock
+        tried, ks = rk_stages(f, table, _stages(at, y), y, at[:, -1], k)
+        slopes = [ks[j] for j in places]
+        y1, k, data, at = rk_control(y, tried, k, ks[-1], clock.data, slopes, weights, numbers, table.c)
+        clock = Clock(data)
+        if fired is not None and (moved := fired.check(table, before, clock, y, tried, ks)) is not clock:
+            clock, at = moved, moved.times(table, real_dtype(y))
         if record:
-            recorded.append((clock.t, h, good))
+            recorded.append((rows, before.t, before.step, clock.good))
         if dense is not None:
-            dense.add(clock.t, h, good, y, ks)
-        if fired is not None:
-            after = fired.check(table, clock, after, h, good, y, y1, ks)
-        if interior:
-            sign = torch.where(end < begin, -1.0, 1.0)[:, None]
-            due = between & good[:, None] & (times * sign > (clock.t[:, None] * sign))
-            due = due & (times * sign <= after.t[:, None] * sign)
-            r, c = due.nonzero(as_tuple=True)
-            if r.numel():
-                theta = (times[r, c] - clock.t[r]) / h[r]
-                result[c, r] = interpolate(table, theta, y[r], h[r], [s[r] for s in ks])
-        keep = column(good, y)
-        y, k = torch.where(keep, y1, y), torch.where(keep, ks[-1], k)
-        clock = after
+            dense.add(before.t, before.step, clock.good, y, ks)
+        if reader is not None:
+            reader.add([Step(before, clock, y, ks)])
+        y = y1
         if after_step is not None:
-            after_step(clock.t, h, good, y)
+            after_step(clock.t, before.step, clock.good, y)
+        if compact and attempts % poll == 0:
+            keep = clock.step.nonzero()[:, 0]
+            if 0 < 2 * keep.numel() <= y.shape[0]:
+                last, clocks = _put(last, rows, y), _put(clocks, rows, clock.data)
+                rows = keep if rows is None else rows[keep]
+                y, k, clock, at = y[keep], k[keep], Clock(clock.data[keep]), at[keep]
+                if reader is not None:
+                    reader.leave(keep, rows)
+    if reader is not None:
+        reader.read()
+    y, clock = _put(last, rows, y), Clock(_put(clocks, rows, clock.data))
     arrived = ~at_start & (times == end[:, None]) & (clock.status == Status.SUCCESS)[:, None]
     for here, state in ((at_start, first), (arrived, y)):
         r, c = here.nonzero(as_tuple=True)
         result[c, r] = state[r]
     if fired is not None:
         y = torch.where(column(clock.status == Status.EVENT, y), fired.y, y)
-    return Trace(result, clock, y, spent + clock.attempts * table.evaluations, fired, recorded)
+    return Trace(result, clock, y, spent + clock.attempts * table.evaluations, fired, _whole(recorded, times.shape[0]))
 
 
-def _stage_times(table: Tableau, t: Tensor, h: Tensor, after: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-    c = torch.tensor(table.c, dtype=t.dtype, device=t.device)
-    times = torch.addcmul(t, c[:, None], h)
-    times[-table.at_end :] = after  # at the end of the step itself, not near it
-    times = times.to(real_dtype(y))
-    return times.reshape(table.stages, -1, *[1] * (y.ndim - 1)).unbind(0)
+def _stages(at: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+    """The stages' times, shaped to broadcast against y, and the step behind them."""
+    return at.reshape(*at.shape, *[1] * (y.ndim - 1)).unbind(1)
+
+
+def _put(whole: Tensor, rows: Tensor | None, values: Tensor) -> Tensor:
+    """`whole` with some rows replaced."""
+    return values if rows is None else whole.index_copy(0, rows, values)
+
+
+def _whole(
+    recorded: list[tuple[Tensor | None, Tensor, Tensor, Tensor]], rows: int
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """The record of steps with a place for every row, also for those that had left the batch: they took none."""
+    return [
+        tuple(part if here is None else _put(part.new_zeros(rows), here, part) for part in step)  # type: ignore[misc]
+        for here, *step in recorded
+    ]

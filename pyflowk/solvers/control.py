@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 
 import torch
 from torch import Tensor
 
+from ..ops.rk_control import (
+    ACCEPTED,
+    ATTEMPTS,
+    END,
+    GOOD,
+    STATUS,
+    STEP,
+    TIME,
+    Status,
+    stage_times,
+    start_clock,
+)
 from ..ops.rk_step import rk_combine, rk_error
 from .field import Field, column, real_dtype
 from .tableaus import Tableau
 
 __all__ = ["Clock", "Control", "Status", "first_step"]
-
-
-class Status(IntEnum):
-    """How a row ended."""
-
-    SUCCESS = 0
-    EVENT = 1
-    MAX_STEPS = 2
-    STEP_TOO_SMALL = 3
-    NON_FINITE = 4
-    RUNNING = -1
 
 
 @dataclass(frozen=True)
@@ -60,75 +60,63 @@ class Control:
                 f"got {self.dt_min}, {self.dt_max}, {self.max_steps}"
             )
 
-    def error(self, table: Tableau, y0: Tensor, y1: Tensor, h: Tensor, ks: list[Tensor]) -> Tensor:
-        """(B,): the embedded estimate over what is tolerated."""
-        assert table.error is not None
-        return rk_error(y0, y1, h, ks, table.error, rtol=self.rtol, atol=self.atol)
+    def numbers(self, table: Tableau, dtype: torch.dtype) -> list[float]:
+        """The `control` of `ops.rk_control`, for a clock of this type."""
+        p, i, d = (rate / table.error_order for rate in self.pid)
+        least = max(self.dt_min, torch.finfo(dtype).tiny)
+        rates = -(i + p + d), p + 2 * d, -d
+        return [self.rtol, self.atol, self.safety, self.shrink, self.grow, *rates, least, self.dt_max, self.max_steps]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Clock:
-    """What the controller knows of every row, (B,) each: a step of `h` is next at time `t`."""
+    """The clock of `ops.rk_control` by columns, (B,) each."""
 
-    t: Tensor
-    h: Tensor  # signed
-    end: Tensor
-    last: Tensor  # scaled errors of the last accepted step
-    older: Tensor  # and the one before
-    status: Tensor
-    attempts: Tensor
-    accepted: Tensor
+    data: Tensor  # (B, 10)
 
     @classmethod
     def start(cls, t: Tensor, h: Tensor, end: Tensor) -> Clock:
         """Before the first step; rows of zero length have arrived."""
-        one, none = torch.ones_like(t), torch.zeros_like(t, dtype=torch.long)
-        status = torch.where(t == end, int(Status.SUCCESS), int(Status.RUNNING))
-        return cls(t, h, end, one, one, status, none, none)
+        return cls(start_clock(t, h, end))
 
-    def step(self) -> tuple[Tensor, Tensor]:
-        """The signed length of the step to try, 0 for rows that have ended, and whether it lands on the end."""
-        rest = self.end - self.t
-        lands = self.h.abs() * 1.01 >= rest.abs()  # rather a step one percent longer than a tiny one after it
-        return torch.where(self.status == Status.RUNNING, torch.where(lands, rest, self.h), 0), lands
+    @property
+    def t(self) -> Tensor:
+        return self.data[:, TIME]
 
-    def after(
-        self, control: Control, table: Tableau, step: Tensor, lands: Tensor, error: Tensor
-    ) -> tuple[Clock, Tensor]:
-        """The clock after a step of that scaled error, and which rows accept it."""
-        running = self.status == Status.RUNNING
-        error = error.to(self.t.dtype)
-        good, finite = running & (error <= 1), error.isfinite()
-        p, i, d = control.pid
-        q = table.error_order
-        e = error.clamp(min=1e-12)
-        factor = control.safety * e ** (-(i + p + d) / q)
-        if p or d:
-            factor = factor * self.last ** ((p + 2 * d) / q) * self.older ** (-d / q)
-        factor = torch.where(finite, factor, control.shrink).clamp(control.shrink, control.grow)
-        factor = torch.where(good, factor, factor.clamp(max=control.safety))
-        tiny = 10 * torch.finfo(self.t.dtype).eps * self.t.abs()
-        least = tiny.clamp(min=max(control.dt_min, torch.finfo(self.t.dtype).tiny))
-        stuck = running & ~good & (step.abs() <= least)
-        size = torch.minimum(torch.maximum((step * factor).abs(), least), torch.full_like(least, control.dt_max))
-        attempts = self.attempts + running
-        status = self.status
-        status = torch.where(good & lands, int(Status.SUCCESS), status)
-        out_of_steps = (status == Status.RUNNING) & (attempts >= control.max_steps)
-        status = torch.where(out_of_steps, int(Status.MAX_STEPS), status)
-        status = torch.where(stuck & finite, int(Status.STEP_TOO_SMALL), status)
-        status = torch.where(stuck & ~finite, int(Status.NON_FINITE), status)
-        clock = Clock(
-            t=torch.where(good, torch.where(lands, self.end, self.t + step), self.t),
-            h=torch.where(running, torch.copysign(size, step), self.h),
-            end=self.end,
-            last=torch.where(good, e, self.last),
-            older=torch.where(good, self.last, self.older),
-            status=status,
-            attempts=attempts,
-            accepted=self.accepted + good,
-        )
-        return clock, good
+    @property
+    def step(self) -> Tensor:
+        """The signed length of the step to try, 0 for rows that have ended."""
+        return self.data[:, STEP]
+
+    @property
+    def status(self) -> Tensor:
+        return self.data[:, STATUS].long()
+
+    @property
+    def attempts(self) -> Tensor:
+        return self.data[:, ATTEMPTS].long()
+
+    @property
+    def accepted(self) -> Tensor:
+        return self.data[:, ACCEPTED].long()
+
+    @property
+    def good(self) -> Tensor:
+        """Which rows took the last step."""
+        return self.data[:, GOOD] != 0
+
+    def times(self, table: Tableau, dtype: torch.dtype) -> Tensor:
+        """The times of the next step's stages and the step behind them, (B, stages + 1)."""
+        columns = self.data.unbind(1)
+        return torch.stack(stage_times(columns[TIME], columns[STEP], columns[END], table.c, dtype), 1)
+
+    def stopped(self, rows: Tensor, t: Tensor) -> Clock:
+        """The clock where an event ended some rows at their times t."""
+        data = self.data.clone()
+        data[:, TIME] = torch.where(rows, t, data[:, TIME])
+        data[:, STATUS] = torch.where(rows, int(Status.EVENT), data[:, STATUS])
+        data[:, STEP] = torch.where(rows, 0, data[:, STEP])
+        return Clock(data)
 
 
 def first_step(f: Field, table: Tableau, control: Control, t: Tensor, y: Tensor, k: Tensor, span: Tensor) -> Tensor:

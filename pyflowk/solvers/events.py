@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from .control import Clock, Status
+from .control import Clock
 from .dense import interpolate
 from .field import Field, column, real_dtype
 from .tableaus import Tableau
@@ -66,11 +66,9 @@ class Fired:
             events, [e(t, y) for e in events], nan, torch.full_like(y, float("nan")), torch.full_like(t, -1).long()
         )
 
-    def check(
-        self, table: Tableau, before: Clock, after: Clock, h: Tensor, good: Tensor, y: Tensor, y1: Tensor,
-        ks: list[Tensor],
-    ) -> Clock:  # fmt: skip
-        """Look at one accepted step; the clock of rows that a terminal event stopped."""
+    def check(self, table: Tableau, before: Clock, after: Clock, y: Tensor, y1: Tensor, ks: list[Tensor]) -> Clock:
+        """Look at one step from y, tried to y1; the clock with the rows stopped that a terminal event stops."""
+        h, good = before.step, after.good
         thetas = []
         for number, event in enumerate(self.events):
             g0, g1 = self.values[number], event(after.t, y1)
@@ -101,8 +99,7 @@ class Fired:
         here = column(stopped, y)
         self.t, self.index = torch.where(stopped, t, self.t), which
         self.y = torch.where(here, interpolate(table, theta, y, h, ks), self.y)
-        status = torch.where(stopped, int(Status.EVENT), after.status)
-        return replace(after, t=torch.where(stopped, t, after.t), status=status)
+        return after.stopped(stopped, t)
 
     @staticmethod
     def _root(

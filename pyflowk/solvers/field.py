@@ -50,7 +50,8 @@ def rk_stages(
     ks = [k]
     last = table.stages - 1
     for i in range(1, last + 1):
-        state = rk_combine(y, h, ks, table.a[i])
+        places, weights = table.rows[i]
+        state = rk_combine(y, h, [ks[j] for j in places], weights)
         if i < last or slope:
             ks.append(field(times[i], state))
     return state, ks

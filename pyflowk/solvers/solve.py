@@ -85,6 +85,7 @@ def solve_ivp(
     steps: int | None = None,
     first_step: float | Tensor | None = None,
     poll: int | None = None,
+    compact: bool = False,
     **control: Any,
 ) -> Solution:
     """Solve dy/dt = f(t, y), y(t_0) = y0 for every row, each with steps of its own.
@@ -111,6 +112,9 @@ def solve_ivp(
             of the host).
         first_step: of an adaptive solve, a number or (B,).
         poll: how many adaptive steps go between two looks of the host at the rows (default 1 on the CPU, 8 elsewhere).
+        compact: let rows leave the batch when half of it has ended, which pays where an evaluation of more rows costs
+            more. Only for a field that treats all rows alike, as it is then called with some of them; not with events
+            or dense output.
         control: further fields of `Control`: safety, shrink, grow, pid, dt_min, dt_max, max_steps.
 
     Raises:
@@ -142,8 +146,10 @@ def solve_ivp(
         return _fixed(field_, table, adams, y0, times, step_size, steps, _every(adjoint, checkpoint_every), dense)
     chosen = Control(rtol=rtol, atol=atol, **control)
     listed = [events] if isinstance(events, Event) else list(events)
+    if compact and (listed or dense):
+        raise ValueError("compact: expected neither events nor dense output beside it")
     return _adaptive(
-        field_, table, y0, times, chosen, listed, dense, _every(adjoint, checkpoint_every), first_step, poll
+        field_, table, y0, times, chosen, listed, dense, _every(adjoint, checkpoint_every), first_step, poll, compact
     )
 
 
@@ -235,7 +241,7 @@ def fixed_mesh(times: Tensor, step_size: float | None, steps: int | None) -> Mes
 
 def _adaptive(
     f: Field, table: Tableau, y0: Tensor, times: Tensor, control: Control, events: list[Event], dense: bool, every: int,
-    step: float | Tensor | None, poll: int | None,
+    step: float | Tensor | None, poll: int | None, compact: bool,
 ) -> Solution:  # fmt: skip
     rows = y0.shape[0]
     wide = times.expand(rows, -1) if times.ndim == 1 else times
@@ -261,6 +267,7 @@ def _adaptive(
             record=differentiable,
             dense=None if differentiable else output,
             events=events,
+            compact=compact,
         )
     y, fired = trace.y, trace.events
     event_t, event_y = (fired.t, fired.y) if fired else (None, None)

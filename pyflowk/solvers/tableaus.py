@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction as F
+from functools import cached_property
 
 __all__ = ["METHODS", "TABLEAUS", "Tableau", "tableau"]
 
@@ -38,10 +39,11 @@ class Tableau:
         """How many slopes a step has, that at its end included."""
         return len(self.c)
 
-    @property
-    def at_end(self) -> int:
-        """How many of the last stages are at the end of the step."""
-        return next(i for i, c in enumerate(reversed(self.c)) if c != 1)
+    @cached_property
+    def rows(self) -> tuple[tuple[tuple[int, ...], Row], ...]:
+        """Each row of a, and the error behind them, as the places of its weights that are not zero, and those."""
+        kept = [[(j, w) for j, w in enumerate(row) if w] for row in (*self.a, self.error or ())]
+        return tuple((tuple(j for j, _ in row), tuple(w for _, w in row)) for row in kept)
 
     @property
     def evaluations(self) -> int:

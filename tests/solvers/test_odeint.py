@@ -94,6 +94,33 @@ def test_rows_do_not_depend_on_their_mates() -> None:
             assert together.attempts[row] == alone.attempts[0] and together.evaluations[row] == alone.evaluations[0]
 
 
+@pytest.mark.parametrize("poll", [1, 3])
+def test_rows_that_have_ended_leave_the_batch(poll: int) -> None:
+    """The same bits, with fewer rows to evaluate; outputs between and gradients too."""
+    y0 = torch.tensor([[0.1], [0.2], [0.3], [0.5], [0.7]], dtype=D, requires_grad=True)
+    times = torch.tensor([[0.0, 2.0], [0.0, 1.0], [3.0, 1.0], [0.0, 0.1], [0.0, 30.0]], dtype=D)
+    times = times[:, :1] + torch.linspace(0, 1, 9, dtype=D) * (times[:, 1:] - times[:, :1])
+    sizes: list[int] = []
+
+    def f(t: Tensor, y: Tensor) -> Tensor:
+        sizes.append(y.shape[0])
+        return torch.sin(3 * t) * y * (1 - y)
+
+    whole = solve_ivp(f, y0, times, poll=poll)
+    assert set(sizes) == {5}
+    sizes.clear()
+    parts = solve_ivp(f, y0, times, poll=poll, compact=True)
+    assert set(sizes) == {1, 2, 5} or set(sizes) == {1, 5}
+    for name in ("y", "status", "reached", "attempts", "accepted", "evaluations"):
+        assert torch.equal(getattr(whole, name), getattr(parts, name))
+    gradients = [torch.autograd.grad(s.y.sum(), y0)[0] for s in (whole, parts)]
+    assert torch.equal(*gradients)
+    with torch.no_grad():
+        assert torch.allclose(solve_ivp(f, y0, times, compact=True).y, whole.y, rtol=1e-12, atol=1e-12)
+    with pytest.raises(ValueError, match="compact: expected neither"):
+        solve_ivp(f, y0, times, compact=True, dense=True)
+
+
 @pytest.mark.parametrize("pid", [(0.0, 1.0, 0.0), (0.4, 0.3, 0.0), (0.2, 0.4, 0.0), (0.1, 0.3, 0.1)])
 def test_controllers(pid: tuple[float, float, float]) -> None:
     f, y0 = van_der_pol(10.0), torch.tensor([[2.0, 0.0]], dtype=D)
