@@ -18,8 +18,10 @@ class Base(nn.Module):
     """A base distribution over events of one shape: a mean and a log standard deviation per context.
 
     Subclasses give ``_location(context) -> (mean, log_std)``, each broadcastable to (B, *shape), or None for the
-    standard normal.
+    standard normal. ``reparameterised``: whether samples are differentiable functions of the parameters.
     """
+
+    reparameterised: bool = True
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
@@ -133,6 +135,8 @@ class GaussianMixture(Base):
     (torch.Size([5]), torch.Size([4, 2]))
     """
 
+    reparameterised = False  # not by the weights: which component it is, is a choice
+
     def __init__(self, shape: Sequence[int], components: int) -> None:
         super().__init__(shape)
         if components < 1:
@@ -226,6 +230,11 @@ class Flow(nn.Module):
         context, z = self._draw(n, context, generator, temperature)
         x, ladj = call_inverse(self.transform, z, context, generator)
         return x, self.base.log_prob(z, context, temperature) - ladj
+
+    @property
+    def reparameterised(self) -> bool:
+        """Whether samples are differentiable functions of all parameters."""
+        return self.base.reparameterised and not self.transform.stochastic
 
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> None:
         """Set every data-dependent layer (ActNorm, Standardize) from one batch x (B, *event)."""

@@ -1,0 +1,35 @@
+"""The examples run, and a fraction of their steps already leads to the known integrals."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "examples"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_posterior(capsys: pytest.CaptureFixture[str]) -> None:
+    found = example("posterior").main(steps=100)
+    assert abs(found["log p(y), weighted samples"] - found["log p(y), exact"]) < 0.1
+    assert abs(found["mean of mu, weighted samples"] - found["mean of mu, exact"]) < 0.5
+    assert found["ELBO"] < found["log p(y), weighted samples"]
+    assert found["effective samples, %"] > 15
+    assert "ELBO" in capsys.readouterr().out
+
+
+def test_boltzmann() -> None:
+    for found in example("boltzmann").main(steps=120).values():
+        assert abs(found["log Z, weighted samples"] - found["log Z, exact"]) < 0.1
+        assert found["log Z, bound"] < found["log Z, weighted samples"]
+        assert found["effective samples, %"] > 40
