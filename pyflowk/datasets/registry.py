@@ -29,6 +29,7 @@ _ENTRIES: dict[str, Entry] = {
     "digits": Entry(lambda _, seed: images.load_digits(seed), "1797 grey 8x8 images, 17 levels, 10 classes"),
     "fashion-mnist": Entry(images.load_fashion_mnist, "70,000 grey 28x28 images, 256 levels, 10 classes"),
     "patches": Entry(lambda _, seed: load_patches(seed), "144,000 natural-image patches, 63 numbers"),
+    "galaxies": Entry(tables.load_galaxies, "100,000 galaxies: redshift and six magnitudes, 7 numbers"),
     "8gaussians": _toy("8gaussians", toys.eight_gaussians, "ring of eight Gaussians", 8, 2.8316),
     "moons": _toy("moons", toys.moons, "two interleaved half circles", 2),
     "checkerboard": _toy("checkerboard", toys.checkerboard, "eight uniform squares", 8, math.log(32)),

@@ -8,6 +8,7 @@ is a set of images.
 from __future__ import annotations
 
 import csv
+import importlib.util
 from pathlib import Path
 
 import torch
@@ -91,6 +92,30 @@ def standardise(name: str, x: Tensor, seed: int) -> Dataset:
     known, test = (((part - known.mean(dim=0)) / std).float() for part in (known, test))
     order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
     return Dataset(name, known[order[:-count]], known[order[-count:]], test)
+
+
+GALAXIES = "galaxy-data.pkl"
+
+
+def load_galaxies(data_dir: str | None, seed: int) -> Dataset:
+    """100,000 simulated galaxies, redshift and the magnitudes u, g, r, i, z, y (Crenshaw et al. 2024), standardised.
+
+    The table is a pickle inside the pzflow package, which is not imported, or in the folder ``data_dir``.
+    """
+    folder = Path(data_dir) if data_dir is not None else None
+    package = importlib.util.find_spec("pzflow")
+    if folder is None and package is not None and package.origin is not None:
+        folder = Path(package.origin).parent / "example_files"
+    if folder is None or not (folder / GALAXIES).is_file():
+        raise FileNotFoundError(
+            f"galaxies: {GALAXIES} is {'in no installed package' if folder is None else f'not in {folder}'}: "
+            "pip install --no-deps pzflow, or give the folder that holds the file with --data-dir"
+        )
+    try:
+        import pandas
+    except ImportError as error:
+        raise ImportError("galaxies is a table of pandas: pip install pandas") from error
+    return standardise("galaxies", torch.from_numpy(pandas.read_pickle(folder / GALAXIES).to_numpy(copy=True)), seed)
 
 
 def load_table(path: Path, seed: int) -> Dataset:

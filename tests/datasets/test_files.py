@@ -213,6 +213,30 @@ def test_a_table_of_strings(tmp_path):
         datasets.load(str(tmp_path / "s.npy"))
 
 
+def test_galaxies(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(
+        FileNotFoundError, match=r"galaxy-data\.pkl is not in .*pip install --no-deps pzflow.*--data-dir"
+    ):
+        datasets.load("galaxies", data_dir=str(tmp_path))
+    table = pandas.DataFrame(np.random.default_rng(0).normal(3, 2, (200, 7)), columns=["redshift", *"ugrizy"])
+    table.to_pickle(tmp_path / "galaxy-data.pkl")
+    data = datasets.load("galaxies", data_dir=str(tmp_path))
+    assert (len(data.train), len(data.valid), len(data.test)) == (160, 20, 20) and data.shape == (7,)
+    known = torch.cat([data.train, data.valid])
+    assert known.mean(0).abs().max() < 1e-6 and (known.std(0) - 1).abs().max() < 1e-6
+    row = torch.from_numpy(table.to_numpy(copy=True)[-1])
+    assert torch.allclose(
+        data.test[-1] - data.test[0], ((row - table.to_numpy()[-20]) / table[:-20].std().to_numpy()).float()
+    )
+
+
+def test_galaxies_without_the_package(monkeypatch):
+    monkeypatch.setattr(tables.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="in no installed package: pip install --no-deps pzflow"):
+        datasets.load("galaxies")
+
+
 def test_patches_have_no_mean_and_are_small():
     x = patches.prepare(torch.full((5, 64), 255.0), torch.Generator().manual_seed(0))
     assert x.shape == (5, 63) and x.abs().max() < 1 / 256
