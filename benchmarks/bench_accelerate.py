@@ -57,6 +57,14 @@ FLOWS: dict[str, tuple[str, Callable[..., nn.Module], int, int, int, dict[str, f
         "nflows", partial(_nflows, "MaskedAffineAutoregressiveTransform"), 5, 50, 1024,
         {SAMPLING: 8.0, DENSITY: 1.5, TRAINING: 1.0},
     ),
+    "zuko NSF": ("zuko", partial(_zuko, "NSF"), 5, 50, 1024, {SAMPLING: 3.0, DENSITY: 1.0, TRAINING: 1.0}),
+    "nflows NSF, as in sbi": (
+        "nflows",
+        partial(
+            _nflows, "MaskedPiecewiseRationalQuadraticAutoregressiveTransform", num_bins=8, tails="linear", tail_bound=3.0
+        ),
+        5, 50, 1024, {SAMPLING: 5.0, DENSITY: 2.0, TRAINING: 1.5},
+    ),
     "normflows MAF": (
         "normflows", partial(_normflows, "MaskedAffineAutoregressive"), 16, 64, 1024, {SAMPLING: 1.0, DENSITY: 10.0},
     ),

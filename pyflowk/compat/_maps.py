@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,13 +24,34 @@ class AffineMap:
     raw: int
     shift: int
 
+    name = "affine"
+
     @property
-    def places(self) -> tuple[int, int]:
+    def places(self) -> Sequence[int]:
         return self.raw, self.shift
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"bound": self.bound, "limit": self.limit}
+
+
+class _Spline:
+    """What both kinds of splines say of themselves."""
+
+    name = "rational-quadratic spline"
+    options: ClassVar[dict[str, Any]] = {}
+
+    @property
+    def params_per_element(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def places(self) -> Sequence[int]:
+        return range(self.params_per_element)
 
 
 @dataclass(frozen=True)
-class SplineMap:
+class SplineMap(_Spline):
     """A rational-quadratic spline on [-bound, bound] with softmax bins, slopes m + softplus: nflows and normflows."""
 
     bins: int
@@ -38,8 +61,6 @@ class SplineMap:
     min_height: float
     min_slope: float
     shrink: float = 1.0  # of the logits of widths and heights
-
-    name = "rational-quadratic spline"
 
     @property
     def params_per_element(self) -> int:
@@ -64,14 +85,12 @@ class SplineMap:
 
 
 @dataclass(frozen=True)
-class SoftclippedSplineMap:
+class SoftclippedSplineMap(_Spline):
     """A rational-quadratic spline on [-bound, bound], logits and log-slopes softclipped: zuko."""
 
     bins: int
     bound: float
     slope: float
-
-    name = "rational-quadratic spline"
 
     @property
     def params_per_element(self) -> int:

@@ -1,8 +1,8 @@
-"""Masked networks of other packages, packed for the MADE kernels straight from their own weights and masks."""
+"""Masked networks of other packages on their own weights and masks: packed for the MADE kernels, or step by step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,9 @@ class Cheap(Unsupported):
 
 
 class Masked(nn.Module):
-    """A masked network and its affine map in one kernel call, both directions; it owns no parameters.
+    """A masked network and its map, both directions, every unit computed once; it owns no parameters.
+
+    An affine map takes one kernel call (:meth:`forward`), any other the D steps of :meth:`inverse`.
 
     Args:
         masks: of every layer, (rows, columns), the output layer last; the first ``features`` columns of the first
@@ -29,7 +31,7 @@ class Masked(nn.Module):
         features: D.
         params: of a coordinate; those of feature 0 come first in the output.
         places: which of the network's parameters of a coordinate is the kernel's first, second, ...
-        options: of :func:`pyflowk.ops.made_inverse`.
+        options: of :func:`pyflowk.ops.made_inverse`: activation, residual, and for :meth:`forward` the bound.
 
     Order and degrees are read off the masks: any network whose features can be sorted so that each depends on earlier
     ones only. What a mask forbids is packed as zero. Raises Unsupported where they cannot be sorted so.
@@ -52,7 +54,7 @@ class Masked(nn.Module):
             if (mask & (seen > degree[:, None])).any():
                 raise Unsupported("a hidden unit that sees every feature")
         layout = MadeLayout(degrees, order, params, interleaved=True)
-        self.hidden, self.options, self.features = layout.hidden, options, features
+        self.hidden, self.options, self.features, self.order = layout.hidden, options, features, order
         # the packed numbers' places among [0, biases, matrices] of the network as it is
         rows = (torch.arange(features)[:, None] * params + torch.tensor(list(places))).flatten()
         sizes = [len(mask) for mask in masks]
@@ -63,11 +65,18 @@ class Masked(nn.Module):
             place = place[:, :features] if number == 0 else place
             table.append((place[rows] if number == len(masks) - 1 else place).flatten())
             at += mask.numel()
-        sorts = [torch.tensor(d, dtype=torch.int64).argsort(stable=True) for d in degrees]
+        sorts = [torch.tensor(d).argsort(stable=True) for d in degrees]
         for name, value in {"plan": layout.plan, "source": torch.cat(table)[layout.source]}.items():
             self.register_buffer(name, value, persistent=False)
-        for number, value in enumerate(sorts):  # of the units of every hidden layer, by rising degree
+        sorts.append((torch.tensor(order)[:, None] * params + torch.arange(params)).flatten())
+        for number, value in enumerate(sorts):  # of the units of every layer, by rising degree
             self.register_buffer(f"sort{number}", value, persistent=False)
+        for number, mask in enumerate(inner):
+            column = torch.tensor(order) if number == 0 else sorts[number - 1]
+            self.register_buffer(f"mask{number}", mask[sorts[number]][:, column], persistent=False)
+        #: units of a layer up to a degree, after none
+        self.ends = [[0, *(sum(m <= i for m in d) for i in range(features))] for d in degrees]
+        self.ends.append([params * i for i in range(features + 1)])
         self._cache: tuple[Any, Tensor] | None = None
 
     def sort(self, number: int) -> Tensor:
@@ -82,6 +91,47 @@ class Masked(nn.Module):
         op = made_inverse if inverse else made_forward
         shift = None if shift is None else shift.to(x.dtype)
         return op(x, weights, shift, self.plan, self.hidden, **self.options)  # type: ignore[arg-type]
+
+    def inverse(
+        self,
+        z: Tensor,
+        layers: Sequence[tuple[Tensor, Tensor]],
+        shift: Tensor | None,
+        map: Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]],
+    ) -> tuple[Tensor, Tensor]:
+        """Coordinate by coordinate in torch, by any map (x (B, 1), params (B, 1, P), inverse) -> (y, ladj)."""
+        act = getattr(F, self.options["activation"])
+        sorted_layers, column = [], torch.tensor(self.order, device=z.device)
+        for number, (weight, bias) in enumerate(layers):
+            row, mask = self.sort(number), getattr(self, f"mask{number}")
+            sorted_layers.append((torch.where(mask, weight[row][:, column], 0), bias[row]))
+            column = row
+        shifts = [] if shift is None else list(shift.to(z.dtype).split(self.hidden[: _layers(shift, self.hidden)], 1))
+        units: list[list[Tensor]] = [[] for _ in layers]  # inputs of every layer
+        pres: list[list[Tensor]] = [[] for _ in layers]
+        total, found = z.new_zeros(z.shape[:1]), [z] * self.features
+        for i, feature in enumerate(self.order):
+            for number, (weight, bias) in enumerate(sorted_layers):
+                low, high = self.ends[number][i : i + 2]
+                if low == high:
+                    continue
+                pre = bias[low:high].expand(len(z), -1)
+                if units[number]:
+                    known = torch.cat(units[number], 1)
+                    pre = F.linear(known, weight[low:high, : known.shape[1]], bias[low:high])
+                if number < len(shifts):
+                    pre = pre + shifts[number][:, low:high]
+                if number == len(self.hidden):
+                    break
+                if self.options.get("residual") and number and number % 2 == 0:
+                    pre = pre + pres[number - 2][-1]
+                pres[number].append(pre)
+                linear = self.options.get("residual") == "linear" and number == len(self.hidden) - 1
+                units[number + 1].append(pre if linear else act(pre))
+            found[feature], ladj = map(z[:, feature : feature + 1], pre[:, None], True)
+            total = total + ladj
+            units[0].append(found[feature])
+        return torch.cat(found, 1), total
 
     def _packed(self, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
         parts = [*(bias for _, bias in layers), *(weight for weight, _ in layers)]
@@ -104,6 +154,11 @@ class Masked(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in {"hidden": self.hidden, **self.options}.items())
+
+
+def _layers(shift: Tensor, hidden: Sequence[int]) -> int:
+    """Of how many hidden layers a shift is."""
+    return 1 if shift.shape[1] == hidden[0] else len(hidden)
 
 
 def _order(masks: Sequence[Tensor], features: int, params: int) -> list[int]:

@@ -117,23 +117,19 @@ _COUPLING = {
 
 
 def _install_autoregressive(layer: Any, map: Map) -> str:
-    if not isinstance(map, AffineMap):
-        layer._pyflowk_map = map
-        layer._elementwise_forward = functools.partial(_elementwise, layer, inverse=False)
-        layer._elementwise_inverse = functools.partial(_elementwise, layer, inverse=True)
-        return f"{map.name}; passes as before"
     made = layer.autoregressive_net
+    layer._pyflowk_map = map
     _require_kernel(made)
     masks = [linear.mask for linear in _network(made)]
     if _merged(made):
         masks[:2] = [masks[1] @ masks[0]]
     features = made.initial_layer.in_features
-    options = {"activation": _activation(made), "bound": map.bound, "limit": map.limit, "residual": _residual(made)}
+    options = {"activation": _activation(made), "residual": _residual(made), **map.options}
     params = len(masks[-1]) // features
     layer.add_module("pyflowk", Masked(masks, features, params, map.places, options))
     layer.forward = functools.partial(_autoregressive, layer, inverse=False)
     layer.inverse = functools.partial(_autoregressive, layer, inverse=True)
-    return "MADE in one pass both ways, affine"
+    return f"MADE, every unit once both ways, {map.name}"
 
 
 def _require_kernel(made: Any) -> None:
@@ -177,14 +173,20 @@ def _merged(made: Any) -> bool:
 
 
 def _autoregressive(layer: Any, inputs: Tensor, context: Tensor | None = None, *, inverse: bool) -> Pair:
-    made, masked = layer.autoregressive_net, layer.pyflowk
+    made, masked, map = layer.autoregressive_net, layer.pyflowk, layer._pyflowk_map
+    if not inverse and not isinstance(map, AffineMap):
+        return map(inputs, made(inputs, context).view(*inputs.shape, map.params_per_element), False)
     network = _network(made)
     layers = [(m.weight, m.bias) for m in network]
     if _merged(made):
         (first, first_bias), (second, second_bias) = ((m.weight * m.mask, m.bias) for m in network[:2])
         layers[:2] = [(second @ first, F.linear(first_bias, second, second_bias))]
     shift = None if context is None else _shift(made, context, masked)
-    return masked(inputs, layers, shift, inverse)
+    return (
+        masked(inputs, layers, shift, inverse)
+        if isinstance(map, AffineMap)
+        else masked.inverse(inputs, layers, shift, map)
+    )
 
 
 def _shift(made: Any, context: Tensor, masked: Masked) -> Tensor:
@@ -201,11 +203,6 @@ def _shift(made: Any, context: Tensor, masked: Masked) -> Tensor:
 
 
 # ---- what the layers' methods become ---------------------------------------------------------------------------------
-
-
-def _elementwise(layer: Any, inputs: Tensor, params: Tensor, *, inverse: bool) -> Pair:
-    map = layer._pyflowk_map
-    return map(inputs, params.view(*inputs.shape, map.params_per_element), inverse)
 
 
 def _coupling(layer: Any, inputs: Tensor, transform_params: Tensor, *, inverse: bool) -> Pair:

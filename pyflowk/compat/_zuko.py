@@ -55,18 +55,18 @@ def install(layer: Any) -> str:
     if kind not in ("MaskedAutoregressiveTransform", "GeneralCouplingTransform", "ElementWiseTransform"):
         raise Unsupported("no kernel for it")
     map = map_of(layer)
-    if isinstance(map, AffineMap):
-        if kind != "MaskedAutoregressiveTransform":
-            raise Cheap
-        layer.add_module("pyflowk", _packed(layer, map))
-        layer.forward = functools.partial(_autoregressive, layer)
-        return "MADE in one pass both ways, affine"
+    if isinstance(map, AffineMap) and kind != "MaskedAutoregressiveTransform":
+        raise Cheap
     layer._pyflowk_map = map
+    if kind == "MaskedAutoregressiveTransform":
+        layer.add_module("pyflowk", _masked(layer, map))
+        layer.forward = functools.partial(_autoregressive, layer)
+        return f"MADE, every unit once both ways, {map.name}"
     if kind == "ElementWiseTransform":
         layer.forward = functools.partial(_elementwise, layer)
-        return map.name
-    layer.meta = functools.partial(_meta, layer)
-    return f"coupling, {map.name}" if kind == "GeneralCouplingTransform" else f"{map.name}; passes as before"
+    else:
+        layer.meta = functools.partial(_meta, layer)
+    return f"coupling, {map.name}" if kind == "GeneralCouplingTransform" else map.name
 
 
 def evaluate(layer: Any, z: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,7 +108,7 @@ def map_of(layer: Any) -> Map:
     raise Unsupported(f"no kernel for {name} of parameters {shapes}")
 
 
-def _packed(layer: Any, map: AffineMap) -> Masked:
+def _masked(layer: Any, map: Map) -> Masked:
     """The network in kernel form, if it is a plain chain of masked layers and one known activation."""
     linears, activations = list(layer.hyper)[0::2], list(layer.hyper)[1::2]
     if any(type(m).__name__ != "MaskedLinear" or m.bias is None for m in linears):
@@ -116,7 +116,7 @@ def _packed(layer: Any, map: AffineMap) -> Masked:
     features = len(linears[-1].mask) // layer.total
     if len(linears) == 1 and linears[0].mask.shape[1] > features:
         raise Unsupported("a context without hidden layers")
-    options = {"activation": activation_of(activations), "bound": map.bound, "limit": map.limit}
+    options = {"activation": activation_of(activations), **map.options}
     return Masked([m.mask for m in linears], features, layer.total, map.places, options)
 
 
@@ -141,7 +141,7 @@ def _flat(run: Callable[..., tuple[Tensor, Tensor]], x: Tensor, params: Tensor, 
     return y.view(shape), ladj.view(shape[:-1])
 
 
-def _meta(layer: Any, c: Tensor | None, x: Tensor) -> Transform:
+def _meta(layer: Any, c: Tensor | None, x: Tensor) -> Fused:
     """The map of the layer's elements, its parameters from x and c: as the layer's own `meta`."""
     if c is not None:
         shape = torch.broadcast_shapes(x.shape[:-1], c.shape[:-1])
@@ -160,8 +160,11 @@ def _elementwise(layer: Any, c: Tensor | None = None) -> Transform:
 
 def _autoregressive(layer: Any, c: Tensor | None = None) -> Transform:
     masked: Masked = layer.pyflowk
+    map: Map = layer._pyflowk_map
 
     def run(x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        if not inverse and not isinstance(map, AffineMap):
+            return _meta(layer, c, x).call_and_ladj(x)
         linears = list(layer.hyper)[0::2]
         shape, shift = x.shape, None
         if c is not None:
@@ -169,7 +172,11 @@ def _autoregressive(layer: Any, c: Tensor | None = None) -> Transform:
             shape = torch.Size([*torch.broadcast_shapes(x.shape[:-1], c.shape[:-1]), x.shape[-1]])
             shift = shift.expand(*shape[:-1], shift.shape[-1]).reshape(-1, shift.shape[-1])
         rows = x.expand(shape).reshape(-1, shape[-1])
-        y, ladj = masked(rows, [(m.weight, m.bias) for m in linears], shift, inverse)
+        layers = [(m.weight, m.bias) for m in linears]
+        if isinstance(map, AffineMap):
+            y, ladj = masked(rows, layers, shift, inverse)
+        else:
+            y, ladj = masked.inverse(rows, layers, shift, map)
         return y.view(shape), ladj.view(shape[:-1])
 
     return Fused(run)

@@ -60,8 +60,9 @@ def accelerate(flow: Module) -> Module:
     ``result.acceleration`` lists the layers and what runs in them (:class:`Acceleration`). Autoregressive affine layers
     (zuko's MAF, ``MaskedAffineAutoregressive...``) run in one pass in both directions, by
     :func:`pyflowk.ops.made_inverse`: their sequential direction takes D passes of the network in all three packages.
-    Rational-quadratic splines are one fused operation, affine couplings too. What has no kernel stays as it is, and a
-    warning says so. Each layer is tried first, with random parameters in float64: one that does not agree with its own
+    Rational-quadratic splines, autoregressive or in couplings, are one fused operation, and the sequential direction of
+    the autoregressive ones takes D steps that compute every unit once. Affine couplings and permutations have nothing
+    to gain. What has no kernel stays as it is, and a warning says so. Each layer is tried first, with random parameters in float64: one that does not agree with its own
     package's result, in another version say, is left alone.
 
     Raises TypeError for anything that holds no layer of these packages. None of them is imported. Cost: a copy without
@@ -71,8 +72,8 @@ def accelerate(flow: Module) -> Module:
     >>> zuko = pytest.importorskip("zuko")
     >>> flow = accelerate(zuko.flows.MAF(3, context=2, transforms=2))
     >>> print(flow.acceleration)
-    transform.transforms.0 (MaskedAutoregressiveTransform): MADE in one pass both ways, affine
-    transform.transforms.1 (MaskedAutoregressiveTransform): MADE in one pass both ways, affine
+    transform.transforms.0 (MaskedAutoregressiveTransform): MADE, every unit once both ways, affine
+    transform.transforms.1 (MaskedAutoregressiveTransform): MADE, every unit once both ways, affine
     >>> import torch
     >>> flow(torch.zeros(2)).sample((4,)).shape
     torch.Size([4, 3])

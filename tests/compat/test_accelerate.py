@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from pyflowk.compat import Acceleration, accelerate
 
-MADE = "MADE in one pass both ways, affine"
-SPLINE = "rational-quadratic spline"
+MADE, SPLINE = "MADE, every unit once both ways, affine", "rational-quadratic spline"
 
 
 # ---- flows of every package, built small -----------------------------------------------------------------------------
@@ -64,13 +63,12 @@ def nflows_coupling() -> Any:
     return nflows_of(5, lambda t: [t.PiecewiseRationalQuadraticCouplingTransform(m, net, **options) for m in masks])
 
 
-def normflows(name: str, *args: Any, features: int = 5, context: bool = False, **options: Any) -> Any:
+def normflows(name: str, *args: Any, features: int = 5, **options: Any) -> Any:
     nf = importlib.import_module("normflows")
     layers = []
     for _ in range(2):
         layers += [getattr(nf.flows, name)(features, *args, **options), nf.flows.LULinearPermute(features)]
-    kind = nf.ConditionalNormalizingFlow if context else nf.NormalizingFlow
-    return kind(nf.distributions.DiagGaussian(features, trainable=False), layers)
+    return nf.NormalizingFlow(nf.distributions.DiagGaussian(features, trainable=False), layers)
 
 
 @contextmanager
@@ -119,7 +117,7 @@ class Case:
         if self.package == "nflows":  # its noise is of the default type whatever the flow
             with default_dtype(next(flow.parameters()).dtype):
                 return flow.sample_and_log_prob(n, context=c)
-        return flow.sample(len(c), context=c) if c is not None else flow.sample(n)
+        return flow.sample(n)
 
 
 _AFFINE, _SPLINE = "MaskedAffineAutoregressiveTransform", "MaskedPiecewiseRationalQuadraticAutoregressiveTransform"
@@ -160,11 +158,7 @@ _CASES = {
         5, 0, (MADE,) * 2,
     ),
     "normflows-nsf": Case(
-        partial(
-            normflows, "AutoregressiveRationalQuadraticSpline", 1, 12,
-            context=True, num_context_channels=2, permute_mask=True,
-        ),
-        5, 2, (SPLINE,) * 2,
+        partial(normflows, "AutoregressiveRationalQuadraticSpline", 1, 12, permute_mask=True), 5, 0, (SPLINE,) * 2
     ),
     "normflows-nsf-coupling": Case(partial(normflows, "CoupledRationalQuadraticSpline", 1, 12), 5, 0, (SPLINE,) * 4),
 }  # fmt: skip
