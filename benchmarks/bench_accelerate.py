@@ -49,6 +49,7 @@ def _normflows(kind: str, features: int, width: int, **options: Any) -> nn.Modul
     return normflows.NormalizingFlow(normflows.distributions.DiagGaussian(features, trainable=False), layers)
 
 
+_LINEAR = {"tails": "linear", "tail_bound": 3.0}
 #: name -> package, flow, D, widths of two hidden layers, batch, and by task how many times as fast it must be.
 FLOWS: dict[str, tuple[str, Callable[..., nn.Module], int, int, int, dict[str, float]]] = {
     "zuko MAF": ("zuko", partial(_zuko, "MAF"), 63, 512, 1024, {SAMPLING: 100.0, DENSITY: 2.0, TRAINING: 1.0}),
@@ -60,9 +61,7 @@ FLOWS: dict[str, tuple[str, Callable[..., nn.Module], int, int, int, dict[str, f
     "zuko NSF": ("zuko", partial(_zuko, "NSF"), 5, 50, 1024, {SAMPLING: 3.0, DENSITY: 1.0, TRAINING: 1.0}),
     "nflows NSF, as in sbi": (
         "nflows",
-        partial(
-            _nflows, "MaskedPiecewiseRationalQuadraticAutoregressiveTransform", num_bins=8, tails="linear", tail_bound=3.0
-        ),
+        partial(_nflows, "MaskedPiecewiseRationalQuadraticAutoregressiveTransform", num_bins=8, **_LINEAR),
         5, 50, 1024, {SAMPLING: 5.0, DENSITY: 2.0, TRAINING: 1.5},
     ),
     "normflows MAF": (

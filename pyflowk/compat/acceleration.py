@@ -62,8 +62,8 @@ def accelerate(flow: Module) -> Module:
     :func:`pyflowk.ops.made_inverse`: their sequential direction takes D passes of the network in all three packages.
     Rational-quadratic splines, autoregressive or in couplings, are one fused operation, and the sequential direction of
     the autoregressive ones takes D steps that compute every unit once. Affine couplings and permutations have nothing
-    to gain. What has no kernel stays as it is, and a warning says so. Each layer is tried first, with random parameters in float64: one that does not agree with its own
-    package's result, in another version say, is left alone.
+    to gain. What has no kernel stays as it is, and a warning says so. Each layer is tried first, with random parameters
+    in float64: one that does not agree with its own package's result, in another version say, is left alone.
 
     Raises TypeError for anything that holds no layer of these packages. None of them is imported. Cost: a copy without
     the parameters, and an evaluation a layer.
