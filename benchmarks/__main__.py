@@ -22,6 +22,7 @@ CONTESTS = (
     "lu_conv1x1",
     "made_inverse",
     "accelerate",
+    "mlp",
     "rq_spline",
     "cnf",
     "rk_step",

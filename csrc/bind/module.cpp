@@ -293,6 +293,35 @@ template <size_t N> void define_rk_step(py::module_& m) {
 }
 
 #ifdef PFK_BACKEND_CPU
+// The networks of one number of layers.
+template <size_t> using Parameter = const Tensor&;
+template <class> struct MlpOf;
+template <size_t... I> struct MlpOf<std::index_sequence<I...>> {
+    static constexpr size_t N = sizeof...(I);
+
+    static Outputs<2> forward(Frame& frame, const Tensor& x, const Tensor& shift, Parameter<I>... parameters,
+                              int activation, bool keep) {
+        const Tensor* all[] = {&parameters...};
+        return mlp(frame, x, shift, all, N / 2, activation, keep);
+    }
+    static Outputs<N + 2> backward(Frame& frame, const Tensor& x, const Tensor& shift, Parameter<I>... parameters,
+                                   const Tensor& kept, const Tensor& dy, const Tensor&, int activation, bool) {
+        const Tensor* all[] = {&parameters...};
+        Outputs<N + 2> outputs{};
+        mlp_backward(frame, x, shift, all, N / 2, kept, dy, activation, outputs.data());
+        return outputs;
+    }
+};
+
+template <int Hidden> void define_mlp(py::module_& m) {
+    using Ops = MlpOf<std::make_index_sequence<2 * (Hidden + 1)>>;
+    const std::string name = "mlp_" + std::to_string(Hidden);
+    m.def(name.c_str(), Wrapped<&Ops::forward>::call);
+    m.def((name + "_backward").c_str(), Wrapped<&Ops::backward>::call);
+    if constexpr (Hidden > 1)
+        define_mlp<Hidden - 1>(m);
+}
+
 Outputs<1> elementary(Frame& frame, const Tensor& x, int function) {
     Tensor y = frame.empty_like(x);
     if (function < 0 || function > 3 || x.dtype != accumulator(x.dtype))
@@ -333,6 +362,7 @@ PYBIND11_MODULE(PFK_MODULE, m) {
 #ifdef PFK_BACKEND_CPU
     m.def("cnf_trajectory", Wrapped<cnf_trajectory>::call);
     m.def("cnf_trajectory_backward", Wrapped<cnf_trajectory_backward>::call);
+    define_mlp<pfk::kMostHidden>(m);
     m.def("_elementary", Wrapped<elementary>::call);
     m.attr("isa") = pfk::cpu::kernels().isa;
 #else

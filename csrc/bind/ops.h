@@ -31,6 +31,12 @@ Outputs<6> cnf_trajectory_backward(Frame&, const Tensor& x, const Tensor& probes
                                    const Tensor& weights, const Tensor& gates, const Tensor& shifts, const Tensor& path,
                                    const Tensor& dpath, const Tensor& dintegrals, int64_t width, int64_t depth,
                                    int activation, int method, int64_t steps, double step, double scale);
+
+// `layers` matrices and as many biases, in turn; module.cpp gives each number of hidden layers a name of its own.
+Outputs<2> mlp(Frame&, const Tensor& x, const Tensor& shift, const Tensor* const* parameters, int layers,
+               int activation, bool keep);
+void mlp_backward(Frame&, const Tensor& x, const Tensor& shift, const Tensor* const* parameters, int layers,
+                  const Tensor& kept, const Tensor& dy, int activation, Tensor* outputs);
 #endif
 
 Outputs<2> made_forward(Frame&, const Tensor& x, const Tensor& weights, const Tensor& shift, const Indices& plan,

@@ -42,7 +42,8 @@ void pack(const T* w, int64_t row_step, int64_t column_step, int64_t m, int64_t 
     }
 }
 
-// The left operand of a product: packed, or rows as they lie, which saves the packing where they are used once.
+// The left operand of a product: packed, or as it lies (by rows, or transposed), which saves the packing where it is
+// used once.
 template <class A> struct Packed {
     const A* at;
     Packed from(int64_t row, int64_t first, int64_t k) const { return {at + row * k + first * kGemmRows}; }
@@ -56,6 +57,14 @@ template <class A> struct Rows {
     Rows from(int64_t row, int64_t first, int64_t) const { return {at + row * ld + first, ld}; }
     A operator[](int64_t r) const { return at[r * ld]; }
     void next() { ++at; }
+};
+
+template <class A> struct Transposed {
+    const A* at;
+    int64_t ld;
+    Transposed from(int64_t row, int64_t first, int64_t) const { return {at + first * ld + row, ld}; }
+    A operator[](int64_t r) const { return at[r]; }
+    void next() { at += ld; }
 };
 
 namespace gemm_detail {
@@ -141,30 +150,25 @@ struct Nothing {
     template <class A> void operator()(int64_t, A*, int64_t) const {}
 };
 
-template <bool Add, class W, class A, class Done>
-void product(W w, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t m, int64_t k, int64_t n, Done done) {
-    int64_t at = 0;
-    for (; at + kGemmWidth<A> <= n; at += kGemmWidth<A>)
-        columns<kTileVectors, Add>(w, x + at, ldx, y + at, ldy, m, k, done);
-    for (; at + kGemmVector<A> <= n; at += kGemmVector<A>)
-        columns<1, Add>(w, x + at, ldx, y + at, ldy, m, k, done);
-    if (at < n)
-        last_columns<Add>(w, x + at, ldx, y + at, ldy, m, k, n - at, done);
-}
-
 } // namespace gemm_detail
 
 // y (M, N) = w x, or y += w x with Add. `done(row, y, n)` is called with each finished stretch of a row while it is in
 // cache: the place for bias and activation. Neither x nor y is touched outside (K, N) and (M, N).
-template <bool Add = false, class A, class Done = gemm_detail::Nothing>
-void gemm(const A* packed, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t m, int64_t k, int64_t n,
-          Done done = {}) {
-    gemm_detail::product<Add>(Packed<A>{packed}, x, ldx, y, ldy, m, k, n, done);
+template <bool Add = false, template <class> class W, class A, class Done = gemm_detail::Nothing>
+void gemm(W<A> w, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t m, int64_t k, int64_t n, Done done = {}) {
+    int64_t at = 0;
+    for (; at + kGemmWidth<A> <= n; at += kGemmWidth<A>)
+        gemm_detail::columns<kTileVectors, Add>(w, x + at, ldx, y + at, ldy, m, k, done);
+    for (; at + kGemmVector<A> <= n; at += kGemmVector<A>)
+        gemm_detail::columns<1, Add>(w, x + at, ldx, y + at, ldy, m, k, done);
+    if (at < n)
+        gemm_detail::last_columns<Add>(w, x + at, ldx, y + at, ldy, m, k, n - at, done);
 }
 
 template <bool Add = false, class A, class Done = gemm_detail::Nothing>
-void gemm(Rows<A> w, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t m, int64_t k, int64_t n, Done done = {}) {
-    gemm_detail::product<Add>(w, x, ldx, y, ldy, m, k, n, done);
+void gemm(const A* packed, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t m, int64_t k, int64_t n,
+          Done done = {}) {
+    gemm<Add>(Packed<A>{packed}, x, ldx, y, ldy, m, k, n, done);
 }
 
 namespace gemm_detail {

@@ -6,22 +6,41 @@
 #include "../math/conv1x1.h"
 #include "../math/lu_weight.h"
 #include "../math/made.h"
+#include "../math/mlp.h"
 #include "../math/rk_step.h"
 #include "../math/rq_spline.h"
 
 namespace pfk::cpu {
 
 // Every kernel works on rows [begin, end) and depends on nothing but its rows.
-#define PFK_CPU_KERNELS(entry)                                                                                         \
-    entry(affine_coupling, AffineCoupling) entry(affine_coupling_backward, AffineCouplingBackward) entry(made, Made)   \
-        entry(made_backward, MadeBackward) entry(made_weights, MadeWeights) entry(elementary, Elementary)              \
-            entry(conv1x1, Conv1x1) entry(conv1x1_partial, Conv1x1Partial) entry(conv1x1_reduce, Conv1x1Reduce)        \
-                entry(lu_weight, LuWeight) entry(lu_weight_backward, LuWeightBackward)                                 \
-                    entry(cnf_trajectory_pack, CnfTrajectory) entry(cnf_trajectory, CnfTrajectory)                     \
-                        entry(cnf_trajectory_backward, CnfTrajectory) entry(cnf_trajectory_sum, CnfTrajectory)         \
-                            entry(rq_spline, RqSpline) entry(rq_spline_backward, RqSplineBackward)                     \
-                                entry(rk_combine, RkCombine) entry(rk_combine_backward, RkCombineBackward)             \
-                                    entry(rk_error, RkError) entry(rk_control, RkControl)
+// clang-format off
+#define PFK_CPU_KERNELS(entry)                                                  \
+    entry(affine_coupling, AffineCoupling)                                      \
+    entry(affine_coupling_backward, AffineCouplingBackward)                     \
+    entry(cnf_trajectory_pack, CnfTrajectory)                                   \
+    entry(cnf_trajectory, CnfTrajectory)                                        \
+    entry(cnf_trajectory_backward, CnfTrajectory)                               \
+    entry(cnf_trajectory_sum, CnfTrajectory)                                    \
+    entry(conv1x1, Conv1x1)                                                     \
+    entry(conv1x1_partial, Conv1x1Partial)                                      \
+    entry(conv1x1_reduce, Conv1x1Reduce)                                        \
+    entry(elementary, Elementary)                                               \
+    entry(lu_weight, LuWeight)                                                  \
+    entry(lu_weight_backward, LuWeightBackward)                                 \
+    entry(made, Made)                                                           \
+    entry(made_backward, MadeBackward)                                          \
+    entry(made_weights, MadeWeights)                                            \
+    entry(mlp_pack, Mlp)                                                        \
+    entry(mlp, Mlp)                                                             \
+    entry(mlp_backward, Mlp)                                                    \
+    entry(mlp_weights, Mlp)                                                     \
+    entry(rk_combine, RkCombine)                                                \
+    entry(rk_combine_backward, RkCombineBackward)                               \
+    entry(rk_control, RkControl)                                                \
+    entry(rk_error, RkError)                                                    \
+    entry(rq_spline, RqSpline)                                                  \
+    entry(rq_spline_backward, RqSplineBackward)
+// clang-format on
 
 // exp, log, tanh or sigmoid of `size` elements: the tests' way to csrc/math/elementary.h.
 struct Elementary {

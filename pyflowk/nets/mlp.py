@@ -7,6 +7,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from ..ops._router import transformed
+from ..ops.mlp import MLP_ACTIVATIONS, MOST_HIDDEN, MOST_UNITS, mlp
 from .context import add_context, make_activation, make_context
 
 
@@ -17,6 +19,10 @@ class MLP(nn.Module):
     elu, gelu, leaky_relu, relu, selu, silu, tanh. With ``classes`` it takes ``net(x, labels)``, labels (B,) integers;
     with ``context_dim``, ``net(x, context)``, context (B, context_dim); the context enters the first layer as if
     concatenated to x. ``in_features`` may be 0: the output is then a learned constant, or a function of the context.
+
+    ``fused`` says whether :func:`pyflowk.ops.mlp` computes it: None where that is faster, which is on a CPU, without
+    gradients, for up to 64 rows and 128 units; True wherever it can (float32 or float64, no autocast, no gelu, depth 4
+    and 512 units at most); False never.
 
     The last layer starts at zero, so that a coupling starts as the identity. Raises ValueError for an unknown
     activation, a depth below 1 and a context that is missing or not wanted. Cost: depth + 1 matrix products.
@@ -36,6 +42,7 @@ class MLP(nn.Module):
         activation: str = "relu",
         context_dim: int | None = None,
         classes: int | None = None,
+        fused: bool | None = None,
     ) -> None:
         super().__init__()
         if depth < 1:
@@ -51,9 +58,34 @@ class MLP(nn.Module):
         with torch.no_grad():
             self.last.weight.zero_()
             self.last.bias.zero_()
+        self.activation, self.fused = activation, fused
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.last(self.hidden(add_context(self.first(x), self.context, context)))
+        layers = self._fusable(x)
+        if layers is None:
+            return self.last(self.hidden(add_context(self.first(x), self.context, context)))
+        shift = None
+        if self.context is not None or context is not None:
+            shift = add_context(x.new_zeros(1), self.context, context)
+        weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
+        return mlp(x, weights, biases, activation=self.activation, shift=shift)
+
+    def _fusable(self, x: Tensor) -> list[nn.Linear] | None:
+        """The layers, where one call is to compute them and nobody changed or watches them."""
+        if self.fused is False or (self.fused is None and (torch.is_grad_enabled() or not x.is_cpu or transformed())):
+            return None
+        modules = [self.first, *list(self.hidden)[1::2], self.last]
+        layers = [m for m in modules if type(m) is nn.Linear and not (m._forward_hooks or m._forward_pre_hooks)]
+        if len(layers) < len(modules):
+            return None
+        units = [self.first.in_features, *(layer.out_features for layer in layers)]
+        if min(units) < 1 or max(units) > MOST_UNITS or len(layers) > MOST_HIDDEN + 1:
+            return None
+        if x.dim() != 2 or x.dtype != self.last.weight.dtype or x.dtype not in (torch.float32, torch.float64):
+            return None
+        if self.activation not in MLP_ACTIVATIONS or torch.is_autocast_enabled(x.device.type):
+            return None
+        return layers if self.fused or (x.shape[0] <= 64 and max(units) <= 128) else None
 
 
 def _linear(in_features: int, out_features: int) -> nn.Linear:

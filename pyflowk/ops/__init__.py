@@ -6,6 +6,7 @@ from .cnf_trajectory import cnf_trajectory
 from .conv1x1 import conv1x1, conv1x1_gradients
 from .lu_weight import SingularTransformError, lu_factor_slogdet, lu_weight
 from .made import MadeLayout, made_forward, made_inverse
+from .mlp import mlp
 from .rk_control import rk_control
 from .rk_step import rk_combine, rk_error
 from .rq_spline import rq_spline, spline_params
@@ -23,6 +24,7 @@ __all__ = [
     "lu_weight",
     "made_forward",
     "made_inverse",
+    "mlp",
     "registry",
     "rk_combine",
     "rk_control",

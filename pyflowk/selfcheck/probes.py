@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import cycle, product
+from itertools import cycle, pairwise, product
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from ..ops.affine_coupling import ADDITIVE, BOUNDS
 from ..ops.cnf_trajectory import METHODS, SMOOTH, STAGES
 from ..ops.made import MADE_ACTIVATIONS, MadeLayout
 from ..ops.masks import MASKS, transformed_channels
+from ..ops.mlp import MLP_ACTIVATIONS, MOST_HIDDEN
 from ..ops.rk_step import MOST_SLOPES
 from ..ops.rq_spline import TAILS, spline_params
 
@@ -101,6 +102,20 @@ def _made_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
 _MADE = Probe(_made_configs(), _made_inputs, (torch.float32, torch.float64))
 
 
+def _mlp_probes() -> dict[str, Probe]:
+    def probe(hidden: int) -> Probe:
+        widths = (33, *(64,) * hidden, 20)
+
+        def inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+            layers = [(noise(b, a) / a**0.5, noise(b)) for a, b in pairwise(widths)]
+            return noise(rows, widths[0]), noise(rows, widths[1]), *(t for layer in layers for t in layer)
+
+        configs = [(code, True) for code in MLP_ACTIVATIONS.values()]
+        return Probe(configs, inputs, (torch.float32, torch.float64))
+
+    return {f"mlp_{hidden}": probe(hidden) for hidden in range(1, MOST_HIDDEN + 1)}
+
+
 def _spline_configs() -> list[tuple[Any, ...]]:
     flags = product((MASKS["all"], MASKS["half"] + 1, MASKS["checkerboard"]), TAILS.values(), (8, 5), (False, True))
     return [
@@ -143,5 +158,6 @@ PROBES: dict[str, Probe] = {
     "made_forward": _MADE,
     "made_inverse": _MADE,
     "rq_spline": Probe(_spline_configs(), _spline_inputs, (torch.float32, torch.bfloat16, torch.float16), 64.0),
+    **_mlp_probes(),
     **_rk_probes(),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -64,7 +65,7 @@ def glow(
         raise ValueError(f"coupling: expected affine or additive, got {coupling!r}")
     if scales < 1 or steps < 1:
         raise ValueError(f"glow expects at least one scale and one step, got {scales=}, {steps=}")
-    condition = {"context_dim": context_dim, "classes": classes}
+    condition = dict[str, Any](context_dim=context_dim, classes=classes)
     map: Map = Affine(limit=limit) if coupling == "affine" else Additive()
 
     def net(seen: int, out: int, image: bool) -> nn.Module:
@@ -101,4 +102,4 @@ def glow(
         transform = Compose(Reshape(shape, flat), *vector, ActNorm(flat[0]))
     base: Base = DiagonalGaussian(flat) if classes is None else ClassConditionalGaussian(flat, classes)
     options = {"dequantize": dequantize, "memory_flat": memory_flat, **condition}
-    return FlowModel(shape, base, transform, levels=levels, **options)  # type: ignore[arg-type]
+    return FlowModel(shape, base, transform, levels=levels, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -45,7 +46,7 @@ def nsf(
     torch.Size([3, 2])
     """
     size = math.prod(shape)
-    condition = {"context_dim": context_dim, "classes": classes}
+    condition = dict[str, Any](context_dim=context_dim, classes=classes)
     layers: list[Transform] = [Reshape(shape, (size,))]
     for i in range(couplings):
         swap = i % 2 == 1

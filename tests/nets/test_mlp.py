@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from pyflowk import ops
 from pyflowk.nets import ACTIVATIONS, MLP, ContextBias
+from pyflowk.ops.mlp import MLP_ACTIVATIONS
 
 
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
@@ -80,3 +82,40 @@ def test_wrong_options_are_named() -> None:
         MLP(3, 2, depth=0)
     with pytest.raises(ValueError, match="either context_dim or classes"):
         ContextBias(3, context_dim=2, classes=2)
+
+
+@pytest.mark.parametrize("activation", sorted(MLP_ACTIVATIONS))
+@pytest.mark.parametrize("options", [{}, {"context_dim": 4, "depth": 4}, {"classes": 3, "depth": 1}])
+def test_one_call_computes_what_the_layers_do(activation: str, options: dict) -> None:
+    fused = MLP(5, 6, width=20, activation=activation, fused=True, **options).double()
+    torch.nn.init.normal_(fused.last.weight)
+    x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    context = {"context_dim": torch.randn(7, 4, dtype=torch.float64), "classes": torch.arange(7) % 3}
+    condition = [context[name] for name in options if name in context]
+    results = []
+    for fused.fused in (True, False):
+        y = fused(x, *condition)
+        results.append([y, *torch.autograd.grad(y.sin().sum(), [x, *fused.parameters()])])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-12, rtol=1e-12)
+
+
+def test_one_call_by_itself_only_where_it_is_faster_and_nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    real = ops.mlp
+    monkeypatch.setattr("pyflowk.nets.mlp.mlp", lambda *args, **more: (calls.append(1), real(*args, **more))[1])
+    net, x = MLP(3, 2, width=16), torch.randn(4, 3)
+    net(x)
+    assert not calls
+    with torch.no_grad():
+        net(x)
+        assert len(calls) == 1
+        net(torch.randn(1000, 3))
+        MLP(3, 2, width=16, activation="gelu")(x)
+        MLP(3, 2, width=16, fused=False)(x)
+        MLP(0, 2, width=16)(torch.randn(4, 0))
+        with torch.autocast("cpu"):
+            net(x)
+        net.last.register_forward_hook(lambda *args: None)
+        net(x)
+    assert len(calls) == 1

@@ -1,0 +1,113 @@
+// mlp: checks, allocation, and its launches one after the other.
+
+#ifdef PFK_BACKEND_CPU
+
+#include "../math/mlp.h"
+#include "launch.h"
+#include "ops.h"
+
+namespace pfk::bind {
+namespace {
+
+constexpr const char* kOp = "mlp";
+
+void require(const Tensor& x, const Tensor& t, const std::string& what, const int64_t* shape, int64_t ndim) {
+    require_dtype(kOp, t, what.c_str(), x.dtype);
+    require_same_device(kOp, x, "x", t, what.c_str());
+    bool fits = t.ndim == ndim;
+    for (int64_t d = 0; fits && d < ndim; ++d)
+        fits = t.shape[d] == shape[d];
+    if (!fits)
+        refuse<std::invalid_argument>(kOp, ": ", what, " must be ", shape_text(shape, ndim), "; got ", shape_text(t));
+}
+
+Mlp problem_of(const Tensor& x, const Tensor& shift, const Tensor* const* parameters, int layers, int activation) {
+    if (x.dtype != accumulator(x.dtype))
+        refuse<TypeError>(kOp, ": x must be float32 or float64; got ", name(x.dtype));
+    if (x.ndim != 2)
+        refuse<std::invalid_argument>(kOp, ": x must be (B, D); got ", shape_text(x));
+    if (activation < 0 || activation >= kActivations)
+        refuse<std::invalid_argument>(kOp, ": no such activation: ", activation);
+    Mlp p{};
+    p.type = x.dtype;
+    p.activation = static_cast<Activation>(activation);
+    p.layers = layers;
+    p.widths[0] = x.shape[1];
+    for (int l = 0; l < layers; ++l) {
+        const Tensor &weight = *parameters[2 * l], &bias = *parameters[2 * l + 1];
+        const std::string number = std::to_string(l);
+        p.widths[l + 1] = weight.ndim > 0 ? weight.shape[0] : 0;
+        const int64_t shape[] = {p.widths[l + 1], p.widths[l]};
+        require(x, weight, "weight " + number, shape, 2);
+        require(x, bias, "bias " + number, shape, 1);
+        p.weights[l] = weight.data, p.weight_strides[l] = weight.row_stride;
+        p.biases[l] = bias.data, p.bias_strides[l] = bias.row_stride;
+    }
+    for (int l = 0; l <= layers; ++l)
+        if (p.widths[l] < 1 || p.widths[l] > kMostUnits)
+            refuse<std::invalid_argument>(kOp, ": layers must have 1 to ", kMostUnits, " units; got ", p.widths[l]);
+    const int64_t shift_shape[] = {x.rows(), shift.ndim == 2 && shift.shape[1] == 0 ? 0 : p.widths[1]};
+    require(x, shift, "shift", shift_shape, 2);
+    p.samples = x.rows();
+    p.x = x.data, p.x_stride = x.row_stride;
+    p.shift = shift_shape[1] > 0 ? shift.data : nullptr;
+    p.shift_stride = shift.row_stride;
+    return p;
+}
+
+void pack(Frame& frame, const Tensor& x, Mlp& p, bool transposed) {
+    p.transposed = transposed;
+    const int64_t size = mlp_panels(p);
+    p.panels = frame.empty(&size, 1, x.dtype, x.device).data;
+    p.rows = p.layers;
+    PFK_LAUNCH(frame, x.device, mlp_pack, p, size / p.layers);
+    p.rows = mlp_blocks(p.samples);
+}
+
+int64_t cost_of_tile(const Mlp& p) { return kMlpTile * mlp_panels(p) / 8; }
+
+} // namespace
+
+Outputs<2> mlp(Frame& frame, const Tensor& x, const Tensor& shift, const Tensor* const* parameters, int layers,
+               int activation, bool keep) {
+    Mlp p = problem_of(x, shift, parameters, layers, activation);
+    const int64_t shape[] = {p.samples, p.widths[layers]}, kept_shape[] = {p.samples, keep ? mlp_hidden(p) : 0};
+    const Tensor y = frame.empty(shape, 2, x.dtype, x.device), kept = frame.empty(kept_shape, 2, x.dtype, x.device);
+    p.y = y.data;
+    p.kept = keep ? kept.data : nullptr;
+    pack(frame, x, p, false);
+    PFK_LAUNCH(frame, x.device, mlp, p, cost_of_tile(p));
+    return {y, kept};
+}
+
+void mlp_backward(Frame& frame, const Tensor& x, const Tensor& shift, const Tensor* const* parameters, int layers,
+                  const Tensor& kept, const Tensor& dy, int activation, Tensor* outputs) {
+    Mlp p = problem_of(x, shift, parameters, layers, activation);
+    const int64_t shape[] = {p.samples, p.widths[layers]}, units[] = {p.samples, mlp_units(p)};
+    const int64_t kept_shape[] = {p.samples, mlp_hidden(p)};
+    require(x, dy, "dy", shape, 2);
+    require(x, kept, "kept", kept_shape, 2);
+    if (kept.row_stride != kept_shape[1])
+        refuse<std::invalid_argument>(kOp, ": kept must be contiguous");
+    p.kept = kept.data;
+    p.dy = dy.data, p.dy_stride = dy.row_stride;
+    p.pre = frame.empty(units, 2, x.dtype, x.device).data;
+    p.act = frame.empty(units, 2, x.dtype, x.device).data;
+    outputs[0] = frame.empty_like(x), outputs[1] = frame.empty_like(shift);
+    p.dx = outputs[0].data, p.dshift = outputs[1].data;
+    int64_t blocks = 0;
+    for (int l = 0; l < layers; ++l) {
+        outputs[2 + 2 * l] = frame.empty_like(*parameters[2 * l]);
+        outputs[3 + 2 * l] = frame.empty_like(*parameters[2 * l + 1]);
+        p.dweights[l] = outputs[2 + 2 * l].data, p.dbiases[l] = outputs[3 + 2 * l].data;
+        blocks += mlp_blocks(p.widths[l + 1]);
+    }
+    pack(frame, x, p, true);
+    PFK_LAUNCH(frame, x.device, mlp_backward, p, cost_of_tile(p));
+    p.rows = blocks;
+    PFK_LAUNCH(frame, x.device, mlp_weights, p, p.samples * mlp_panels(p) / blocks / 8);
+}
+
+} // namespace pfk::bind
+
+#endif

@@ -1,0 +1,63 @@
+// One call of mlp_<n> or of its backward, as every back end receives it.
+#pragma once
+
+#include "activation.h"
+
+namespace pfk {
+
+constexpr int kMostHidden = 4, kMostLayers = kMostHidden + 1; // hidden layers, matrices
+constexpr int64_t kMostUnits = 512;                           // of a layer, inputs and outputs included
+constexpr int64_t kMlpTile = 48;                              // samples that go through the layers together
+
+// Layer l is a matrix (widths[l + 1], widths[l]) and a bias; every layer but the last is followed by the activation.
+// Everything is of one type; rows are dense inside, and `*_stride` counts elements from row to row.
+struct Mlp {
+    DType type;
+    Activation activation;
+    int layers;
+    int64_t widths[kMostLayers + 1];
+    const void *weights[kMostLayers], *biases[kMostLayers];
+    int64_t weight_strides[kMostLayers], bias_strides[kMostLayers];
+    int64_t rows; // of what the launch is over: layers to pack, tiles of samples, or blocks of units
+    int64_t samples;
+    const void* x;
+    int64_t x_stride;
+    const void* shift; // (samples, widths[1]) or null: added to the first layer before its activation
+    int64_t shift_stride;
+    void *y, *kept;  // dense; kept: (samples, hidden units) before their activation, or null
+    void* panels;    // mlp_panels(p) numbers: the matrices as the products read them
+    bool transposed; // for the backward products
+
+    const void* dy;
+    int64_t dy_stride;
+    void *pre, *act; // (samples, mlp_units(p)): inputs of layers before and after the activation; pre becomes gradients
+    void *dx, *dshift; // dense
+    void *dweights[kMostLayers], *dbiases[kMostLayers];
+};
+
+constexpr int64_t mlp_padded(int64_t units) { return (units + 15) / 16 * 16; }
+constexpr int64_t mlp_blocks(int64_t units) { return (units + kMlpTile - 1) / kMlpTile; }
+
+inline int64_t mlp_hidden(const Mlp& p) {
+    int64_t units = 0;
+    for (int l = 1; l < p.layers; ++l)
+        units += p.widths[l];
+    return units;
+}
+
+// Numbers of a sample in `pre` and `act`: no multiple of a large power of two, which would crowd into few cache sets.
+inline int64_t mlp_units(const Mlp& p) {
+    int64_t units = 16;
+    for (int l = 0; l < p.layers; ++l)
+        units += mlp_padded(p.widths[l]);
+    return units;
+}
+
+inline int64_t mlp_panels(const Mlp& p) {
+    int64_t size = 0;
+    for (int l = 0; l < p.layers; ++l)
+        size += p.transposed ? p.widths[l + 1] * mlp_padded(p.widths[l]) : p.widths[l] * mlp_padded(p.widths[l + 1]);
+    return size;
+}
+
+} // namespace pfk
