@@ -12,11 +12,28 @@ int64_t panel_of(int64_t samples) { return samples <= 8 ? 8 : samples <= 128 ? 1
 
 struct Network {
     MadePlan plan;
+    MadeMap map;
     int64_t first, hidden; // units of the first layer, of all hidden layers
 };
 
+// map: a bound with its limit, or, after the bounds, tails with (low, high, min_width, min_height, min_slope).
+MadeMap map_of(const char* op, int map, int bins, const Numbers& numbers, bool inverse) {
+    constexpr int bounds = kBounds;
+    if (map < 0 || map >= bounds + 3 || numbers.count != (map < bounds ? 1 : 5))
+        refuse<std::invalid_argument>(op, ": no such map: ", map, " with ", numbers.count, " numbers");
+    if (map >= bounds)
+        return {Bound::None, 1, 1,
+                spline_of(op, bins, map - bounds, numbers.at[0], numbers.at[1], numbers.at[2], numbers.at[3],
+                          numbers.at[4], inverse)};
+    const double limit = numbers.at[0];
+    if (!(limit > 0 && limit <= kLargestLimit))
+        refuse<std::invalid_argument>(op, ": limit must be in (0, ", kLargestLimit, "]; got ", limit);
+    return {static_cast<Bound>(map), limit, 1 / limit, {}};
+}
+
 Network network_of(const char* op, const Tensor& x, const Tensor& weights, const Tensor& shift, const Indices& plan,
-                   const std::vector<int64_t>& hidden, int activation, int residual, int bound, double limit) {
+                   const std::vector<int64_t>& hidden, int activation, int residual, int code, int bins,
+                   const Numbers& numbers, bool inverse) {
     const bool narrow = weights.dtype == DType::BF16 || weights.dtype == DType::F16;
     if (x.dtype != accumulator(x.dtype))
         refuse<TypeError>(op, ": x must be float32 or float64; got ", name(x.dtype));
@@ -29,15 +46,13 @@ Network network_of(const char* op, const Tensor& x, const Tensor& weights, const
     if (!(plan.device == x.device))
         refuse<std::invalid_argument>(op, ": x and plan must be on one device; got ", name(x.device), " and ",
                                       name(plan.device));
-    if (activation < 0 || activation >= kActivations || bound < 0 || bound >= kBounds || residual < 0 || residual > 2)
-        refuse<std::invalid_argument>(op, ": no such activation, bound or residual: ", activation, ", ", bound, ", ",
-                                      residual);
-    if (!(limit > 0 && limit <= kLargestLimit))
-        refuse<std::invalid_argument>(op, ": limit must be in (0, ", kLargestLimit, "]; got ", limit);
+    if (activation < 0 || activation >= kActivations || residual < 0 || residual > 2)
+        refuse<std::invalid_argument>(op, ": no such activation or residual: ", activation, ", ", residual);
+    const MadeMap map = map_of(op, code, bins, numbers, inverse);
     if (x.ndim != 2 || x.shape[1] < 1)
         refuse<std::invalid_argument>(op, ": x must be (B, D) with D >= 1; got ", shape_text(x));
-    Network network{{x.shape[1], static_cast<int64_t>(hidden.size()),
-                     bound == static_cast<int>(Bound::Additive) ? 1 : 2, plan.data},
+    Network network{{x.shape[1], static_cast<int64_t>(hidden.size()), map.params(), plan.data},
+                    map,
                     hidden.empty() ? 0 : hidden[0],
                     0};
     for (const int64_t width : hidden) {
@@ -96,9 +111,10 @@ void require_consistent(const char*, const Network&, const Tensor&, const std::v
 #endif
 
 Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
-               const Indices& plan, const std::vector<int64_t>& hidden, int activation, int residual, int bound,
-               double limit, bool inverse) {
-    const Network network = network_of(op, x, weights, shift, plan, hidden, activation, residual, bound, limit);
+               const Indices& plan, const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
+               const Numbers& numbers, bool inverse) {
+    const Network network =
+        network_of(op, x, weights, shift, plan, hidden, activation, residual, map, bins, numbers, inverse);
     require_consistent(op, network, weights, hidden);
     Tensor y = frame.empty_like(x);
     Tensor ladj = frame.empty(x.shape, 1, x.dtype, x.device);
@@ -107,8 +123,7 @@ Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weig
                  static_cast<Activation>(activation),
                  static_cast<Residual>(residual),
                  inverse,
-                 static_cast<Bound>(bound),
-                 limit,
+                 network.map,
                  x.dtype,
                  weights.dtype,
                  (x.rows() + panel - 1) / panel,
@@ -123,8 +138,7 @@ Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weig
                  shift.shape[1],
                  y.data,
                  ladj.data,
-                 network.hidden,
-                 1 / limit};
+                 network.hidden};
     const int64_t scratch = PFK_SCRATCH(made, problem);
     if (scratch > 0)
         problem.scratch = frame.empty(&scratch, 1, x.dtype, x.device).data;
@@ -134,8 +148,9 @@ Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weig
 
 Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
                         const Indices& plan, const Tensor& dy, const Tensor& dladj, const std::vector<int64_t>& hidden,
-                        int activation, int residual, int bound, double limit, bool inverse) {
-    const Network network = network_of(op, x, weights, shift, plan, hidden, activation, residual, bound, limit);
+                        int activation, int residual, int map, int bins, const Numbers& numbers, bool inverse) {
+    const Network network =
+        network_of(op, x, weights, shift, plan, hidden, activation, residual, map, bins, numbers, inverse);
     require_consistent(op, network, weights, hidden);
     require_same_shape(op, x, "x", dy, "dy");
     require_dtype(op, dy, "dy", x.dtype);
@@ -156,8 +171,7 @@ Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Ten
                          static_cast<Activation>(activation),
                          static_cast<Residual>(residual),
                          inverse,
-                         static_cast<Bound>(bound),
-                         limit,
+                         network.map,
                          x.dtype,
                          weights.dtype,
                          (x.rows() + panel - 1) / panel,
@@ -178,8 +192,7 @@ Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Ten
                          shifted ? dshift.data : nullptr,
                          inputs.data,
                          deltas.data,
-                         network.hidden,
-                         1 / limit};
+                         network.hidden};
     const int64_t scratch = PFK_SCRATCH(made_backward, problem);
     if (scratch > 0)
         problem.scratch = frame.empty(&scratch, 1, x.dtype, x.device).data;
@@ -193,29 +206,31 @@ Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Ten
 } // namespace
 
 Outputs<2> made_forward(Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift, const Indices& plan,
-                        const std::vector<int64_t>& hidden, int activation, int residual, int bound, double limit) {
-    return run("made_forward", frame, x, weights, shift, plan, hidden, activation, residual, bound, limit, false);
+                        const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
+                        const Numbers& numbers) {
+    return run("made_forward", frame, x, weights, shift, plan, hidden, activation, residual, map, bins, numbers, false);
 }
 
 Outputs<2> made_inverse(Frame& frame, const Tensor& z, const Tensor& weights, const Tensor& shift, const Indices& plan,
-                        const std::vector<int64_t>& hidden, int activation, int residual, int bound, double limit) {
-    return run("made_inverse", frame, z, weights, shift, plan, hidden, activation, residual, bound, limit, true);
+                        const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
+                        const Numbers& numbers) {
+    return run("made_inverse", frame, z, weights, shift, plan, hidden, activation, residual, map, bins, numbers, true);
 }
 
 Outputs<3> made_forward_backward(Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
                                  const Indices& plan, const Tensor& dy, const Tensor& dladj,
-                                 const std::vector<int64_t>& hidden, int activation, int residual, int bound,
-                                 double limit) {
-    return run_backward("made_forward", frame, x, weights, shift, plan, dy, dladj, hidden, activation, residual, bound,
-                        limit, false);
+                                 const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
+                                 const Numbers& numbers) {
+    return run_backward("made_forward", frame, x, weights, shift, plan, dy, dladj, hidden, activation, residual, map,
+                        bins, numbers, false);
 }
 
 Outputs<3> made_inverse_backward(Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
                                  const Indices& plan, const Tensor& dy, const Tensor& dladj,
-                                 const std::vector<int64_t>& hidden, int activation, int residual, int bound,
-                                 double limit) {
-    return run_backward("made_inverse", frame, x, weights, shift, plan, dy, dladj, hidden, activation, residual, bound,
-                        limit, true);
+                                 const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
+                                 const Numbers& numbers) {
+    return run_backward("made_inverse", frame, x, weights, shift, plan, dy, dladj, hidden, activation, residual, map,
+                        bins, numbers, true);
 }
 
 } // namespace pfk::bind

@@ -4,6 +4,7 @@
 #include <array>
 #include <vector>
 
+#include "../math/spline.h"
 #include "tensor.h"
 
 namespace pfk::bind {
@@ -40,18 +41,23 @@ void mlp_backward(Frame&, const Tensor& x, const Tensor& shift, const Tensor* co
 #endif
 
 Outputs<2> made_forward(Frame&, const Tensor& x, const Tensor& weights, const Tensor& shift, const Indices& plan,
-                        const std::vector<int64_t>& hidden, int activation, int residual, int bound, double limit);
+                        const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
+                        const Numbers& numbers);
 Outputs<2> made_inverse(Frame&, const Tensor& z, const Tensor& weights, const Tensor& shift, const Indices& plan,
-                        const std::vector<int64_t>& hidden, int activation, int residual, int bound, double limit);
+                        const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
+                        const Numbers& numbers);
 Outputs<3> made_forward_backward(Frame&, const Tensor& x, const Tensor& weights, const Tensor& shift,
                                  const Indices& plan, const Tensor& dy, const Tensor& dladj,
-                                 const std::vector<int64_t>& hidden, int activation, int residual, int bound,
-                                 double limit);
+                                 const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
+                                 const Numbers& numbers);
 Outputs<3> made_inverse_backward(Frame&, const Tensor& x, const Tensor& weights, const Tensor& shift,
                                  const Indices& plan, const Tensor& dy, const Tensor& dladj,
-                                 const std::vector<int64_t>& hidden, int activation, int residual, int bound,
-                                 double limit);
+                                 const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
+                                 const Numbers& numbers);
 
+// Checks what describes a spline; slopes are 1 where their raw value is zero.
+Spline spline_of(const char* op, int bins, int tails, double low, double high, double min_width, double min_height,
+                 double min_slope, bool inverse);
 Outputs<2> rq_spline(Frame&, const Tensor& x, const Tensor& params, int mask, int bins, int tails, double low,
                      double high, double min_width, double min_height, double min_slope, bool interleaved,
                      bool inverse);

@@ -7,10 +7,36 @@
 #include <cmath>
 
 namespace pfk::bind {
+
+Spline spline_of(const char* op, int bins, int tails, double low, double high, double min_width, double min_height,
+                 double min_slope, bool inverse) {
+    constexpr int most = 64;
+    if (bins < 2 || bins > most)
+        refuse<std::invalid_argument>(op, ": bins must be in 2..", most, "; got ", bins);
+    if (tails < 0 || tails > 2)
+        refuse<std::invalid_argument>(op, ": no such tails: ", tails);
+    if (!(high > low && std::isfinite(low) && std::isfinite(high)))
+        refuse<std::invalid_argument>(op, ": the interval must be finite and not empty; got [", low, ", ", high, "]");
+    const auto check = [op, bins](const char* what, double least) {
+        if (!(least > 0 && least * bins < 1))
+            refuse<std::invalid_argument>(op, ": ", what, " must be in (0, 1 / bins); got ", least, " with ", bins,
+                                          " bins");
+    };
+    check("min_width", min_width);
+    check("min_height", min_height);
+    if (!(min_slope > 0 && min_slope < 1))
+        refuse<std::invalid_argument>(op, ": min_slope must be in (0, 1); got ", min_slope);
+    const double size = high - low;
+    return {bins,
+            static_cast<Tails>(tails),
+            inverse,
+            {low, high, size * min_width, size * (1 - bins * min_width), size * min_height,
+             size * (1 - bins * min_height), min_slope, std::log(std::expm1(1 - min_slope))}};
+}
+
 namespace {
 
 constexpr const char* kOp = "rq_spline";
-constexpr int kMostBins = 64;
 
 void require_types(const Tensor& x, const Tensor& params) {
     const bool narrow = params.dtype == DType::BF16 || params.dtype == DType::F16;
@@ -18,27 +44,6 @@ void require_types(const Tensor& x, const Tensor& params) {
         refuse<TypeError>(kOp, ": params must have x's dtype (or 16 bits beside a float32 x); got x ", name(x.dtype),
                           ", params ", name(params.dtype));
     require_same_device(kOp, x, "x", params, "params");
-}
-
-Spline spline_of(int bins, int tails, double low, double high, double min_width, double min_height, double min_slope,
-                 bool inverse) {
-    if (bins < 2 || bins > kMostBins)
-        refuse<std::invalid_argument>(kOp, ": bins must be in 2..", kMostBins, "; got ", bins);
-    if (tails < 0 || tails > 2)
-        refuse<std::invalid_argument>(kOp, ": no such tails: ", tails);
-    if (!(high > low && std::isfinite(low) && std::isfinite(high)))
-        refuse<std::invalid_argument>(kOp, ": the interval must be finite and not empty; got [", low, ", ", high, "]");
-    const auto check = [bins](const char* what, double least) {
-        if (!(least > 0 && least * bins < 1))
-            refuse<std::invalid_argument>(kOp, ": ", what, " must be in (0, 1 / bins); got ", least, " with ", bins,
-                                          " bins");
-    };
-    check("min_width", min_width);
-    check("min_height", min_height);
-    if (!(min_slope > 0 && min_slope < 1))
-        refuse<std::invalid_argument>(kOp, ": min_slope must be in (0, 1); got ", min_slope);
-    return {bins,      static_cast<Tails>(tails),          inverse, low, high, min_width, min_height,
-            min_slope, std::log(std::expm1(1 - min_slope))};
 }
 
 Event event_of(const Tensor& x, const Tensor& params, int mask, bool interleaved, const Spline& spline) {
@@ -49,8 +54,7 @@ Event event_of(const Tensor& x, const Tensor& params, int mask, bool interleaved
     if (x.ndim < 2 || (board && x.ndim != 4))
         refuse<std::invalid_argument>(kOp, ": x must be ", board ? "(B, C, H, W)" : "(B, C, *rest)", "; got ",
                                       shape_text(x));
-    Event event{x.shape[1], 1,           board ? x.shape[3] : 1,
-                kind,       interleaved, 2 * spline.bins + free_slopes(spline.tails, spline.bins)};
+    Event event{x.shape[1], 1, board ? x.shape[3] : 1, kind, interleaved, spline.params()};
     const int64_t channels = moved_channels(event) * event.params;
     std::string expected = "(" + std::to_string(x.shape[0]) + ", " + std::to_string(channels);
     bool fits = params.ndim == x.ndim && params.shape[0] == x.shape[0] && params.shape[1] == channels;
@@ -71,7 +75,7 @@ Outputs<2> rq_spline(Frame& frame, const Tensor& x, const Tensor& params, int ma
                      double high, double min_width, double min_height, double min_slope, bool interleaved,
                      bool inverse) {
     require_types(x, params);
-    const Spline spline = spline_of(bins, tails, low, high, min_width, min_height, min_slope, inverse);
+    const Spline spline = spline_of(kOp, bins, tails, low, high, min_width, min_height, min_slope, inverse);
     const Event event = event_of(x, params, mask, interleaved, spline);
     Tensor y = frame.empty_like(x), ladj = frame.empty(x.shape, 1, accumulator(x.dtype), x.device);
     RqSpline problem{event,  spline,      x.dtype,      params.dtype,      x.rows(), x.row_size(), params.row_size(),
@@ -93,7 +97,7 @@ Outputs<2> rq_spline_backward(Frame& frame, const Tensor& x, const Tensor& y, co
     require_same_device(kOp, u, "x", dy, "dy");
     require_dtype(kOp, dladj, "dladj", accumulator(u.dtype));
     require_same_device(kOp, u, "x", dladj, "dladj");
-    const Spline spline = spline_of(bins, tails, low, high, min_width, min_height, min_slope, inverse);
+    const Spline spline = spline_of(kOp, bins, tails, low, high, min_width, min_height, min_slope, inverse);
     const Event event = event_of(u, params, mask, interleaved, spline);
     if (dladj.ndim != 1 || dladj.rows() != u.rows())
         refuse<std::invalid_argument>(kOp, ": dladj must be (", u.rows(), ",); got ", shape_text(dladj));

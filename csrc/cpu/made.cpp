@@ -8,6 +8,7 @@
 #include "../math/made.h"
 #include "gemm.h"
 #include "kernels.h"
+#include "spline.h"
 
 #include <cstdlib>
 
@@ -94,15 +95,15 @@ void add_transposed(const A* packed, int64_t depth, int64_t from, int64_t to, in
     }
 }
 
-// ---- the map of a coordinate, n samples at once: any struct like this one can stand in its place -----------------
+// ---- the maps of a coordinate, n samples at once: any struct like these can stand in their place ------------------
 
 template <Bound Value> struct BoundKind {
     static constexpr Bound value = Value;
 };
 
-template <class A> struct AffineMap {
-    Bound bound;
-    A limit;
+template <class A> class AffineMap {
+  public:
+    explicit AffineMap(const MadeMap& map) : bound(map.bound), limit(static_cast<A>(map.limit)) {}
 
     // from -> to by the parameters (params, n); the log-slope of the direction that was asked for joins `ladj`.
     template <bool Inverse> void move(const A* from, const A* params, A* to, A* ladj, int64_t n) const {
@@ -161,7 +162,68 @@ template <class A> struct AffineMap {
             return body(BoundKind<Bound::Additive>{});
         }
     }
+
+    Bound bound;
+    A limit;
 };
+
+// Groups of 16 samples go through buffers; the lanes that a last group lacks hold zeros.
+template <class A> class SplineMap {
+  public:
+    explicit SplineMap(const MadeMap& map)
+        : shape_(map.spline.shape<A>()), bins_(map.spline.bins), params_(map.params()),
+          arithmetic_(PFK_ISA::spline_arithmetic<A>(map.spline)) {}
+
+    template <bool Inverse> void move(const A* from, const A* params, A* to, A* ladj, int64_t n) const {
+        alignas(64) A rows[kMostSplineParams * kLanes], x[kLanes], y[kLanes], slope[kLanes];
+        for (int64_t at = 0; at < n; at += kLanes) {
+            const int64_t lanes = n - at < kLanes ? n - at : kLanes;
+            bring(params + at, n, params_, lanes, rows);
+            bring(from + at, n, 1, lanes, x);
+            arithmetic_.move(shape_, bins_, rows, x, y, slope);
+#pragma omp simd
+            for (int64_t l = 0; l < kLanes; ++l)
+                slope[l] = log(slope[l]);
+            for (int64_t l = 0; l < lanes; ++l) {
+                to[at + l] = y[l];
+                ladj[at + l] += Inverse ? -slope[l] : slope[l];
+            }
+        }
+    }
+
+    template <bool>
+    void gradient(const A* x, const A* params, const A* dy, const A* dladj, A* dx, A* dparams, int64_t n) const {
+        alignas(64) A rows[kMostSplineParams * kLanes], u[kLanes], g[kLanes], h[kLanes], du[kLanes];
+        for (int64_t at = 0; at < n; at += kLanes) {
+            const int64_t lanes = n - at < kLanes ? n - at : kLanes;
+            bring(params + at, n, params_, lanes, rows);
+            bring(x + at, n, 1, lanes, u);
+            bring(dy + at, n, 1, lanes, g);
+            bring(dladj + at, n, 1, lanes, h);
+            arithmetic_.gradient(shape_, bins_, rows, u, g, h, du);
+            copy(du, dx + at, lanes);
+            for (int64_t k = 0; k < params_; ++k)
+                copy(rows + k * kLanes, dparams + k * n + at, lanes);
+        }
+    }
+
+  private:
+    static void bring(const A* from, int64_t n, int64_t count, int64_t lanes, A* rows) {
+        for (int64_t k = 0; k < count; ++k, from += n, rows += kLanes)
+            for (int64_t l = 0; l < kLanes; ++l)
+                rows[l] = l < lanes ? from[l] : A(0);
+    }
+
+    SplineShape<A> shape_;
+    int bins_;
+    int64_t params_;
+    SplineArithmetic<A> arithmetic_;
+};
+
+// Calls body with the map of a call.
+template <class A, class Body> void with_map(const MadeMap& map, Body body) {
+    map.spline.bins > 0 ? body(SplineMap<A>(map)) : body(AffineMap<A>(map));
+}
 
 // ---- one panel ---------------------------------------------------------------------------------------------------
 
@@ -212,7 +274,7 @@ template <class A, class Map> class Network {
         fill(at_.ladj, A(0));
     }
 
-    // x -> z; z (D, n) is written beside x.
+    // x -> z; z (D, n) is written beside x. Before a way back, parameters alone are wanted: without z.
     void forward(A* z) {
         for (int64_t block = 0; block < plan_.blocks(); ++block) {
             const int64_t first = block * kMadeBlock, last = plan_.last_of(block);
@@ -227,7 +289,7 @@ template <class A, class Map> class Network {
                 if (layer < plan_.layers)
                     finish(layer, all.from, all.to);
             }
-            for (int64_t i = first; i <= last; ++i)
+            for (int64_t i = first; z != nullptr && i <= last; ++i)
                 map_.template move<false>(at_.x + i * n_, params_of(i, first), z + i * n_, at_.ladj, n_);
         }
     }
@@ -436,7 +498,7 @@ template <class A> const A* weights_of(DType state, DType param, const void* wei
     return static_cast<const A*>(weights);
 }
 
-template <class A> void run(const Made& p, int64_t begin, int64_t end) {
+template <template <class> class Map, class A> void run(const Made& p, const Map<A>& map, int64_t begin, int64_t end) {
     const MadePlan& plan = p.plan;
     const int64_t n = lanes_of<A>(p.panel), d = plan.features, hidden = plan.hidden();
     const int64_t params = (d < kMadeBlock ? d : kMadeBlock) * plan.params;
@@ -456,8 +518,7 @@ template <class A> void run(const Made& p, int64_t begin, int64_t end) {
         const int64_t first = index * p.panel;
         const int64_t samples = p.samples - first < p.panel ? p.samples - first : p.panel;
         const int64_t lanes = lanes_of<A>(samples);
-        Network<A, AffineMap<A>> network(plan, p.activation, p.residual, weights, {p.bound, static_cast<A>(p.limit)},
-                                         panel, lanes);
+        Network<A, Map<A>> network(plan, p.activation, p.residual, weights, map, panel, lanes);
         network.begin(p.shift != nullptr ? static_cast<const A*>(p.shift) + first * p.shift_stride : nullptr,
                       p.shift_stride, p.shift_units, samples);
         to_panel(static_cast<const A*>(p.x) + first * p.x_stride, p.x_stride, plan.data, d, samples,
@@ -468,7 +529,8 @@ template <class A> void run(const Made& p, int64_t begin, int64_t end) {
     }
 }
 
-template <class A> void run(const MadeBackward& p, int64_t begin, int64_t end) {
+template <template <class> class Map, class A>
+void run(const MadeBackward& p, const Map<A>& map, int64_t begin, int64_t end) {
     const MadePlan& plan = p.plan;
     const int64_t n = lanes_of<A>(p.panel), d = plan.features, hidden = plan.hidden(), units = plan.units();
     const int64_t wide = p.param == p.state ? 0 : p.weights_size;
@@ -489,12 +551,11 @@ template <class A> void run(const MadeBackward& p, int64_t begin, int64_t end) {
         const int64_t first = index * p.panel;
         const int64_t samples = p.samples - first < p.panel ? p.samples - first : p.panel;
         const int64_t lanes = lanes_of<A>(samples);
-        Network<A, AffineMap<A>> network(plan, p.activation, p.residual, weights, {p.bound, static_cast<A>(p.limit)},
-                                         panel, lanes);
+        Network<A, Map<A>> network(plan, p.activation, p.residual, weights, map, panel, lanes);
         network.begin(p.shift != nullptr ? static_cast<const A*>(p.shift) + first * p.shift_stride : nullptr,
                       p.shift_stride, p.shift_units, samples);
         to_panel(static_cast<const A*>(p.x) + first * p.x_stride, p.x_stride, plan.data, d, samples, panel.x, lanes);
-        network.forward(z);
+        network.forward(nullptr);
         for (int64_t i = 0; i < units * lanes; ++i)
             panel.deltas[i] = A(0);
         to_panel(static_cast<const A*>(p.dladj) + first * p.dladj_stride, p.dladj_stride, &first_coordinate, 1, samples,
@@ -518,6 +579,11 @@ template <class A> void run(const MadeBackward& p, int64_t begin, int64_t end) {
         from_panel<A>(panel.act, lanes, nullptr, hidden, samples, inputs + d, d + hidden);
         from_panel<A>(panel.deltas, lanes, nullptr, units, samples, static_cast<A*>(p.deltas) + first * units, units);
     }
+}
+
+template <class Problem> void run_with_map(const Problem& p, int64_t begin, int64_t end) {
+    const auto with = [&](const auto& map) { run(p, map, begin, end); };
+    p.state == DType::F64 ? with_map<double>(p.map, with) : with_map<float>(p.map, with);
 }
 
 // ---- the gradient of the weights: one matrix at a time, samples along the product's inner dimension --------------
@@ -586,13 +652,9 @@ template <class T, class A> void run(const MadeWeights& p, int64_t begin, int64_
 
 namespace PFK_ISA {
 
-void made(const Made& p, int64_t begin, int64_t end) {
-    p.state == DType::F64 ? run<double>(p, begin, end) : run<float>(p, begin, end);
-}
+void made(const Made& p, int64_t begin, int64_t end) { run_with_map(p, begin, end); }
 
-void made_backward(const MadeBackward& p, int64_t begin, int64_t end) {
-    p.state == DType::F64 ? run<double>(p, begin, end) : run<float>(p, begin, end);
-}
+void made_backward(const MadeBackward& p, int64_t begin, int64_t end) { run_with_map(p, begin, end); }
 
 void made_weights(const MadeWeights& p, int64_t begin, int64_t end) {
     switch (p.param) {

@@ -3,13 +3,13 @@
 
 #include "coupling.h"
 #include "kernels.h"
+#include "spline.h"
 
 namespace pfk::cpu {
 namespace {
 
 constexpr int64_t kElements = 64; // of a tile: several short rows, or a stretch of a long one
 constexpr int64_t kGroups = kElements / kLanes;
-constexpr int64_t kMostRows = 3 * 64 + 1; // of a group: the params of 64 bins
 
 // ---- arithmetic on one group ---------------------------------------------------------------------------------------
 
@@ -176,12 +176,6 @@ void gradient_group(const SplineShape<A>& given, int bins, A* rows, const A* u, 
     }
 }
 
-// The staged kernels know the types in memory, the arithmetic knows direction and tails: they meet at these pointers.
-template <class A> struct Arithmetic {
-    void (*move)(const SplineShape<A>&, int, A*, const A*, A*, A*);
-    void (*gradient)(const SplineShape<A>&, int, A*, const A*, const A*, const A*, A*);
-};
-
 // ---- params between memory and rows --------------------------------------------------------------------------------
 
 typedef float Four __attribute__((vector_size(16), aligned(4), may_alias));
@@ -259,7 +253,7 @@ template <class Part> void by_groups(int64_t position, int64_t length, Part part
 
 template <class A> struct Tile {
     alignas(64) A x[kElements], y[kElements], slope[kElements], dladj[kElements], dx[kElements];
-    alignas(64) A params[kGroups * kMostRows * kLanes];
+    alignas(64) A params[kGroups * kMostSplineParams * kLanes];
 
     Tile(int64_t count) : group(count * kLanes) {
         for (int64_t i = 0; i < kElements; ++i)
@@ -274,7 +268,7 @@ template <class A> struct Tile {
 // ---- rows ----------------------------------------------------------------------------------------------------------
 
 template <class T, class P, class A>
-void forward(const RqSpline& p, Arithmetic<A> arithmetic, int64_t begin, int64_t end) {
+void forward(const RqSpline& p, const SplineArithmetic<A>& arithmetic, int64_t begin, int64_t end) {
     const Runs runs = runs_of(p.event);
     const Layout layout = {p.event.params, runs.param_step, runs.shift};
     const SplineShape<A> shape = p.spline.shape<A>();
@@ -323,7 +317,7 @@ void forward(const RqSpline& p, Arithmetic<A> arithmetic, int64_t begin, int64_t
 }
 
 template <class T, class P, class A>
-void backward(const RqSplineBackward& p, Arithmetic<A> arithmetic, int64_t begin, int64_t end) {
+void backward(const RqSplineBackward& p, const SplineArithmetic<A>& arithmetic, int64_t begin, int64_t end) {
     const Runs runs = runs_of(p.event);
     const Layout layout = {p.event.params, runs.param_step, runs.shift};
     const SplineShape<A> shape = p.spline.shape<A>();
@@ -376,7 +370,7 @@ void backward(const RqSplineBackward& p, Arithmetic<A> arithmetic, int64_t begin
 
 // ---- from run-time choices to templates ----------------------------------------------------------------------------
 
-template <class A, bool Inverse> Arithmetic<A> arithmetic_of(Tails tails) {
+template <class A, bool Inverse> SplineArithmetic<A> arithmetic_of(Tails tails) {
     switch (tails) {
     case Tails::Bounded:
         return {move_group<Inverse, Tails::Bounded, A>, gradient_group<Inverse, Tails::Bounded, A>};
@@ -388,25 +382,27 @@ template <class A, bool Inverse> Arithmetic<A> arithmetic_of(Tails tails) {
     return {move_group<Inverse, Tails::Linear, A>, gradient_group<Inverse, Tails::Linear, A>};
 }
 
-template <class A> Arithmetic<A> arithmetic_of(const Spline& spline) {
-    return spline.inverse ? arithmetic_of<A, true>(spline.tails) : arithmetic_of<A, false>(spline.tails);
-}
-
 } // namespace
 
 namespace PFK_ISA {
 
+template <class A> SplineArithmetic<A> spline_arithmetic(const Spline& spline) {
+    return spline.inverse ? arithmetic_of<A, true>(spline.tails) : arithmetic_of<A, false>(spline.tails);
+}
+template SplineArithmetic<float> spline_arithmetic(const Spline&);
+template SplineArithmetic<double> spline_arithmetic(const Spline&);
+
 void rq_spline(const RqSpline& p, int64_t begin, int64_t end) {
     with_types(p.state, p.param, [&](auto state, auto param) {
         using A = typename Accumulator<decltype(state)>::Type;
-        forward<decltype(state), decltype(param), A>(p, arithmetic_of<A>(p.spline), begin, end);
+        forward<decltype(state), decltype(param), A>(p, spline_arithmetic<A>(p.spline), begin, end);
     });
 }
 
 void rq_spline_backward(const RqSplineBackward& p, int64_t begin, int64_t end) {
     with_types(p.state, p.param, [&](auto state, auto param) {
         using A = typename Accumulator<decltype(state)>::Type;
-        backward<decltype(state), decltype(param), A>(p, arithmetic_of<A>(p.spline), begin, end);
+        backward<decltype(state), decltype(param), A>(p, spline_arithmetic<A>(p.spline), begin, end);
     });
 }
 

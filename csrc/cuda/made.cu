@@ -5,12 +5,14 @@
 #include "../math/made.h"
 #include "device.cuh"
 #include "launchers.h"
+#include "spline.cuh"
 
 namespace pfk::cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / warp_size;
-constexpr int64_t kMostBlocks = 512, kTile = warp_size;
+constexpr int64_t kMostBlocks = 512;
+constexpr int kTile = warp_size;
 
 // With fewer registers the calls of a double division would spill.
 template <class A> constexpr int blocks_at_once(int of_float) { return sizeof(A) == sizeof(double) ? 1 : of_float; }
@@ -55,44 +57,93 @@ template <class A> PFK_DEVICE A slope_of(Activation kind, A pre) {
     }
 }
 
-template <bool Inverse, class A> PFK_DEVICE A mapped(Bound bound, A x, A raw, A t, A limit, A inverse_limit, A& s) {
-    switch (bound) {
-    case Bound::None:
-        return affine<Inverse, Bound::None>(x, raw, t, limit, inverse_limit, s);
-    case Bound::Tanh:
-        return affine<Inverse, Bound::Tanh>(x, raw, t, limit, inverse_limit, s);
-    case Bound::Sigmoid:
-        return affine<Inverse, Bound::Sigmoid>(x, raw, t, limit, inverse_limit, s);
-    case Bound::Softclip:
-        return affine<Inverse, Bound::Softclip>(x, raw, t, limit, inverse_limit, s);
-    case Bound::Softplus:
-        return affine<Inverse, Bound::Softplus>(x, raw, t, limit, inverse_limit, s);
-    case Bound::FlooredSigmoid:
-        return affine<Inverse, Bound::FlooredSigmoid>(x, raw, t, limit, inverse_limit, s);
-    default:
-        return affine<Inverse, Bound::Additive>(x, raw, t, limit, inverse_limit, s);
-    }
-}
+// ---- the maps of a coordinate: any struct like these can stand in their place --------------------------------------
 
-template <bool Inverse, class A>
-PFK_DEVICE AffineGradient<A> map_gradient(Bound bound, A y, A raw, A t, A dy, A dladj, A limit, A inverse_limit) {
-    switch (bound) {
-    case Bound::None:
-        return affine_gradient<Inverse, Bound::None>(y, raw, t, dy, dladj, limit, inverse_limit);
-    case Bound::Tanh:
-        return affine_gradient<Inverse, Bound::Tanh>(y, raw, t, dy, dladj, limit, inverse_limit);
-    case Bound::Sigmoid:
-        return affine_gradient<Inverse, Bound::Sigmoid>(y, raw, t, dy, dladj, limit, inverse_limit);
-    case Bound::Softclip:
-        return affine_gradient<Inverse, Bound::Softclip>(y, raw, t, dy, dladj, limit, inverse_limit);
-    case Bound::Softplus:
-        return affine_gradient<Inverse, Bound::Softplus>(y, raw, t, dy, dladj, limit, inverse_limit);
-    case Bound::FlooredSigmoid:
-        return affine_gradient<Inverse, Bound::FlooredSigmoid>(y, raw, t, dy, dladj, limit, inverse_limit);
-    default:
-        return affine_gradient<Inverse, Bound::Additive>(y, raw, t, dy, dladj, limit, inverse_limit);
+template <class A> using Params = Column<A, kTile>; // of a coordinate, for this lane's sample
+
+template <class A> struct AffineMap {
+    static constexpr int kBlocks = 2; // of the gradient, at once
+    Bound bound;
+    A limit, inverse_limit;
+
+    PFK_DEVICE explicit AffineMap(const MadeMap& map)
+        : bound(map.bound), limit(static_cast<A>(map.limit)), inverse_limit(static_cast<A>(map.inverse_limit)) {}
+
+    // x moved, or moved back; leaves the log-slope of the map in s. May overwrite the params.
+    template <bool Inverse> PFK_DEVICE A move(A x, Params<A> params, A& s) const {
+        const A raw = params[0], t = params[bound != Bound::Additive];
+        switch (bound) {
+        case Bound::None:
+            return affine<Inverse, Bound::None>(x, raw, t, limit, inverse_limit, s);
+        case Bound::Tanh:
+            return affine<Inverse, Bound::Tanh>(x, raw, t, limit, inverse_limit, s);
+        case Bound::Sigmoid:
+            return affine<Inverse, Bound::Sigmoid>(x, raw, t, limit, inverse_limit, s);
+        case Bound::Softclip:
+            return affine<Inverse, Bound::Softclip>(x, raw, t, limit, inverse_limit, s);
+        case Bound::Softplus:
+            return affine<Inverse, Bound::Softplus>(x, raw, t, limit, inverse_limit, s);
+        case Bound::FlooredSigmoid:
+            return affine<Inverse, Bound::FlooredSigmoid>(x, raw, t, limit, inverse_limit, s);
+        default:
+            return affine<Inverse, Bound::Additive>(x, raw, t, limit, inverse_limit, s);
+        }
     }
-}
+
+    // From the data side x: returns the gradient of what went in, x or z, and leaves those of the params in dparams.
+    PFK_DEVICE A gradient(bool inverse, A x, Params<A> params, A dy, A dladj, Params<A> dparams) const {
+        const AffineGradient<A> g =
+            inverse ? gradient_from<true>(x, params, dy, dladj) : gradient_from<false>(x, params, dy, dladj);
+        dparams[0] = g.raw;
+        dparams[bound != Bound::Additive] = g.t;
+        return g.x;
+    }
+
+  private:
+    template <bool Inverse> PFK_DEVICE AffineGradient<A> gradient_from(A x, Params<A> params, A dy, A dladj) const {
+        const A raw = params[0], t = params[bound != Bound::Additive];
+        A s;
+        const A y = Inverse ? x : move<false>(x, params, s);
+        switch (bound) {
+        case Bound::None:
+            return affine_gradient<Inverse, Bound::None>(y, raw, t, dy, dladj, limit, inverse_limit);
+        case Bound::Tanh:
+            return affine_gradient<Inverse, Bound::Tanh>(y, raw, t, dy, dladj, limit, inverse_limit);
+        case Bound::Sigmoid:
+            return affine_gradient<Inverse, Bound::Sigmoid>(y, raw, t, dy, dladj, limit, inverse_limit);
+        case Bound::Softclip:
+            return affine_gradient<Inverse, Bound::Softclip>(y, raw, t, dy, dladj, limit, inverse_limit);
+        case Bound::Softplus:
+            return affine_gradient<Inverse, Bound::Softplus>(y, raw, t, dy, dladj, limit, inverse_limit);
+        case Bound::FlooredSigmoid:
+            return affine_gradient<Inverse, Bound::FlooredSigmoid>(y, raw, t, dy, dladj, limit, inverse_limit);
+        default:
+            return affine_gradient<Inverse, Bound::Additive>(y, raw, t, dy, dladj, limit, inverse_limit);
+        }
+    }
+};
+
+// The direction is that of the call, which its spline knows.
+template <class A> struct SplineMap {
+    static constexpr int kBlocks = 1; // two would spill
+    const Spline& spline;
+
+    PFK_DEVICE explicit SplineMap(const MadeMap& map) : spline(map.spline) {}
+
+    template <bool> PFK_DEVICE A move(A x, Params<A> params, A& s) const {
+        A slope;
+        const A y = move_by_spline(spline, spline.template shape<A>(), params, x, slope);
+        s = log(slope);
+        return y;
+    }
+
+    PFK_DEVICE A gradient(bool, A x, Params<A> params, A dy, A dladj, Params<A> dparams) const {
+#pragma unroll 4
+        for (int k = 0; k < spline.params(); ++k)
+            dparams[k] = params[k];
+        return gradient_by_spline(spline, spline.template shape<A>(), dparams, x, dy, dladj);
+    }
+};
 
 // The activations of a tile, [row][sample], in global memory that only this block touches. `Problem` is Made or
 // MadeBackward: their common part is read here.
@@ -157,8 +208,7 @@ template <class A, class P, class Problem> struct Network {
         }
     }
 
-    PFK_DEVICE A raw(int64_t i) const { return params[i * p.plan.params * kTile + lane]; }
-    PFK_DEVICE A t(int64_t i) const { return params[(i * p.plan.params + p.plan.params - 1) * kTile + lane]; }
+    PFK_DEVICE Params<A> params_of(int64_t i) const { return {params + i * p.plan.params * kTile + lane}; }
 
     PFK_DEVICE void load(A* to, const void* from, int64_t stride) const {
         for (int64_t i = warp; i < p.plan.features; i += kWarps)
@@ -176,60 +226,66 @@ template <class A, class P, class Problem> struct Network {
     }
 };
 
-template <class A, class P> __global__ void __launch_bounds__(kThreads, blocks_at_once<A>(2)) run(const Made p) {
+template <class A, class P, template <class> class Map>
+__global__ void __launch_bounds__(kThreads, blocks_at_once<A>(2)) run(const Made p) {
     const int64_t d = p.plan.features, layers = p.plan.layers;
     const int64_t size = (d + 2 * p.plan.hidden() + d * p.plan.params) * kTile;
     Network<A, P, Made> net(p, static_cast<A*>(p.scratch) + blockIdx.x * size);
-    const A limit = static_cast<A>(p.limit), inverse_limit = static_cast<A>(p.inverse_limit);
+    const Map<A> map(p.map);
     const int64_t tiles = (p.samples + kTile - 1) / kTile;
     for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
         net.first = tile * kTile;
-        A ladj = 0; // of warp 0
-        const bool writes = net.warp == 0 && net.lives();
+        const bool leads = net.warp == 0, lives = net.lives();
         A* const y = static_cast<A*>(p.y) + (net.first + net.lane) * d;
-        if (!p.inverse) {
-            net.load(net.x, p.x, p.x_stride);
-            __syncthreads();
-            net.forward();
-        }
-        for (int64_t i = 0; i < d; ++i) {
-            if (p.inverse)
+        A ladj = 0; // of warp 0
+        if (p.inverse) {
+            const A* const z = static_cast<const A*>(p.x) + (net.first + net.lane) * p.x_stride;
+            for (int64_t i = 0; i < d; ++i) {
                 for (int64_t layer = 0; layer <= layers; ++layer) {
                     net.rows_of(layer, i);
                     __syncthreads();
                 }
-            if (net.warp == 0) {
-                A s, value;
-                if (p.inverse) {
-                    const A z = net.lives()
-                                    ? static_cast<const A*>(p.x)[(net.first + net.lane) * p.x_stride + p.plan.order(i)]
-                                    : A(0);
-                    value = mapped<true>(p.bound, z, net.raw(i), net.t(i), limit, inverse_limit, s);
+                if (leads) {
+                    A s;
+                    const A value = map.template move<true>(lives ? z[p.plan.order(i)] : A(0), net.params_of(i), s);
                     net.x[i * kTile + net.lane] = value;
-                } else
-                    value = mapped<false>(p.bound, net.x[i * kTile + net.lane], net.raw(i), net.t(i), limit,
-                                          inverse_limit, s);
-                ladj += s;
-                if (writes)
+                    ladj -= s;
+                    if (lives)
+                        y[p.plan.order(i)] = value;
+                }
+                __syncthreads();
+            }
+        } else {
+            net.load(net.x, p.x, p.x_stride);
+            __syncthreads();
+            net.forward();
+#pragma unroll 1
+            for (int64_t i = net.warp; i < d; i += kWarps) {
+                A s;
+                const A value = map.template move<false>(net.x[i * kTile + net.lane], net.params_of(i), s);
+                net.params_of(i)[0] = s;
+                if (lives)
                     y[p.plan.order(i)] = value;
             }
-            if (p.inverse)
-                __syncthreads();
+            __syncthreads();
+#pragma unroll 4
+            for (int64_t i = 0; leads && i < d; ++i)
+                ladj += net.params_of(i)[0];
         }
-        if (writes)
-            static_cast<A*>(p.ladj)[net.first + net.lane] = p.inverse ? -ladj : ladj;
+        if (leads && lives)
+            static_cast<A*>(p.ladj)[net.first + net.lane] = ladj;
         __syncthreads(); // the next tile writes the scratch again
     }
 }
 
-template <class A, class P>
-__global__ void __launch_bounds__(kThreads, blocks_at_once<A>(2)) run_backward(const MadeBackward p) {
+template <class A, class P, template <class> class Map>
+__global__ void __launch_bounds__(kThreads, blocks_at_once<A>(Map<A>::kBlocks)) run_backward(const MadeBackward p) {
     const int64_t d = p.plan.features, layers = p.plan.layers, hidden = p.plan.hidden(), units = p.plan.units();
     const int64_t size = (2 * d + 2 * hidden + d * p.plan.params + units) * kTile;
     Network<A, P, MadeBackward> net(p, static_cast<A*>(p.scratch) + blockIdx.x * size);
     A* const deltas = net.end();
     A* const gx = deltas + units * kTile;
-    const A limit = static_cast<A>(p.limit), inverse_limit = static_cast<A>(p.inverse_limit);
+    const Map<A> map(p.map);
     const int lane = net.lane;
 
     // What column c of a layer receives from the layer's rows of degree `from` and above.
@@ -256,22 +312,11 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once<A>(2)) run_backward(c
         const A dladj = net.lives() ? static_cast<const A*>(p.dladj)[sample * p.dladj_stride] : A(0);
         for (int64_t i = d - 1; i >= 0; --i) {
             if (net.warp == 0) {
-                const A x = net.x[i * kTile + lane], raw = net.raw(i), t = net.t(i), dy = gx[i * kTile + lane];
-                const A through = gather(0, i, i + 1);
-                AffineGradient<A> g;
-                A dx;
-                if (p.inverse) {
-                    g = map_gradient<true>(p.bound, x, raw, t, dy + through, dladj, limit, inverse_limit);
-                    dx = g.x;
-                } else {
-                    A s;
-                    const A z = mapped<false>(p.bound, x, raw, t, limit, inverse_limit, s);
-                    g = map_gradient<false>(p.bound, z, raw, t, dy, dladj, limit, inverse_limit);
-                    dx = g.x + through;
-                }
-                A* const row = deltas + (hidden + i * p.plan.params) * kTile + lane;
-                row[0] = g.raw;
-                row[(p.plan.params - 1) * kTile] = g.t; // the only one of an additive map
+                const A x = net.x[i * kTile + lane], dy = gx[i * kTile + lane], through = gather(0, i, i + 1);
+                const Params<A> dparams = {deltas + (hidden + i * p.plan.params) * kTile + lane};
+                A dx = map.gradient(p.inverse, x, net.params_of(i), p.inverse ? dy + through : dy, dladj, dparams);
+                if (!p.inverse)
+                    dx += through;
                 if (net.lives())
                     static_cast<A*>(p.dx)[sample * d + p.plan.order(i)] = dx;
             }
@@ -354,6 +399,20 @@ template <class Body> cudaError_t with_types(DType param, Body body) {
     }
 }
 
+template <class A, class P, template <class> class Map> auto kernel_of(const Made&) { return run<A, P, Map>; }
+template <class A, class P, template <class> class Map> auto kernel_of(const MadeBackward&) {
+    return run_backward<A, P, Map>;
+}
+
+// Calls body with the kernel of a call's types and map.
+template <class Problem, class Body> cudaError_t with_kernel(const Problem& p, Body body) {
+    return with_types(p.param, [&](auto arithmetic, auto param) {
+        using A = typename decltype(arithmetic)::type;
+        using P = typename decltype(param)::type;
+        return p.map.spline.bins > 0 ? body(kernel_of<A, P, SplineMap>(p)) : body(kernel_of<A, P, AffineMap>(p));
+    });
+}
+
 } // namespace
 
 int64_t made_scratch(const Made& p) {
@@ -367,18 +426,18 @@ int64_t made_backward_scratch(const MadeBackward& p) {
 Error made(const Made& p, void* stream) {
     if (p.samples == 0)
         return cudaSuccess;
-    return with_types(p.param, [&](auto arithmetic, auto param) {
-        return launch(run<typename decltype(arithmetic)::type, typename decltype(param)::type>,
-                      static_cast<unsigned>(blocks_of(p.samples)), kThreads, 0, static_cast<cudaStream_t>(stream), p);
+    return with_kernel(p, [&](auto kernel) {
+        return launch(kernel, static_cast<unsigned>(blocks_of(p.samples)), kThreads, 0,
+                      static_cast<cudaStream_t>(stream), p);
     });
 }
 
 Error made_backward(const MadeBackward& p, void* stream) {
     if (p.samples == 0)
         return cudaSuccess;
-    return with_types(p.param, [&](auto arithmetic, auto param) {
-        return launch(run_backward<typename decltype(arithmetic)::type, typename decltype(param)::type>,
-                      static_cast<unsigned>(blocks_of(p.samples)), kThreads, 0, static_cast<cudaStream_t>(stream), p);
+    return with_kernel(p, [&](auto kernel) {
+        return launch(kernel, static_cast<unsigned>(blocks_of(p.samples)), kThreads, 0,
+                      static_cast<cudaStream_t>(stream), p);
     });
 }
 

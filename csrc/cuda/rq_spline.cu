@@ -9,6 +9,7 @@
 #include "../math/rq_spline.h"
 #include "coupling.cuh"
 #include "launchers.h"
+#include "spline.cuh"
 
 namespace pfk::cuda {
 namespace {
@@ -65,79 +66,6 @@ struct Share {
         leads = lane % s.lanes == 0;
     }
 };
-
-// ---- one element in its column -------------------------------------------------------------------------------------
-
-template <class A> struct Column {
-    A* at;
-    PFK_DEVICE A& operator[](int row) const { return at[row * kPitch]; }
-    PFK_DEVICE Column from(int row) const { return {at + row * kPitch}; }
-};
-
-// Logits become weights e^(logit - largest); one over their sum.
-template <class A> PFK_DEVICE A weigh(Column<A> logits, int bins) {
-    A largest = logits[0], sum = 0;
-    for (int k = 1; k < bins; ++k)
-        largest = logits[k] > largest ? logits[k] : largest;
-    for (int k = 0; k < bins; ++k) {
-        const A weight = weight_of(logits[k], largest);
-        logits[k] = weight;
-        sum += weight;
-    }
-    return A(1) / sum;
-}
-
-// The bin of an element, and what its gradient wants to know again.
-template <class A> struct Where {
-    Found<A> found;
-    Bin<A> bin;
-    A raw0, raw1, width_over, height_over; // one over the sum of the weights
-};
-
-template <class A>
-PFK_DEVICE Where<A> find(const Spline& spline, const SplineShape<A>& shape, Column<A> params, bool by_height,
-                         A folded) {
-    const int bins = spline.bins;
-    const Column<A> widths = params, heights = params.from(bins), slopes = params.from(2 * bins);
-    Where<A> w;
-    w.width_over = weigh(widths, bins);
-    w.height_over = weigh(heights, bins);
-    const A scale = by_height ? shape.height_share * w.height_over : shape.width_share * w.width_over;
-    const A floor = by_height ? shape.height_floor : shape.width_floor;
-    A width_sum = 0, height_sum = 0, width_before = 0, height_before = 0;
-    int index = 0;
-    for (int k = 0; k < bins; ++k) {
-        const A at = knot(shape.low, floor, scale, A(k), by_height ? height_sum : width_sum);
-        if (k > 0 && folded >= at) {
-            index = k;
-            width_before = width_sum;
-            height_before = height_sum;
-        }
-        width_sum += widths[k];
-        height_sum += heights[k];
-    }
-    const auto raw_of = [&](int knot) {
-        const int which = slope_of_knot(spline.tails, bins, knot);
-        return which < 0 ? A(0) : slopes[which];
-    };
-    w.raw0 = raw_of(index);
-    w.raw1 = raw_of(index + 1);
-    w.found = {A(index),
-               width_before,
-               widths[index],
-               height_before,
-               heights[index],
-               slope_of(shape, w.raw0),
-               slope_of(shape, w.raw1)};
-    w.bin = bin_of(shape, w.found, shape.width_share * w.width_over, shape.height_share * w.height_over);
-    return w;
-}
-
-// The logits' weights become their gradients.
-template <class A> PFK_DEVICE void spread(Column<A> weights, int bins, A index, const LogitGradient<A>& gradient) {
-    for (int k = 0; k < bins; ++k)
-        weights[k] = gradient.at(A(k), index, weights[k]);
-}
 
 // ---- between global memory and the columns; the whole warp calls these ----------------------------------------------
 
@@ -207,12 +135,9 @@ __global__ void __launch_bounds__(threads_of<arithmetic_t<T>>) forward(const Cal
         const int64_t param = moved ? row_params + static_cast<int64_t>(place.param) : -1;
         bring(static_cast<const P*>(call.p.params), param, call.shift, call.count, tile, share.lane);
         if (moved) {
-            const A value = A(widen(x[element])), folded = fold(shape, spline_of_call.tails, value);
-            const Column<A> column = {tile + share.lane};
-            const Where<A> w = find(spline_of_call, shape, column, spline_of_call.inverse, folded);
             A slope;
-            y[element] =
-                narrow<T>(spline(spline_of_call.inverse, spline_of_call.tails, shape, w.bin, value, folded, slope));
+            y[element] = narrow<T>(move_by_spline(spline_of_call, shape, Column<A, kPitch>{tile + share.lane},
+                                                  A(widen(x[element])), slope));
             sum += log(slope);
         } else if (inside) {
             y[element] = x[element];
@@ -233,7 +158,6 @@ __global__ void __launch_bounds__(threads_of<arithmetic_t<T>>) backward(const Ca
     const Share share(call.schedule);
     const Spline& spline_of_call = call.p.spline;
     const SplineShape<A> shape = spline_of_call.shape<A>();
-    const int bins = spline_of_call.bins, slopes = free_slopes(spline_of_call.tails, bins);
     A* const tile = tile_of<A>(call.count);
     const bool present = share.row < call.p.rows;
     const T* const u = static_cast<const T*>(call.p.u) + share.row * call.p.u_stride;
@@ -249,24 +173,11 @@ __global__ void __launch_bounds__(threads_of<arithmetic_t<T>>) backward(const Ca
         if (__any_sync(full_warp, moved))
             bring(static_cast<const P*>(call.p.params), moved ? share.row * call.p.params_stride + param : -1,
                   call.shift, call.count, tile, share.lane);
-        const Column<A> column = {tile + share.lane};
+        const Column<A, kPitch> column = {tile + share.lane};
         if (moved) {
-            const A value = A(widen(u[element])), folded = fold(shape, spline_of_call.tails, value);
-            const Where<A> w = find(spline_of_call, shape, column, false, folded);
-            const SplineGradient<A> g = spline_gradient(spline_of_call.inverse, spline_of_call.tails, shape, w.bin,
-                                                        w.raw0, w.raw1, value, folded, A(widen(dy[element])), dladj);
-            dx[element] = narrow<T>(g.x);
-            spread(column, bins, w.found.index,
-                   LogitGradient<A>::of(g.left, g.width, w.found.width_before, w.found.width_own, shape.width_share,
-                                        w.width_over));
-            spread(column.from(bins), bins, w.found.index,
-                   LogitGradient<A>::of(g.bottom, g.height, w.found.height_before, w.found.height_own,
-                                        shape.height_share, w.height_over));
-            const int index = static_cast<int>(w.found.index);
-            const int first = slope_of_knot(spline_of_call.tails, bins, index);
-            const int second = slope_of_knot(spline_of_call.tails, bins, index + 1);
-            for (int j = 0; j < slopes; ++j)
-                column[2 * bins + j] = (j == first ? g.raw0 : A(0)) + (j == second ? g.raw1 : A(0));
+            const A value = A(widen(u[element]));
+            dx[element] =
+                narrow<T>(gradient_by_spline(spline_of_call, shape, column, value, A(widen(dy[element])), dladj));
         } else if (inside) {
             dx[element] = dy[element];
             if (has_params)

@@ -9,6 +9,7 @@
 
 #include "activation.h"
 #include "affine.h"
+#include "spline.h"
 
 namespace pfk {
 
@@ -52,14 +53,24 @@ struct MadePlan {
     }
 };
 
+// What moves a coordinate: a spline where it has bins, else an affine map.
+struct MadeMap {
+    Bound bound;
+    double limit, inverse_limit; // of the bound
+    Spline spline;
+
+    PFK_HD_MEMBER int64_t params() const {
+        return spline.bins > 0 ? spline.params() : bound == Bound::Additive ? 1 : 2;
+    }
+};
+
 // Rows are dense inside; `*_stride` counts elements from row to row. Everything but x and y is dense.
 struct Made {
     MadePlan plan;
     Activation activation;
     Residual residual;
     bool inverse;
-    Bound bound;
-    double limit;
+    MadeMap map;
     DType state, param; // of x, shift, y; of weights
     int64_t rows;       // panels of samples
     int64_t samples, panel;
@@ -70,8 +81,7 @@ struct Made {
     const void* shift; // (samples, shift_units) or null: added to the first so many units before their activation
     int64_t shift_stride, shift_units;
     void *y, *ladj;
-    int64_t hidden; // units of all hidden layers
-    double inverse_limit;
+    int64_t hidden;          // units of all hidden layers
     void* scratch = nullptr; // CUDA: made_scratch(...) accumulators
 };
 
@@ -81,8 +91,7 @@ struct MadeBackward {
     Activation activation;
     Residual residual;
     bool inverse;
-    Bound bound;
-    double limit;
+    MadeMap map;
     DType state, param;
     int64_t rows, samples, panel;
     const void* x;
@@ -97,7 +106,6 @@ struct MadeBackward {
     void* inputs; // (samples, D + hidden): coordinates and activations, for the gradient of the weights
     void* deltas; // (samples, units): the gradient of every unit before its activation, and of the output rows
     int64_t hidden;
-    double inverse_limit;
     void* scratch = nullptr; // CUDA: made_backward_scratch(...) accumulators
 };
 

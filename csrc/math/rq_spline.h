@@ -6,26 +6,6 @@
 
 namespace pfk {
 
-// What the spline is, apart from its params.
-struct Spline {
-    int bins;
-    Tails tails;
-    bool inverse;
-    double low, high, min_width, min_height, min_slope, slope_offset; // slope_offset: log(e^(1 - min_slope) - 1)
-
-    template <class A> PFK_HD_MEMBER SplineShape<A> shape() const {
-        const double size = high - low;
-        return {static_cast<A>(low),
-                static_cast<A>(high),
-                static_cast<A>(size * min_width),
-                static_cast<A>(size * (1 - bins * min_width)),
-                static_cast<A>(size * min_height),
-                static_cast<A>(size * (1 - bins * min_height)),
-                static_cast<A>(min_slope),
-                static_cast<A>(slope_offset)};
-    }
-};
-
 // Rows are dense inside; `*_stride` counts elements from row to row. Log-determinants are dense.
 struct RqSpline {
     Event event;

@@ -29,6 +29,22 @@ template <class A> struct SplineShape {
     A low, high, width_floor, width_share, height_floor, height_share, slope_floor, slope_offset;
 };
 
+// What the spline is, apart from its params.
+struct Spline {
+    int bins;
+    Tails tails;
+    bool inverse;
+    SplineShape<double> given;
+
+    PFK_HD_MEMBER int params() const { return 2 * bins + free_slopes(tails, bins); } // of an element
+    template <class A> PFK_HD_MEMBER SplineShape<A> shape() const {
+        return {static_cast<A>(given.low),          static_cast<A>(given.high),
+                static_cast<A>(given.width_floor),  static_cast<A>(given.width_share),
+                static_cast<A>(given.height_floor), static_cast<A>(given.height_share),
+                static_cast<A>(given.slope_floor),  static_cast<A>(given.slope_offset)};
+    }
+};
+
 // The bin that an element fell into, by weights e^(logit - largest), of the bins before it and its own, and its slopes.
 template <class A> struct Found {
     A index, width_before, width_own, height_before, height_own, d0, d1;

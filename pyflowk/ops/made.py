@@ -1,4 +1,4 @@
-"""MADE with an elementwise affine map, both directions: the autoregressive inverse at the price of one pass.
+"""MADE with an elementwise map, affine or a spline, both ways: the autoregressive inverse at the price of one pass.
 
 A network's weights travel as one flat tensor, packed by :class:`MadeLayout`: sorted by degree, in the order in which
 the kernel reads them, without what the masks forbid. The number of layers varies while an op's schema is fixed, and so
@@ -7,13 +7,19 @@ a network is one differentiable argument whatever its depth; packing is one gath
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._router import FusedOp
 from .affine_coupling import ADDITIVE, BOUNDS, _log_scale, _slope
+from .masks import MASKS
+from .rq_spline import _backward_formula as _spline_backward
+from .rq_spline import _check_spline, _free_slopes, _tails_code
+from .rq_spline import _formula as _spline
 
 __all__ = ["MADE_ACTIVATIONS", "MADE_BOUNDS", "MadeLayout", "made_forward", "made_inverse"]
 
@@ -22,6 +28,9 @@ MADE_ACTIVATIONS = {"relu": 0, "tanh": 1, "silu": 2, "elu": 3, "leaky_relu": 4, 
 #: name -> code of the bound in `csrc/math/affine.h`: those of couplings, and those of flows trained elsewhere.
 MADE_BOUNDS = {"additive": ADDITIVE, **BOUNDS, "softclip": 4, "softplus": 5, "floored_sigmoid": 6}
 _RESIDUAL = {False: 0, True: 1, "linear": 2}  # `Residual` of csrc/math/made.h
+
+#: a map's code is that of its bound, or, of a spline, this and that of its tails.
+SPLINE = len(MADE_BOUNDS)
 
 _BLOCK, _ROWS = 8, 6  # kMadeBlock and kMadeRows of csrc/math/made.h
 
@@ -33,8 +42,8 @@ class MadeLayout:
         degrees: of the hidden units, one sequence a layer, each in 0..D-1: a unit of degree m sees the first m
             coordinates and the units of the layer before up to degree m.
         order: the feature that is coordinate 0, 1, ...: a permutation of 0..D-1.
-        params: parameters of a coordinate, 2 for an affine map, 1 for an additive one; coordinate i's see the units
-            of the last layer up to degree i.
+        params: parameters of a coordinate, 2 for an affine map, 1 for an additive one, `spline_params` for a spline;
+            coordinate i's see the units of the last layer up to degree i.
         interleaved: the output layer's rows are the parameters of feature 0, of feature 1, ...; otherwise all first
             parameters, all second ones, ...
 
@@ -245,72 +254,101 @@ def _scaled_slope(raw: Tensor, bound: int, limit: float) -> Tensor:
     return _slope(raw, bound, limit)
 
 
+@dataclass(frozen=True)
+class _Map:
+    """What moves the coordinates; params are (B, P D), those of coordinate 0, of coordinate 1, ..."""
+
+    code: int
+    bins: int
+    numbers: Sequence[float]  # limit, or low, high, min_width, min_height, min_slope
+
+    @property
+    def params(self) -> int:
+        if self.code >= SPLINE:
+            return 2 * self.bins + _free_slopes(self.bins, self.code - SPLINE)
+        return 1 if self.code == ADDITIVE else 2
+
+    def move(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        if self.code >= SPLINE:
+            return _spline(x, params, *self._spline_config(inverse))
+        raw, t = _split(params, self.code)
+        s = _scaled(raw, self.code, *self.numbers)
+        return ((x - t) * torch.exp(-s), -s.sum(1)) if inverse else (x * torch.exp(s) + t, s.sum(1))
+
+    def gradient(self, x: Tensor, params: Tensor, dy: Tensor, dladj: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        """Of what went in and of params, from the data side x."""
+        if self.code >= SPLINE:
+            return _spline_backward(x, x, params, dy, dladj, *self._spline_config(inverse))
+        raw = _split(params, self.code)[0]
+        s = _scaled(raw, self.code, *self.numbers)
+        dx = dy * torch.exp(-s if inverse else s)
+        ds = -dy * x - dladj[:, None] if inverse else dx * x + dladj[:, None]
+        dt = -dx if inverse else dy
+        if self.code == ADDITIVE:
+            return dx, dt
+        return dx, torch.stack([ds * _scaled_slope(raw, self.code, *self.numbers), dt], 2).flatten(1)
+
+    def _spline_config(self, inverse: bool) -> tuple[Any, ...]:
+        return MASKS["all"], self.bins, self.code - SPLINE, *self.numbers, True, inverse
+
+
 def _prepare(
-    x: Tensor, weights: Tensor, plan: Tensor, hidden: Sequence[int], bound: int
+    x: Tensor, weights: Tensor, plan: Tensor, hidden: Sequence[int], map: _Map
 ) -> tuple[Tensor, list[tuple[int, int]], list[tuple[Tensor, ...]]]:
     """(order, shapes, dense layers) of a call."""
-    params = 1 if bound == ADDITIVE else 2
-    shapes = _shapes(x.shape[1], hidden, params)
-    return plan[: x.shape[1]], shapes, _dense(weights.to(x.dtype), plan, shapes, params)
+    shapes = _shapes(x.shape[1], hidden, map.params)
+    return plan[: x.shape[1]], shapes, _dense(weights.to(x.dtype), plan, shapes, map.params)
 
 
 def _forward_formula(
     x: Tensor, weights: Tensor, shift: Tensor, plan: Tensor, hidden: Sequence[int], activation: int, residual: int,
-    bound: int, limit: float,
+    *map: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    order, _, layers = _prepare(x, weights, plan, hidden, bound)
+    of = _Map(*map)
+    order, _, layers = _prepare(x, weights, plan, hidden, of)
     x = x[:, order]
-    raw, t = _split(_run(x, layers, shift, activation, residual)[-1], bound)
-    s = _scaled(raw, bound, limit)
-    return (x * torch.exp(s) + t)[:, order.argsort()], s.sum(1)
+    z, ladj = of.move(x, _run(x, layers, shift, activation, residual)[-1], False)
+    return z[:, order.argsort()], ladj
 
 
 def _inverse_formula(
     z: Tensor, weights: Tensor, shift: Tensor, plan: Tensor, hidden: Sequence[int], activation: int, residual: int,
-    bound: int, limit: float,
+    *map: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Pass after pass of the whole network, each of which makes one more coordinate right: the kernel's oracle."""
-    order, _, layers = _prepare(z, weights, plan, hidden, bound)
+    of = _Map(*map)
+    order, _, layers = _prepare(z, weights, plan, hidden, of)
     z = z[:, order]
-    x, columns, ladj = torch.zeros_like(z), torch.arange(z.shape[1], device=z.device), z.new_zeros(z.shape[:1])
+    x, columns, total = torch.zeros_like(z), torch.arange(z.shape[1], device=z.device), z.new_zeros(z.shape[:1])
     for i in range(z.shape[1]):
-        raw, t = _split(_run(x, layers, shift, activation, residual)[-1], bound)
-        s = _scaled(raw[:, i], bound, limit)
-        x = torch.where(columns == i, ((z[:, i] - t[:, i]) * torch.exp(-s))[:, None], x)
-        ladj = ladj - s
-    return x[:, order.argsort()], ladj
+        params = _run(x, layers, shift, activation, residual)[-1][:, i * of.params : (i + 1) * of.params]
+        value, ladj = of.move(z[:, i : i + 1], params, True)
+        x = torch.where(columns == i, value, x)
+        total = total + ladj
+    return x[:, order.argsort()], total
 
 
 def _backward(
     inverse: bool, x: Tensor, weights: Tensor, shift: Tensor, plan: Tensor, dy: Tensor, dladj: Tensor,
-    hidden: Sequence[int], activation: int, residual: int, bound: int, limit: float,
+    hidden: Sequence[int], activation: int, residual: int, *map: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    order, shapes, layers = _prepare(x, weights, plan, hidden, bound)
-    x, g, dladj = x[:, order], dy[:, order], dladj[:, None]
+    of = _Map(*map)
+    order, shapes, layers = _prepare(x, weights, plan, hidden, of)
+    x, dy = x[:, order], dy[:, order]
     pres = _run(x, layers, shift, activation, residual)
-    raw = _split(pres[-1], bound)[0]
-    s = _scaled(raw, bound, limit)
-
-    def params_gradient(g: Tensor) -> Tensor:
-        """That of the output rows, from the gradient of the map's output."""
-        ds = -g * x - dladj if inverse else g * x * torch.exp(s) + dladj
-        dt = -g * torch.exp(-s) if inverse else g
-        return dt if bound == ADDITIVE else torch.stack([ds * _scaled_slope(raw, bound, limit), dt], 2).flatten(1)
-
-    if inverse:  # the equation is triangular: one sweep of the kernel, as many iterations as coordinates here
-        total = g
-        for _ in range(x.shape[1]):
-            total = g + _pull(params_gradient(total), pres, layers, activation, residual)[1]
-        g = total
-    deltas, through = _pull(params_gradient(g), pres, layers, activation, residual)
-    dx = g * torch.exp(-s) if inverse else g * torch.exp(s) + through
+    g = dy
+    for _ in range(x.shape[1] if inverse else 0):  # triangular: one sweep of the kernel, D iterations here
+        dparams = of.gradient(x, pres[-1], g, dladj, inverse)[1]
+        g = dy + _pull(dparams, pres, layers, activation, residual)[1]
+    dx, dparams = of.gradient(x, pres[-1], g, dladj, inverse)
+    deltas, through = _pull(dparams, pres, layers, activation, residual)
+    dx = dx if inverse else dx + through
     inputs = [x, *(_activate(pre, activation) for pre in pres[:-1])]
     if residual == _RESIDUAL["linear"]:
         inputs[-1] = pres[-2]
     dweights = [torch.cat([delta.sum(0) for delta in deltas])]
-    params = shapes[-1][0] // x.shape[1]
     places, values, size = [], [], weights.shape[0]
-    for (position, seen), delta, h in zip(_positions(plan, shapes, params), deltas, inputs, strict=True):
+    for (position, seen), delta, h in zip(_positions(plan, shapes, of.params), deltas, inputs, strict=True):
         places.append(torch.where(seen, position, size).flatten())  # what is not seen falls into a place of its own
         values.append((delta.t() @ h).flatten())
     matrices = x.new_zeros(size + 1).scatter(0, torch.cat(places), torch.cat(values))
@@ -333,7 +371,7 @@ def _inverse_backward_formula(*args: object) -> tuple[Tensor, Tensor, Tensor]:
 
 def _check(
     x: Tensor, weights: Tensor, shift: Tensor, plan: Tensor, hidden: Sequence[int], activation: int, residual: int,
-    bound: int, limit: float,
+    map: int, bins: int, numbers: Sequence[float],
 ) -> None:  # fmt: skip
     """What `csrc/bind/made.cpp` checks, for the paths that do not go through it."""
     if x.dtype not in (torch.float32, torch.float64):
@@ -366,8 +404,10 @@ def _check(
         raise ValueError(
             f"made: shift must be ({x.shape[0]}, n) with n = 0, {first} or {sum(hidden)}; got {tuple(shift.shape)}"
         )
-    if not 0 < limit <= 80:
-        raise ValueError(f"made: limit must be in (0, 80]; got {limit}")
+    if map >= SPLINE:
+        _check_spline("made", bins, *numbers)
+    elif not 0 < numbers[0] <= 80:
+        raise ValueError(f"made: limit must be in (0, 80]; got {numbers[0]}")
 
 
 def _fake(x: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
@@ -379,7 +419,7 @@ def _fake_backward(x: Tensor, weights: Tensor, shift: Tensor, *rest: object) -> 
 
 
 _TENSORS = "Tensor weights, Tensor shift, Tensor plan"
-_CONFIG = "int[] hidden, int activation, int residual, int bound, float limit"
+_CONFIG = "int[] hidden, int activation, int residual, int map, int bins, float[] numbers"
 
 
 def _op(name: str, first: str, formula: object, backward: object, saves_output: bool) -> FusedOp:
@@ -419,14 +459,16 @@ def made_forward(
     residual: bool | str = False,
     bound: str = "tanh",
     limit: float = 2.0,
+    spline: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""An affine map of every coordinate, its parameters by a MADE from the coordinates before: density of a MAF.
+    r"""A map of every coordinate, its parameters by a MADE from the coordinates before: density of a MAF.
 
-    :math:`z_i = x_i e^{s_i} + t_i` with (s_i, t_i) a function of x_0..x_{i-1}, ladj = sum s. Hidden layers are
-    :math:`h_l = \phi(W_l h_{l-1} + b_l + \text{shift}_l)`; with `residual`, every second layer adds what stood two
-    layers before, ahead of its activation, and with residual="linear" the output layer reads the last hidden one
-    without an activation. s is the raw log-scale under `bound`, as in :func:`affine_coupling`; "additive" has no scale.
-    For flows trained elsewhere there are "softclip", s = raw / (1 + abs(raw) / limit), "softplus",
+    :math:`z_i = x_i e^{s_i} + t_i` with (s_i, t_i) a function of x_0..x_{i-1}, ladj = sum s; or, with `spline`, z_i is
+    the spline of :func:`rq_spline` at x_i, its `spline_params` parameters such a function, ladj = sum log dz/dx.
+    Hidden layers are :math:`h_l = \phi(W_l h_{l-1} + b_l + \text{shift}_l)`; with `residual`, every second layer adds
+    what stood two layers before, ahead of its activation, and with residual="linear" the output layer reads the last
+    hidden one without an activation. s is the raw log-scale under `bound`, as in :func:`affine_coupling`; "additive"
+    has no scale. For flows trained elsewhere there are "softclip", s = raw / (1 + abs(raw) / limit), "softplus",
     s = log(softplus(raw) + limit), and "floored_sigmoid", s = log(sigmoid(raw + 2) + limit).
 
     Args:
@@ -436,23 +478,25 @@ def made_forward(
             in the order of ascending degree; or None.
         plan, hidden: of the layout, plan on x's device.
         activation: relu, tanh, silu, elu, leaky_relu or selu.
+        spline: a spline in place of the affine map: the keywords bins, interval, tails, min_width, min_height and
+            min_slope of :func:`rq_spline`, defaults and meaning as there. None: affine, by bound and limit.
 
     Returns:
         z, shaped as x; ladj (B,) in nats, float32 (float64 for a float64 x).
 
     Raises:
-        ValueError, TypeError: unknown names; shapes, dtypes or devices that do not fit.
+        ValueError, TypeError: unknown names; numbers of a map out of range; shapes, dtypes or devices that do not fit.
 
     Cost: the multiplications that the masks leave, about half of the dense network's; the backward three times that.
     Sources: Germain, Gregor, Murray, Larochelle 2015 (arXiv:1502.03509); Papamakarios, Pavlakou, Murray 2017
-    (arXiv:1705.07057).
+    (arXiv:1705.07057); splines: Durkan, Bekasov, Murray, Papamakarios 2019 (arXiv:1906.04032).
 
     >>> layout = MadeLayout([[1]], order=[1, 0])
     >>> weights = torch.zeros(len(layout.source))
     >>> made_forward(torch.tensor([[3.0, 4.0]]), weights, None, layout.plan, layout.hidden)
     (tensor([[3., 4.]]), tensor([0.]))
     """
-    return _call(_forward, x, weights, shift, plan, hidden, activation, residual, bound, limit)
+    return _call(_forward, x, weights, shift, plan, hidden, activation, residual, bound, limit, spline)
 
 
 def made_inverse(
@@ -466,11 +510,12 @@ def made_inverse(
     residual: bool | str = False,
     bound: str = "tanh",
     limit: float = 2.0,
+    spline: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""The inverse of :func:`made_forward`, coordinate by coordinate, every hidden unit computed once.
 
-    :math:`x_i = (z_i - t_i) e^{-s_i}` with (s_i, t_i) a function of x_0..x_{i-1}, ladj = - sum s. Args, results and
-    errors are those of :func:`made_forward`.
+    :math:`x_i = (z_i - t_i) e^{-s_i}` with (s_i, t_i) a function of x_0..x_{i-1}, ladj = - sum s; or the inverse of
+    the spline, by the root of its quadratic. Args, results and errors are those of :func:`made_forward`.
 
     Cost: about that of one forward pass, where passes of the whole network would take D of them. The gradient is one
     sweep from the last coordinate to the first, with no more memory than a forward's: :math:`g = J^{-T} (dL/dx +
@@ -482,12 +527,12 @@ def made_inverse(
     >>> made_forward(x, weights, None, layout.plan, layout.hidden)[0].round(decimals=4)
     tensor([[3., 4.]])
     """
-    return _call(_inverse, z, weights, shift, plan, hidden, activation, residual, bound, limit)
+    return _call(_inverse, z, weights, shift, plan, hidden, activation, residual, bound, limit, spline)
 
 
 def _call(
     op: FusedOp, x: Tensor, weights: Tensor, shift: Tensor | None, plan: Tensor, hidden: Sequence[int],
-    activation: str, residual: bool | str, bound: str, limit: float,
+    activation: str, residual: bool | str, bound: str, limit: float, spline: Mapping[str, Any] | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     if activation not in MADE_ACTIVATIONS:
         raise ValueError(f"activation: expected one of {', '.join(MADE_ACTIVATIONS)}; got {activation!r}")
@@ -495,11 +540,24 @@ def _call(
         raise ValueError(f"bound: expected one of {', '.join(MADE_BOUNDS)}; got {bound!r}")
     if residual not in _RESIDUAL:
         raise ValueError(f"residual: expected False, True or 'linear'; got {residual!r}")
+    map = (MADE_BOUNDS[bound], 0, (limit,)) if spline is None else _spline_map(**spline)
     if shift is None:
         shift = x.new_empty((x.shape[0], 0))
     weights = weights.contiguous()
-    config = (tuple(hidden), MADE_ACTIVATIONS[activation], _RESIDUAL[residual], MADE_BOUNDS[bound], limit)
+    config = (tuple(hidden), MADE_ACTIVATIONS[activation], _RESIDUAL[residual], *map)
     if x.dtype in (torch.bfloat16, torch.float16):
         y, ladj = op((x.float(), weights, shift.float(), plan, *config))
         return y.to(x.dtype), ladj
     return op((x, weights, shift, plan, *config))
+
+
+def _spline_map(
+    bins: int = 8,
+    interval: tuple[float, float] = (-3.0, 3.0),
+    tails: str = "linear",
+    min_width: float = 1e-3,
+    min_height: float = 1e-3,
+    min_slope: float = 1e-3,
+) -> tuple[int, int, tuple[float, ...]]:
+    """(map, bins, numbers) of the op, from keywords of `rq_spline`."""
+    return SPLINE + _tails_code(tails), bins, (*map(float, interval), min_width, min_height, min_slope)

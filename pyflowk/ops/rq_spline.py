@@ -339,21 +339,27 @@ def _check(x: Tensor, params: Tensor, *config: object) -> None:
         raise ValueError(f"rq_spline: x and params must be on one device; got {x.device} and {params.device}")
     if x.ndim < 2 or (c.board and x.ndim != 4):
         raise ValueError(f"rq_spline: x must be {'(B, C, H, W)' if c.board else '(B, C, *rest)'}; got {tuple(x.shape)}")
-    if not 2 <= c.bins <= MOST_BINS:
-        raise ValueError(f"rq_spline: bins must be in 2..{MOST_BINS}; got {c.bins}")
-    if not (c.high > c.low and math.isfinite(c.low) and math.isfinite(c.high)):
-        raise ValueError(f"rq_spline: the interval must be finite and not empty; got [{c.low}, {c.high}]")
-    for name, least in (("min_width", c.min_width), ("min_height", c.min_height)):
-        if not (least > 0 and least * c.bins < 1):
-            raise ValueError(f"rq_spline: {name} must be in (0, 1 / bins); got {least} with {c.bins} bins")
-    if not 0 < c.min_slope < 1:
-        raise ValueError(f"rq_spline: min_slope must be in (0, 1); got {c.min_slope}")
+    _check_spline("rq_spline", c.bins, c.low, c.high, c.min_width, c.min_height, c.min_slope)
     moved = x.shape[1] if c.board else len(range(x.shape[1])[slices(x.shape[1], c.mask)[1]])
     expected = (x.shape[0], moved * (2 * c.bins + _free_slopes(c.bins, c.tails)), *x.shape[2:])
     if params.shape != expected:
         raise ValueError(
             f"rq_spline: params must be {expected} for x {tuple(x.shape)} under this mask; got {tuple(params.shape)}"
         )
+
+
+def _check_spline(
+    op: str, bins: int, low: float, high: float, min_width: float, min_height: float, min_slope: float
+) -> None:
+    if not 2 <= bins <= MOST_BINS:
+        raise ValueError(f"{op}: bins must be in 2..{MOST_BINS}; got {bins}")
+    if not (high > low and math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"{op}: the interval must be finite and not empty; got [{low}, {high}]")
+    for name, least in (("min_width", min_width), ("min_height", min_height)):
+        if not (least > 0 and least * bins < 1):
+            raise ValueError(f"{op}: {name} must be in (0, 1 / bins); got {least} with {bins} bins")
+    if not 0 < min_slope < 1:
+        raise ValueError(f"{op}: min_slope must be in (0, 1); got {min_slope}")
 
 
 def _fake(x: Tensor, params: Tensor, *config: object) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..ops.affine_coupling import ADDITIVE, BOUNDS
 from ..ops.cnf_trajectory import METHODS, SMOOTH, STAGES
-from ..ops.made import MADE_ACTIVATIONS, MadeLayout
+from ..ops.made import MADE_ACTIVATIONS, SPLINE, MadeLayout
 from ..ops.masks import MASKS, transformed_channels
 from ..ops.mlp import MLP_ACTIVATIONS, MOST_HIDDEN
 from ..ops.rk_step import MOST_SLOPES
@@ -83,23 +83,28 @@ def _trajectory_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]
 
 def _made_configs() -> list[tuple[Any, ...]]:
     kinds = (((64, 64), False), ((9,), False), ((20, 20, 20), True))
-    bounds = (BOUNDS["tanh"], BOUNDS["sigmoid"], BOUNDS["none"], ADDITIVE)
-    activations = MADE_ACTIVATIONS.values()
+    maps: list[tuple[int, int, tuple[float, ...]]] = [
+        (bound, 0, (2.0,)) for bound in (BOUNDS["tanh"], BOUNDS["sigmoid"], BOUNDS["none"], ADDITIVE)
+    ]
+    maps += [(SPLINE + tails, 8, (-3.0, 3.0, 1e-3, 1e-3, 1e-3)) for tails in TAILS.values()]
     return [
-        (hidden, activation, residual, bound, 2.0)
-        for (hidden, residual), activation, bound in zip(cycle(kinds), activations, cycle(bounds))
+        (hidden, activation, residual, *map)
+        for (hidden, residual), activation, map in zip(cycle(kinds), cycle(MADE_ACTIVATIONS.values()), maps)
     ]
 
 
 def _made_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
     hidden, features = config[0], 33
     degrees = [[j * features // width for j in range(width)] for width in hidden]
-    layout = MadeLayout(degrees, range(features)[::-1], 1 if config[3] == ADDITIVE else 2)
-    weights = noise(len(layout.source)) / 8
+    map, bins = config[3:5]
+    tails = next((name for name, code in TAILS.items() if SPLINE + code == map), "")
+    params = spline_params(bins, tails) if bins else 1 if map == ADDITIVE else 2
+    layout = MadeLayout(degrees, range(features)[::-1], params)
+    weights = noise(len(layout.source)) / (16 if bins else 8)
     return noise(rows, features), weights, noise(rows, hidden[0]) / 2, layout.plan
 
 
-_MADE = Probe(_made_configs(), _made_inputs, (torch.float32, torch.float64))
+_MADE = Probe(_made_configs(), _made_inputs, (torch.float32, torch.float64), 32.0)  # splines round more
 
 
 def _mlp_probes() -> dict[str, Probe]:

@@ -10,6 +10,8 @@ from torch import Tensor
 from ..ops.made import MADE_ACTIVATIONS, made_forward, made_inverse
 from .base import Transform, zero_ladj
 from .coupling import Additive, Affine, Map
+from .pullback import Pullback
+from .spline import RationalQuadratic
 
 
 class Walk(Protocol):
@@ -39,18 +41,20 @@ class MaskedAutoregressive(Transform):
 
     Args:
         made: a :class:`pyflowk.nets.MADE` of ``map.params_per_element`` parameters an element.
-        map: :class:`Affine` (default), :class:`Additive`, :class:`Elementwise`, or anything that obeys :class:`Map`.
+        map: :class:`Affine` (default), :class:`Additive`, :class:`RationalQuadratic`, :class:`Elementwise`, or anything
+            that obeys :class:`Map`.
 
     x is (B, D); ladj (B,). ``forward`` (density) is one pass of the network. ``inverse`` (sampling) costs about the
-    same for an affine or additive map: :func:`pyflowk.ops.made_inverse` computes every hidden unit once, and the
-    gradient through it is one sweep of the same cost with no more memory than one pass, whatever D. Other maps, and
+    same for an affine, additive or spline map: :func:`pyflowk.ops.made_inverse` computes every hidden unit once, and
+    the gradient through it is one sweep of the same cost with no more memory than one pass, whatever D. Other maps, and
     activations without a kernel, take D small steps in torch, each hidden unit still computed once. The network runs in
     its own precision under autocast too: both directions must see the same parameters.
     ``Invert(MaskedAutoregressive(...))`` is the inverse autoregressive flow.
 
     Raises ValueError for x that is not (B, D), a network with another number of parameters or another layout than the
     map's, and a context that is missing or unwanted.
-    Papamakarios, Pavlakou, Murray, 2017, arXiv:1705.07057; Kingma et al., 2016, arXiv:1606.04934.
+    Papamakarios, Pavlakou, Murray, 2017, arXiv:1705.07057; Kingma et al., 2016, arXiv:1606.04934; splines: Durkan et
+    al., 2019, arXiv:1906.04032.
 
     >>> import torch
     >>> from pyflowk.nets import MADE
@@ -101,13 +105,26 @@ class MaskedAutoregressive(Transform):
         back = sorted(range(len(found)), key=self.made.order.__getitem__)
         return torch.cat([found[i] for i in back], 1), total
 
+    def backward_from_output(
+        self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
+    ) -> tuple[Tensor, Tensor]:
+        x = self.inverse(z, context)[0].detach().requires_grad_()
+        with torch.enable_grad():
+            outputs = self(x, context)
+        (grad_x,) = pullback.vjp(outputs, (grad_z, grad_ladj), (x,), self, context)
+        return x.detach(), grad_x
+
     @property
     def _fused(self) -> bool:
-        return type(self.map) in (Affine, Additive) and self.made.activation in MADE_ACTIVATIONS
+        return type(self.map) in (Affine, Additive, RationalQuadratic) and self.made.activation in MADE_ACTIVATIONS
 
     def _options(self) -> dict[str, Any]:
-        bound = {"bound": self.map.bound, "limit": self.map.limit} if isinstance(self.map, Affine) else _ADDITIVE
-        return {"activation": self.made.activation, "residual": self.made.residual, **bound}
+        return {"activation": self.made.activation, "residual": self.made.residual, **self._map_options()}
+
+    def _map_options(self) -> dict[str, Any]:
+        if isinstance(self.map, RationalQuadratic):
+            return {"spline": self.map.options}
+        return {"bound": self.map.bound, "limit": self.map.limit} if isinstance(self.map, Affine) else _ADDITIVE
 
     def _wanted(self, context: Tensor | None) -> Tensor | None:
         return context if self.made.takes_context else None

@@ -243,8 +243,8 @@ class LULinear(InvertibleConv1x1):
         super().__init__(features, parametrisation, norm=norm, generator=generator)
         self.bias = nn.Parameter(torch.zeros(features)) if bias else None
 
-    def _folded(self, inverse: bool) -> _Map:
-        weight, terms, bias = super()._folded(inverse)
+    def _folded_wide(self, inverse: bool) -> _Map:
+        weight, terms, bias = super()._folded_wide(inverse)
         if self.bias is None:
             return weight, terms, bias
         own = self.bias.to(weight.dtype)

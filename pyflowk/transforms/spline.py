@@ -1,6 +1,8 @@
-"""Monotone rational-quadratic splines as the map of a coupling."""
+"""Monotone rational-quadratic splines as the map of a coupling or of an autoregressive layer."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -61,14 +63,16 @@ class RationalQuadratic(nn.Module):
         self.bins, self.interval, self.tails, self.interleaved = bins, (low, high), tails, interleaved
         self.min_width, self.min_height, self.min_slope = min_width, min_height, min_slope
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keywords that describe the spline to :func:`pyflowk.ops.rq_spline` and to the MADE ops."""
+        names = ("bins", "interval", "tails", "min_width", "min_height", "min_slope")
+        return {name: getattr(self, name) for name in names}
+
     def forward(
         self, x: Tensor, params: Tensor, *, mask: str = "half", swap: bool = False, inverse: bool = False
     ) -> tuple[Tensor, Tensor]:
-        return rq_spline(
-            x, params, bins=self.bins, interval=self.interval, tails=self.tails, mask=mask, swap=swap,
-            min_width=self.min_width, min_height=self.min_height, min_slope=self.min_slope,
-            interleaved=self.interleaved, inverse=inverse,
-        )  # fmt: skip
+        return rq_spline(x, params, **self.options, mask=mask, swap=swap, interleaved=self.interleaved, inverse=inverse)
 
     def extra_repr(self) -> str:
         return f"bins={self.bins}, interval={self.interval}, tails={self.tails!r}, interleaved={self.interleaved}"

@@ -122,6 +122,13 @@ def _autoregressive_maps() -> dict[str, Callable[[], T.Transform]]:
         "interleaved-vector": lambda: _autoregressive(
             T.Affine("none", interleaved=True), 5, order="reversed", context_dim=3, interleaved=True
         ),
+        "spline-labels": lambda: _autoregressive(
+            T.RationalQuadratic(4, 2.0, tails="bounded", interleaved=True),
+            5,
+            interleaved=True,
+            classes=3,
+            activation="tanh",
+        ),
         "additive": lambda: _autoregressive(T.Additive(), 5, degrees=[[4, 1, 2, 3], [2, 2, 4]], hidden=(4, 3)),
         "no-kernel-labels": lambda: _autoregressive(T.Affine(), 5, activation="gelu", classes=3, order="reversed"),
         "elementwise-vector": lambda: _autoregressive(

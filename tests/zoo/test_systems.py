@@ -33,8 +33,11 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "maf-image": ("maf", (1, 3, 3), {"width": 16, "levels": 5, "blocks": 2}),
     "iaf": ("iaf", (6,), {"width": 16, "blocks": 3}),
     "nsf-1d": ("nsf", (1,), {"width": 8, "couplings": 2, "bins": 4}),
-    "nsf": ("nsf", (5,), {"width": 16, "couplings": 3, "bins": 5}),
+    "nsf": ("nsf", (5,), {"width": 16, "couplings": 3, "bins": 5, "linear": "lu"}),
     "nsf-image": ("nsf", (1, 4, 4), {"width": 16, "couplings": 2, "bins": 4, "levels": 5, "memory_flat": True}),
+    "nsf-autoregressive": ("nsf", (3,), {
+        "autoregressive": True, "width": 8, "couplings": 2, "depth": 1, "bins": 4, "memory_flat": True,
+    }),
     "realnvp-1d": ("realnvp", (1,), {"width": 8, "couplings": 2}),
     "realnvp-vector": ("realnvp", (6,), {"width": 16, "couplings": 4}),
     "realnvp-odd-image": ("realnvp", (1, 5, 5), {"width": 8, "levels": 5, "architecture": "vector"}),
@@ -204,13 +207,15 @@ def test_inductor_runs_density_gradient_and_sampling() -> None:
     assert torch.compile(model.sample, fullgraph=True)(5).isfinite().all()
 
 
-@pytest.mark.parametrize("name", ["nice", "realnvp", "maf", "iaf", "nsf"])
+@pytest.mark.parametrize("name", ["nice", "realnvp", "maf", "iaf", "nsf", "nsf-ar"])
 def test_it_learns_a_ring(name: str) -> None:
     """A full Gaussian reaches log(2 pi e) = 2.84 nats on a ring of unit variance; the ring itself about 0.9."""
     torch.manual_seed(0)
     angle = 2 * math.pi * torch.rand(2048, generator=seeded())
     ring = math.sqrt(2) * torch.stack((angle.cos(), angle.sin()), 1) + 0.1 * torch.randn(2048, 2, generator=seeded())
-    layers = {"blocks": 6} if name in ("maf", "iaf") else {"couplings": 6}
+    layers: dict[str, Any] = {"blocks": 6} if name in ("maf", "iaf") else {"couplings": 6}
+    if name == "nsf-ar":
+        name, layers = "nsf", {"couplings": 2, "autoregressive": True}
     model = zoo.create(name, (2,), width=32, depth=2, **layers)
     model.initialize(ring)
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)

@@ -1,4 +1,4 @@
-"""How made_forward and made_inverse are called: sizes around the blocks, depths, residual, orders, contexts, bounds."""
+"""How made_forward and made_inverse are called: sizes around the blocks, depths, residual, orders, contexts, maps."""
 
 from __future__ import annotations
 
@@ -36,11 +36,14 @@ def case(
     bound: str = "tanh",
     activation: str = "tanh",
     context: bool | str = False,
+    spline: dict[str, Any] | None = None,
     **options: Any,
 ) -> OpCase:
-    plan = layout(features, hidden, context, 1 if bound == "additive" else 2)
+    params = ops.spline_params(spline["bins"], spline["tails"]) if spline else 1 if bound == "additive" else 2
+    plan = layout(features, hidden, context, params)
     function = ops.made_inverse if inverse else ops.made_forward
-    options = {"bound": bound, "activation": activation, **options}
+    which = {"spline": spline} if spline else {"bound": bound}
+    options = {"activation": activation, **which, **options}
 
     def call(x: Tensor, weights: Tensor, shift: Tensor | None = None) -> tuple[Tensor, ...]:
         return function(x, weights, shift, plan.plan, plan.hidden, **options)
@@ -57,14 +60,19 @@ def case(
         )
 
     name = "made_inverse" if inverse else "made_forward"
+    mapped = f"{spline['tails']}{spline['bins']}" if spline else bound
     kind = "x".join(map(str, (features, *hidden)))
     flags = "".join(
         f"-{key}" for key, on in {"context": context, **options}.items() if on and key in ("context", "residual")
     )
     return OpCase(
-        f"{name}-{kind}{flags}-{bound}-{activation}", name, call, inputs, shared=frozenset({1}), dtypes=TAKES,
-        extremes=False, spreads_nan=True,
+        f"{name}-{kind}{flags}-{mapped}-{activation}", name, call, inputs, shared=frozenset({1}), dtypes=TAKES,
+        extremes=False, spreads_nan=True, conditioning=spline["bins"] ** 2 if spline else 1.0,
     )  # fmt: skip
+
+
+def spline(bins: int, tails: str) -> dict[str, Any]:
+    return {"bins": bins, "tails": tails, "interval": (-1.5, 2.0)}
 
 
 ALL = [
@@ -82,6 +90,9 @@ ALL = [
         ),
         ((17, (7, 25)), {"activation": "leaky_relu", "context": "all", "bound": "softclip", "limit": 6.9}),
         ((33, (20, 20, 20, 20, 20)), {"residual": True, "context": True, "bound": "sigmoid"}),
+        ((9, (12, 15)), {"spline": spline(4, "linear"), "context": True}),
+        ((11, (9, 9, 9)), {"spline": spline(3, "bounded"), "residual": True, "activation": "relu"}),
+        ((3, (5,)), {"spline": spline(17, "circular"), "activation": "elu"}),
     ]
 ]
 
@@ -92,10 +103,14 @@ SMALL = [
         ((3, (4, 5)), {"context": True}),
         ((2, (3, 3, 3)), {"residual": "linear", "bound": "floored_sigmoid", "limit": 1e-3, "activation": "silu"}),
         ((2, (3,)), {"bound": "additive", "activation": "elu"}),
+        ((3, (4,)), {"spline": spline(3, "linear"), "context": True}),
+        ((2, (3, 3, 3)), {"spline": spline(2, "bounded"), "residual": True}),
+        ((2, (3,)), {"spline": spline(3, "circular")}),
     ]
 ]
 
 FEW = [
     case(False, 3, (4,), "tanh", "silu", True),
     case(True, 3, (4, 3), "none", "tanh", True),
+    case(True, 2, (3,), spline=spline(2, "bounded")),
 ]
