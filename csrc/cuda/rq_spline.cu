@@ -111,7 +111,7 @@ template <class A> PFK_DEVICE A* tile_of(int count) {
 // ---- kernels -------------------------------------------------------------------------------------------------------
 
 template <class T, class P, class Index>
-__global__ void __launch_bounds__(threads_of<arithmetic_t<T>>) forward(const Call<RqSpline, Index> call) {
+__global__ void __launch_bounds__(threads_of<arithmetic_t<T>>, 4) forward(const Call<RqSpline, Index> call) {
     using A = arithmetic_t<T>;
     const Share share(call.schedule);
     const Spline& spline_of_call = call.p.spline;
@@ -153,7 +153,7 @@ __global__ void __launch_bounds__(threads_of<arithmetic_t<T>>) forward(const Cal
 }
 
 template <class T, class P, class Index>
-__global__ void __launch_bounds__(threads_of<arithmetic_t<T>>) backward(const Call<RqSplineBackward, Index> call) {
+__global__ void __launch_bounds__(threads_of<arithmetic_t<T>>, 3) backward(const Call<RqSplineBackward, Index> call) {
     using A = arithmetic_t<T>;
     const Share share(call.schedule);
     const Spline& spline_of_call = call.p.spline;
