@@ -1,4 +1,4 @@
-"""Sampling and density of MAF layers, hidden 512 x 2: made_inverse and made_forward against D passes of the network.
+"""Sampling and density of autoregressive layers, hidden 512 x 2, by made_inverse and made_forward and by D passes.
 
 Every package runs its own layers of the same sizes, without gradients, and returns the transformed rows; the base is
 left out. Sampling is the sequential direction of each. `python -m benchmarks --only made_inverse`; the cost against D,
@@ -17,15 +17,16 @@ import torch
 from torch import Tensor
 
 from pyflowk.nets import MADE
-from pyflowk.transforms import Affine, Compose, MaskedAutoregressive
+from pyflowk.transforms import Affine, Compose, MaskedAutoregressive, RationalQuadratic
 
 from .peers import load
 from .report import OURS, RESULTS, Bar, Case, machine, ratio_bar
 from .timing import Effort, interleaved
 
-HIDDEN = 512
+HIDDEN, BINS, BOUND = 512, 8, 3.0
 DENSITY, SAMPLING = "density", "sampling"
 OUR_DENSITY, OUR_SAMPLING = "ours, density", "ours, sampling"
+ONCE = Effort(rounds=1, batches=1, seconds=2e-2, warmups=0)  # calls of half a minute
 SLOW = Effort(rounds=2, batches=1, seconds=2e-2, warmups=1)  # calls of several seconds
 
 Direction = Callable[[Tensor], Any]
@@ -36,32 +37,38 @@ SIZES = {
 }  # fmt: skip
 
 
-def ours(features: int, blocks: int) -> dict[str, Direction]:
+def ours(features: int, blocks: int, spline: bool = False) -> dict[str, Direction]:
     layers = []
     for i in range(blocks):
-        net = MADE(features, hidden=(HIDDEN, HIDDEN), order="reversed" if i % 2 else None)
+        map = RationalQuadratic(BINS, BOUND) if spline else Affine()
+        net = MADE(features, map.params_per_element, (HIDDEN, HIDDEN), order="reversed" if i % 2 else None)
         torch.nn.init.normal_(net.last.weight, std=0.01)
-        layers.append(MaskedAutoregressive(net, Affine()))
+        layers.append(MaskedAutoregressive(net, map))
     flow = Compose(*layers)
     return {DENSITY: flow, SAMPLING: flow.inverse}
 
 
-def _zuko(features: int, blocks: int) -> dict[str, Direction]:
+def _zuko(features: int, blocks: int, spline: bool = False) -> dict[str, Direction]:
     import zuko
 
-    flow = zuko.flows.MAF(features, 0, transforms=blocks, hidden_features=(HIDDEN, HIDDEN))
+    make = partial(zuko.flows.NSF, bins=BINS) if spline else zuko.flows.MAF
+    flow = make(features, 0, transforms=blocks, hidden_features=(HIDDEN, HIDDEN))
     return {DENSITY: lambda x: flow().transform.call_and_ladj(x), SAMPLING: lambda z: flow().transform.inv(z)}
 
 
-def _nflows(features: int, blocks: int) -> dict[str, Direction]:
-    from nflows.transforms import CompositeTransform, MaskedAffineAutoregressiveTransform
+def _nflows(features: int, blocks: int, spline: bool = False) -> dict[str, Direction]:
+    from nflows import transforms
 
     options = {"num_blocks": 1, "use_residual_blocks": False}  # one layer and one block: two hidden layers
-    flow = CompositeTransform([MaskedAffineAutoregressiveTransform(features, HIDDEN, **options) for _ in range(blocks)])
+    make = transforms.MaskedAffineAutoregressiveTransform
+    if spline:
+        make = transforms.MaskedPiecewiseRationalQuadraticAutoregressiveTransform
+        options |= {"num_bins": BINS, "tails": "linear", "tail_bound": BOUND}
+    flow = transforms.CompositeTransform([make(features, HIDDEN, **options) for _ in range(blocks)])
     return {DENSITY: flow, SAMPLING: flow.inverse}
 
 
-def _normflows(features: int, blocks: int) -> dict[str, Direction]:
+def _normflows(features: int, blocks: int, spline: bool = False) -> dict[str, Direction]:
     import normflows
 
     layers = [
@@ -90,30 +97,36 @@ def notes() -> dict[str, str]:
     return {
         OURS: "MaskedAutoregressive layers, values and log-determinants",
         OUR_DENSITY: "the same layers in the other direction",
-        "zuko": "zuko.flows.MAF; sampling without log-determinants, which would be one pass more",
-        "nflows": "MaskedAffineAutoregressiveTransform, non-residual",
+        "zuko": "zuko.flows.MAF or NSF; sampling without log-determinants, which would be one pass more",
+        "nflows": "MaskedAffine- or MaskedPiecewiseRationalQuadraticAutoregressiveTransform, non-residual",
         "normflows": "MaskedAffineAutoregressive, non-residual",
     }
 
 
-def case(task: str, features: int, batch: int, blocks: int, target: float | None) -> Case:
-    """One contest in one direction, our other direction beside it."""
+def case(task: str, features: int, batch: int, blocks: int, target: float | None, spline: bool = False) -> Case:
+    """One contest in one direction, our other direction beside it; normflows' splines are nflows'."""
     torch.manual_seed(0)
     x = torch.randn(batch, features)
-    mine = ours(features, blocks)
+    mine = ours(features, blocks, spline)
     other = DENSITY if task == SAMPLING else SAMPLING
     variants: dict[str, Callable[[], object]] = {
         OURS: partial(mine[task], x),
         f"ours, {other}": partial(mine[other], x),
     }
-    names = peers()
+    names = [name for name in peers() if not (spline and name == "normflows")]
     for name in names:
-        variants[name] = partial(_PEERS[name](features, blocks)[task], x)
+        variants[name] = partial(_PEERS[name](features, blocks, spline)[task], x)
     bars = [ratio_bar(target or 1.0, *names)] if names else []
     if task == SAMPLING and batch >= 64:
         bars.append(Bar("<= 1.2x our own density", 1.2, lambda s: s[OURS] / s[OUR_DENSITY], limit=True))
-    effort = SLOW if task == SAMPLING and features * batch * blocks > 256 else None
-    return Case(f"MAF {task}, D = {features}, batch {batch}, {blocks} blocks", variants, bars, effort=effort)
+    slow = task == SAMPLING and features * batch * blocks > 256
+    effort = ONCE if slow and (features > 500 or batch > 500) else SLOW if slow else None
+    return Case(
+        f"{'NSF' if spline else 'MAF'} {task}, D = {features}, batch {batch}, {blocks} blocks",
+        variants,
+        bars,
+        effort=effort,
+    )
 
 
 def cases(quick: bool) -> Iterator[Case]:
@@ -121,11 +134,15 @@ def cases(quick: bool) -> Iterator[Case]:
     if quick:
         yield case(SAMPLING, 2, 1, 1, None)
         yield case(DENSITY, 3, 8, 1, None)
+        yield case(SAMPLING, 2, 1, 1, None, spline=True)
         return
     for (features, batch, blocks), target in SIZES.items():
         yield case(SAMPLING, features, batch, blocks, target)
     yield case(DENSITY, 63, 1024, 5, 3.5)
     yield case(DENSITY, 784, 64, 1, None)
+    for batch in (1, 64):
+        yield case(SAMPLING, 63, batch, 5, None, spline=True)
+    yield case(DENSITY, 63, 1024, 5, None, spline=True)
 
 
 def scaling() -> None:

@@ -295,6 +295,7 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once<A>(Map<A>::kBlocks)) 
         for (int64_t block = from / kMadeBlock; block < p.plan.blocks(); ++block) {
             const int64_t low = block * kMadeBlock > from ? block * kMadeBlock : from;
             const int64_t end = p.plan.end(layer, p.plan.last_of(block));
+#pragma unroll 4
             for (int64_t row = p.plan.end(layer, low - 1); row < end; ++row)
                 sum += A(widen(net.row_of(block, layer, row)[c * kMadeRows])) * delta[row * kTile];
         }

@@ -15,8 +15,10 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from pyflowk.ops._triton import affine_coupling as kernels  # noqa: E402
+from pyflowk.ops._triton import rq_spline as splines  # noqa: E402
 from pyflowk.ops.affine_coupling import BOUNDS  # noqa: E402
 from pyflowk.ops.masks import mask_code  # noqa: E402
+from pyflowk.ops.rq_spline import TAILS, _free_slopes  # noqa: E402
 
 TARGETS = [
     GPUTarget("cuda", 80, 32),
@@ -95,3 +97,49 @@ def test_other_types_and_masks_compile(
     name: str, state: str, param: str, mask: str, bound: str, inverse: bool, interleaved: bool
 ) -> None:
     assert "st.global" in compiled(name, TARGETS[1], state, param, mask, bound, inverse, interleaved)
+
+
+# ---- rq_spline -----------------------------------------------------------------------------------------------------
+SPLINE_POINTERS = {
+    "_forward": {"x": "state", "params": "param", "y": "state", "sums": "real"},
+    "_backward": {"u": "state", "params": "param", "dy": "state", "dladj": "real", "dx": "state", "dparams": "param"},
+}
+
+
+def spline_binary(
+    name: str, target: Any, state: str, param: str, mask: str, tails: str, inverse: bool, interleaved: bool, bins: int
+) -> Any:
+    """What Triton makes of the spline's kernels for events (4, 16, 16)."""
+    kernel = getattr(splines, name)
+    real = "fp64" if state == "fp64" else "fp32"
+    types = {"state": state, "param": param, "real": real}
+    pointers = {argument: "*" + types[kind] for argument, kind in SPLINE_POINTERS[name].items()}
+    free = _free_slopes(bins, TAILS[tails])
+    _, masks = splines._event(torch.Size((4, 4, 16, 16)), mask_code(mask, False), interleaved, 2 * bins + free)
+    constants = dict(MASK=masks, INVERSE=inverse, REAL=getattr(tl, "float" + real[2:]))
+    constants |= splines._constants(bins, TAILS[tails], -3.0, 3.0, 1e-3, 1e-3, 1e-3)
+    constants |= splines._tiling(1024, 2 * bins + free) | ({"FREE": free} if name == "_backward" else {})
+    names = kernel.arg_names
+    signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in names}
+    source = ASTSource(fn=kernel, signature=signature, constexprs={(names.index(n),): v for n, v in constants.items()})
+    return triton.compile(source, target=target, options={"num_warps": 4, "enable_fp_fusion": True})
+
+
+@pytest.mark.parametrize("name", SPLINE_POINTERS)
+@pytest.mark.parametrize(
+    "target, state, param, mask, tails, inverse, interleaved",
+    [
+        (TARGETS[0], "fp32", "fp32", "half", "linear", False, False),
+        (TARGETS[2], "fp64", "fp64", "all", "bounded", True, False),
+        (TARGETS[3], "fp32", "bf16", "checkerboard", "circular", True, True),
+    ],
+    ids=lambda v: str(getattr(v, "arch", v)),
+)
+def test_splines_compile_without_local_memory(
+    name: str, target: Any, state: str, param: str, mask: str, tails: str, inverse: bool, interleaved: bool
+) -> None:
+    assembly = spline_binary(name, target, state, param, mask, tails, inverse, interleaved, 8).asm
+    if target.backend == "cuda":
+        assert "st.global" in assembly["ptx"] and ".local" not in assembly["ptx"]
+    else:
+        assert "global_store" in assembly["amdgcn"] and "scratch_" not in assembly["amdgcn"]

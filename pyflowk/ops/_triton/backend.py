@@ -11,7 +11,14 @@ import os
 import torch
 from torch import Tensor
 
-__all__ = ["affine_coupling", "affine_coupling_backward", "probe", "unavailable"]
+__all__ = [
+    "affine_coupling",
+    "affine_coupling_backward",
+    "probe",
+    "rq_spline",
+    "rq_spline_backward",
+    "unavailable",
+]
 
 
 def unavailable() -> str:
@@ -55,3 +62,27 @@ def affine_coupling_backward(
     from .affine_coupling import backward
 
     return backward(y, params, dy, dladj, mask, bound, limit, interleaved, inverse)
+
+
+def rq_spline(
+    x: Tensor, params: Tensor, mask: int, bins: int, tails: int, low: float, high: float, min_width: float,
+    min_height: float, min_slope: float, interleaved: bool, inverse: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As `csrc/bind/rq_spline.cpp`."""
+    from .rq_spline import forward
+
+    return forward(
+        x, params, mask, bins, tails, low, high, min_width, min_height, min_slope, interleaved, inverse
+    )  # fmt: skip
+
+
+def rq_spline_backward(
+    x: Tensor, y: Tensor, params: Tensor, dy: Tensor, dladj: Tensor, mask: int, bins: int, tails: int, low: float,
+    high: float, min_width: float, min_height: float, min_slope: float, interleaved: bool, inverse: bool,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """As `csrc/bind/rq_spline.cpp`."""
+    from .rq_spline import backward
+
+    return backward(
+        x, y, params, dy, dladj, mask, bins, tails, low, high, min_width, min_height, min_slope, interleaved, inverse
+    )

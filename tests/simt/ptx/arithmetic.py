@@ -71,7 +71,7 @@ class Arithmetic(Operands):
             inputs = [f"flush({v})" for v in inputs]
         if approximate:
             names = [f"const double {name} = {v};" for name, v in zip("xy", inputs)]
-            result = f"approximate({table[base]})" if kind == "f32" else table[base]
+            result = f"{'approximate' if kind == 'f32' else 'gross'}({table[base]})"
         else:
             names = [f"const {T} {name} = {v};" for name, v in zip("abcd", inputs)]
             result = f"{T}({table[base].format(T=T)})"

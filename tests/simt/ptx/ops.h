@@ -61,7 +61,8 @@ template <class R, class T> inline void set(R& target, T value) { // narrower va
 // ---- Floating point
 // --------------------------------------------------------------------------------------------------
 inline float flush(float x) { return std::fabs(x) < 0x1p-126f ? std::copysign(0.f, x) : x; } // .ftz
-template <class T> inline T saturate(T x) { return x >= 0 ? (x <= 1 ? x : T(1)) : T(0); }    // .sat: NaN gives 0
+inline double flush(double x) { return std::fabs(x) < 0x1p-1022 ? std::copysign(0., x) : x; }
+template <class T> inline T saturate(T x) { return x >= 0 ? (x <= 1 ? x : T(1)) : T(0); } // .sat: NaN gives 0
 template <class T> inline T minimum(T a, T b) {
     if constexpr (std::is_floating_point_v<T>) {
         if (std::isnan(a) || std::isnan(b))
@@ -104,6 +105,8 @@ template <class T> __attribute__((noinline)) T rounded_mul(int mode, T a, T b) {
 
 // Approximate instructions are exact here, moved by up to 2 ulp in fuzz mode.
 inline float approximate(double exact) { return simt::fuzz(static_cast<float>(exact)); }
+// .approx.ftz.f64: a seed for Newton's iteration, whose low word is zero.
+inline double gross(double exact) { return std::bit_cast<double>(std::bit_cast<u64>(exact) >> 32 << 32); }
 
 inline u16 half_bits(float x) { return std::bit_cast<u16>(static_cast<_Float16>(x)); }
 inline u16 half_bits(double x) { return std::bit_cast<u16>(static_cast<_Float16>(x)); }

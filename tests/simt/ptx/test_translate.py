@@ -106,6 +106,7 @@ CASES = [
     Case("div.full.f32 d, a, b;", "f32 f32 f32", (1.0, 3.0), f32(1 / 3)),
     Case("sqrt.rn.f32 d, a;", "f32 f32", (2.0,), f32(math.sqrt(2))),
     Case("rcp.approx.ftz.f32 d, a;", "f32 f32", (4.0,), 0.25),
+    Case("rcp.approx.ftz.f64 d, a;", "f64 f64", (3.0,), float.fromhex("0x1.55555p-2")),
     Case("rsqrt.approx.f32 d, a;", "f32 f32", (16.0,), 0.25),
     Case("ex2.approx.ftz.f32 d, a;", "f32 f32", (3.5,), f32(2.0**3.5)),
     Case("ex2.approx.ftz.f32 d, a;", "f32 f32", (-140.0,), 0.0),
