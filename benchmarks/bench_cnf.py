@@ -1,19 +1,17 @@
 """Whole trajectories of a continuous flow with its log-density: 20 steps of rk4 (3/8 rule), and a training step of 8.
 
 The same concat MLP field with tanh in all of them, one Rademacher probe a row, one thread. `python -m benchmarks --only
-cnf` takes the variants in turns and judges the bars; `run_learning` compares what FFJORD learns in equal time.
+cnf` takes the variants in turns and judges the bars; `bench_ffjord.py` compares what is learnt in equal time.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from pyflowk.flows import DiagonalGaussian, Flow
 from pyflowk.nets import MLPField
 from pyflowk.ops.divergence import draw_probes
 from pyflowk.transforms import Continuous
@@ -107,7 +105,7 @@ def case(name: str, size: int, width: int, batch: int, train: bool) -> Case:
     """One contest; all start from one x and one probe, and their results are compared first."""
     steps, field = 8 if train else 20, make_field(size, width)
     x = torch.randn(batch, size, generator=torch.Generator().manual_seed(0))
-    e = draw_probes(x, generator=torch.Generator().manual_seed(1))[:, 0]
+    e = draw_probes(x, generator=torch.Generator().manual_seed(1)).directions(x)[:, 0]
     ours = Continuous(field, divergence="hutchinson", method="rk4", steps=steps)
     solves: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
         OURS: lambda x: ours(x, None, torch.Generator().manual_seed(1)),
@@ -138,32 +136,3 @@ def cases(quick: bool) -> Iterator[Case]:
     for train in (False, True):
         for name, sizes in {**SIZES, **WIDE}.items():
             yield case(name, *sizes, train=train)
-
-
-def run_learning(data: str = "checkerboard", seconds: float = 40.0, batch: int = 512) -> dict[str, float]:
-    """ "NLL minus entropy" in nats on the test part after `seconds` of CPU time of Adam for both, and steps taken."""
-    from pyflowk import datasets
-
-    samples, results = datasets.load(data), {}
-    for variant in (OURS, TORCHDIFFEQ):
-        torch.manual_seed(0)
-        field = MLPField(2, 64, 3, "tanh", "concat")
-        flow = Flow(DiagonalGaussian((2,)), Continuous(field, method="rk4", steps=8))
-        optimizer = torch.optim.Adam(field.parameters(), 3e-3)
-        generator, start, steps = torch.Generator().manual_seed(0), time.process_time(), 0
-        train = Continuous(field, divergence="hutchinson", method="rk4", steps=8)
-        while time.process_time() - start < seconds:
-            x = samples.train[torch.randint(len(samples.train), (batch,), generator=generator)]
-            if variant == OURS:
-                z, ladj = train(x, None, generator)
-            else:
-                z, ladj = peer_solve(field, 8, x, draw_probes(x, generator=generator)[:, 0])
-            optimizer.zero_grad()
-            (0.5 * z.square().sum(1) - ladj).mean().backward()
-            optimizer.step()
-            steps += 1
-        with torch.no_grad():
-            nll = -flow.log_prob(samples.test).mean().item()
-        results[variant] = nll - (samples.entropy or 0.0)
-        print(f"{data}, {variant}: {steps} steps in {seconds:g} s, NLL minus entropy {results[variant]:.3f} nats")
-    return results

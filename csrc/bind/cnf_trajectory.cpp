@@ -1,7 +1,5 @@
 // cnf_trajectory: checks, allocation, and its launches one after the other.
 
-#ifdef PFK_BACKEND_CPU // the one that has kernels for it
-
 #include "../math/cnf_trajectory.h"
 #include "launch.h"
 #include "ops.h"
@@ -10,7 +8,6 @@ namespace pfk::bind {
 namespace {
 
 constexpr const char* kOp = "cnf_trajectory";
-constexpr int64_t kSumBlock = 512; // parameters that one row of the last launch adds up: kTile of csrc/cpu
 
 void require(bool fits, const char* name, const std::string& wanted, const Tensor& t) {
     if (!fits)
@@ -30,7 +27,7 @@ CnfTrajectory problem_of(const Tensor& x, const Tensor& probes, const Tensor& bi
         require_same_device(kOp, x, "x", *tensor, other);
     }
     require(x.ndim == 2 && x.shape[1] > 0, "x", "(B, D)", x);
-    if (width < 1 || depth < 1 || steps < 1 || activation < 0 || activation > 3 || method < 0 || method > 6)
+    if (width < 1 || depth < 1 || steps < 1 || activation < 0 || activation > 4 || method < 0 || method > 6)
         refuse<std::invalid_argument>(kOp, ": no such network or method: (", width, ", ", depth, ", ", activation, ", ",
                                       method, ", ", steps, ")");
     CnfTrajectory p{};
@@ -60,6 +57,10 @@ CnfTrajectory problem_of(const Tensor& x, const Tensor& probes, const Tensor& bi
     return p;
 }
 
+#ifdef PFK_BACKEND_CPU
+
+constexpr int64_t kSumBlock = 512; // parameters that one row of the last launch adds up: kTile of csrc/cpu
+
 // Packs the matrices and makes room for the chunks.
 void prepare(Frame& frame, CnfTrajectory& p, const Tensor& x, bool backward) {
     const int64_t packed = cnf_all_packed(p), chunks = cnf_chunks(p);
@@ -75,6 +76,22 @@ void prepare(Frame& frame, CnfTrajectory& p, const Tensor& x, bool backward) {
     PFK_LAUNCH(frame, x.device, cnf_trajectory_pack, p, p.width * p.width);
     p.rows = chunks;
 }
+
+void add_up(Frame& frame, CnfTrajectory& p, const Tensor& x) {
+    p.rows = (cnf_parameters(p) - 1) / kSumBlock + 1;
+    PFK_LAUNCH(frame, x.device, cnf_trajectory_sum, p, kSumBlock * (cnf_chunks(p) + 1));
+}
+
+#else // whose kernels take the matrices as they are and add up by themselves
+
+void prepare(Frame& frame, CnfTrajectory& p, const Tensor& x, bool backward) {
+    const int64_t size = backward ? PFK_SCRATCH(cnf_trajectory_backward, p) : PFK_SCRATCH(cnf_trajectory, p);
+    p.panels = frame.empty(&size, 1, x.dtype, x.device).data;
+}
+
+void add_up(Frame&, CnfTrajectory&, const Tensor&) {}
+
+#endif
 
 int64_t cost_of_chunk(const CnfTrajectory& p) {
     return cnf_panels_of_chunk(p) * cnf_panel(p) * p.steps * p.method.stages * cnf_weights(p) * (1 + p.probes) / 32;
@@ -120,11 +137,8 @@ Outputs<6> cnf_trajectory_backward(Frame& frame, const Tensor& x, const Tensor& 
         *gradients[i] = outputs[i].data;
     prepare(frame, p, x, true);
     PFK_LAUNCH(frame, x.device, cnf_trajectory_backward, p, 4 * cost_of_chunk(p));
-    p.rows = (cnf_parameters(p) - 1) / kSumBlock + 1;
-    PFK_LAUNCH(frame, x.device, cnf_trajectory_sum, p, kSumBlock * (cnf_chunks(p) + 1));
+    add_up(frame, p, x);
     return outputs;
 }
 
 } // namespace pfk::bind
-
-#endif

@@ -324,8 +324,8 @@ template <int Hidden> void define_mlp(py::module_& m) {
 
 Outputs<1> elementary(Frame& frame, const Tensor& x, int function) {
     Tensor y = frame.empty_like(x);
-    if (function < 0 || function > 3 || x.dtype != accumulator(x.dtype))
-        throw std::invalid_argument("elementary: function 0..3 of a float32 or float64 tensor");
+    if (function < 0 || function > 5 || x.dtype != accumulator(x.dtype))
+        throw std::invalid_argument("elementary: function 0..5 of a float32 or float64 tensor");
     cpu::Elementary problem{function, x.dtype, x.data, y.data};
     cpu::kernels().elementary(problem, 0, x.rows());
     return {y};
@@ -348,8 +348,13 @@ PYBIND11_MODULE(PFK_MODULE, m) {
     m.def("affine_coupling", Wrapped<affine_coupling>::call, py::arg("x"), py::arg("params"), py::arg("mask"),
           py::arg("bound"), py::arg("limit"), py::arg("interleaved"), py::arg("inverse"), py::arg("inplace") = false);
     m.def("affine_coupling_backward", Wrapped<affine_coupling_backward>::call);
+    m.def("cnf_trajectory", Wrapped<cnf_trajectory>::call);
+    m.def("cnf_trajectory_backward", Wrapped<cnf_trajectory_backward>::call);
     m.def("conv1x1", Wrapped<conv1x1>::call);
     m.def("conv1x1_backward", Wrapped<conv1x1_backward>::call);
+    m.def("hutchinson", Wrapped<hutchinson>::call);
+    m.def("hutchinson_backward", Wrapped<hutchinson_backward>::call);
+    m.def("hutchinson_directions", Wrapped<hutchinson_directions>::call);
     m.def("lu_weight", Wrapped<lu_weight>::call);
     m.def("lu_weight_backward", Wrapped<lu_weight_backward>::call);
     m.def("made_forward", Wrapped<made_forward>::call);
@@ -360,8 +365,6 @@ PYBIND11_MODULE(PFK_MODULE, m) {
     m.def("rq_spline_backward", Wrapped<rq_spline_backward>::call);
     define_rk_step<pfk::kMostSlopes>(m);
 #ifdef PFK_BACKEND_CPU
-    m.def("cnf_trajectory", Wrapped<cnf_trajectory>::call);
-    m.def("cnf_trajectory_backward", Wrapped<cnf_trajectory_backward>::call);
     define_mlp<pfk::kMostHidden>(m);
     m.def("_elementary", Wrapped<elementary>::call);
     m.attr("isa") = pfk::cpu::kernels().isa;

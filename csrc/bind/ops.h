@@ -24,7 +24,7 @@ Outputs<4> conv1x1_backward(Frame&, const Tensor& x, const Tensor& weight, const
 Outputs<2> lu_weight(Frame&, const Tensor& lu, const Indices& permutation, const Indices& signs, bool inverse);
 Outputs<1> lu_weight_backward(Frame&, const Tensor& lu, const Tensor& weight, const Indices& permutation,
                               const Indices& signs, const Tensor& dweight, const Tensor& dterms, bool inverse);
-#ifdef PFK_BACKEND_CPU // ops that have no CUDA kernel
+
 Outputs<2> cnf_trajectory(Frame&, const Tensor& x, const Tensor& probes, const Tensor& bias, const Tensor& weights,
                           const Tensor& gates, const Tensor& shifts, int64_t width, int64_t depth, int activation,
                           int method, int64_t steps, double step, double scale);
@@ -33,6 +33,12 @@ Outputs<6> cnf_trajectory_backward(Frame&, const Tensor& x, const Tensor& probes
                                    const Tensor& dpath, const Tensor& dintegrals, int64_t width, int64_t depth,
                                    int activation, int method, int64_t steps, double step, double scale);
 
+Outputs<2> hutchinson(Frame&, const Tensor& images, const Indices& keys, int noise);
+Outputs<1> hutchinson_backward(Frame&, const Tensor& images, const Indices& keys, const Tensor& ddivergence,
+                               const Tensor& dsquare, int noise);
+Outputs<1> hutchinson_directions(Frame&, const Indices& keys, int64_t probes, int64_t size, int noise, bool wide);
+
+#ifdef PFK_BACKEND_CPU // ops that have no CUDA kernel
 // `layers` matrices and as many biases, in turn; module.cpp gives each number of hidden layers a name of its own.
 Outputs<2> mlp(Frame&, const Tensor& x, const Tensor& shift, const Tensor* const* parameters, int layers,
                int activation, bool keep);

@@ -144,8 +144,10 @@ template <class A> Activate<A> activation_of(Smooth kind) {
         return activate<Smooth::Softplus, A>;
     case Smooth::Silu:
         return activate<Smooth::Silu, A>;
-    default:
+    case Smooth::Elu:
         return activate<Smooth::Elu, A>;
+    default:
+        return activate<Smooth::Sin, A>;
     }
 }
 

@@ -21,6 +21,10 @@ template <class A> void apply(const Elementary& p, int64_t begin, int64_t end) {
         PFK_LOOP(tanh)
     case 3:
         PFK_LOOP(sigmoid)
+    case 4:
+        PFK_LOOP(sin)
+    case 5:
+        PFK_LOOP(cos)
     }
 #undef PFK_LOOP
 }

@@ -4,6 +4,7 @@
 #include "../math/affine_coupling.h"
 #include "../math/cnf_trajectory.h"
 #include "../math/conv1x1.h"
+#include "../math/hutchinson.h"
 #include "../math/lu_weight.h"
 #include "../math/made.h"
 #include "../math/mlp.h"
@@ -25,6 +26,9 @@ namespace pfk::cpu {
     entry(conv1x1_partial, Conv1x1Partial)                                      \
     entry(conv1x1_reduce, Conv1x1Reduce)                                        \
     entry(elementary, Elementary)                                               \
+    entry(hutchinson, Hutchinson)                                               \
+    entry(hutchinson_backward, Hutchinson)                                      \
+    entry(hutchinson_directions, Hutchinson)                                    \
     entry(lu_weight, LuWeight)                                                  \
     entry(lu_weight_backward, LuWeightBackward)                                 \
     entry(made, Made)                                                           \
@@ -42,9 +46,9 @@ namespace pfk::cpu {
     entry(rq_spline_backward, RqSplineBackward)
 // clang-format on
 
-// exp, log, tanh or sigmoid of `size` elements: the tests' way to csrc/math/elementary.h.
+// exp, log, tanh, sigmoid, sin or cos of `size` elements: the tests' way to csrc/math/elementary.h.
 struct Elementary {
-    int function; // 0 exp, 1 log, 2 tanh, 3 sigmoid
+    int function; // 0 exp, 1 log, 2 tanh, 3 sigmoid, 4 sin, 5 cos
     DType type;   // F32 or F64
     const void* x;
     void* y;

@@ -4,7 +4,9 @@
 #include <string>
 
 #include "../math/affine_coupling.h"
+#include "../math/cnf_trajectory.h"
 #include "../math/conv1x1.h"
+#include "../math/hutchinson.h"
 #include "../math/lu_weight.h"
 #include "../math/made.h"
 #include "../math/rk_step.h"
@@ -23,9 +25,19 @@ int64_t rq_spline_scratch(const RqSpline& problem);
 Error rq_spline(const RqSpline& problem, void* stream);
 Error rq_spline_backward(const RqSplineBackward& problem, void* stream);
 
+// The panels of the blocks that run at once; backward also a gradient of all parameters a block.
+int64_t cnf_trajectory_scratch(const CnfTrajectory& problem);
+int64_t cnf_trajectory_backward_scratch(const CnfTrajectory& problem);
+Error cnf_trajectory(const CnfTrajectory& problem, void* stream);
+Error cnf_trajectory_backward(const CnfTrajectory& problem, void* stream);
+
 Error conv1x1(const Conv1x1& problem, void* stream);
 Error conv1x1_partial(const Conv1x1Partial& problem, void* stream);
 Error conv1x1_reduce(const Conv1x1Reduce& problem, void* stream);
+
+Error hutchinson(const Hutchinson& problem, void* stream);
+Error hutchinson_backward(const Hutchinson& problem, void* stream);
+Error hutchinson_directions(const Hutchinson& problem, void* stream);
 
 Error lu_weight(const LuWeight& problem, void* stream);
 Error lu_weight_backward(const LuWeightBackward& problem, void* stream);

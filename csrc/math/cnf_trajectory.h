@@ -5,7 +5,7 @@
 
 namespace pfk {
 
-enum class Smooth : int { Tanh, Softplus, Silu, Elu };
+enum class Smooth : int { Tanh, Softplus, Silu, Elu, Sin };
 
 template <class A> struct SmoothValue {
     A value, slope, curvature;
@@ -18,6 +18,9 @@ template <Smooth K, class A> PFK_HD SmoothValue<A> smooth(A x) {
     } else if constexpr (K == Smooth::Elu) {
         const A e = exp_flushed(detail::smaller(x, A(0)));
         return {x > A(0) ? x : e - A(1), e, x > A(0) ? A(0) : e};
+    } else if constexpr (K == Smooth::Sin) {
+        const SinCos<A> f = sin_cos(x);
+        return {f.sin, f.cos, -f.sin};
     } else {
         const A e = exp_flushed(-detail::magnitude(x));
         const A gate = (x < A(0) ? e : A(1)) / (A(1) + e), other = (x < A(0) ? A(1) : e) / (A(1) + e);

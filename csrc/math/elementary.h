@@ -1,5 +1,5 @@
-// exp, expm1, log, log1p, tanh, sigmoid: branch-free, so that a plain loop over them vectorises; within 2 ulp; NaN
-// gives NaN and infinities their limits. Polynomials: Chebyshev interpolation of the remainders on the reduced
+// exp, expm1, log, log1p, tanh, sigmoid, sin and cos: branch-free, so that a plain loop over them vectorises; within 2
+// ulp; NaN gives NaN and infinities their limits. Polynomials: Chebyshev interpolation of the remainders on the reduced
 // interval. Built without -ffast-math on purpose: linking that would flush subnormals to zero in the whole process.
 #pragma once
 
@@ -44,6 +44,12 @@ template <> struct Real<float> {
     }
     // (2 atanh(s) - 2 s) / s^3 as a polynomial in w = s^2 on s <= (sqrt 2 - 1) / (sqrt 2 + 1); relative error 2e-11
     PFK_HD float log_tail(float w) { return ((0.233306967f * w + 0.285508124f) * w + 0.400001219f) * w + 0.666666666f; }
+    // pi / 2 in three parts, of which the first two times a small integer are exact
+    static constexpr float two_over_pi = 0.636619772f, quarter_high = 1.5703125f,
+                           quarter_middle = 4.837512969970703e-4f, quarter_low = 7.54978995e-8f;
+    // (sin r - r) / r^3 and (cos r - 1 + w / 2) / w^2 in w = r^2 on |r| <= pi / 4; errors 2e-8 and 2e-9
+    PFK_HD float sin_tail(float w) { return (-1.95878909e-4f * w + 8.33274827e-3f) * w - 0.166666647f; }
+    PFK_HD float cos_tail(float w) { return (2.45479421e-5f * w - 1.38883030e-3f) * w + 4.16666647e-2f; }
     // the same on s <= 1/3; relative error 4e-10
     PFK_HD float log1p_tail(float w) {
         return (((0.232249218f * w + 0.217064610f) * w + 0.285923648f) * w + 0.399997062f) * w + 0.666666673f;
@@ -85,6 +91,27 @@ template <> struct Real<double> {
         p = p * w + 0.28571428570802848;
         p = p * w + 0.40000000000000878;
         return p * w + 0.66666666666666666;
+    }
+    static constexpr double two_over_pi = 0.63661977236758134308, quarter_high = 1.570796325802803039550781,
+                            quarter_middle = 9.920935791635221434603409e-10, quarter_low = 5.1701829817941055689e-19;
+    // errors 1e-20 and 6e-22
+    PFK_HD double sin_tail(double w) {
+        double p = -7.58669711770691798e-13;
+        p = p * w + 1.60585316189861468e-10;
+        p = p * w - 2.50521062324475773e-8;
+        p = p * w + 2.75573192193391665e-6;
+        p = p * w - 1.98412698412650649e-4;
+        p = p * w + 8.33333333333333149e-3;
+        return p * w - 0.166666666666666667;
+    }
+    PFK_HD double cos_tail(double w) {
+        double p = 4.74587190204329154e-14;
+        p = p * w - 1.14704608876099591e-11;
+        p = p * w + 2.08767557910804238e-9;
+        p = p * w - 2.75573192214028244e-7;
+        p = p * w + 2.48015873015846464e-5;
+        p = p * w - 1.38888888888888879e-3;
+        return p * w + 4.16666666666666667e-2;
     }
     // relative error 5e-18
     PFK_HD double log1p_tail(double w) {
@@ -230,6 +257,33 @@ template <class A> PFK_HD A log1p_unit(A z) {
     const A w = s * s;
     return z - s * (z - w * detail::Real<A>::log1p_tail(w));
 }
+
+template <class A> struct SinCos {
+    A sin, cos;
+};
+
+// At n quarters of a turn plus r, |r| <= pi / 4.
+template <class A> PFK_HD SinCos<A> sin_cos_of(typename detail::Real<A>::Int n, A r) {
+    using R = detail::Real<A>;
+    const A w = r * r;
+    const A sine = r + r * w * R::sin_tail(w), cosine = (A(1) - A(0.5) * w) + w * w * R::cos_tail(w);
+    const A s = n & 1 ? cosine : sine, c = n & 1 ? sine : cosine;
+    return {n & 2 ? -s : s, (n + 1) & 2 ? -c : c};
+}
+
+// Errors of an ulp of one up to |x| of some thousand (1e9 in double); from there on accuracy is lost, but never the
+// bounds. CUDA's own would keep a table in local memory for huge arguments.
+template <class A> PFK_HD SinCos<A> sin_cos(A x) {
+    using R = detail::Real<A>;
+    const A shifted = x * R::two_over_pi + R::round_magic, whole = shifted - R::round_magic;
+    A r = ((x - whole * R::quarter_high) - whole * R::quarter_middle) - whole * R::quarter_low;
+    r = detail::smaller(r, A(0.79));
+    r = r < A(-0.79) ? A(-0.79) : r;
+    return sin_cos_of<A>(detail::bits<typename R::Int>(shifted) - detail::bits<typename R::Int>(R::round_magic), r);
+}
+
+template <class A> PFK_HD A sin(A x) { return sin_cos(x).sin; }
+template <class A> PFK_HD A cos(A x) { return sin_cos(x).cos; }
 
 template <class A> PFK_HD A sigmoid(A x) {
     const A e = exp(-detail::magnitude(x));

@@ -114,7 +114,7 @@ class MLPField(nn.Module):
     ``context_dim``) enters the first layer as if concatenated to x. The last layer starts at zero: the flow starts as
     the identity. Raises ValueError for unknown names, a depth below 1, a context missing or not wanted.
 
-    ``fused(times, context)`` hands the field to the whole-trajectory kernel (None for an activation it lacks);
+    ``fused(times, context)`` hands the field to the whole-trajectory kernel;
     ``with_divergence(t, x, context)`` is the exact divergence of a field with one or two hidden layers by one more
     matrix product: with d the slopes of the activations, div = d_2' (W_2 o (W_1 W_3)') d_1.
 
@@ -155,10 +155,8 @@ class MLPField(nn.Module):
                 x = _activate(self.activation, x)
         return x
 
-    def fused(self, times: Tensor, context: Tensor | None = None) -> FusedParameters | None:
-        """All that the kernel needs, for evaluations at ``times`` (T,); None where it cannot serve this field."""
-        if self.activation == "sin":
-            return None
+    def fused(self, times: Tensor, context: Tensor | None = None) -> FusedParameters:
+        """All that the kernel needs, for evaluations at ``times`` (T,)."""
         bias = None if self.context is None and context is None else self._bias(context)
         tables = [layer.gate_and_shift(times) for layer in self.layers]  # type: ignore[operator]
         gates = None if tables[0][0] is None else torch.cat([gate for gate, _ in tables], 1)

@@ -4,6 +4,7 @@ from ._router import registry
 from .affine_coupling import additive_coupling, affine_coupling, affine_coupling_from_output
 from .cnf_trajectory import cnf_trajectory
 from .conv1x1 import conv1x1, conv1x1_gradients
+from .hutchinson import draw_probes, trace_estimate
 from .lu_weight import SingularTransformError, lu_factor_slogdet, lu_weight
 from .made import MadeLayout, made_forward, made_inverse
 from .mlp import mlp
@@ -20,6 +21,7 @@ __all__ = [
     "cnf_trajectory",
     "conv1x1",
     "conv1x1_gradients",
+    "draw_probes",
     "lu_factor_slogdet",
     "lu_weight",
     "made_forward",
@@ -31,4 +33,5 @@ __all__ = [
     "rk_error",
     "rq_spline",
     "spline_params",
+    "trace_estimate",
 ]

@@ -13,7 +13,7 @@ from ._router import FusedOp
 __all__ = ["SMOOTH", "STAGES", "cnf_trajectory", "stage_times"]
 
 #: name -> code of the activation in `csrc/math/cnf_trajectory.h`.
-SMOOTH = {"tanh": 0, "softplus": 1, "silu": 2, "elu": 3}
+SMOOTH = {"tanh": 0, "softplus": 1, "silu": 2, "elu": 3, "sin": 4}
 #: name -> code of the method there.
 METHODS = {"euler": 0, "midpoint": 1, "heun2": 2, "ralston": 3, "heun3": 4, "rk4": 5, "rk4_classic": 6}
 #: (rows of a below the first, weights b) by code; the times c are the sums of the rows.
@@ -51,6 +51,8 @@ def _with_slope(pre: Tensor, activation: int) -> tuple[Tensor, Tensor]:
     if activation == SMOOTH["silu"]:
         gate = torch.sigmoid(pre)
         return pre * gate, gate * (1 + pre * (1 - gate))
+    if activation == SMOOTH["sin"]:
+        return torch.sin(pre), torch.cos(pre)
     slope = torch.exp(torch.clamp(pre, max=0.0))
     return torch.where(pre > 0, pre, slope - 1), slope
 
@@ -215,7 +217,7 @@ def cnf_trajectory(
         shifts: (steps * stages, depth H + D): s at the times of :func:`stage_times`, all layers side by side.
         gates: g in the same layout; ones if None.
         bias: (B, H), added to W x in the first layer: the condition of a row.
-        activation: tanh, softplus, silu or elu.
+        activation: tanh, softplus, silu, elu or sin.
         method: euler, midpoint, heun2, ralston, heun3, rk4 (the 3/8 rule) or rk4_classic.
         step: the size of a step; negative to go back in time.
 

@@ -12,39 +12,18 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-__all__ = ["NOISES", "draw_probes", "exact_divergence", "hutchinson", "hutchplusplus"]
+from .hutchinson import Probes, draw_probes, trace_estimate
 
-NOISES = ("rademacher", "gaussian")
+__all__ = ["draw_probes", "exact_divergence", "hutchinson", "hutchplusplus"]
 
 Field = Callable[[Tensor], Tensor]
 Result = tuple[Tensor, Tensor, Tensor]
 
 
-def draw_probes(
-    x: Tensor, count: int = 1, noise: str = "rademacher", generator: torch.Generator | None = None
-) -> Tensor:
-    r"""Random directions e with E[e e^T] = I: (B, count, \*event), of x's dtype and device.
-
-    "rademacher": signs, whose estimate of tr A has the variance 2 sum_{i != j} S_ij^2 for S the symmetric part of A,
-    never more than that of "gaussian", 2 |S|_F^2, and none for diagonal A. ValueError for another name or count < 1.
-
-    >>> draw_probes(torch.zeros(2, 3), 4).square()[0, 0]
-    tensor([1., 1., 1.])
-    """
-    if count < 1:
-        raise ValueError(f"expected at least one probe, got {count}")
-    shape = (x.shape[0], count, *x.shape[1:])
-    if noise == "rademacher":
-        return torch.randint(0, 2, shape, generator=generator, device=x.device).to(x.dtype).mul_(2).sub_(1)
-    if noise == "gaussian":
-        return torch.randn(shape, generator=generator, dtype=x.dtype, device=x.device)
-    raise ValueError(f"noise: expected one of {', '.join(NOISES)}; got {noise!r}")
-
-
-def hutchinson(f: Field, x: Tensor, probes: Tensor, mode: str = "forward") -> Result:
+def hutchinson(f: Field, x: Tensor, probes: Probes, mode: str = "forward") -> Result:
     r"""Hutchinson's unbiased estimates of tr A and |A|_F^2, A = df/dx: the means of e^T A e and of |A e|^2 over probes.
 
-    x: (B, \*event), probes (B, K, \*event) of :func:`draw_probes`. ``mode`` "forward" pushes the probes through f
+    x: (B, \*event), probes of :func:`draw_probes`. ``mode`` "forward" pushes the probes through f
     (A e), "reverse" pulls them back (e^T A, for functions without forward derivatives; |e^T A|^2 then). Both are
     differentiable. Cost: "forward" one f and K tangents, "reverse" one f and K backward passes.
     Raises ValueError for another mode. Hutchinson 1990; Grathwohl et al. 2019 (arXiv:1810.01367).
@@ -54,8 +33,8 @@ def hutchinson(f: Field, x: Tensor, probes: Tensor, mode: str = "forward") -> Re
     (tensor([[2., 2., 2.],
             [2., 2., 2.]]), tensor([6., 6.]), tensor([12., 12.]))
     """
-    value, images = _images(f, x, probes, mode)
-    return value, _dot(probes, images).mean(1), _dot(images, images).mean(1)
+    value, images = _images(f, x, probes.directions(x), mode)
+    return value, *trace_estimate(images, probes)
 
 
 def exact_divergence(f: Field, x: Tensor, mode: str = "forward") -> Result:
@@ -73,7 +52,7 @@ def exact_divergence(f: Field, x: Tensor, mode: str = "forward") -> Result:
     return value, _dot(probes, images).sum(1), _dot(images, images).sum(1)
 
 
-def hutchplusplus(f: Field, x: Tensor, probes: Tensor, mode: str = "forward") -> Result:
+def hutchplusplus(f: Field, x: Tensor, probes: Probes, mode: str = "forward") -> Result:
     r"""Hutch++: exact on the span of the probes' images, Hutchinson's estimate on what is left.
 
     With half of the probes S, the other half G and Q an orthonormal basis of A S,
@@ -81,17 +60,18 @@ def hutchplusplus(f: Field, x: Tensor, probes: Tensor, mode: str = "forward") ->
     :func:`hutchinson` at equal cost where the spectrum of A falls off fast (elsewhere there is no gain). Q takes no
     part in the gradient, which stays unbiased. The Frobenius norm is the plain mean of |A e|^2 over S.
 
-    probes: (B, 2 k, \*event); k is cut to the size of an event. Cost: one f, 3 k tangents and a QR of (D, k) a row.
+    probes: 2 k of them; k is cut to the size of an event. Cost: one f, 3 k tangents and a QR of (D, k) a row.
     Raises ValueError for an odd number of probes. Meyer, Musco, Musco, Woodruff 2021 (arXiv:2010.09649).
 
     >>> x = torch.ones(2, 3)
     >>> hutchplusplus(lambda x: x.sum(1, keepdim=True).expand(2, 3), x, draw_probes(x, 2))[1].round()  # rank 1
     tensor([3., 3.])
     """
-    if probes.shape[1] % 2 or probes.shape[1] == 0:
-        raise ValueError(f"hutchplusplus expects an even number of probes, got {probes.shape[1]}")
-    k = min(probes.shape[1] // 2, x.shape[1:].numel())
-    sketch, rest = probes[:, :k], probes[:, probes.shape[1] // 2 :]
+    if probes.number % 2:
+        raise ValueError(f"hutchplusplus expects an even number of probes, got {probes.number}")
+    directions = probes.directions(x)
+    k = min(probes.number // 2, x.shape[1:].numel())
+    sketch, rest = directions[:, :k], directions[:, probes.number // 2 :]
     with torch.no_grad():
         images = _images(f, x.detach(), sketch, mode)[1].flatten(2)
         finite = torch.where(

@@ -63,6 +63,10 @@ def _conv1x1_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
     return noise(rows, 12, 4, 6), noise(12, 12), noise(12), noise(12)
 
 
+def _hutchinson_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    return noise(rows, 3, 130), torch.arange(rows) * 2**40
+
+
 def _lu_weight_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
     permutation = torch.randperm(12, generator=torch.Generator().manual_seed(0)).repeat(rows, 1)
     return noise(rows, 12, 12) / 12, permutation, 1 - 2 * (permutation % 2)
@@ -156,6 +160,7 @@ def _rk_probes() -> dict[str, Probe]:
 PROBES: dict[str, Probe] = {
     "affine_coupling": Probe(_coupling_configs(), _coupling_inputs),
     "conv1x1": Probe([()], _conv1x1_inputs, (torch.float32, torch.float64)),
+    "hutchinson": Probe([(0,), (1,)], _hutchinson_inputs, (torch.float32, torch.bfloat16, torch.float16)),
     "lu_weight": Probe([(False,), (True,)], _lu_weight_inputs),
     # In float64 the formula is its own truth; sums over a whole path, and a spline's narrow bins, round more than is
     # allowed then.

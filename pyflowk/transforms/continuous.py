@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.cnf_trajectory import STAGES, cnf_trajectory, stage_times
-from ..ops.divergence import NOISES, draw_probes, exact_divergence, hutchinson, hutchplusplus
+from ..ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplusplus
+from ..ops.hutchinson import NOISES, Probes
 from ..solvers import METHODS, odeint
 from .base import Transform, state_dtype, zero_ladj
 
@@ -128,13 +129,15 @@ class Continuous(Transform):
         """The same with its log-determinant (B,), the integral of the divergence from ``start`` to ``stop``."""
         x, context = self._arguments(x, context)
         exact = self.divergence == "exact"
-        probes = x.new_empty(0) if exact else draw_probes(x, self.probes, self.noise, generator)
+        probes = None if exact else draw_probes(x, self.probes, self.noise, generator)
         closed = exact and hasattr(self.field, "with_divergence") and self.field.has_divergence(x.new_zeros(()))
         fused = None if self.divergence == "hutch++" else self._fused(x, start, stop, context)
         if fused is not None and (not exact or x.shape[1] <= SMALL or not closed):
-            if exact:
-                probes = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(x.shape[0], -1, -1)
-            y, (ladj, kinetic, jacobian) = fused(probes)
+            if probes is None:
+                directions = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).expand(x.shape[0], -1, -1)
+            else:
+                directions = probes.directions(x)
+            y, (ladj, kinetic, jacobian) = fused(directions)
         else:
             y, ladj, kinetic, jacobian = self._augmented(x, start, stop, context, probes, closed)
         for observer in self._observers:
@@ -152,8 +155,6 @@ class Continuous(Transform):
             return None
         steps = max(1, math.ceil(self.steps * abs(stop - start) - 1e-9))
         field = self.field.fused(stage_times(self.method, start, stop, steps, x), context)
-        if field is None:
-            return None
 
         def run(probes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             scale = 1.0 if self.divergence == "exact" else 1 / max(1, probes.shape[1])
@@ -167,7 +168,7 @@ class Continuous(Transform):
         return run
 
     def _augmented(
-        self, x: Tensor, start: float, stop: float, context: Tensor | None, probes: Tensor, closed: bool
+        self, x: Tensor, start: float, stop: float, context: Tensor | None, probes: Probes | None, closed: bool
     ) -> tuple[Tensor, ...]:
         """The state with its three integrals, through the solver; the regularisers only where somebody looks."""
         watched = bool(self._observers)
@@ -177,7 +178,7 @@ class Continuous(Transform):
             if closed and not watched and self.field.has_divergence(t):
                 return self.field.with_divergence(t.reshape(-1) if t.dim() else t, y, context)
             f = lambda y: self._call(t, y, context)  # noqa: E731
-            if self.divergence == "exact":
+            if probes is None:
                 value, divergence, jacobian = exact_divergence(f, y, self.mode)
             else:
                 estimate = hutchinson if self.divergence == "hutchinson" else hutchplusplus

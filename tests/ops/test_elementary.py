@@ -6,10 +6,12 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import mpmath
 import pytest
 import torch
+from torch import Tensor
 
 from pyflowk import _cpu
 
@@ -57,6 +59,16 @@ def test_special_values(function: int, dtype: torch.dtype) -> None:
     torch.testing.assert_close(_cpu._elementary(x, function)[0], FUNCTIONS[function][1](x), equal_nan=True)
     if function == 2:
         assert math.copysign(1, _cpu._elementary(x, 2)[0][4].item()) == -1
+
+
+@pytest.mark.parametrize("function, exact", [(4, torch.sin), (5, torch.cos)])
+def test_sine_and_cosine(function: int, exact: Callable[[Tensor], Tensor]) -> None:
+    for dtype, reach in ((torch.float32, 3000.0), (torch.float64, 1e6)):
+        x = torch.linspace(-reach, reach, 100001, dtype=dtype)
+        errors = (_cpu._elementary(x, function)[0].double() - exact(x.double())).abs()
+        assert errors.max() <= 1.5 * torch.finfo(dtype).eps
+        huge = _cpu._elementary(torch.tensor([1e9, 1e30, math.inf, -math.inf, math.nan], dtype=dtype), function)[0]
+        assert (huge[:2].abs() <= 1).all() and huge[2:].isnan().all()
 
 
 def test_import_leaves_subnormals_alone() -> None:

@@ -9,15 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import affine_coupling, cnf_trajectory, conv1x1, lu_weight, made, mlp, rk_step, rq_spline
+from . import affine_coupling, cnf_trajectory, conv1x1, hutchinson, lu_weight, made, mlp, rk_step, rq_spline
 from .base import DTYPES, OpCase
 
 __all__ = ["ALL_CASES", "CPU_ONLY", "DTYPES", "FEW_CASES", "SMALL_CASES", "OpCase", "tensors_of"]
 
-MODULES = (affine_coupling, cnf_trajectory, conv1x1, lu_weight, made, mlp, rk_step, rq_spline)
+MODULES = (affine_coupling, cnf_trajectory, conv1x1, hutchinson, lu_weight, made, mlp, rk_step, rq_spline)
 
 #: ops without a CUDA kernel
-CPU_ONLY = frozenset({"cnf_trajectory", "mlp_1", "mlp_2", "mlp_3", "mlp_4"})
+CPU_ONLY = frozenset({"mlp_1", "mlp_2", "mlp_3", "mlp_4"})
 
 ALL_CASES = [case for module in MODULES for case in module.ALL]
 SMALL_CASES = [case for module in MODULES for case in module.SMALL]

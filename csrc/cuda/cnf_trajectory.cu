@@ -1,0 +1,631 @@
+// cnf_trajectory on the GPU: a block takes panels of 32 samples through all steps, one sample a lane, and waits for
+// nobody but itself.
+//
+// A layer's panel is (units, 32) for values and (units, 32) for the tangent of each probe, side by side, in a scratch
+// that only its block touches. Values and tangents meet a matrix in one product, whose factors pass through shared
+// memory; then a warp takes a row through gate, shift and activation. The backward evaluates each step's stages once
+// more and keeps them, as on the CPU.
+
+#include "../math/cnf_trajectory.h"
+#include "device.cuh"
+#include "launchers.h"
+
+namespace pfk::cuda {
+namespace {
+
+constexpr int kThreads = 256, kWarps = kThreads / warp_size;
+constexpr int64_t P = warp_size;                        // samples of a panel
+constexpr int64_t kBlocks = 264, kBlocksBackward = 132; // two, and one, for each multiprocessor of an H100
+
+int64_t panels_of(const CnfTrajectory& p) { return (p.samples + P - 1) / P; }
+int64_t blocks_of(const CnfTrajectory& p, bool backward) {
+    const int64_t panels = panels_of(p), most = backward ? kBlocksBackward : kBlocks;
+    return panels < most ? panels : most;
+}
+
+// ---- products
+// --------------------------------------------------------------------------------------------------------
+
+constexpr int kStretch = 16, kAcross = 16;     // terms of a sum at a time; threads along the columns
+constexpr int kMostRows = 4, kMostVectors = 2; // of a thread; a vector is two neighbouring columns
+constexpr int kLine = kAcross * kMostRows + 4; // of shared memory; the rest spreads it over the banks
+static_assert(kThreads == kAcross * kStretch && kAcross * kMostRows == 2 * kAcross * kMostVectors, "square tiles");
+
+template <class A> struct alignas(16) Shared {
+    A left[2][kStretch][kLine], right[2][kStretch][kLine];
+    A partial[3][kWarps][warp_size];
+};
+
+// One factor on its way through shared memory, `Each` elements a thread of a stretch of 16 Each lines (rows of the
+// product, or columns). Along: the terms of a line are neighbours in memory, else the lines are.
+template <bool Along, int Each, class A> struct Passage {
+    const A* from;
+    int64_t jump, advance, lines;
+    int line, term;
+    A next[Each];
+
+    PFK_DEVICE Passage(const A* data, int64_t line_step, int64_t term_step, int64_t count)
+        : jump(Along ? kAcross * line_step : kStretch / Each * term_step), advance(kStretch * term_step), lines(count) {
+        const int thread = static_cast<int>(threadIdx.x);
+        line = Along ? thread / kStretch : thread % (kAcross * Each);
+        term = Along ? thread % kStretch : thread / (kAcross * Each);
+        from = data + line * line_step + term * term_step;
+    }
+    PFK_DEVICE int line_of(int i) const { return Along ? line + kAcross * i : line; }
+    PFK_DEVICE int term_of(int i) const { return Along ? term : term + kStretch / Each * i; }
+
+    PFK_DEVICE void fetch(int64_t terms) {
+#pragma unroll
+        for (int i = 0; i < Each; ++i)
+            next[i] = line_of(i) < lines && term_of(i) < terms ? from[i * jump] : A(0);
+        from += advance;
+    }
+    PFK_DEVICE void put(A (*to)[kLine]) const {
+#pragma unroll
+        for (int i = 0; i < Each; ++i)
+            to[term_of(i)][line_of(i)] = next[i];
+    }
+};
+
+template <int N, class A> PFK_DEVICE void read_shared(const A* from, A* to) {
+    constexpr int width = N < vector_width<A> ? N : vector_width<A>;
+#pragma unroll
+    for (int i = 0; i < N; i += width) {
+        const Vec<A, width> v = vload<width>(from + i);
+#pragma unroll
+        for (int j = 0; j < width; ++j)
+            to[i + j] = v[j];
+    }
+}
+
+// A matrix: element (line, term) at data[line line_step + term term_step].
+template <class A> struct Factor {
+    const A* data;
+    int64_t line_step, term_step;
+};
+
+// A tile of 16 R rows and 32 V columns: y = or += left right^T over `terms`, each element in the order of its terms.
+// Every thread must come; what others wrote before is seen, what is written here is not yet.
+template <bool LeftAlong, bool RightAlong, bool Add, int R, int V, class A>
+PFK_DEVICE void product(Shared<A>& shared, Factor<A> left, int64_t rows, Factor<A> right, int64_t columns,
+                        int64_t terms, A* y, int64_t ldy) {
+    Passage<LeftAlong, R, A> lefts(left.data, left.line_step, left.term_step, rows);
+    Passage<RightAlong, 2 * V, A> rights(right.data, right.line_step, right.term_step, columns);
+    const int row = static_cast<int>(threadIdx.x) / kAcross * R, column = static_cast<int>(threadIdx.x) % kAcross * 2;
+    A sum[R][2 * V] = {};
+    int buffer = 0;
+    __syncthreads(); // the factors are written, and shared memory is free
+    lefts.fetch(terms);
+    rights.fetch(terms);
+    lefts.put(shared.left[0]);
+    rights.put(shared.right[0]);
+    __syncthreads();
+    for (int64_t ahead = terms; ahead > 0; ahead -= kStretch) {
+        const bool more = ahead > kStretch;
+        if (more) {
+            lefts.fetch(ahead - kStretch);
+            rights.fetch(ahead - kStretch);
+        }
+        const int stretch = row >= rows ? 0 : more ? kStretch : static_cast<int>(ahead);
+#pragma unroll 4
+        for (int k = 0; k < stretch; ++k) {
+            A l[R], r[2 * V];
+            read_shared<R>(&shared.left[buffer][k][row], l);
+#pragma unroll
+            for (int v = 0; v < V; ++v)
+                read_shared<2>(&shared.right[buffer][k][column + 2 * kAcross * v], r + 2 * v);
+#pragma unroll
+            for (int i = 0; i < R; ++i)
+#pragma unroll
+                for (int j = 0; j < 2 * V; ++j)
+                    sum[i][j] += l[i] * r[j];
+        }
+        if (!more)
+            break;
+        buffer ^= 1;
+        lefts.put(shared.left[buffer]);
+        rights.put(shared.right[buffer]);
+        __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < R; ++i)
+#pragma unroll
+        for (int v = 0; v < V; ++v) {
+            const int at = column + 2 * kAcross * v;
+            A* const to = y + (row + i) * ldy + at;
+            if (row + i >= rows)
+                continue;
+            if constexpr (Add) {
+                if (at < columns)
+                    to[0] += sum[i][2 * v];
+                if (at + 1 < columns)
+                    to[1] += sum[i][2 * v + 1];
+            } else // columns are whole panels
+                vstore<2>(to, Vec<A, 2>{{sum[i][2 * v], sum[i][2 * v + 1]}});
+        }
+}
+
+template <bool LeftAlong, bool RightAlong, bool Add, int R, class A>
+PFK_DEVICE void tiles(Shared<A>& shared, Factor<A> left, int64_t rows, Factor<A> right, int64_t columns, int64_t terms,
+                      A* y, int64_t ldy) {
+    for (int64_t row = 0; row < rows; row += kAcross * R) {
+        const Factor<A> l = {left.data + row * left.line_step, left.line_step, left.term_step};
+        for (int64_t column = 0; column < columns; column += 4 * kAcross) {
+            const Factor<A> r = {right.data + column * right.line_step, right.line_step, right.term_step};
+            A* const to = y + row * ldy + column;
+            if (columns - column > 2 * kAcross)
+                product<LeftAlong, RightAlong, Add, R, 2>(shared, l, rows - row, r, columns - column, terms, to, ldy);
+            else
+                product<LeftAlong, RightAlong, Add, R, 1>(shared, l, rows - row, r, columns - column, terms, to, ldy);
+        }
+    }
+}
+
+// y (rows, columns) = or += left right^T.
+template <bool LeftAlong, bool RightAlong, bool Add = false, class A>
+PFK_DEVICE void multiply(Shared<A>& shared, Factor<A> left, int64_t rows, Factor<A> right, int64_t columns,
+                         int64_t terms, A* y, int64_t ldy) {
+    if (rows <= kAcross)
+        tiles<LeftAlong, RightAlong, Add, 1>(shared, left, rows, right, columns, terms, y, ldy);
+    else
+        tiles<LeftAlong, RightAlong, Add, kMostRows>(shared, left, rows, right, columns, terms, y, ldy);
+}
+
+// ---- one block
+// -------------------------------------------------------------------------------------------------------
+
+// Where everything lies in a block's scratch: panels (rows, P), or (rows, N) with the tangents beside the values.
+struct Space {
+    int64_t N;
+    int64_t y, bias, input, output; // input and output of the first stage; others follow
+    int64_t hidden, hidden_size;    // layers: forward two in turn, backward all of them and all stages
+    int64_t product, dinput;        // backward, of each stage: the last layer's product; what its input receives
+    int64_t g, below, dy, dbias;
+    int64_t size;
+};
+Space space_of(const CnfTrajectory& p, bool backward) {
+    const int64_t D = p.size, H = p.width, S = p.method.stages, widest = D > H ? D : H, N = P * (1 + p.probes);
+    Space at{};
+    at.N = N;
+    const auto take = [&at](int64_t count) {
+        const int64_t begin = at.size;
+        at.size += count;
+        return begin;
+    };
+    at.y = take(D * P), at.bias = take(p.biased ? H * P : 0);
+    at.input = take(S * D * N), at.output = take(S * D * N);
+    at.hidden_size = H * (backward ? 2 * N + 2 * P : N);
+    at.hidden = take(at.hidden_size * (backward ? S * p.depth : 2));
+    if (backward) {
+        at.product = take(S * D * N), at.dinput = take(S * D * N);
+        at.g = take(widest * N), at.below = take(widest * N);
+        at.dy = take(D * P), at.dbias = take(p.biased ? H * P : 0);
+    }
+    return at;
+}
+
+// A call as the kernels get it: the numbers of the method in the arithmetic's type, times the step.
+template <class A> struct Call {
+    CnfTrajectory p;
+    Space at;
+    int64_t panels, parameters, tables; // parameters of which gradients are added up; those of gates (or shifts)
+    A a[kMostStages][kMostStages], b[kMostStages], scaled[kMostStages];
+};
+
+template <class A> Call<A> call_of(const CnfTrajectory& p, bool backward) {
+    Call<A> call{p, space_of(p, backward), panels_of(p), cnf_parameters(p), cnf_tables(p), {}, {}, {}};
+    for (int i = 0; i < kMostStages; ++i) {
+        call.b[i] = static_cast<A>(p.step * p.method.b[i]);
+        call.scaled[i] = static_cast<A>(p.scale) * call.b[i];
+        for (int j = 0; j < kMostStages; ++j)
+            call.a[i][j] = static_cast<A>(p.step * p.method.a[i][j]);
+    }
+    return call;
+}
+
+template <class A> PFK_DEVICE SmoothValue<A> activated(Smooth kind, A pre) {
+    switch (kind) {
+    case Smooth::Tanh:
+        return smooth<Smooth::Tanh>(pre);
+    case Smooth::Softplus:
+        return smooth<Smooth::Softplus>(pre);
+    case Smooth::Silu:
+        return smooth<Smooth::Silu>(pre);
+    case Smooth::Elu:
+        return smooth<Smooth::Elu>(pre);
+    default:
+        return smooth<Smooth::Sin>(pre);
+    }
+}
+
+template <class A> struct Block {
+    const Call<A>& call;
+    const CnfTrajectory& p;
+    const Space& at;
+    A* const base;
+    Shared<A>& shared;
+    const int lane, warp;
+    int64_t first; // sample of lane 0
+
+    PFK_DEVICE Block(const Call<A>& c, Shared<A>& s)
+        : call(c), p(c.p), at(c.at), base(static_cast<A*>(c.p.panels) + blockIdx.x * c.at.size), shared(s),
+          lane(static_cast<int>(threadIdx.x) % warp_size), warp(static_cast<int>(threadIdx.x) / warp_size), first(0) {}
+
+    PFK_DEVICE static const A* as(const void* data) { return static_cast<const A*>(data); }
+    PFK_DEVICE bool lives() const { return first + lane < p.samples; }
+    PFK_DEVICE A* of_stage(int64_t begin, int stage) const { return base + begin + stage * p.size * at.N; }
+    PFK_DEVICE A* input(int stage) const { return of_stage(at.input, stage); }
+    PFK_DEVICE A* output(int stage) const { return of_stage(at.output, stage); }
+    PFK_DEVICE A* dinput(int stage) const { return of_stage(at.dinput, stage); }
+
+    // Each row is its warp's, each sample its lane's: what `body` writes at (row, lane) it may read again
+    // unsynchronised.
+    template <class Body> PFK_DEVICE void for_rows(int64_t rows, Body body) const {
+        for (int64_t r = warp; r < rows; r += kWarps)
+            body(r);
+    }
+    PFK_DEVICE A read(const void* from, int64_t stride, int64_t at_row) const {
+        return lives() ? as(from)[(first + lane) * stride + at_row] : A(0);
+    }
+    PFK_DEVICE void write(void* to, int64_t stride, int64_t at_row, A value) const {
+        if (lives())
+            static_cast<A*>(to)[(first + lane) * stride + at_row] = value;
+    }
+    PFK_DEVICE void add(void* to, int64_t stride, int64_t at_row, A value) const {
+        if (lives())
+            static_cast<A*>(to)[(first + lane) * stride + at_row] += value;
+    }
+
+    PFK_DEVICE const A* matrix(const CnfLayer& layer) const { return as(p.weights) + layer.weights * p.weights_stride; }
+
+    PFK_DEVICE void begin() const {
+        for_rows(p.size, [&](int64_t d) {
+            base[at.y + d * P + lane] = read(p.x, p.x_stride, d);
+            for (int64_t probe = 0; probe < p.probes; ++probe) {
+                const A e = read(p.e, p.e_stride, probe * p.size + d);
+                for (int i = 0; i < p.method.stages; ++i)
+                    input(i)[d * at.N + (probe + 1) * P + lane] = e;
+            }
+        });
+        if (p.biased)
+            for_rows(p.width, [&](int64_t r) { base[at.bias + r * P + lane] = read(p.bias, p.bias_stride, r); });
+    }
+
+    PFK_DEVICE void make_input(int stage) const {
+        for_rows(p.size, [&](int64_t d) {
+            A value = base[at.y + d * P + lane];
+            for (int j = 0; j < stage; ++j)
+                if (call.a[stage][j] != A(0))
+                    value += call.a[stage][j] * output(j)[d * at.N + lane];
+            input(stage)[d * at.N + lane] = value;
+        });
+    }
+
+    // A hidden layer's panels: the product before gate and shift, then (backward) activation, slope and curvature.
+    struct Hidden {
+        A *product, *both, *slope, *curvature;
+    };
+    template <bool Keep> PFK_DEVICE Hidden hidden(int stage, int64_t layer) const {
+        A* const product = base + at.hidden + (Keep ? stage * p.depth + layer : layer % 2) * at.hidden_size;
+        A* const both = Keep ? product + p.width * at.N : product;
+        return {product, both, both + p.width * at.N, both + p.width * at.N + p.width * P};
+    }
+
+    // The field and its tangents at the stage's input; with Keep all that its gradient needs stays behind.
+    template <bool Keep> PFK_DEVICE void evaluate(int64_t evaluation, int stage) const {
+        const int64_t N = at.N;
+        const A* const shifts = as(p.shifts) + evaluation * p.shifts_stride;
+        const A* const gates = as(p.gates) + evaluation * p.gates_stride;
+        const A* x = input(stage);
+        for (int64_t l = 0; l <= p.depth; ++l) {
+            const CnfLayer layer = cnf_layer(p, l);
+            const bool last = l == p.depth;
+            const Hidden h = hidden<Keep>(stage, l); // of the last layer: not used
+            A* const products = !last ? h.product : Keep ? of_stage(at.product, stage) : output(stage);
+            const int64_t step = p.weights_stride;
+            multiply<true, false>(shared, Factor<A>{matrix(layer), layer.in * step, step}, layer.out,
+                                  Factor<A>{x, 1, N}, N, layer.in, products, N);
+            __syncthreads();
+            for_rows(layer.out, [&](int64_t r) {
+                const A shift = shifts[layer.column + r], gate = p.gated ? gates[layer.column + r] : A(1);
+                const A* const from = products + r * N + lane;
+                A* const to = (last ? output(stage) : h.both) + r * N + lane;
+                A value = from[0], scale = gate;
+                if (l == 0 && p.biased)
+                    value += base[at.bias + r * P + lane];
+                if (last)
+                    to[0] = gate * value + shift;
+                else {
+                    const SmoothValue<A> f = activated(p.activation, gate * value + shift);
+                    to[0] = f.value;
+                    scale *= f.slope;
+                    if constexpr (Keep) {
+                        h.product[r * N + lane] = value;
+                        h.slope[r * P + lane] = f.slope;
+                        h.curvature[r * P + lane] = f.curvature;
+                    }
+                }
+                for (int64_t column = P; column < N; column += P)
+                    to[column] = scale * from[column];
+            });
+            x = h.both;
+        }
+        __syncthreads();
+    }
+
+    // ---- forward
+
+    PFK_DEVICE void forward(int64_t panel) {
+        const int64_t D = p.size;
+        const int stages = p.method.stages;
+        first = panel * P;
+        begin();
+        A divergence = 0, kinetic = 0, jacobian = 0; // of warp 0
+        for (int64_t step = 0; step < p.steps; ++step) {
+            for (int i = 0; i < stages; ++i) {
+                make_input(i);
+                evaluate<false>(step * stages + i, i);
+                if (call.b[i] == A(0))
+                    continue;
+                A sums[3] = {};
+                for_rows(D, [&](int64_t d) {
+                    const A* const f = output(i) + d * at.N + lane;
+                    const A* const e = input(i) + d * at.N + lane;
+                    sums[1] += f[0] * f[0];
+                    for (int64_t column = P; column < at.N; column += P) {
+                        sums[0] += e[column] * f[column];
+                        sums[2] += f[column] * f[column];
+                    }
+                });
+#pragma unroll
+                for (int k = 0; k < 3; ++k)
+                    shared.partial[k][warp][lane] = sums[k];
+                __syncthreads();
+                if (warp == 0) {
+                    divergence += call.scaled[i] * total(0);
+                    kinetic += call.b[i] * total(1);
+                    jacobian += call.scaled[i] * total(2);
+                }
+            }
+            for_rows(D, [&](int64_t d) {
+                A& y = base[at.y + d * P + lane];
+                for (int i = 0; i < stages; ++i)
+                    y += call.b[i] * output(i)[d * at.N + lane];
+                write(p.path, p.steps * D, step * D + d, y);
+            });
+        }
+        if (warp == 0) {
+            write(p.integrals, 3, 0, divergence);
+            write(p.integrals, 3, 1, kinetic);
+            write(p.integrals, 3, 2, jacobian);
+        }
+        __syncthreads(); // the next panel writes the scratch again
+    }
+
+    PFK_DEVICE A total(int which) const {
+        A sum = shared.partial[which][0][lane];
+#pragma unroll
+        for (int w = 1; w < kWarps; ++w)
+            sum += shared.partial[which][w][lane];
+        return sum;
+    }
+
+    // ---- backward
+
+    // Adds the panel's part to `dparameters` and writes the gradients of its samples. Those of the probes grow in p.de.
+    PFK_DEVICE void backward(int64_t panel, A* dparameters) {
+        const int64_t D = p.size, H = p.width;
+        const int stages = p.method.stages;
+        A* const dy = base + at.dy + lane;
+        first = panel * P;
+        begin();
+        for_rows(D, [&](int64_t d) {
+            dy[d * P] = A(0);
+            for (int64_t probe = 0; probe < p.probes; ++probe)
+                write(p.de, p.probes * D, probe * D + d, A(0));
+        });
+        if (p.biased)
+            for_rows(H, [&](int64_t r) { base[at.dbias + r * P + lane] = A(0); });
+        for (int64_t step = p.steps - 1; step >= 0; --step) {
+            for_rows(D, [&](int64_t d) {
+                dy[d * P] += read(p.dpath, p.dpath_stride, step * D + d);
+                base[at.y + d * P + lane] =
+                    step == 0 ? read(p.x, p.x_stride, d) : read(p.path, p.path_stride, (step - 1) * D + d);
+            });
+            for (int i = 0; i < stages; ++i) {
+                make_input(i);
+                evaluate<true>(step * stages + i, i);
+            }
+            for (int i = stages - 1; i >= 0; --i)
+                differentiate(step * stages + i, i, dparameters);
+            for_rows(D, [&](int64_t d) {
+                for (int i = 0; i < stages; ++i) {
+                    const A* const received = dinput(i) + d * at.N + lane;
+                    dy[d * P] += received[0];
+                    for (int64_t probe = 0; probe < p.probes; ++probe)
+                        add(p.de, p.probes * D, probe * D + d, received[(probe + 1) * P]);
+                }
+            });
+        }
+        for_rows(D, [&](int64_t d) { write(p.dx, D, d, dy[d * P]); });
+        if (p.biased)
+            for_rows(H, [&](int64_t r) { write(p.dbias, H, r, base[at.dbias + r * P + lane]); });
+        __syncthreads();
+    }
+
+    PFK_DEVICE void add_row(A* to, A value) const {
+        value = warp_reduce(value);
+        if (lane == 0)
+            *to += value;
+    }
+
+    // From the gradients of y', of the inputs of later stages and of the integrals to that of this stage's input.
+    PFK_DEVICE void differentiate(int64_t evaluation, int stage, A* dparameters) const {
+        const int64_t N = at.N;
+        A* const dgates = dparameters + cnf_weights(p) + evaluation * cnf_outputs(p);
+        A* const dshifts = dgates + (p.gated ? call.tables : 0);
+        const A* const gates = as(p.gates) + evaluation * p.gates_stride;
+        A *g = base + at.g, *below = base + at.below;
+        for (int64_t l = p.depth; l >= 0; --l) {
+            const CnfLayer layer = cnf_layer(p, l);
+            if (l == p.depth)
+                receive(stage, layer, gates, g, dgates, dshifts);
+            else
+                through_activation(hidden<true>(stage, l), l == 0, layer, gates, g, dgates, dshifts);
+            const A* const x = l == 0 ? input(stage) : hidden<true>(stage, l - 1).both;
+            multiply<true, true, true>(shared, Factor<A>{g, N, 1}, layer.out, Factor<A>{x, N, 1}, layer.in, N,
+                                       dparameters + layer.weights, layer.in);
+            const int64_t step = p.weights_stride;
+            multiply<false, false>(shared, Factor<A>{matrix(layer), step, layer.in * step}, layer.in,
+                                   Factor<A>{g, 1, N}, N, layer.out, l == 0 ? dinput(stage) : below, N);
+            A* const other = g;
+            g = below, below = other;
+            __syncthreads();
+        }
+    }
+
+    // g: the gradient of the last layer's products.
+    PFK_DEVICE void receive(int stage, const CnfLayer& layer, const A* gates, A* g, A* dgates, A* dshifts) const {
+        const int64_t N = at.N, D = p.size;
+        const A ddivergence = call.scaled[stage] * read(p.dintegrals, p.dintegrals_stride, 0);
+        const A dkinetic = call.b[stage] * read(p.dintegrals, p.dintegrals_stride, 1);
+        const A djacobian = call.scaled[stage] * read(p.dintegrals, p.dintegrals_stride, 2);
+        for_rows(D, [&](int64_t d) {
+            const A *const f = output(stage) + d * N + lane, *const e = input(stage) + d * N + lane;
+            const A* const products = of_stage(at.product, stage) + d * N + lane;
+            A* const to = g + d * N + lane;
+            const A gate = p.gated ? gates[layer.column + d] : A(1);
+            A df = call.b[stage] * base[at.dy + d * P + lane] + A(2) * dkinetic * f[0];
+            for (int j = stage + 1; j < p.method.stages; ++j)
+                if (call.a[j][stage] != A(0))
+                    df += call.a[j][stage] * dinput(j)[d * N + lane];
+            A across = df * products[0];
+            for (int64_t probe = 0; probe < p.probes; ++probe) {
+                const int64_t column = (probe + 1) * P;
+                const A dv = ddivergence * e[column] + A(2) * djacobian * f[column];
+                add(p.de, p.probes * D, probe * D + d, ddivergence * f[column]);
+                across += dv * products[column];
+                to[column] = gate * dv;
+            }
+            to[0] = gate * df;
+            add_row(dshifts + layer.column + d, df);
+            if (p.gated)
+                add_row(dgates + layer.column + d, across);
+        });
+    }
+
+    // g: from the gradient of a hidden layer's activation and tangents to that of its products.
+    PFK_DEVICE void through_activation(const Hidden& h, bool is_first, const CnfLayer& layer, const A* gates, A* g,
+                                       A* dgates, A* dshifts) const {
+        const int64_t N = at.N;
+        for_rows(p.width, [&](int64_t r) {
+            const A gate = p.gated ? gates[layer.column + r] : A(1);
+            const A slope = h.slope[r * P + lane], curvature = h.curvature[r * P + lane];
+            const A* const products = h.product + r * N + lane;
+            A* const row = g + r * N + lane;
+            A across = 0;
+            for (int64_t column = P; column < N; column += P) {
+                const A dtangent = row[column];
+                across += dtangent * products[column];
+                row[column] = dtangent * gate * slope;
+            }
+            const A dpre = row[0] * slope + gate * across * curvature;
+            row[0] = gate * dpre;
+            if (is_first && p.biased)
+                base[at.dbias + r * P + lane] += gate * dpre;
+            add_row(dshifts + layer.column + r, dpre);
+            if (p.gated)
+                add_row(dgates + layer.column + r, dpre * products[0] + slope * across);
+        });
+    }
+};
+
+// Doubles, and all that the backward holds, need the registers of two blocks.
+template <class A>
+__global__ void __launch_bounds__(kThreads, sizeof(A) == sizeof(double) ? 1 : 2) run(const Call<A> call) {
+    PFK_SHARED(Shared<A>, shared);
+    Block<A> block(call, shared);
+    for (int64_t panel = blockIdx.x; panel < call.panels; panel += gridDim.x)
+        block.forward(panel);
+}
+
+template <class A> __global__ void __launch_bounds__(kThreads, 1) run_backward(const Call<A> call) {
+    PFK_SHARED(Shared<A>, shared);
+    Block<A> block(call, shared);
+    A* const partial = static_cast<A*>(call.p.partial) + blockIdx.x * call.parameters;
+    for (int64_t i = threadIdx.x; i < call.parameters; i += kThreads)
+        partial[i] = A(0);
+    __syncthreads();
+    for (int64_t panel = blockIdx.x; panel < call.panels; panel += gridDim.x)
+        block.backward(panel, partial);
+}
+
+// The parameters' gradients: a thread each, blocks in their order.
+template <class A> struct Totals {
+    const A* partial;
+    int64_t blocks, parameters, weights, tables;
+    A *dweights, *dgates, *dshifts;
+};
+template <class A> __global__ void __launch_bounds__(kThreads) add_up(const Totals<A> t) {
+    const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+    if (i >= t.parameters)
+        return;
+    A sum = 0;
+    for (int64_t block = 0; block < t.blocks; ++block)
+        sum += t.partial[block * t.parameters + i];
+    if (i < t.weights)
+        t.dweights[i] = sum;
+    else if (i < t.weights + t.tables)
+        t.dgates[i - t.weights] = sum;
+    else
+        t.dshifts[i - t.weights - t.tables] = sum;
+}
+
+// Calls body(Type<arithmetic>).
+template <class Body> cudaError_t with_arithmetic(DType type, Body body) {
+    return type == DType::F64 ? body(Type<double>{}) : body(Type<float>{});
+}
+
+} // namespace
+
+int64_t cnf_trajectory_scratch(const CnfTrajectory& p) { return blocks_of(p, false) * space_of(p, false).size; }
+
+int64_t cnf_trajectory_backward_scratch(const CnfTrajectory& p) {
+    return blocks_of(p, true) * (space_of(p, true).size + cnf_parameters(p));
+}
+
+Error cnf_trajectory(const CnfTrajectory& p, void* stream) {
+    if (p.samples == 0)
+        return cudaSuccess;
+    return with_arithmetic(p.type, [&](auto type) {
+        using A = typename decltype(type)::type;
+        return launch(run<A>, static_cast<unsigned>(blocks_of(p, false)), kThreads, 0,
+                      static_cast<cudaStream_t>(stream), call_of<A>(p, false));
+    });
+}
+
+Error cnf_trajectory_backward(const CnfTrajectory& p, void* stream) {
+    return with_arithmetic(p.type, [&](auto type) -> cudaError_t {
+        using A = typename decltype(type)::type;
+        const int64_t blocks = blocks_of(p, true), parameters = cnf_parameters(p);
+        Call<A> call = call_of<A>(p, true);
+        call.p.partial = static_cast<A*>(p.panels) + blocks * call.at.size;
+        const cudaError_t refused = blocks == 0 ? cudaSuccess
+                                                : launch(run_backward<A>, static_cast<unsigned>(blocks), kThreads, 0,
+                                                         static_cast<cudaStream_t>(stream), call);
+        if (refused != cudaSuccess)
+            return refused;
+        const Totals<A> totals = {static_cast<const A*>(call.p.partial),
+                                  blocks,
+                                  parameters,
+                                  cnf_weights(p),
+                                  p.gated ? call.tables : 0,
+                                  static_cast<A*>(p.dweights),
+                                  static_cast<A*>(p.dgates),
+                                  static_cast<A*>(p.dshifts)};
+        return launch(add_up<A>, static_cast<unsigned>((parameters + kThreads - 1) / kThreads), kThreads, 0,
+                      static_cast<cudaStream_t>(stream), totals);
+    });
+}
+
+} // namespace pfk::cuda

@@ -1,0 +1,221 @@
+"""Hutchinson's estimate of a trace: random directions from a counter, and their products with a field's tangents."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._router import FusedOp
+
+__all__ = ["NOISES", "Probes", "draw_probes", "trace_estimate"]
+
+#: name -> code of the noise in `csrc/math/hutchinson.h`.
+NOISES = {"rademacher": 0, "gaussian": 1}
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_MASK = 0xFFFFFFFF
+
+
+# ---- the directions in plain torch ----------------------------------------------------------------------------------
+
+
+def _product(factor: int, word: Tensor) -> tuple[Tensor, Tensor]:
+    """The high and low word of a 64-bit product, in two halves because int64 has a sign."""
+    low = word * (factor & 0xFFFF)
+    rest = word * (factor >> 16) + (low >> 16)
+    return rest >> 16, ((rest & 0xFFFF) << 16) | (low & 0xFFFF)
+
+
+def _philox(keys: Tensor, blocks: Tensor, probes: Tensor, noise: int) -> tuple[Tensor, ...]:
+    """Philox 4x32 with ten rounds, four words an element; the arguments broadcast."""
+    k0, k1 = keys & _MASK, (keys >> 32) & _MASK
+    a, b, c, d = blocks & _MASK, (blocks >> 32) & _MASK, probes, torch.full_like(probes, noise)
+    for _ in range(10):
+        (high, low), (other_high, other_low) = _product(0xD2511F53, a), _product(0xCD9E8D57, c)
+        a, b, c, d = other_high ^ b ^ k0, other_low, high ^ d ^ k1, low
+        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
+    return a, b, c, d
+
+
+def _normals(w: Tensor, v: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Box and Muller: a radius, and a quarter of the circle plus an angle within it."""
+    radius = torch.sqrt(-2 * torch.log(((w >> 1).to(dtype) + 0.5) * 2.0**-31))
+    angle = ((v & 0x3FFFFFFF) - 0x20000000).to(dtype) * (math.pi * 2.0**-31)
+    s, c, quarter = torch.sin(angle), torch.cos(angle), v >> 30
+    sine = torch.where((quarter & 1) == 1, c, s)
+    cosine = torch.where((quarter & 1) == 1, s, c)
+    sine = torch.where((quarter & 2) == 2, -sine, sine)
+    return radius * torch.where(((quarter + 1) & 2) == 2, -cosine, cosine), radius * sine
+
+
+def _directions(keys: Tensor, count: int, size: int, noise: int, wide: bool) -> tuple[Tensor]:
+    """(B, count, size)"""
+    dtype = torch.float64 if wide else torch.float32
+    up_to = partial(torch.arange, device=keys.device)
+    each = 128 if noise == NOISES["rademacher"] else 4  # dimensions that one counter serves
+    blocks = up_to(-(-size // each))
+    words = _philox(keys.reshape(-1, 1, 1), blocks, up_to(count).reshape(-1, 1), noise)
+    if noise == NOISES["rademacher"]:
+        bits = torch.stack(words, -1).unsqueeze(-1) >> up_to(32)
+        whole = 2 * (bits & 1).to(dtype) - 1
+    else:
+        a, b, c, d = words
+        whole = torch.stack((*_normals(a, b, dtype), *_normals(c, d, dtype)), -1)
+    return (whole.reshape(keys.shape[0], count, len(blocks) * each)[..., :size],)
+
+
+def _check_keys(keys: Tensor, rows: int | None = None) -> None:
+    wanted = "(B,)" if rows is None else f"({rows},), one a row"
+    if keys.ndim != 1 or (rows is not None and keys.shape[0] != rows):
+        raise ValueError(f"hutchinson: keys must be {wanted}; got {tuple(keys.shape)}")
+    if keys.dtype != torch.int64:
+        raise TypeError(f"hutchinson: keys must be int64; got {keys.dtype}")
+
+
+def _check_directions(keys: Tensor, count: int, size: int, noise: int, wide: bool) -> None:
+    _check_keys(keys)
+    if count < 1 or size < 0 or noise not in NOISES.values():
+        raise ValueError(f"hutchinson: expected at least one probe, a size and a noise; got {(count, size, noise)}")
+
+
+_directions_op = FusedOp(
+    "hutchinson_directions",
+    "(Tensor keys, int count, int size, int noise, bool wide) -> Tensor",
+    formula=_directions,
+    check=_check_directions,
+    fake=lambda keys, count, size, noise, wide: (
+        keys.new_empty((keys.shape[0], count, size), dtype=torch.float64 if wide else torch.float32),
+    ),
+    indices=("keys",),
+    expand_small=False,
+)
+
+
+class Probes(NamedTuple):
+    r"""The random directions of one solve: `number` for every row, made again from its key wherever they are needed.
+
+    Direction `probe` of a row depends on the row's key alone, never on the rows beside it.
+
+    >>> probes = draw_probes(torch.zeros(2, 3), 4)
+    >>> probes.directions(torch.zeros(2, 3)).square()[0, 0]
+    tensor([1., 1., 1.])
+    """
+
+    keys: Tensor  # (B,), int64
+    number: int
+    noise: str
+
+    def directions(self, x: Tensor) -> Tensor:
+        r"""(B, count, \*event) for x (B, \*event), in its dtype."""
+        size, wide = x.shape[1:].numel(), x.dtype == torch.float64
+        flat = _directions_op((self.keys, self.number, size, NOISES[self.noise], wide))[0]
+        return flat.reshape(x.shape[0], self.number, *x.shape[1:]).to(x.dtype)
+
+
+def draw_probes(
+    x: Tensor, count: int = 1, noise: str = "rademacher", generator: torch.Generator | None = None
+) -> Probes:
+    r"""Random directions e with E[e e^T] = I, `count` for every row of x (B, \*event): a key a row from the generator.
+
+    "rademacher": signs, whose estimate of tr A has the variance 2 sum_{i != j} S_ij^2 for S the symmetric part of A,
+    never more than that of "gaussian", 2 |S|_F^2, and none for diagonal A. ValueError for another name or count < 1.
+    The numbers behind a key are those of Philox 4x32-10 (Salmon, Moraes, Dror, Shaw 2011), on every device the same
+    signs, and normal numbers up to rounding.
+
+    >>> draw_probes(torch.zeros(2, 3), 4).keys.shape
+    torch.Size([2])
+    """
+    if count < 1:
+        raise ValueError(f"expected at least one probe, got {count}")
+    if noise not in NOISES:
+        raise ValueError(f"noise: expected one of {', '.join(NOISES)}; got {noise!r}")
+    keys = torch.randint(2**63 - 1, (x.shape[0],), generator=generator, device=x.device)
+    return Probes(keys, count, noise)
+
+
+# ---- their products with the images ----------------------------------------------------------------------------------
+
+
+def _accumulator(images: Tensor) -> torch.dtype:
+    return torch.float64 if images.dtype == torch.float64 else torch.float32
+
+
+def _as_directions(images: Tensor, keys: Tensor, noise: int) -> Tensor:
+    return _directions(keys, images.shape[1], images.shape[2], noise, images.dtype == torch.float64)[0]
+
+
+def _formula(images: Tensor, keys: Tensor, noise: int) -> tuple[Tensor, Tensor]:
+    """The op in plain torch: the reference of the kernels, and what functorch and small compiled graphs see."""
+    wide = images.to(_accumulator(images))
+    products = (_as_directions(images, keys, noise) * wide).sum((1, 2))
+    return products / images.shape[1], (wide * wide).sum((1, 2)) / images.shape[1]
+
+
+def _backward(images: Tensor, keys: Tensor, ddivergence: Tensor, dsquare: Tensor, noise: int) -> tuple[Tensor]:
+    column = lambda t: (t / images.shape[1]).reshape(-1, 1, 1)  # noqa: E731
+    wide = images.to(_accumulator(images))
+    both = column(ddivergence) * _as_directions(images, keys, noise) + column(2 * dsquare) * wide
+    return (both.to(images.dtype),)
+
+
+def _check(images: Tensor, keys: Tensor, noise: int) -> None:
+    """What `csrc/bind/hutchinson.cpp` checks, for the paths that do not go through it."""
+    if images.dtype not in _DTYPES:
+        raise TypeError(f"hutchinson: images must be float32, float64, bfloat16 or float16; got {images.dtype}")
+    if images.ndim != 3 or images.shape[1] < 1:
+        raise ValueError(f"hutchinson: images must be (B, K, D) with at least one probe; got {tuple(images.shape)}")
+    _check_keys(keys, images.shape[0])
+    if keys.device != images.device:
+        raise ValueError(f"hutchinson: images and keys must be on one device; got {images.device} and {keys.device}")
+    if noise not in NOISES.values():
+        raise ValueError(f"hutchinson: noise must be 0 (Rademacher) or 1 (Gaussian); got {noise}")
+
+
+_op = FusedOp(
+    "hutchinson",
+    "(Tensor images, Tensor keys, int noise) -> (Tensor, Tensor)",
+    formula=_formula,
+    check=_check,
+    fake=lambda images, *_: tuple(images.new_empty(images.shape[:1], dtype=_accumulator(images)) for _ in range(2)),
+    saved=lambda images, keys, *_: (images, keys),
+    backward=FusedOp(
+        "hutchinson_backward",
+        "(Tensor images, Tensor keys, Tensor ddivergence, Tensor dsquare, int noise) -> Tensor",
+        formula=_backward,
+        fake=lambda images, *_: (images.new_empty(images.shape),),
+        indices=("keys",),
+    ),
+    indices=("keys",),
+)
+
+
+def trace_estimate(images: Tensor, probes: Probes) -> tuple[Tensor, Tensor]:
+    r"""From v_k = A e_k for the directions e_k of `probes`, the means over k of e_k . v_k and of |v_k|^2.
+
+    These are Hutchinson's unbiased estimates of tr A and of |A|_F^2, row by row.
+
+    Args:
+        images: (B, K, \*event), float32, float64, bfloat16 or float16, any strides.
+        probes: of :func:`draw_probes`, of K directions.
+
+    Returns:
+        Two tensors (B,), float32 (float64 for float64 images); NaN where a row has one. Bitwise the same for any batch
+        mates and threads.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes or devices that do not fit.
+
+    Cost: one pass over the images, in either direction; the directions are made again, not read. Sources: Hutchinson
+    1990; Grathwohl et al. 2019 (arXiv:1810.01367).
+
+    >>> x = torch.zeros(2, 3)
+    >>> probes = draw_probes(x, 4)
+    >>> trace_estimate(5 * probes.directions(x), probes)  # A = 5 I
+    (tensor([15., 15.]), tensor([75., 75.]))
+    """
+    if images.shape[1:2] != (probes.number,):
+        raise ValueError(f"hutchinson: images must be (B, {probes.number}, *event); got {tuple(images.shape)}")
+    return _op((images.flatten(2), probes.keys, NOISES[probes.noise]))
