@@ -15,6 +15,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from pyflowk.ops._triton import affine_coupling as kernels  # noqa: E402
+from pyflowk.ops._triton import rk_step  # noqa: E402
 from pyflowk.ops._triton import rq_spline as splines  # noqa: E402
 from pyflowk.ops.affine_coupling import BOUNDS  # noqa: E402
 from pyflowk.ops.masks import mask_code  # noqa: E402
@@ -65,6 +66,42 @@ def compiled(name: str, target: Any, *case: Any) -> str:
     """The assembly of `binary`."""
     assembly = binary(name, target, *case).asm
     return assembly["ptx"] if target.backend == "cuda" else assembly["amdgcn"]
+
+
+WEIGHTS = (0.25, -0.5, 1.5)
+
+
+def rk_binary(name: str, target: Any, state: str, size: int = 1024) -> Any:
+    """The same for a kernel of rk_step with three slopes."""
+    kernel = getattr(rk_step, name)
+    real = "fp64" if state == "fp64" else "fp32"
+    constants = {"WEIGHTS": WEIGHTS, "REAL": getattr(tl, "float" + real[2:]), **rk_step.tiling(size)}
+    constants |= {"RTOL": 0.25, "ATOL": 0.5} if name == "_error" else {}
+    special = {"h": "*" + real, "dh": "*" + real, "norm": "*" + real, "rows": "i32", "size": "i32"}
+    signature: dict[str, Any] = {}
+    aligned: dict[tuple[int, ...], Any] = {}
+    for i, n in enumerate(kernel.arg_names):
+        kind = special.get(n, "i32" if "stride" in n else "*" + state)
+        grouped = n in ("ks", "dks", "strides")
+        signature[n] = "constexpr" if n in constants else (kind,) * len(WEIGHTS) if grouped else kind
+        if n not in constants and n not in ("rows", "h_stride"):
+            places = [(i, j) for j in range(len(WEIGHTS))] if grouped else [(i,)]
+            aligned |= {place: [["tt.divisibility", 16]] for place in places}
+    index = {(kernel.arg_names.index(n),): v for n, v in constants.items()}
+    source = ASTSource(fn=kernel, signature=signature, constexprs=index, attrs=aligned)
+    return triton.compile(source, target=target, options={"num_warps": 4, "enable_fp_fusion": True})
+
+
+@pytest.mark.parametrize("target", TARGETS[1:], ids=lambda t: str(t.arch))
+@pytest.mark.parametrize("name, loads", [("_combine", 4), ("_combine_backward", 4), ("_error", 5)])
+def test_runge_kutta_steps_move_vectors(name: str, loads: int, target: Any) -> None:
+    assembly = rk_binary(name, target, "fp32").asm
+    if target.backend == "cuda":
+        text = assembly["ptx"]
+        assert re.findall(r"ld\.global\.(\S+)", text).count("v4.b32") >= loads and ".local" not in text
+    else:
+        assert len(re.findall("global_load_dwordx4", assembly["amdgcn"])) >= loads
+        assert "scratch_" not in assembly["amdgcn"]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda t: str(t.arch))

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from ..rk_step import MOST_SLOPES
 
 __all__ = [
     "affine_coupling",
@@ -86,3 +89,28 @@ def rq_spline_backward(
     return backward(
         x, y, params, dy, dladj, mask, bins, tails, low, high, min_width, min_height, min_slope, interleaved, inverse
     )
+
+
+def _rk_combine(*args: Any) -> tuple[Tensor, ...]:
+    """As `csrc/bind/rk_step.cpp`, for any number of slopes."""
+    from .rk_step import combine
+
+    return combine(*args)
+
+
+def _rk_combine_backward(*args: Any) -> tuple[Tensor, ...]:
+    from .rk_step import combine_backward
+
+    return combine_backward(*args)
+
+
+def _rk_error(*args: Any) -> tuple[Tensor, ...]:
+    from .rk_step import error
+
+    return error(*args)
+
+
+for _count in range(1, MOST_SLOPES + 1):
+    globals()[f"rk_combine_{_count}"] = _rk_combine
+    globals()[f"rk_combine_{_count}_backward"] = _rk_combine_backward
+    globals()[f"rk_error_{_count}"] = _rk_error
