@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from pyflowk.ops._triton import affine_coupling as kernels  # noqa: E402
-from pyflowk.ops._triton import rk_step  # noqa: E402
+from pyflowk.ops._triton import hutchinson, rk_step  # noqa: E402
 from pyflowk.ops._triton import rq_spline as splines  # noqa: E402
 from pyflowk.ops.affine_coupling import BOUNDS  # noqa: E402
 from pyflowk.ops.masks import mask_code  # noqa: E402
@@ -90,6 +90,22 @@ def rk_binary(name: str, target: Any, state: str, size: int = 1024) -> Any:
     index = {(kernel.arg_names.index(n),): v for n, v in constants.items()}
     source = ASTSource(fn=kernel, signature=signature, constexprs=index, attrs=aligned)
     return triton.compile(source, target=target, options={"num_warps": 4, "enable_fp_fusion": True})
+
+
+@pytest.mark.parametrize("noise", [0, 1])
+@pytest.mark.parametrize("name", ["_estimate", "_backward", "_directions"])
+def test_trace_estimate_compiles(name: str, noise: int) -> None:
+    kernel = getattr(hutchinson, name)
+    constants = {"NOISE": noise, "REAL": tl.float32, **rk_step.tiling(1024)}
+    pointers = {"images", "divergence", "square", "ddivergence", "dsquare", "out"}
+    kinds = {"keys": "*i64", **dict.fromkeys(constants, "constexpr"), **dict.fromkeys(pointers, "*fp32")}
+    signature = {n: kinds.get(n, "i32") for n in kernel.arg_names}
+    index = {(kernel.arg_names.index(n),): v for n, v in constants.items()}
+    options = {"num_warps": 4, "enable_fp_fusion": True}
+    for target in TARGETS[1::2]:
+        source = ASTSource(fn=kernel, signature=signature, constexprs=index)
+        binary = triton.compile(source, target=target, options=options)
+        assert "st.global" in binary.asm["ptx"] if target.backend == "cuda" else "global_store" in binary.asm["amdgcn"]
 
 
 @pytest.mark.parametrize("target", TARGETS[1:], ids=lambda t: str(t.arch))

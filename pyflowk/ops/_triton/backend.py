@@ -67,6 +67,29 @@ def affine_coupling_backward(
     return backward(y, params, dy, dladj, mask, bound, limit, interleaved, inverse)
 
 
+def hutchinson(images: Tensor, keys: Tensor, noise: int) -> tuple[Tensor, Tensor]:
+    """As `csrc/bind/hutchinson.cpp`."""
+    from .hutchinson import estimate
+
+    return estimate(images, keys, noise)
+
+
+def hutchinson_backward(
+    images: Tensor, keys: Tensor, ddivergence: Tensor, dsquare: Tensor, noise: int
+) -> tuple[Tensor, ...]:
+    """As `csrc/bind/hutchinson.cpp`."""
+    from .hutchinson import backward
+
+    return backward(images, keys, ddivergence, dsquare, noise)
+
+
+def hutchinson_directions(keys: Tensor, count: int, size: int, noise: int, wide: bool) -> tuple[Tensor]:
+    """As `csrc/bind/hutchinson.cpp`."""
+    from .hutchinson import directions
+
+    return directions(keys, count, size, noise, wide)
+
+
 def rq_spline(
     x: Tensor, params: Tensor, mask: int, bins: int, tails: int, low: float, high: float, min_width: float,
     min_height: float, min_slope: float, interleaved: bool, inverse: bool,
