@@ -77,9 +77,9 @@ void prepare(Frame& frame, CnfTrajectory& p, const Tensor& x, bool backward) {
     p.rows = chunks;
 }
 
-void add_up(Frame& frame, CnfTrajectory& p, const Tensor& x) {
+void add_up(Frame& frame, CnfTrajectory& p) {
     p.rows = (cnf_parameters(p) - 1) / kSumBlock + 1;
-    PFK_LAUNCH(frame, x.device, cnf_trajectory_sum, p, kSumBlock * (cnf_chunks(p) + 1));
+    PFK_LAUNCH(frame, Device{}, cnf_trajectory_sum, p, kSumBlock * (cnf_chunks(p) + 1));
 }
 
 #else // whose kernels take the matrices as they are and add up by themselves
@@ -89,7 +89,7 @@ void prepare(Frame& frame, CnfTrajectory& p, const Tensor& x, bool backward) {
     p.panels = frame.empty(&size, 1, x.dtype, x.device).data;
 }
 
-void add_up(Frame&, CnfTrajectory&, const Tensor&) {}
+void add_up(Frame&, CnfTrajectory&) {}
 
 #endif
 
@@ -137,7 +137,7 @@ Outputs<6> cnf_trajectory_backward(Frame& frame, const Tensor& x, const Tensor& 
         *gradients[i] = outputs[i].data;
     prepare(frame, p, x, true);
     PFK_LAUNCH(frame, x.device, cnf_trajectory_backward, p, 4 * cost_of_chunk(p));
-    add_up(frame, p, x);
+    add_up(frame, p);
     return outputs;
 }
 

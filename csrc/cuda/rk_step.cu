@@ -210,7 +210,8 @@ template <class T, class A> struct Step {
 };
 
 // The row's first lane turns the clock; all of them see by themselves whether the step is taken, and copy.
-template <class T, class A, int N, int Count> __global__ void __launch_bounds__(kThreads) control(const Step<T, A> p) {
+template <class T, class A, int N, int Count>
+__global__ void __launch_bounds__(kThreads, 1) control(const Step<T, A> p) {
     const Share share(p.error.schedule);
     const int64_t row = share.row;
     const double* clock = p.all.clock + row * p.all.clock_stride;
