@@ -33,3 +33,10 @@ def test_boltzmann() -> None:
         assert abs(found["log Z, weighted samples"] - found["log Z, exact"]) < 0.1
         assert found["log Z, bound"] < found["log Z, weighted samples"]
         assert found["effective samples, %"] > 40
+
+
+def test_zuko_posterior() -> None:
+    pytest.importorskip("zuko")
+    found = example("zuko_posterior").main(steps=40, samples=200)
+    assert found["nats per test pair"] > found["nats under the prior"] + 0.2
+    assert found["largest difference of the samples"] < 1e-4
