@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
-from .rk_step import MOST_SLOPES, _accumulator, _check_slopes, _error, _present
+from .rk_step import MOST_SLOPES, _accumulator, _check_slopes, _present, rk_error_formula
 
 __all__ = ["Status", "rk_control", "start_clock"]
 
@@ -36,6 +36,9 @@ class Status(IntEnum):
     RUNNING = -1
 
 
+_RUNNING = int(Status.RUNNING)  # torch.compile takes a comparison with an enumerator for a constant
+
+
 # ---- formula; rates and bounds may be numbers or 0-d tensors ---------------------------------------------------------
 
 
@@ -43,14 +46,14 @@ def tried_step(t: Tensor, following: Tensor, end: Tensor, status: Tensor) -> Ten
     """The signed length of the step to try; one that lands on the end may be one percent longer."""
     rest = end - t
     step = torch.where(following.abs() * 1.01 >= rest.abs(), rest, following)
-    return torch.where(status == Status.RUNNING, step, 0)
+    return torch.where(status == _RUNNING, step, 0)
 
 
 def advanced(clock: Sequence[Tensor], error: Tensor, control: Sequence[Any]) -> tuple[Tensor, ...]:
     """The columns of a clock after a step of that scaled error, all (B,)."""
     t, following, end, last, older, status, attempts, accepted, step, _ = clock
     safety, shrink, grow, this, before, first, dt_min, dt_max, max_steps = control
-    running = status == Status.RUNNING
+    running = status == _RUNNING
     good, finite, lands = running & (error <= 1), error.isfinite(), step == end - t
     e = error.to(t.dtype).clamp(min=1e-12)
     factor = safety * torch.exp(this * e.log() + before * last.log() + first * older.log())
@@ -61,7 +64,7 @@ def advanced(clock: Sequence[Tensor], error: Tensor, control: Sequence[Any]) -> 
     size = torch.maximum((step * factor).abs(), least).clamp(max=dt_max)
     attempts = attempts + running
     status = torch.where(good & lands, int(Status.SUCCESS), status)
-    status = torch.where((status == Status.RUNNING) & (attempts >= max_steps), int(Status.MAX_STEPS), status)
+    status = torch.where((status == _RUNNING) & (attempts >= max_steps), int(Status.MAX_STEPS), status)
     status = torch.where(stuck, torch.where(finite, int(Status.STEP_TOO_SMALL), int(Status.NON_FINITE)), status)
     now = torch.where(good, torch.where(lands, end, t + step), t)
     following = torch.where(running, torch.copysign(size, step), following)
@@ -89,7 +92,7 @@ def _control(y0: Tensor, y1: Tensor, k0: Tensor, k1: Tensor, clock: Tensor, *res
     *ks, weights, control, c = rest
     columns = clock.unbind(1)
     h = columns[STEP].to(_accumulator(y0))
-    (error,) = _error(y0, y1, h, *ks, weights, control[0], control[1])
+    error = rk_error_formula(y0, y1, h, *ks, weights, control[0], control[1])
     after = advanced(columns, error, control[2:])
     taken = after[GOOD].bool().reshape(-1, *[1] * (y0.ndim - 1))
     times = stage_times(after[TIME], after[STEP], after[END], c, h.dtype)

@@ -121,12 +121,17 @@ def _scaled(y0: Tensor, y1: Tensor, h: Tensor, ks: Sequence[Tensor], config: tup
     return scale, slope, _column(h, y0) * slope / scale
 
 
-def _error(y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor]:
+def rk_error_formula(y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> Tensor:
+    """`rk_error` in plain torch: (y0, y1, h, *slopes, weights, rtol, atol); tolerances may be 0-d tensors."""
     *_, ratio = _scaled(y0, y1, h, rest[:-3], rest[-3:])
     # the root of an exact zero has no slope that could be multiplied by zero: it gets none
     square = _row_sums(ratio * ratio) / max(y0.shape[1:].numel(), 1)
     root = square.where(square != 0, 1).sqrt()
-    return (root.where(square != 0, 0),)
+    return root.where(square != 0, 0)
+
+
+def _error(*args: Any) -> tuple[Tensor]:
+    return (rk_error_formula(*args),)
 
 
 def _error_backward(y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor, ...]:

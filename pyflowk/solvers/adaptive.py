@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..ops.rk_control import rk_control
+from .compiled import advance_compiled
 from .control import Clock, Control, Status, first_step
 from .dense import Dense, interpolate
 from .events import Event, Fired
@@ -80,12 +81,12 @@ class Trace:
 
 @dataclass
 class Step:
-    """One tried step of all rows: the clock and state it started from, the clock after it, and the slopes."""
+    """One tried step of all rows: the clock before and after it, the state it started from, and the slopes."""
 
     before: Clock
     after: Clock
     y: Tensor
-    ks: list[Tensor]
+    ks: list[Tensor]  # none, where nobody wants to know
 
 
 class Reader:
@@ -148,11 +149,13 @@ def solve_adaptive(
     events: list[Event] | None = None,
     after_step: Callable[[Tensor, Tensor, Tensor, Tensor], None] | None = None,
     compact: bool = False,
+    compiled: bool = False,
 ) -> Trace:
     """Integrate from times[:, 0] to times[:, -1], (B, T), with outputs at all of them.
 
     k is the slope at the start, `step` (B,) the first steps, if they are known. The host looks every
     `poll` steps whether all rows have ended. With `compact`, half of the rows leave the batch once they have ended.
+    With `compiled` it looks after many steps that are one graph; neither events, `after_step` nor `compact` then.
     """
     first, begin, end = y, times[:, 0], times[:, -1]
     if k is None:
@@ -173,33 +176,39 @@ def solve_adaptive(
     recorded: list[tuple[Tensor | None, Tensor, Tensor, Tensor]] = []
     rows: Tensor | None = None  # the present ones, once some have left, and the states and clocks of those
     last, clocks = y, clock.data
+    keep = "all" if reader or dense else "clocks" if record else "nothing"
     attempts = 0
     while attempts % poll or bool(clock.step.any()):
         attempts += 1
-        before = clock
-        tried, ks = rk_stages(f, table, _stages(at, y), y, at[:, -1], k)
-        slopes = [ks[j] for j in places]
-        y1, k, data, at = rk_control(y, tried, k, ks[-1], clock.data, slopes, weights, numbers, table.c)
-        clock = Clock(data)
-        if fired is not None and (moved := fired.check(table, before, clock, y, tried, ks)) is not clock:
-            clock, at = moved, moved.times(table, real_dtype(y))
+        if compiled:
+            y, k, clock, steps = advance_compiled(f, table, numbers, keep, y, k, clock)
+            taken = [Step(*tried_step) for tried_step in steps]
+        else:
+            before, start = clock, y
+            tried, ks = rk_stages(f, table, _stages(at, y), y, at[:, -1], k)
+            slopes = [ks[j] for j in places]
+            y, k, data, at = rk_control(y, tried, k, ks[-1], clock.data, slopes, weights, numbers, table.c)
+            clock = Clock(data)
+            if fired is not None and (moved := fired.check(table, before, clock, start, tried, ks)) is not clock:
+                clock, at = moved, moved.times(table, real_dtype(y))
+            taken = [Step(before, clock, start, ks)]
+            if after_step is not None:
+                after_step(clock.t, before.step, clock.good, y)
         if record:
-            recorded.append((rows, before.t, before.step, clock.good))
+            recorded += [(rows, one.before.t, one.before.step, one.after.good) for one in taken]
         if dense is not None:
-            dense.add(before.t, before.step, clock.good, y, ks)
+            for one in taken:
+                dense.add(one.before.t, one.before.step, one.after.good, one.y, one.ks)
         if reader is not None:
-            reader.add([Step(before, clock, y, ks)])
-        y = y1
-        if after_step is not None:
-            after_step(clock.t, before.step, clock.good, y)
+            reader.add(taken)
         if compact and attempts % poll == 0:
-            keep = clock.step.nonzero()[:, 0]
-            if 0 < 2 * keep.numel() <= y.shape[0]:
+            going = clock.step.nonzero()[:, 0]
+            if 0 < 2 * going.numel() <= y.shape[0]:
                 last, clocks = _put(last, rows, y), _put(clocks, rows, clock.data)
-                rows = keep if rows is None else rows[keep]
-                y, k, clock, at = y[keep], k[keep], Clock(clock.data[keep]), at[keep]
+                rows = going if rows is None else rows[going]
+                y, k, clock, at = y[going], k[going], Clock(clock.data[going]), at[going]
                 if reader is not None:
-                    reader.leave(keep, rows)
+                    reader.leave(going, rows)
     if reader is not None:
         reader.read()
     y, clock = _put(last, rows, y), Clock(_put(clocks, rows, clock.data))

@@ -69,6 +69,7 @@ class Packing:
                 t = t.reshape(-1, *[1] * (len(first) - 1)) if self.rows else t.reshape(())
             return self.pack(f(t, self.unpack(y)))
 
+        packed.__wrapped__ = f  # type: ignore[attr-defined]
         return packed
 
 
@@ -98,7 +99,7 @@ def odeint(
         rtol, atol: tolerances of adaptive methods.
         method: as for `solve_ivp`; "dopri5" if not given.
         options: further arguments of `solve_ivp`: step_size, steps, first_step, max_steps, dt_min, dt_max, safety,
-            pid, checkpoint_every, poll, ...
+            pid, checkpoint_every, poll, compile, ...
         adjoint: how gradients are made: "checkpoint" and "backprop" as for `solve_ivp`; "backsolve" solves the adjoint
             equation backward in constant memory, off by about the tolerance (adaptive methods, first derivatives).
         params: what "backsolve" differentiates f by; a module's parameters if not given.

@@ -86,6 +86,7 @@ def solve_ivp(
     first_step: float | Tensor | None = None,
     poll: int | None = None,
     compact: bool = False,
+    compile: bool = False,
     **control: Any,
 ) -> Solution:
     """Solve dy/dt = f(t, y), y(t_0) = y0 for every row, each with steps of its own.
@@ -115,6 +116,10 @@ def solve_ivp(
         compact: let rows leave the batch when half of it has ended, which pays where an evaluation of more rows costs
             more. Only for a field that treats all rows alike, as it is then called with some of them; not with events
             or dense output.
+        compile: put field, stages and control of all steps into one loop of torch.compile (adaptive methods). Pays for
+            cheap fields; compiling takes from seconds to a minute, for each field, method, and twice for batch sizes.
+            Results are equal to rounding, rows no longer bitwise independent of each other; of a differentiated solve
+            it is the search for the steps that is compiled. Not with events or compact.
         control: further fields of `Control`: safety, shrink, grow, pid, dt_min, dt_max, max_steps.
 
     Raises:
@@ -139,6 +144,8 @@ def solve_ivp(
     times = clock_times(t, y0)
     field_ = Field(f)
     if step_size is not None or steps is not None or table.error is None:
+        if compile:
+            raise ValueError("compile: expected an adaptive method; fixed steps are for torch.compile as they are")
         if events:
             raise ValueError("events: expected an adaptive method; got fixed steps")
         if adams and dense:
@@ -148,8 +155,21 @@ def solve_ivp(
     listed = [events] if isinstance(events, Event) else list(events)
     if compact and (listed or dense):
         raise ValueError("compact: expected neither events nor dense output beside it")
+    if compile and (listed or compact):
+        raise ValueError(f"compile: expected no {'events' if listed else 'compact'} beside it")
     return _adaptive(
-        field_, table, y0, times, chosen, listed, dense, _every(adjoint, checkpoint_every), first_step, poll, compact
+        field_,
+        table,
+        y0,
+        times,
+        chosen,
+        listed,
+        dense,
+        _every(adjoint, checkpoint_every),
+        first_step,
+        poll,
+        compact,
+        compile,
     )
 
 
@@ -241,7 +261,7 @@ def fixed_mesh(times: Tensor, step_size: float | None, steps: int | None) -> Mes
 
 def _adaptive(
     f: Field, table: Tableau, y0: Tensor, times: Tensor, control: Control, events: list[Event], dense: bool, every: int,
-    step: float | Tensor | None, poll: int | None, compact: bool,
+    step: float | Tensor | None, poll: int | None, compact: bool, compiled: bool,
 ) -> Solution:  # fmt: skip
     rows = y0.shape[0]
     wide = times.expand(rows, -1) if times.ndim == 1 else times
@@ -263,11 +283,12 @@ def _adaptive(
             control,
             k=k.detach(),
             step=step,
-            poll=poll or (1 if y0.device.type == "cpu" else 8),
+            poll=1 if compiled else poll or (1 if y0.device.type == "cpu" else 8),
             record=differentiable,
             dense=None if differentiable else output,
             events=events,
             compact=compact,
+            compiled=compiled,
         )
     y, fired = trace.y, trace.events
     event_t, event_y = (fired.t, fired.y) if fired else (None, None)

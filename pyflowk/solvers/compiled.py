@@ -1,0 +1,130 @@
+"""compile=True: field, stages and control of many adaptive steps as one loop in one graph of torch.compile.
+
+On the CPU the loop itself sees when all rows have ended; on other devices it does a fixed number of steps and the host
+looks in between, as a loop that asks for its condition would wait for the device at every step.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
+
+from ..ops.rk_control import END, GOOD, STEP, TIME, advanced, stage_times
+from ..ops.rk_step import rk_error_formula
+from .control import Clock
+from .field import Field, column, real_dtype, rk_stages
+from .tableaus import Tableau
+
+__all__ = ["KEEP", "advance_compiled"]
+
+#: what is kept of every step -> how many steps a graph may do: buffers are copied at each.
+KEEP = {"nothing": 1000, "clocks": 32, "all": 8}
+_OTHER_DEVICES = 8  # steps between two looks of the host
+
+#: code of a field -> (method, kept) -> compiled function, each with dynamo's own limit of recompilations.
+_compiled: WeakKeyDictionary[types.CodeType, dict[tuple[str, str], Callable[..., Any]]] = WeakKeyDictionary()
+
+
+def advance_compiled(
+    f: Field, table: Tableau, numbers: Sequence[float], keep: str, y: Tensor, k: Tensor, clock: Clock
+) -> tuple[Tensor, Tensor, Clock, list[tuple[Clock, Clock, Tensor, list[Tensor]]]]:
+    """Several steps: state, slope and clock after them, and (clock before, clock after, state, slopes) of each, as far
+    as `keep` wants them."""
+    most = KEEP[keep] if y.device.type == "cpu" else min(KEEP[keep], _OTHER_DEVICES)
+    rates = [torch.tensor(float(number), dtype=clock.data.dtype, device=y.device) for number in numbers]
+    run = _function(f.f, table.name, keep, y.device.type)
+    try:
+        y, k, data, count, buffers = run(f, table, keep, most, y, k, clock.data, rates)
+    except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.BackendCompilerFailed) as error:
+        raise RuntimeError(
+            f"compile: the field could not be compiled ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            "it must be plain tensor operations, without a question to the host"
+        ) from error
+    steps: list[tuple[Clock, Clock, Tensor, list[Tensor]]] = []
+    if buffers:
+        before = clock
+        for i in range(int(count)):
+            after = Clock(buffers[0][i])
+            state, *slopes = buffers[1][i].unbind(0) if keep == "all" else (y,)
+            steps.append((before, after, state, slopes))
+            before = after
+    return y, k, Clock(data), steps
+
+
+def _function(f: Callable[..., Any], method: str, keep: str, device: str) -> Callable[..., Any]:
+    """`_loop` compiled for fields of this code, a code object of its own: dynamo counts recompilations by it."""
+    known = _compiled.setdefault(_code(f), {})
+    if (method, keep) not in known:
+        own = types.FunctionType(_loop.__code__.replace(co_name=f"{method}_{keep}"), _loop.__globals__)
+        # without Python between the kernels of the loop
+        options = {"cpp_wrapper": True} if device == "cpu" else None
+        known[method, keep] = torch.compile(own, fullgraph=True, options=options)  # type: ignore[arg-type]
+    return known[method, keep]
+
+
+def _code(f: Any) -> types.CodeType:
+    """The code that makes a field what it is, the same for every closure made of it."""
+    while True:
+        if isinstance(f, torch.nn.Module):
+            f = type(f).forward
+        elif isinstance(f, functools.partial):
+            f = f.func
+        elif hasattr(f, "__wrapped__"):
+            f = f.__wrapped__
+        elif isinstance(f, types.MethodType):
+            f = f.__func__
+        elif isinstance(f, types.FunctionType):
+            return f.__code__
+        elif isinstance(type(f).__call__, types.FunctionType):
+            f = type(f).__call__
+        else:
+            return _loop.__code__
+
+
+def _loop(
+    f: Field, table: Tableau, keep: str, most: int, y: Tensor, k: Tensor, clock: Tensor, rates: list[Tensor]
+) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
+    begin = clock.unbind(1)
+    end, on_cpu = begin[END], y.device.type == "cpu"
+    slots = torch.arange(most, device=y.device)
+    places, weights = table.rows[-1]
+
+    def columns_of(moving: Sequence[Tensor]) -> list[Tensor]:
+        return [*moving[:END], end, *moving[END:]]
+
+    def moving_of(columns: Sequence[Tensor]) -> list[Tensor]:
+        return [column.clone() for i, column in enumerate(columns) if i != END]
+
+    def put(buffer: Tensor, i: Tensor, value: Tensor) -> Tensor:
+        return torch.where((slots == i).reshape(-1, *[1] * value.ndim), value, buffer)
+
+    def more(i: Tensor, y: Tensor, k: Tensor, *rest: Tensor) -> Tensor:
+        return (i < most) & (rest[STEP - 1] != 0).any() if on_cpu else i < most
+
+    def body(i: Tensor, y: Tensor, k: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        columns, buffers = columns_of(rest[: len(begin) - 1]), rest[len(begin) - 1 :]
+        *times, h = stage_times(columns[TIME], columns[STEP], end, table.c, real_dtype(y))
+        tried, ks = rk_stages(f, table, [column(t, y) for t in times], y, h, k)
+        error = rk_error_formula(y, tried, h, *[ks[j] for j in places], weights, rates[0], rates[1])
+        after = advanced(columns, error, rates[2:])
+        taken = column(after[GOOD] != 0, y)
+        kept = [torch.stack(after, 1), torch.stack([y, *ks])][: len(buffers)]
+        found = [put(buffer, i, value) for buffer, value in zip(buffers, kept)]
+        return i + 1, torch.where(taken, tried, y), torch.where(taken, ks[-1], k), *moving_of(after), *found
+
+    buffers = []
+    if keep != "nothing":
+        buffers.append(clock.new_zeros((most, *clock.shape)))
+    if keep == "all":
+        buffers.append(y.new_zeros((most, table.stages + 1, *y.shape)))
+    zero = torch.zeros((), dtype=torch.long)
+    count, y, k, *rest = while_loop(more, body, (zero, y.clone(), k.clone(), *moving_of(begin), *buffers))
+    moving, found = rest[: len(begin) - 1], rest[len(begin) - 1 :]
+    return y, k, torch.stack(columns_of(moving), 1), count, list(found)
