@@ -120,7 +120,7 @@ def _mlp_probes() -> dict[str, Probe]:
             return noise(rows, widths[0]), noise(rows, widths[1]), *(t for layer in layers for t in layer)
 
         configs = [(code, True) for code in MLP_ACTIVATIONS.values()]
-        return Probe(configs, inputs, (torch.float32, torch.float64))
+        return Probe(configs, inputs, (torch.float32, torch.float64), 4.0)
 
     return {f"mlp_{hidden}": probe(hidden) for hidden in range(1, MOST_HIDDEN + 1)}
 
