@@ -39,11 +39,11 @@ def test_the_sdist_holds_the_sources_and_nothing_else(sdist: Path) -> None:
         names = {name.split("/", 1)[1] for name in archive.getnames()}
     for needed in ("csrc/cpu/affine_coupling.cpp", "csrc/cuda/affine_coupling.cu", "csrc/bind/module.cpp",
                    "CMakeLists.txt", "LICENSE", "pyflowk/py.typed", "pyflowk/ops/_router.py",
-                   "tests/ops/cases/base.py"):  # fmt: skip
+                   "tests/ops/cases/base.py", "examples/posterior.py"):  # fmt: skip
         assert needed in names
     tops = {name.split("/")[0] for name in names}
     files = {"CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "PKG-INFO"}
-    assert tops <= {"csrc", "pyflowk", "tests", "benchmarks"} | files
+    assert tops <= {"csrc", "pyflowk", "tests", "examples", "benchmarks"} | files
     assert not [name for name in names if name.endswith((".so", ".pyc", ".whl"))]
 
 
