@@ -11,7 +11,7 @@ from simt.bench import Bench
 
 import pyflowk
 from tests.ops import test_kernels
-from tests.ops.cases import ALL_CASES, CPU_ONLY, DTYPES, OpCase
+from tests.ops.cases import ALL_CASES, CPU_ONLY, DTYPES, OpCase, skip_without_kernel
 from tests.ops.test_kernels import (  # collected here again, under the fixture below
     test_extreme_inputs,
     test_inplace,
@@ -42,7 +42,8 @@ def bench() -> Bench:
 
 
 @pytest.fixture(autouse=True)
-def on_the_bench(bench: Bench) -> Iterator[None]:
+def on_the_bench(bench: Bench, request: pytest.FixtureRequest) -> Iterator[None]:
+    skip_without_kernel(request)
     with pyflowk.backend("simt"):
         yield
     assert bench.reports() == []

@@ -13,7 +13,7 @@ from simt.ptx.parse import only
 
 import pyflowk
 from tests.ops import test_kernels
-from tests.ops.cases import ALL_CASES, CPU_ONLY, DTYPES, FEW_CASES, OpCase
+from tests.ops.cases import ALL_CASES, CPU_ONLY, DTYPES, FEW_CASES, OpCase, skip_without_kernel
 from tests.ops.test_kernels import (  # collected here again, under the fixture below
     test_extreme_inputs,
     test_inplace,
@@ -43,7 +43,8 @@ def bench() -> Bench:
 
 
 @pytest.fixture(autouse=True)
-def on_the_ptx(bench: Bench) -> Iterator[None]:
+def on_the_ptx(bench: Bench, request: pytest.FixtureRequest) -> Iterator[None]:
+    skip_without_kernel(request)
     backend.register(80)
     with pyflowk.backend("ptxsim"):
         yield
