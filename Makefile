@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 SOURCES = $(shell find csrc -type f) CMakeLists.txt pyproject.toml constraints.txt
+# for this machine's card, or for one architecture where there is none: these commands are to take minutes
+export CUDAARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 
 .PHONY: demo test bench lint format clean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -35,15 +36,15 @@ class AffineMap:
         return {"bound": self.bound, "limit": self.limit}
 
 
-class _Spline:
+class _Spline(ABC):
     """What both kinds of splines say of themselves."""
 
     name = "rational-quadratic spline"
     options: ClassVar[dict[str, Any]] = {}
 
     @property
-    def params_per_element(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def params_per_element(self) -> int: ...
 
     @property
     def places(self) -> Sequence[int]:

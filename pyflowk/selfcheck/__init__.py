@@ -169,7 +169,7 @@ def _check(entry: Backend, name: str, op: FusedOp) -> tuple[str, str]:
         return "no probe knows how to call it", ""
     probe, worst, calls = PROBES[name], 0.0, 0
     for config, dtype in product(probe.configs, probe.precisions):
-        excess, error = deviation(entry, op, config, _in(dtype, probe.inputs(config, ROWS)), probe.conditioning)
+        excess, error = deviation(entry, op, config, _in(dtype, probe.inputs(config, ROWS)), probe.conditioning(config))
         if not excess <= 0:
             return f"WRONG for {config} in {dtype}: error {error:.2g} is {excess:.2g} above what is allowed", ""
         worst, calls = max(worst, error if dtype == torch.float32 else 0.0), calls + 1

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..affine_coupling import ADDITIVE, BOUNDS, _check
 from ..masks import MASKS
+from .tensors import accumulator, dense_rows, launch, require_gradients, row_stride
 
 __all__ = ["backward", "forward"]
 
@@ -192,44 +193,22 @@ def tiling(size: int) -> dict[str, Any]:
     return {"ROWS": TILE // columns, "COLUMNS": columns, "SEGMENT": columns * steps, "INDEX": index}
 
 
-def _launch(kernel: Any, like: Tensor, walks: int, tile: dict[str, Any], *args: Any, **options: Any) -> None:
-    grid = (triton.cdiv(like.shape[0], tile["ROWS"]), walks)
-    if like.is_cuda:
-        with torch.cuda.device(like.device):
-            kernel[grid](*args, **options, **tile, num_warps=4, enable_fp_fusion=True)
-    else:
-        kernel[grid](*args, **options, **tile)
-
-
-def _dense_rows(t: Tensor) -> Tensor:
-    """t itself if only its rows are strided, else a copy."""
-    return t if t.numel() == 0 or t[0].is_contiguous() else t.contiguous()
-
-
-def _row_stride(t: Tensor) -> int:
-    return t.stride(0) if t.shape[0] > 1 else t[0].numel() if t.shape[0] else 0
-
-
-def _accumulator(x: Tensor) -> tuple[torch.dtype, Any]:
-    return (torch.float64, tl.float64) if x.dtype == torch.float64 else (torch.float32, tl.float32)
-
-
 def forward(
     x: Tensor, params: Tensor, mask: int, bound: int, limit: float, interleaved: bool, inverse: bool, inplace: bool
 ) -> tuple[Tensor, Tensor]:
     """(y, ladj) of `pyflowk.ops.affine_coupling`."""
     _check(x, params, mask, bound, limit)
-    whole, params = _dense_rows(x), _dense_rows(params)
+    whole, params = dense_rows(x), dense_rows(params)
     y = whole if inplace else torch.empty_like(x, memory_format=torch.contiguous_format)
     numbers, kind = layout(x.shape, mask, bound, interleaved)
     rows, size = x.shape[0], x.shape[1:].numel()
-    tile, (dtype, real) = tiling(size), _accumulator(x)
+    tile, (dtype, real) = tiling(size), accumulator(x)
     segments = max(triton.cdiv(size, tile["SEGMENT"]), 1)
     sums = torch.empty(rows, segments, dtype=dtype, device=x.device)
     if rows:
-        _launch(
-            _forward, x, segments, tile, whole, params, y, sums, rows, size, _row_stride(whole),
-            _row_stride(params), _row_stride(y), segments=segments, **numbers, MASK=kind, LIMIT=float(limit),
+        launch(
+            _forward, x, segments, tile, whole, params, y, sums, rows, size, row_stride(whole),
+            row_stride(params), row_stride(y), segments=segments, **numbers, MASK=kind, LIMIT=float(limit),
             INVERSE=bool(inverse), BOUND=bound, INPLACE=bool(inplace), REAL=real,
         )  # fmt: skip
     if inplace and whole is not x:
@@ -243,23 +222,18 @@ def backward(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(dx, dparams) from the output of `forward` and the gradients of y and ladj."""
     _check(y, params, mask, bound, limit)
-    dtype, real = _accumulator(y)
-    for name, tensor, shape, expected in (("dy", dy, y.shape, y.dtype), ("dladj", dladj, y.shape[:1], dtype)):
-        if tensor.shape != shape or tensor.dtype != expected or tensor.device != y.device:
-            raise ValueError(
-                f"affine_coupling: {name} must be {tuple(shape)}, {expected}, on {y.device}; "
-                f"got {tuple(tensor.shape)}, {tensor.dtype}, on {tensor.device}"
-            )
-    y, params, dy = _dense_rows(y), _dense_rows(params), _dense_rows(dy)
+    real = accumulator(y)[1]
+    require_gradients("affine_coupling", y, dy, dladj)
+    y, params, dy = dense_rows(y), dense_rows(params), dense_rows(dy)
     dx = torch.empty_like(y, memory_format=torch.contiguous_format)
     dparams = torch.empty_like(params, memory_format=torch.contiguous_format)
     numbers, kind = layout(y.shape, mask, bound, interleaved)
     rows, size = y.shape[0], y.shape[1:].numel()
     tile = tiling(size)
     if rows and size:
-        _launch(
+        launch(
             _backward, y, triton.cdiv(size, tile["SEGMENT"]), tile, y, params, dy, dladj, dx, dparams, rows,
-            size, dparams[0].numel(), _row_stride(y), _row_stride(params), _row_stride(dy), dladj.stride(0), **numbers,
+            size, dparams[0].numel(), row_stride(y), row_stride(params), row_stride(dy), dladj.stride(0), **numbers,
             MASK=kind, LIMIT=float(limit), INVERSE=bool(inverse), BOUND=bound, REAL=real,
         )  # fmt: skip
     return dx, dparams

@@ -15,8 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..hutchinson import _check, _check_directions
-from .affine_coupling import _accumulator, _dense_rows, _row_stride
-from .rk_step import _launch, _rows_here, tiling
+from .rk_step import _rows_here, tiling
+from .tensors import accumulator, dense_rows, launch, row_stride
 
 __all__ = ["backward", "directions", "estimate"]
 
@@ -104,13 +104,13 @@ def _directions(keys, out, rows, count, size, NOISE: tl.constexpr, ROWS: tl.cons
 def estimate(images: Tensor, keys: Tensor, noise: int) -> tuple[Tensor, Tensor]:
     """The means over the probes of e . image and |image|^2."""
     _check(images, keys, noise)
-    dtype, real = _accumulator(images)
+    dtype, real = accumulator(images)
     divergence, square = (torch.zeros(images.shape[0], dtype=dtype, device=images.device) for _ in range(2))
     if images.numel():
-        images, count = _dense_rows(images), images.shape[1:].numel()
-        _launch(
+        images, count = dense_rows(images), images.shape[1:].numel()
+        launch(
             _estimate, images, 1, tiling(count), images, keys.contiguous(), divergence, square, images.shape[0], count,
-            images.shape[2], _row_stride(images), images.shape[1], NOISE=noise, REAL=real,
+            images.shape[2], row_stride(images), images.shape[1], NOISE=noise, REAL=real,
         )  # fmt: skip
     return divergence, square
 
@@ -120,12 +120,12 @@ def backward(images: Tensor, keys: Tensor, ddivergence: Tensor, dsquare: Tensor,
     _check(images, keys, noise)
     out = torch.empty_like(images, memory_format=torch.contiguous_format)
     if images.numel():
-        images, count = _dense_rows(images), images.shape[1:].numel()
+        images, count = dense_rows(images), images.shape[1:].numel()
         tile = tiling(count)
-        _launch(
+        launch(
             _backward, images, triton.cdiv(count, tile["COLUMNS"]), tile, images, keys.contiguous(), ddivergence,
-            dsquare, out, images.shape[0], count, images.shape[2], _row_stride(images), ddivergence.stride(0),
-            dsquare.stride(0), images.shape[1], NOISE=noise, REAL=_accumulator(images)[1],
+            dsquare, out, images.shape[0], count, images.shape[2], row_stride(images), ddivergence.stride(0),
+            dsquare.stride(0), images.shape[1], NOISE=noise, REAL=accumulator(images)[1],
         )  # fmt: skip
     return (out,)
 
@@ -137,7 +137,7 @@ def directions(keys: Tensor, probes: int, size: int, noise: int, wide: bool) -> 
     out = torch.empty(keys.shape[0], probes, size, dtype=dtype, device=keys.device)
     if out.numel():
         tile = tiling(probes * size)
-        _launch(
+        launch(
             _directions, out, triton.cdiv(probes * size, tile["COLUMNS"]), tile, keys.contiguous(), out, out.shape[0],
             probes * size, size, NOISE=noise, REAL=tl.float64 if wide else tl.float32,
         )  # fmt: skip

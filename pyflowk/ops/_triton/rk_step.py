@@ -15,7 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..rk_step import _combine_check, _error_check
-from .affine_coupling import TILE, _accumulator, _dense_rows, _row_stride
+from .affine_coupling import TILE
+from .tensors import accumulator, dense_rows, launch, row_stride
 
 __all__ = ["combine", "combine_backward", "error"]
 
@@ -93,31 +94,22 @@ def tiling(size: int) -> dict[str, Any]:
     return {"ROWS": TILE // columns, "COLUMNS": columns}
 
 
-def _launch(kernel: Any, like: Tensor, walks: int, tile: dict[str, Any], *args: Any, **options: Any) -> None:
-    grid = (triton.cdiv(like.shape[0], tile["ROWS"]), walks)
-    if like.is_cuda:
-        with torch.cuda.device(like.device):
-            kernel[grid](*args, **options, **tile, num_warps=4, enable_fp_fusion=True)
-    else:
-        kernel[grid](*args, **options, **tile)
-
-
 def _strides(ks: Sequence[Tensor]) -> tuple[int, ...]:
-    return tuple(_row_stride(k) for k in ks)
+    return tuple(row_stride(k) for k in ks)
 
 
 def combine(y: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor]:
     """y + h_b sum_j w_j k_j; `rest` is the slopes and the list of their weights."""
     *ks, weights = rest
     _combine_check("rk_combine", y, h, *rest)
-    y, ks = _dense_rows(y), [_dense_rows(k) for k in ks]
+    y, ks = dense_rows(y), [dense_rows(k) for k in ks]
     out = torch.empty_like(y, memory_format=torch.contiguous_format)
     rows, size = y.shape[0], y.shape[1:].numel()
     if out.numel():
         tile = tiling(size)
-        _launch(
-            _combine, y, triton.cdiv(size, tile["COLUMNS"]), tile, y, h, tuple(ks), out, rows, size, _row_stride(y),
-            h.stride(0), _strides(ks), WEIGHTS=tuple(weights), REAL=_accumulator(y)[1],
+        launch(
+            _combine, y, triton.cdiv(size, tile["COLUMNS"]), tile, y, h, tuple(ks), out, rows, size, row_stride(y),
+            h.stride(0), _strides(ks), WEIGHTS=tuple(weights), REAL=accumulator(y)[1],
         )  # fmt: skip
     return (out,)
 
@@ -126,14 +118,14 @@ def combine_backward(h: Tensor, *rest: Any) -> tuple[Tensor, ...]:
     """The gradients of y, h and the slopes from that of the output, the last tensor of `rest`."""
     *ks, dy, weights = rest
     _combine_check("rk_combine", dy, h, *ks, weights)
-    gradient, ks = _dense_rows(dy), [_dense_rows(k) for k in ks]
+    gradient, ks = dense_rows(dy), [dense_rows(k) for k in ks]
     dks = [torch.empty_like(k, memory_format=torch.contiguous_format) for k in ks]
     dh = h.new_zeros(h.shape)
     if dy.numel():
-        _launch(
+        launch(
             _combine_backward, dy, 1, tiling(dy.shape[1:].numel()), h, tuple(ks), gradient, dh, tuple(dks), dy.shape[0],
-            dy.shape[1:].numel(), h.stride(0), _strides(ks), _row_stride(gradient), WEIGHTS=tuple(weights),
-            REAL=_accumulator(dy)[1],
+            dy.shape[1:].numel(), h.stride(0), _strides(ks), row_stride(gradient), WEIGHTS=tuple(weights),
+            REAL=accumulator(dy)[1],
         )  # fmt: skip
     return dy.clone(), dh, *dks
 
@@ -142,12 +134,12 @@ def error(y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor]:
     """The scaled norm of the error; `rest` is the slopes, the list of their weights, rtol and atol."""
     *ks, weights, rtol, atol = rest
     _error_check("rk_error", y0, y1, h, *rest)
-    y0, y1, ks = _dense_rows(y0), _dense_rows(y1), [_dense_rows(k) for k in ks]
+    y0, y1, ks = dense_rows(y0), dense_rows(y1), [dense_rows(k) for k in ks]
     norm = h.new_zeros(h.shape)
     if y0.numel():
-        _launch(
+        launch(
             _error, y0, 1, tiling(y0.shape[1:].numel()), y0, y1, h, tuple(ks), norm, y0.shape[0], y0.shape[1:].numel(),
-            _row_stride(y0), _row_stride(y1), h.stride(0), _strides(ks), WEIGHTS=tuple(weights), RTOL=float(rtol),
-            ATOL=float(atol), REAL=_accumulator(y0)[1],
+            row_stride(y0), row_stride(y1), h.stride(0), _strides(ks), WEIGHTS=tuple(weights), RTOL=float(rtol),
+            ATOL=float(atol), REAL=accumulator(y0)[1],
         )  # fmt: skip
     return (norm,)

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from ..affine_coupling import BOUNDS
 from ..rq_spline import STEEPEST, TAILS, _check, _free_slopes
-from .affine_coupling import _accumulator, _dense_rows, _launch, _place, _row_stride, _tile, layout
+from .affine_coupling import _place, _tile, layout
+from .tensors import accumulator, dense_rows, launch, require_gradients, row_stride
 
 __all__ = ["backward", "forward"]
 
@@ -306,17 +307,17 @@ def forward(
     """(y, ladj) of `pyflowk.ops.rq_spline`."""
     shape = (bins, tails, low, high, min_width, min_height, min_slope)
     _check(x, params, mask, *shape, interleaved, inverse)
-    whole, params = _dense_rows(x), _dense_rows(params)
+    whole, params = dense_rows(x), dense_rows(params)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     per_element = 2 * bins + _free_slopes(bins, tails)
     numbers, kind = _event(x.shape, mask, interleaved, per_element)
     rows, size = x.shape[0], x.shape[1:].numel()
-    tile, (dtype, real) = _tiling(size, per_element), _accumulator(x)
+    tile, (dtype, real) = _tiling(size, per_element), accumulator(x)
     segments = max(triton.cdiv(size, tile["SEGMENT"]), 1)
     sums = torch.empty(rows, segments, dtype=dtype, device=x.device)
     if rows:
-        _launch(
-            _forward, x, segments, tile, whole, params, y, sums, rows, size, _row_stride(whole), _row_stride(params),
+        launch(
+            _forward, x, segments, tile, whole, params, y, sums, rows, size, row_stride(whole), row_stride(params),
             segments=segments, **numbers, MASK=kind, INVERSE=bool(inverse), REAL=real, **_constants(*shape),
         )  # fmt: skip
     return y, sums[:, 0] if segments == 1 else sums.sum(1)
@@ -330,14 +331,9 @@ def backward(
     shape = (bins, tails, low, high, min_width, min_height, min_slope)
     u = y if inverse else x
     _check(u, params, mask, *shape, interleaved, inverse)
-    dtype, real = _accumulator(u)
-    for name, tensor, expected, kind_of in (("dy", dy, u.shape, u.dtype), ("dladj", dladj, u.shape[:1], dtype)):
-        if tensor.shape != expected or tensor.dtype != kind_of or tensor.device != u.device:
-            raise ValueError(
-                f"rq_spline: {name} must be {tuple(expected)}, {kind_of}, on {u.device}; "
-                f"got {tuple(tensor.shape)}, {tensor.dtype}, on {tensor.device}"
-            )
-    u, params, dy = _dense_rows(u), _dense_rows(params), _dense_rows(dy)
+    real = accumulator(u)[1]
+    require_gradients("rq_spline", u, dy, dladj)
+    u, params, dy = dense_rows(u), dense_rows(params), dense_rows(dy)
     dx = torch.empty_like(u, memory_format=torch.contiguous_format)
     dparams = torch.empty_like(params, memory_format=torch.contiguous_format)
     free = _free_slopes(bins, tails)
@@ -345,9 +341,9 @@ def backward(
     rows, size = u.shape[0], u.shape[1:].numel()
     tile = _tiling(size, 2 * bins + free)
     if rows and size:
-        _launch(
+        launch(
             _backward, u, triton.cdiv(size, tile["SEGMENT"]), tile, u, params, dy, dladj, dx, dparams, rows, size,
-            dparams[0].numel(), _row_stride(u), _row_stride(params), _row_stride(dy), dladj.stride(0), **numbers,
+            dparams[0].numel(), row_stride(u), row_stride(params), row_stride(dy), dladj.stride(0), **numbers,
             MASK=kind, INVERSE=bool(inverse), FREE=free, REAL=real, **_constants(*shape),
         )  # fmt: skip
     return dx, dparams
