@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..solvers.events import Event
+from ..solvers.field import real_dtype
 from ..solvers.odeint import Packing
 from ..solvers.odeint import odeint as solve
 from ..solvers.solve import SolverError, Status, solve_ivp
@@ -49,12 +50,15 @@ def _translated(method: str | None, options: Mapping[str, Any] | None, t: Tensor
     return _METHODS.get(method, method or "dopri5"), found
 
 
-def _unbatched(event: Callable[..., Tensor], packing: Packing) -> Event:
-    def g(t: Tensor, y: Tensor) -> Tensor:
-        values = event(t.reshape(()), packing.unpack(y)).reshape(-1)
-        return values.min().reshape(1) if values.numel() > 1 else values
+def _unbatched(event: Callable[..., Tensor], packing: Packing, t: Tensor, y: Tensor) -> Event:
+    """The event on the packed state; of several values, each by its sign at the start, the smallest."""
 
-    return Event(g)
+    def values(t: Tensor, y: Tensor) -> Tensor:
+        return event(t.reshape(()), packing.unpack(y)).reshape(-1)
+
+    with torch.no_grad():
+        sign = torch.where(values(t.to(real_dtype(y)), y) < 0, -1, 1)
+    return Event(lambda t, y: (values(t, y) * sign).min().reshape(1))
 
 
 def odeint(
@@ -138,7 +142,7 @@ def odeint_event(
 ) -> tuple[Tensor, Any]:
     """`torchdiffeq.odeint_event`: (time at which event_fn changes its sign, states at t0 and there), differentiable.
 
-    With several values event_fn stands for their smallest.
+    With several values of event_fn the first that changes its sign.
 
     >>> t, y = odeint_event(lambda t, y: -torch.ones_like(y), torch.tensor([2.0]), torch.tensor(0.0),
     ...                     event_fn=lambda t, y: y)
@@ -158,15 +162,15 @@ def _to_event(
     method: str, options: dict[str, Any], *, reverse: bool,
 ) -> tuple[Tensor, Any]:  # fmt: skip
     packing = Packing(y0, rows=False)
-    start = t.reshape(-1)[0]
+    start, state = t.reshape(-1)[0], packing.pack(y0)
     horizon = _HORIZON if not reverse else -_HORIZON
     solution = solve_ivp(
-        packing.field(func), packing.pack(y0), torch.stack([start, start + horizon]), method=method, rtol=rtol,
-        atol=atol, events=_unbatched(event_fn, packing), **options,
+        packing.field(func), state, torch.stack([start, start + horizon]), method=method, rtol=rtol, atol=atol,
+        events=_unbatched(event_fn, packing, start, state), **options,
     )  # fmt: skip
     if solution.status.item() != Status.EVENT or solution.event_t is None or solution.event_y is None:
         raise SolverError(solution) if not solution.success else RuntimeError("odeint_event: no event was found")
-    return solution.event_t[0].to(t.dtype), packing.unpack(torch.stack([packing.pack(y0), solution.event_y]))
+    return solution.event_t[0].to(t.dtype), packing.unpack(torch.stack([state, solution.event_y]))
 
 
 _HORIZON = 1e6  # how far to look for an event

@@ -114,7 +114,7 @@ class Fired:
                 theta = (low + high) / 2
             theta = torch.where((theta > low) & (theta < high), theta, (low + high) / 2)
             value = event(t + theta * h, interpolate(table, theta, y, h, ks)).to(h.dtype)
-            beyond = (value >= 0) == (f_high >= 0)  # on the side of the upper end
+            beyond = torch.where(g0 < 0, value >= 0, value <= 0)  # on the side of the upper end
             f_low = torch.where(beyond, f_low / 2, value)
             f_high = torch.where(beyond, value, f_high / 2)
             low, high = torch.where(beyond, low, theta), torch.where(beyond, theta, high)
@@ -126,8 +126,8 @@ class Fired:
 def root_with_gradient(event: Event, f: Field, t: Tensor, y: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
     """Event time and state of the rows `here`, with their derivatives, from the state y at the fixed time t.
 
-    Implicit function theorem: dt = -dg / (dg/dt + dg/dy f). An event that the solution only touches has no derivative:
-    NaN.
+    Implicit function theorem: dt = -dg / (dg/dt + dg/dy f). The derivative is NaN where the solution only touches the
+    event; a jump between constants has a fixed time.
     """
     fixed, state = t.detach(), y.detach()
 
@@ -138,7 +138,10 @@ def root_with_gradient(event: Event, f: Field, t: Tensor, y: Tensor, here: Tenso
         slope = f(column(fixed.to(real_dtype(y)), y), state)
     with torch.enable_grad():
         step = torch.zeros_like(fixed).requires_grad_()
-        (rate,) = torch.autograd.grad(along(step).sum(), step)
+        (rate,) = torch.autograd.grad(along(step).sum() + 0 * step.sum(), step)
     value = event(fixed, y)
-    moved = -(value - value.detach()) / torch.where(here, torch.where(rate == 0, float("nan"), rate), 1)
+    change = value - value.detach()  # zero, with a gradient
+    touched = here & (rate == 0)
+    moved = -change / torch.where(here & ~touched, rate, 1)
+    moved = torch.where(touched, torch.where(touched, change, 1).square().sqrt(), moved)  # the root's slope at 0 is NaN
     return fixed + moved, y + column(moved, y).to(y.dtype) * slope

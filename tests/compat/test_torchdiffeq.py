@@ -62,6 +62,20 @@ def test_events() -> None:
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-5)
 
 
+def test_several_events_are_told_apart_by_their_signs_at_the_start() -> None:
+    """One falls to zero late, one rises to it early: the sooner counts, in either direction of time."""
+    f = lambda t, y: torch.ones_like(y)  # noqa: E731
+    either = lambda t, y: torch.stack([5 - y[0], y[0] - 3])  # noqa: E731
+    for reverse, start in ((False, 1.0), (True, 4.0)):
+        found = [
+            package.odeint_event(f, torch.tensor([start], dtype=D), torch.tensor(0.5, dtype=D), event_fn=either,
+                                 reverse_time=reverse)
+            for package in (ours, theirs)
+        ]  # fmt: skip
+        torch.testing.assert_close(*found, rtol=1e-6, atol=1e-6)
+        assert found[0][1][-1].item() == pytest.approx(3.0)
+
+
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(ValueError, match="options: expected some of"):
         ours.odeint(lambda t, y: -y, torch.ones(1), torch.tensor([0.0, 1.0]), options={"steps_size": 1})

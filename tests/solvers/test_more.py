@@ -99,6 +99,20 @@ def test_bouncing_ball() -> None:
     )
 
 
+def test_events_that_jump_or_are_touched() -> None:
+    """Their times are found; a jump by the time alone has no derivative, one that is touched NaN."""
+    y0 = torch.tensor([[1.0], [2.0]], dtype=D, requires_grad=True)
+    jump = lambda t, y: (t[:, 0] < 0.7).to(D)  # noqa: E731
+    touch = lambda t, y: torch.where(t[:, 0] > 0.7, 0 * y[:, 0], -y[:, 0])  # noqa: E731
+    for g, derivative in ((jump, math.exp(-0.7)), (touch, math.nan)):
+        solution = solve_ivp(lambda t, y: -y, y0, [0.0, 2.0], events=Event(g))
+        assert solution.status.tolist() == [Status.EVENT] * 2
+        assert solution.event_t is not None and solution.event_t.tolist() == pytest.approx([0.7] * 2)
+        torch.testing.assert_close(solution.event_y, y0 * math.exp(-0.7), rtol=1e-6, atol=1e-6)
+        (found,) = torch.autograd.grad(solution.event_y.sum() + solution.event_t.sum(), y0)
+        torch.testing.assert_close(found, torch.full_like(y0, derivative), rtol=1e-6, atol=1e-6, equal_nan=True)
+
+
 def test_recording_events_and_directions() -> None:
     y0 = torch.tensor([[1.0, 0.0], [0.5, 0.0]], dtype=D)
     circle = lambda t, y: torch.stack([y[:, 1], -y[:, 0]], 1)  # noqa: E731
