@@ -1,4 +1,4 @@
-"""nvcc's PTX -> C++ -> one shared object with the core of the bench; each step is cached by content under build/."""
+"""nvcc's PTX -> a program -> one shared object with the core of the bench; each step is cached by content in build/."""
 
 from __future__ import annotations
 
@@ -68,17 +68,19 @@ def compile_cuda(source: Path, archs: Sequence[int] = (80, 90)) -> Compiled:
     return Compiled({arch: name.read_text() for arch, name in names.items()}, folder / "host.o")
 
 
-def translated(ptx: list[str], benign_equal_stores: bool) -> list[Path]:
-    """The translation units of some PTX, written once."""
+def translated(ptx: list[str], benign_equal_stores: bool) -> Path:
+    """The folder with the C++ of some PTX and the words and tables that it embeds."""
     translator = [(HERE / f"{part}.py").read_text() for part in ("parse", "operands", "arithmetic", "translate")]
     key = hashlib.sha256("\0".join([*ptx, *translator, str(benign_equal_stores)]).encode()).hexdigest()[:16]
 
     def make(folder: Path) -> None:
         folder.mkdir()
-        for i, text in enumerate(translate(ptx, benign_equal_stores=benign_equal_stores)):
-            (folder / f"unit{i}.cpp").write_text(text)
+        program = translate(ptx, benign_equal_stores=benign_equal_stores)
+        (folder / "forms.cpp").write_text(program.source())
+        (folder / "words.bin").write_bytes(program.words())
+        (folder / "tables.bin").write_bytes(program.tables)
 
-    return sorted(_cached(CACHE / f"units-{key}", make).glob("*.cpp"))
+    return _cached(CACHE / f"program-{key}", make)
 
 
 def library(
@@ -91,13 +93,13 @@ def library(
     module: str | None = None,
 ) -> Path:
     """The translated `ptx`, the core and the PTX runtime in one shared object; the rest as `simt.build.build`."""
-    sources = translated(list(ptx), benign_equal_stores)
+    folder = translated(list(ptx), benign_equal_stores)
     runtime = [bench_build.compile_object(source, RUNTIME_FLAGS) for source in RUNTIME]
     return bench_build.build(
-        sources,
+        [folder / "forms.cpp"],
         host=host,
         host_flags=host_flags,
-        kernel_flags=TRANSLATED,
+        kernel_flags=[*TRANSLATED, f"-Wa,-I{folder}"],
         objects=[*runtime, *objects],
         module=module,
     )

@@ -222,10 +222,16 @@ def _statement(token: str, scopes: list[dict[str, str]], line: int, source: Sour
     return Statement(found[3], tuple(_split(operands)), guard, line, source)
 
 
+def entries(text: str) -> tuple[str, list[str], str]:
+    """(what stands before the kernels, the text of each, what stands behind them)."""
+    head, *parts = re.split(r"(?m)^(?=(?:\.(?:visible|weak)\s+)*\.entry\b)", text)
+    end = re.search(r"(?m)^\s*\.file\b", parts[-1]) if parts else None
+    if end:
+        return head, [*parts[:-1], parts[-1][: end.start()]], parts[-1][end.start() :]
+    return head, parts, ""
+
+
 def only(text: str, kernel: str) -> str:
     """The PTX with only those kernels whose name the regular expression `kernel` finds: less to build."""
-    head, *entries = re.split(r"(?m)^(?=(?:\.visible )?\.entry\b)", text)
-    end = re.search(r"(?m)^\s*\.file\b", entries[-1])
-    tail = entries[-1][end.start() :] if end else ""
-    entries[-1] = entries[-1][: end.start()] if end else entries[-1]
-    return "".join([head, *(e for e in entries if re.search(kernel, e.split("(")[0])), tail])
+    head, parts, tail = entries(text)
+    return "".join([head, *(part for part in parts if re.search(kernel, part.split("(")[0])), tail])

@@ -1,6 +1,9 @@
 #include "runtime.h"
 
+#include <alloca.h>
+#include <cstring>
 #include <map>
+#include <string>
 
 namespace ptx {
 namespace {
@@ -11,6 +14,21 @@ std::map<int, std::map<std::string, Kernel>>& registry() {
     return kernels;
 }
 int selected = 0;
+
+constexpr std::size_t alignment = 128; // of local variables
+
+void run(const Kernel& kernel, void* const* args) {
+    const std::size_t registers = sizeof(Frame) + kernel.slots * sizeof(u64);
+    char* memory = static_cast<char*>(alloca(registers + kernel.local_bytes + 2 * alignment));
+    auto aligned = [](char* p) { return p + (-reinterpret_cast<u64>(p) & (alignment - 1)); };
+    Frame& frame = *reinterpret_cast<Frame*>(aligned(memory));
+    std::memset(&frame, 0, registers);
+    frame.code = ptx_words + kernel.start;
+    frame.args = args;
+    frame.local = aligned(reinterpret_cast<char*>(&frame) + registers);
+    for (const u64* at = frame.code; at;)
+        at = forms[*at](frame, at + 1);
+}
 
 } // namespace
 
@@ -35,7 +53,7 @@ cudaError_t launch(const Kernel& kernel, const simt::Launch& config, void* const
     const dim3 block = config.block;
     if (block.x * block.y * block.z > static_cast<unsigned>(kernel.max_threads))
         return cudaErrorInvalidValue;
-    return simt::launch(config, [&] { kernel.run(args); });
+    return simt::launch(config, [&] { run(kernel, args); });
 }
 
 } // namespace ptx
@@ -50,7 +68,7 @@ const char* ptx_differing(int a, int b) {
     text.clear();
     for (const auto& [name, kernel] : ptx::registry()[a])
         if (auto other = ptx::registry()[b].find(name);
-            other == ptx::registry()[b].end() || other->second.run != kernel.run)
+            other == ptx::registry()[b].end() || other->second.start != kernel.start)
             text += name + "\n";
     return text.c_str();
 }

@@ -1,17 +1,34 @@
-// Where translated kernels register themselves by architecture and PTX name, and how a host finds and launches them.
+// The translated program: a thread runs its kernel's words, each instruction the number of its form and the form's
+// words.
 #pragma once
 
 #include "ops.h"
 
 #include <initializer_list>
-#include <string>
 
 namespace ptx {
 
+struct Frame { // of one thread; the slots hold registers and the addresses of variables
+    const u64* code;
+    void* const* args;
+    char* local;
+    u64 slots[];
+    template <class T> T& slot(u64 number) { return reinterpret_cast<T&>(slots[number]); }
+};
+
+using Form = const u64* (*)(Frame& f, const u64* s); // gives the next instruction, null at the end
+extern const Form forms[];
+extern const char* const places[];
+extern "C" __attribute__((visibility("hidden"))) const u64 ptx_words[];
+extern "C" __attribute__((visibility("hidden"))) const char ptx_tables[];
+inline const char* const tables = ptx_tables;
+inline Where where(u64 word) { return Where(places[word >> 32], static_cast<int>(word)); }
+
 struct Kernel {
     const char* name;
-    void (*run)(void* const* args); // once per thread
-    int max_threads;                // .maxntid: a larger block is refused
+    u64 start; // in ptx_words
+    u64 slots, local_bytes;
+    int max_threads; // .maxntid: a larger block is refused
 };
 
 struct Registration {

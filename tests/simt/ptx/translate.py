@@ -1,35 +1,46 @@
-"""PTX -> C++ on the shim core: one C++ statement per instruction, branches as gotos, every access() made.
+"""PTX -> a program for the shim core: one C++ function per form of instruction, kernels as the words that call them.
 
-`translate(texts)` returns C++ that defines one function per kernel and registers it by name with runtime.cpp. An
-instruction, modifier or operand that is not in the tables raises PtxError with its line: nothing is guessed.
+A form is an instruction without its registers, literals, target and source line: a few hundred make up all kernels, so
+that g++ has as little to do for ten megabytes of PTX as for a page. An instruction, modifier or operand that is not in
+the tables raises PtxError with its line: nothing is guessed.
 """
 
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
 
 from .arithmetic import Arithmetic
-from .operands import bits_type, cxx_type, identifier
-from .parse import SIZES, Kernel, PtxError, Statement, Variable, parse
+from .operands import bits_type, cxx_type
+from .parse import ENTRY, SIZES, Kernel, Module, PtxError, Statement, Variable, entries, parse
 
-UNIT = 1_200_000  # characters
+MASK = (1 << 64) - 1
 SCALARS = {"u32", "s32", "u64", "s64", "f32", "f64"}
 SPACES = {"global", "shared", "local", "param", "const"}
 CACHE = re.compile(r"nc|ca|cg|cs|lu|cv|wb|wt|weak|L[12]::\w+")  # hints, without meaning for the result
 ATOMICS = {"add": "add", "min": "min", "max": "max", "exch": "exchange", "cas": "compare_exchange", "and": "bit_and",
            "or": "bit_or", "xor": "bit_xor"}  # fmt: skip
 
+#: the words and tables of a program as symbols of its library
+EMBEDDED = "".join(
+    f'asm(".pushsection .rodata\\n.balign 128\\n.globl ptx_{name}\\n.hidden ptx_{name}\\n"\n'
+    f'    "ptx_{name}: .incbin \\"{name}.bin\\"\\n.popsection");\n'
+    for name in ("words", "tables")
+)
+
 
 class Writer(Arithmetic):
     """The C++ of one kernel."""
 
     benign_equal_stores = False
+    local_bytes = 0
 
     def statement(self, s: Statement) -> str:
         self.now = s
-        if s.opcode == "label":
-            return f"{identifier(s.operands[0])}:;"
+        self.words = []
         base, *mods = s.opcode.split(".")
         guard = f"if ({self.value(s.guard, 'pred')}) " if s.guard else ""
         try:
@@ -125,12 +136,12 @@ class Writer(Arithmetic):
     def branch(self, mods: list[str], ops: list[str]) -> str:
         if mods not in ([], ["uni"]) or len(ops) != 1:
             raise self.fail("branch is not known")
-        return f"goto {identifier(ops[0])};"
+        return f"return f.code + {self.word(ops[0])};"
 
     def leave(self, mods: list[str], ops: list[str]) -> str:
         if ops or mods not in ([], ["uni"]):
             raise self.fail("return is not known")
-        return "return;"
+        return "return nullptr;"
 
     def trap(self, mods: list[str], ops: list[str]) -> str:
         return f'simt::fail(cudaErrorLaunchFailure, "trap", {self.where()});'
@@ -190,59 +201,110 @@ class Writer(Arithmetic):
         return f"set({self.register(ops[0])}, simt::reduce(simt::Reduce::{name}, {mask}, {value}, {self.where()}));"
 
 
-def _declaration(v: Variable) -> str:
-    """A variable as the kernel's own: shared arrays belong to a block, tables are read-only, local ones to a thread."""
-    name = identifier(v.name)
-    if v.space == "local":
-        return f"    alignas({v.align}) char {name}[{v.size}];\n"
-    if v.space in {"const", "global"}:
-        return f"    alignas({v.align}) static unsigned char {name}[{v.size}] = {{{v.data}}};\n"
-    if v.size is None:
-        return f"    char* const {name} = static_cast<char*>(simt::shared_dynamic());\n"
-    label = re.sub(r".*\d+E?([A-Za-z_]\w*)$", r"\1", v.name)
-    place = f'simt::shared_static(&tag_{name}, "{label}", {v.size}, {v.align})'
-    return f"    static char tag_{name};\n    char* const {name} = static_cast<char*>({place});\n"
+@dataclass(frozen=True)
+class Code:
+    """A kernel's words, which mean the same wherever they lie, and the size of a thread's frame."""
+
+    words: bytes
+    slots: int
+    local_bytes: int
 
 
-def _body(writer: Writer) -> str:
-    statements = "".join(f"    {writer.statement(s)}\n" for s in writer.kernel.body)
-    variables = "".join(_declaration(writer.variables[name]) for name in sorted(writer.named))
-    registers: dict[str, list[str]] = {}
-    for name in sorted(writer.used):
-        kind = writer.kernel.registers[name]
-        registers.setdefault("bool" if kind == "pred" else bits_type(kind), []).append(f"{name} = 0")
-    declared = "".join(f"    {kind} {', '.join(names)};\n" for kind, names in registers.items())
-    return f"(void* const* args) {{\n{variables}{declared}{statements}}}\n\n"
+@dataclass
+class Program:
+    """Kernels by architecture and name, and what they share."""
+
+    forms: dict[tuple[str, int], int] = field(default_factory=dict)  # (C++ text, number of words) -> number
+    places: dict[str, int] = field(default_factory=dict)
+    tables: bytearray = field(default_factory=bytearray)  # of constants
+    starts: dict[Code, int] = field(default_factory=dict)  # in words
+    kernels: dict[tuple[int, str], tuple[Code, Kernel]] = field(default_factory=dict)
+
+    def instruction(self, text: str, words: list[int | str]) -> list[int | str]:
+        return [self.forms.setdefault((text, len(words)), len(self.forms)), *words]
+
+    def add(self, kernel: Kernel, module: Module, benign_equal_stores: bool) -> None:
+        writer = Writer(kernel, module, self.places)
+        writer.benign_equal_stores = benign_equal_stores
+        body: list[list[int | str]] = []
+        labels: dict[str, int] = {}  # -> number of the statement behind it
+        for s in kernel.body:
+            if s.opcode == "label":
+                labels[s.operands[0]] = len(body)
+            else:
+                body.append(self.instruction(writer.statement(s), writer.words))
+        body.append(self.instruction("return nullptr;", []))
+        first = [self.variable(writer, writer.variables[name]) for name in sorted(writer.named)]
+        offsets = [0, *accumulate(map(len, first + body))]
+        targets: dict[int | str, int] = {name: offsets[len(first) + number] for name, number in labels.items()}
+        if unknown := {w for line in body for w in line if isinstance(w, str)} - targets.keys():
+            raise PtxError(f"{kernel.name}: label {unknown.pop()} is not known")
+        words = array("Q", [w & MASK for line in first + body for w in (targets.get(w, w) for w in line)])
+        code = Code(words.tobytes(), len(writer.slots), writer.local_bytes)
+        self.starts.setdefault(code, sum(len(other.words) for other in self.starts) // 8)
+        self.kernels[module.arch, kernel.name] = code, kernel
+
+    def variable(self, writer: Writer, v: Variable) -> list[int | str]:
+        """The instruction that puts the address of a variable in its slot: shared arrays belong to a block, tables are
+        read-only, local ones to a thread."""
+        writer.words = []
+        target, word = writer.slot(f"&{v.name}", "u64"), writer.word
+        if v.size is None:
+            address = "address(simt::shared_dynamic())"
+        elif v.space == "shared":  # known by the address of these very words
+            label = writer.place(re.sub(r".*\d+E?([A-Za-z_]\w*)$", r"\1", v.name))
+            address = f"address(simt::shared_static(s, places[{word(label)}], {word(v.size)}, {word(v.align)}))"
+        elif v.space == "local":
+            start = -(-writer.local_bytes // v.align) * v.align
+            writer.local_bytes = start + v.size
+            address = f"address(f.local + {word(start)})"
+        else:
+            self.tables += bytes(-len(self.tables) % v.align)
+            address = f"address(tables + {word(len(self.tables))})"
+            self.tables += bytes(map(int, filter(None, v.data.split(", ")))).ljust(v.size, b"\0")
+        return self.instruction(f"{target} = {address};", writer.words)
+
+    def source(self) -> str:
+        """The C++: a function per form, and the kernels under their names."""
+        functions = "".join(
+            f"const u64* form_{i}(Frame& f, const u64* s) {{ {text} return s + {words}; }}\n"
+            for (text, words), i in self.forms.items()
+        )
+        rows: dict[int, str] = {}
+        for (arch, name), (code, kernel) in self.kernels.items():
+            row = f'    {{"{name}", {self.starts[code]}, {code.slots}, {code.local_bytes}, {kernel.max_threads}}},\n'
+            rows[arch] = rows.get(arch, "") + row
+        made = "".join(f"const Registration sm_{arch}({arch}, {{\n{text}}});\n" for arch, text in rows.items())
+        places = "".join(f'    "{name}",\n' for name in self.places)
+        forms = "".join(f"    form_{i},\n" for i in range(len(self.forms)))
+        return (
+            f'#include "runtime.h"\n\n{EMBEDDED}\nnamespace ptx {{\nnamespace {{\n\n{functions}\n{made}\n}}\n\n'
+            f"const Form forms[] = {{\n{forms}}};\nconst char* const places[] = {{\n{places}    nullptr}};\n\n}}\n"
+        )
+
+    def words(self) -> bytes:
+        return b"".join(code.words for code in self.starts)
 
 
-def _unit(bodies: list[str], kernels: dict[str, list[tuple[int, Kernel]]], places: dict[str, int]) -> str:
-    functions = "".join(f"void kernel_{i}{body}" for i, body in enumerate(bodies))
-    names = "".join(f'const char place_{n}[] = "{name}";\n' for name, n in places.items())
-    tables: dict[int, str] = {}
-    for i, body in enumerate(bodies):
-        for arch, kernel in kernels[body]:
-            tables[arch] = f'{tables.get(arch, "")}    {{"{kernel.name}", kernel_{i}, {kernel.max_threads}}},\n'
-    made = "".join(f"const Registration sm_{arch}({arch}, {{\n{table}}});\n" for arch, table in tables.items())
-    return f'#include "runtime.h"\n\nnamespace ptx {{\nnamespace {{\n\n{names}\n{functions}{made}\n}}\n}}\n'
-
-
-def translate(texts: Sequence[str], *, benign_equal_stores: bool = False) -> list[str]:
-    """C++ for every kernel of some PTX files, in units of a size that compiles in seconds; equal kernels are
-    written once.
+def translate(texts: Sequence[str], *, benign_equal_stores: bool = False) -> Program:
+    """The kernels of some PTX files; those that are equal, but for the name, are there once.
 
     benign_equal_stores: lanes of one warp may store the same value to one address without a race, as Triton does.
     """
-    places: dict[str, int] = {}
-    kernels: dict[str, list[tuple[int, Kernel]]] = {}  # body -> where it belongs
-    for module in map(parse, texts):
+    program = Program()
+    known: dict[tuple[str, ...], tuple[int, str]] = {}  # text of a kernel and of what is around it -> itself
+    for text in texts:
+        head, parts, tail = entries(text)
+        around = re.sub(r"\.target\s+sm_\d+", "", head), tail
+        fresh = [part if (*around, part) not in known else "\n" * part.count("\n") for part in parts]
+        module = parse("".join([head, *fresh, tail]))
         for v in module.variables:
             if v.space == "global" and not v.data:
                 raise PtxError(f"variable {v.name}: writable global memory is not known")
         for kernel in module.kernels:
-            writer = Writer(kernel, module, places)
-            writer.benign_equal_stores = benign_equal_stores
-            kernels.setdefault(_body(writer), []).append((module.arch, kernel))
-    parts: list[list[str]] = [[] for _ in range(-(-sum(map(len, kernels)) // UNIT))]
-    for body in sorted(kernels, key=len, reverse=True):
-        min(parts, key=lambda part: sum(map(len, part))).append(body)
-    return [_unit(part, kernels, places) for part in parts]
+            program.add(kernel, module, benign_equal_stores)
+        for part in parts:
+            if entry := ENTRY.match(part):
+                origin = known.setdefault((*around, part), (module.arch, entry[1]))
+                program.kernels[module.arch, entry[1]] = program.kernels[origin]
+    return program
