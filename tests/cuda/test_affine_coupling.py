@@ -102,16 +102,18 @@ def test_the_vector_path_touches_no_sector_twice(
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 31, 32, 33, 255, 256, 257, 1023, 1024, 1028, 2049, 4096, 8192, 8196, 40000])
-def test_sizes_at_which_the_schedule_changes(plain: Bench, size: int) -> None:
+def test_sizes_at_which_the_schedule_changes(checked: Bench, size: int) -> None:
     """A lane, a warp, a block, several blocks a row, in vectors of 4 and one by one."""
     for rows, mask in ((1, "all"), (3, "half")):
-        assert_right("simt-plain", noise(rows, size), noise(rows, 2 * transformed_channels(size, mask)), mask=mask)
+        assert_right("simt", noise(rows, size), noise(rows, 2 * transformed_channels(size, mask)), mask=mask)
+    assert checked.reports() == []
 
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 9, 255, 256, 257])
 @pytest.mark.parametrize("width", [1, 2, 3, 8, 64])
-def test_rows_that_share_a_block(plain: Bench, rows: int, width: int) -> None:
-    assert_right("simt-plain", noise(rows, width), noise(rows, 2 * transformed_channels(width)), inverse=True)
+def test_rows_that_share_a_block(checked: Bench, rows: int, width: int) -> None:
+    assert_right("simt", noise(rows, width), noise(rows, 2 * transformed_channels(width)), inverse=True)
+    assert checked.reports() == []
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -144,12 +146,12 @@ def sparse(*shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.bfloat16)
 
 
-def test_the_last_of_more_than_2_31_elements(plain: Bench) -> None:
+def test_the_last_of_more_than_2_31_elements(checked: Bench) -> None:
     rows, width = 2**25 + 5, 64
     x, params = sparse(rows, width), sparse(rows, width)
     x[-5:], params[-5:] = inputs(5, (width,), torch.bfloat16)
     blocks = (rows + 31) // 32
-    with plain.options(blocks=(blocks - 1, blocks)), pyflowk.backend("simt-plain"):
+    with checked.options(check=False, blocks=(blocks - 1, blocks)), pyflowk.backend("simt"):
         y, ladj = affine_coupling(x, params)
     with pyflowk.backend("reference"):
         expected = affine_coupling(x[-5:].clone(), params[-5:].clone())
@@ -158,11 +160,11 @@ def test_the_last_of_more_than_2_31_elements(plain: Bench) -> None:
 
 
 @pytest.mark.parametrize("size", [2**31 + 6, 2**31 + 64], ids=["scalar", "vectors"])
-def test_the_end_of_a_row_of_more_than_2_31_elements(plain: Bench, size: int) -> None:
+def test_the_end_of_a_row_of_more_than_2_31_elements(checked: Bench, size: int) -> None:
     x, t = sparse(1, size), sparse(1, size // 2)
     x[:, -40:], t[:, -40:] = noise(1, 40), 1.0
     segment = 8 * 256 * (8 if size % 64 == 0 else 1)
     blocks = (size + segment - 1) // segment
-    with plain.options(blocks=(blocks - 2, blocks)), pyflowk.backend("simt-plain"):
+    with checked.options(check=False, blocks=(blocks - 2, blocks)), pyflowk.backend("simt"):
         y, _ = additive_coupling(x, t)
     assert torch.equal(y[:, -40:], (x[:, -40:].float() + 1).bfloat16())

@@ -25,7 +25,7 @@ def binding_flags() -> list[str]:
     return [*flags, f"-isystem{pybind11.get_include()}", f"-isystem{sysconfig.get_paths()['include']}"]
 
 
-def library(mode: str = "plain", *, replaced: Path | None = None, kernel_flags: Sequence[str] = ()) -> Path:
+def library(mode: str, *, replaced: Path | None = None, kernel_flags: Sequence[str] = ()) -> Path:
     """Build the extension module; bindings are compiled plainly, kernels in `mode`.
 
     `replaced` stands in for the kernel file of the same name.
@@ -46,7 +46,7 @@ def load(path: Path, check: bool) -> tuple[ModuleType, Bench]:
     return module, Bench(path, check=check)
 
 
-def register(mode: str = "plain", name: str = "simt", path: Path | None = None) -> Bench:
+def register(mode: str, name: str = "simt", path: Path | None = None) -> Bench:
     """Make `pyflowk.backend(name)` run the CUDA kernels on the CPU; it never serves unless forced."""
     module, bench = load(path or library(mode), mode == "checker")
     register_backend(Backend(name, "cpu", module, automatic=False))

@@ -62,6 +62,7 @@ class Bench:
     def configure(
         self,
         *,
+        check: bool | None = None,
         order: str = "in_order",
         seed: int = 0,
         preempt: int = 0,
@@ -71,8 +72,8 @@ class Bench:
         shared_limit: int = CARD_SHARED_BYTES,
         blocks: tuple[int, int] = (0, 2**64 - 1),
     ) -> None:
-        """Set every option; those left out return to their defaults."""
-        flags = [ctypes.c_int(f) for f in (self.check, host_memory, count, fuzz)]
+        """Set every option; those left out return to their defaults (check: what the bench was made with)."""
+        flags = [ctypes.c_int(f) for f in (self.check if check is None else check, host_memory, count, fuzz)]
         self.library.simt_set_options(
             ctypes.c_int(ORDERS.index(order)),
             ctypes.c_uint64(seed),
