@@ -10,10 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops._router import functional, wrapped
 from .context import add_context, make_context
-
-_wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
-_transforming: Callable[[], bool] = torch._C._are_functorch_transforms_active
 
 
 class LipSwish(nn.Module):
@@ -137,7 +135,7 @@ class SpectralLayer(nn.Module):
         """u and v for the weight as it is now."""
         if torch.compiler.is_compiling():
             return self._keep(*self._iterate()) if self.training else (self.u.clone(), self.v.clone())
-        if _wrapped(self.weight):  # a functional transformation of the weight itself
+        if wrapped(self.weight):  # a functional transformation of the weight itself
             return self.u, self.v
         seen = (self.weight.data_ptr(), self.weight._version)
         if seen == self._seen and (self.training or self._converged):
@@ -146,7 +144,7 @@ class SpectralLayer(nn.Module):
             u, v, bound = *self._iterate(), None
         else:
             u, v, bound = self._leading()
-        if _transforming():  # captured buffers must not change in there
+        if functional():  # captured buffers must not change in there
             return u, v
         self._seen, self._bound, self._converged = seen, bound, not self.training
         return self._keep(u, v)

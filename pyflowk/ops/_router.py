@@ -7,7 +7,7 @@
     grad mode on and an input requires grad                      -> ctx-style autograd.Function (19 us a step cheaper)
     else                                                         -> the kernel, directly
 
-Every private torch name that this needs is bound here and proven by tests/ops/test_router.py.
+Every private torch name that the package needs in a call is bound here and proven by tests/ops/test_router.py.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._higher_order_ops.while_loop import while_loop
 from torch.autograd import Function, forward_ad
 from torch.nn import Parameter
 
 from ._backends import implementation, on_change
 
-__all__ = ["FusedOp", "plain_autograd", "registry", "transformed"]
+__all__ = ["FusedOp", "functional", "plain_autograd", "registry", "transformed", "while_loop", "wrapped"]
 
-_functorch_active: Callable[[], bool] = torch._C._are_functorch_transforms_active
+#: whether vmap, grad, jvp or another functional transformation is active, and whether this very tensor is inside one.
+functional: Callable[[], bool] = torch._C._are_functorch_transforms_active
+wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
+
 _modes_on_stack: Callable[[], int] = torch._C._len_torch_dispatch_stack
 _functorch_stack: Callable[[], list[Any] | None] = torch._C._functorch.get_interpreter_stack
 _Functionalize: object = torch._C._functorch.TransformType.Functionalize
@@ -49,14 +53,14 @@ def registry() -> dict[str, FusedOp]:
 
 def transformed() -> bool:
     """Whether a compiler, a tracer, functorch, forward AD or a dispatch mode watches: values may not be looked at."""
-    watched = _compiling() or _functorch_active() or _modes_on_stack() or _tracing() is not None
+    watched = _compiling() or functional() or _modes_on_stack() or _tracing() is not None
     return bool(watched or forward_ad._current_level >= 0)
 
 
 def plain_autograd() -> bool:
     """Whether reverse-mode autograd records and nothing else does: no functorch transform, forward AD or trace."""
     forward = forward_ad._current_level >= 0
-    return _grad_enabled() and not (_compiling() or forward or _functorch_active() or _tracing() is not None)
+    return _grad_enabled() and not (_compiling() or forward or functional() or _tracing() is not None)
 
 
 def _functionalizing() -> bool:
@@ -126,7 +130,7 @@ class FusedOp:
             return self._through_library(args, inplace)
         if forward_ad._current_level >= 0:
             return self._by_formula(args, inplace)
-        if _functorch_active():
+        if functional():
             return self._functional_call(args, inplace)
         if needs_gradient and _grad_enabled():
             return self._with_gradient(args, inplace)
@@ -155,7 +159,7 @@ class FusedOp:
 
     def _compiled(self, args: tuple[Any, ...], inplace: bool) -> Any:
         small = self._expand_small and args[0].numel() < COMPILE_THRESHOLD
-        if _functorch_active() or forward_ad._current_level >= 0 or small:
+        if functional() or forward_ad._current_level >= 0 or small:
             return self._by_formula(args, inplace)
         return self._through_library(args, inplace)
 

@@ -14,8 +14,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.while_loop import while_loop
 
+from ..ops._router import while_loop
 from ..ops.rk_control import END, GOOD, STEP, TIME, advanced, stage_times
 from ..ops.rk_step import rk_error_formula
 from .control import Clock

@@ -271,7 +271,10 @@ def _adaptive(
     k = f(column(known[:, 0].to(real_dtype(y0)), y0), y0)
     differentiable = torch.is_grad_enabled() and (k.requires_grad or y0.requires_grad or times.requires_grad)
     if step is not None:
-        step = torch.as_tensor(step, dtype=known.dtype, device=known.device).abs().expand(rows)
+        step = torch.as_tensor(step, dtype=known.dtype, device=known.device).abs()
+        if step.shape not in ((), (rows,)) or not bool((step > 0).all()):
+            raise ValueError(f"first_step: expected a number or ({rows},) of them, none zero or NaN; got {step}")
+        step = step.expand(rows)
         step = torch.where(known[:, -1] < known[:, 0], -step, step)
     output = Dense(table) if dense else None
     with torch.no_grad():

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..ops._router import functional
 from .base import sum_event
 
 #: v (n, *event) -> J^T v of the first n rows.
@@ -63,8 +64,9 @@ class Truncated:
     r"""The first n terms of :math:`\sum_k (-1)^{k+1} \mathrm{tr}(J^k) / k`, traces by Rademacher probes: biased.
 
     :meth:`bias_bound` bounds the error of the mean. ``probes`` independent probes are averaged. First derivatives are
-    those of the truncated series' mean; there is no second derivative. Cost: n products with the transposed Jacobian
-    a probe, one more when a gradient is wanted.
+    those of the truncated series' mean; a second one is refused. Under torch.func all terms are differentiated, which
+    costs their backward and gives every order. Cost: n products with the transposed Jacobian a probe, one more when a
+    gradient is wanted.
     """
 
     terms: int = 20
@@ -98,8 +100,8 @@ class Roulette:
     is divided by :math:`P(N \ge k)`. Every row draws its own N and rows that have stopped are left out, so that a
     batch costs its mean number of terms, not its largest; ``shared`` draws one N for all. The variance is finite for
     certain where :math:`L^2 < q`. First derivatives are unbiased (the Neumann series with the same N, row by row);
-    there is no second derivative. An accelerator is waited for once, to learn the number of terms; under
-    torch.compile and vmap the loop runs to the 2^-24 quantile of N instead.
+    a second one is refused; under torch.func those of every order are unbiased. An accelerator is waited for once, to
+    learn the number of terms; under torch.compile and vmap the loop runs to the 2^-24 quantile of N instead.
 
     Cost: on average exact + q / (1 - q) products with the transposed Jacobian a probe, one more for a gradient.
     Chen, Behrmann, Duvenaud, Jacobsen, 2019, arXiv:1906.02735, sections 3.1 and 3.2.
@@ -141,7 +143,13 @@ class Roulette:
 
 def symbolic() -> bool:
     """Whether values cannot be looked at: under torch.compile and the functional transformations."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    return torch.compiler.is_compiling() or functional()
+
+
+def wants_slopes() -> bool:
+    """Whether gradients come from `Draw.slope`. Not under the functional transformations, which may be nested: there
+    the terms themselves are differentiated, to any order."""
+    return torch.is_grad_enabled() and not functional()
 
 
 def _rademacher(x: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -149,9 +157,13 @@ def _rademacher(x: Tensor, generator: torch.Generator | None) -> Tensor:
     return (2 * bits - 1).to(x.dtype)
 
 
-@torch.no_grad()
 def _series(pull: Any, probe: Tensor, counts: list[int], weights: list[Any], order: Tensor | None = None) -> Draw:
     """The first len(counts) terms by rows; term k is of the first ``counts[k - 1]`` rows of ``order``."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() and functional()):
+        return _terms(pull, probe, counts, weights, order)
+
+
+def _terms(pull: Any, probe: Tensor, counts: list[int], weights: list[Any], order: Tensor | None) -> Draw:
     part, epsilon = (pull, probe) if order is None else (pull.rows(order), probe[order])
     w, v, value = epsilon, torch.zeros_like(epsilon), sum_event(torch.zeros_like(epsilon))
     for k, (n, weight) in enumerate(zip(counts, weights), start=1):
@@ -172,8 +184,7 @@ def combine(draws: Sequence[Draw], slopes: Sequence[Tensor]) -> Tensor:
     value = torch.stack([draw.value for draw in draws]).mean(0)
     if not slopes:
         return value
-    slope = torch.stack(list(slopes)).mean(0)
-    return value + (slope - slope.detach()) if symbolic() else _FirstOrder.apply(value, slope)
+    return _FirstOrder.apply(value, torch.stack(list(slopes)).mean(0))
 
 
 def _add(total: Tensor, n: int, term: Tensor) -> Tensor:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch._higher_order_ops.while_loop import while_loop
 from torch.utils.checkpoint import checkpoint
 
+from ..ops._router import functional, while_loop
 from .base import Transform, state_dtype
-from .logdet import Exact, Pull, Roulette, Truncated, combine, symbolic
+from .logdet import Exact, Pull, Roulette, Truncated, combine, symbolic, wants_slopes
 
 Estimator = Exact | Truncated | Roulette
 Step = Callable[[Tensor], Tensor]
@@ -159,7 +159,7 @@ class Residual(Transform):
         if isinstance(estimator, Exact):
             return g, estimator.log_det(pull, x)
         draws = estimator.draw(pull, x, generator)
-        return g, combine(draws, [draw.slope(pull) for draw in draws] if torch.is_grad_enabled() else [])
+        return g, combine(draws, [draw.slope(pull) for draw in draws] if wants_slopes() else [])
 
     def _value_and_ladj_again(
         self, x: Tensor, context: Tensor | None, generator: torch.Generator | None
@@ -235,7 +235,7 @@ class Residual(Transform):
         """Where values cannot be looked at: a loop on the device, or unrolled where it is to be differentiated."""
         bound = self.lipschitz if self.lipschitz is not None else float(self.branch.lipschitz)  # type: ignore[arg-type]
         steps = self.max_iterations or _steps(bound, torch.finfo(z.dtype).eps)
-        if torch.is_grad_enabled() or torch._C._are_functorch_transforms_active():
+        if torch.is_grad_enabled() or functional():
             x = z
             for _ in range(steps):
                 x = z - self._check(g(x), z)

@@ -39,8 +39,11 @@ def plain(case: OpCase, *tensors: Tensor) -> tuple[Tensor, ...]:
 
 
 def test_private_names_of_torch_are_there() -> None:
-    assert _router._functorch_active() is False
-    assert vmap(lambda x: x * float(_router._functorch_active()))(torch.ones(2)).tolist() == [1, 1]
+    assert _router.functional() is False
+    assert vmap(lambda x: x * float(_router.functional()))(torch.ones(2)).tolist() == [1, 1]
+    assert not _router.wrapped(torch.ones(1)) and grad(lambda x: x * float(_router.wrapped(x)))(torch.ones(())) == 1
+    five = _router.while_loop(lambda i: i < 5, lambda i: (i + 1,), (torch.zeros((), dtype=torch.long),))
+    assert five[0].item() == 5
     assert _router._modes_on_stack() == 0
     with torch._subclasses.FakeTensorMode():
         assert _router._modes_on_stack() > 0

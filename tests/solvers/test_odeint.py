@@ -257,6 +257,9 @@ BAD = [
     ({"options": {"steps": 0}}, ValueError, "steps: expected at least 1"),
     ({"options": {"max_steps": 0}}, ValueError, "max_steps"),
     ({"options": {"max_step": 10}}, TypeError, "max_step"),
+    ({"options": {"first_step": math.nan}}, ValueError, "first_step: expected a number or"),
+    ({"options": {"first_step": torch.tensor([0.1, 0.0])}}, ValueError, "first_step: .*none zero or NaN"),
+    ({"options": {"first_step": torch.ones(3)}}, ValueError, r"first_step: .*\(2,\)"),
 ]
 
 
