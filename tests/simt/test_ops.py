@@ -11,14 +11,13 @@ from simt.bench import Bench
 
 import pyflowk
 from tests.ops import test_kernels
-from tests.ops.cases import ALL_CASES, CPU_ONLY, DTYPES, OpCase, skip_without_kernel
+from tests.ops.cases import BENCH_CASES, DTYPES, OpCase, skip_without_kernel
 from tests.ops.test_kernels import (  # collected here again, under the fixture below
     test_extreme_inputs,
     test_inplace,
     test_inplace_gradient_needs_only_the_output,
     test_row_counts,
     test_strides,
-    test_values_and_gradients_as_good_as_torch,
 )
 
 __all__ = [
@@ -27,13 +26,12 @@ __all__ = [
     "test_inplace_gradient_needs_only_the_output",
     "test_row_counts",
     "test_strides",
-    "test_values_and_gradients_as_good_as_torch",
 ]
 pytestmark = pytest.mark.skipif(bool(build.unavailable()), reason=build.unavailable())
 
-#: every fifth case: coprime to the two- and fourfold options, so each of them and each event still comes.
-SOME_CASES = [case for case in ALL_CASES[::5] if case.op not in CPU_ONLY]
-SCHEDULES = [{"order": "reversed"}] + [{"order": "shuffled", "seed": s, "preempt": 3, "fuzz": True} for s in range(5)]
+#: every third case: coprime to the two- and fourfold options, so each of them and each event still comes.
+SOME_CASES = BENCH_CASES[::3]
+SCHEDULES = [{"order": "reversed"}] + [{"order": "shuffled", "seed": s, "preempt": 3, "fuzz": True} for s in range(3)]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +45,11 @@ def on_the_bench(bench: Bench, request: pytest.FixtureRequest) -> Iterator[None]
     with pyflowk.backend("simt"):
         yield
     assert bench.reports() == []
+
+
+@pytest.mark.parametrize("case", BENCH_CASES, ids=str)
+def test_values_and_gradients_as_good_as_torch(case: OpCase) -> None:
+    test_kernels.test_values_and_gradients_as_good_as_torch(case)
 
 
 @pytest.mark.parametrize("state, params", DTYPES[2:], ids=str)

@@ -1,7 +1,8 @@
 """The registry of ops under test: every generic test runs over these cases, on every back end that the tests know.
 
 Who adds an op adds its file here, with lists ALL, SMALL (one per kind of path, for the tests that cost much per case)
-and FEW (a handful, for compile and opcheck), and its name below.
+and FEW (a handful, for compile and opcheck), and its name below. A list THIN, where ALL is the product of all options,
+holds as many of them as show each pair: for the benches of the CUDA kernels, which take a thousand times as long.
 """
 
 from __future__ import annotations
@@ -13,7 +14,18 @@ from torch import Tensor
 from . import affine_coupling, cnf_trajectory, conv1x1, hutchinson, lu_weight, made, mlp, rk_step, rq_spline
 from .base import DTYPES, OpCase
 
-__all__ = ["ALL_CASES", "CPU_ONLY", "DTYPES", "FEW_CASES", "SMALL_CASES", "OpCase", "skip_without_kernel", "tensors_of"]
+__all__ = [
+    "ALL_CASES",
+    "BENCH_CASES",
+    "CPU_ONLY",
+    "DTYPES",
+    "FEW_CASES",
+    "SMALL_CASES",
+    "THIN_CASES",
+    "OpCase",
+    "skip_without_kernel",
+    "tensors_of",
+]
 
 MODULES = (affine_coupling, cnf_trajectory, conv1x1, hutchinson, lu_weight, made, mlp, rk_step, rq_spline)
 
@@ -21,6 +33,9 @@ MODULES = (affine_coupling, cnf_trajectory, conv1x1, hutchinson, lu_weight, made
 CPU_ONLY = frozenset({"mlp_1", "mlp_2", "mlp_3", "mlp_4"})
 
 ALL_CASES = [case for module in MODULES for case in module.ALL]
+THIN_CASES = [case for module in MODULES for case in getattr(module, "THIN", module.ALL)]
+#: without large matrices: no kernel has a path of its own for them, and the benches count every product
+BENCH_CASES = [case for case in THIN_CASES if case.op not in CPU_ONLY and not case.name.startswith("lu_weight-67")]
 SMALL_CASES = [case for module in MODULES for case in module.SMALL]
 FEW_CASES = [case for module in MODULES for case in module.FEW]
 

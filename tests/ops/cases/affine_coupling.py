@@ -35,33 +35,44 @@ def _coupling(event: tuple[int, ...], bound: str, **options: object) -> OpCase:
     return OpCase(name, "affine_coupling", call, inputs, inplace=True)
 
 
-def _options(events: dict[str, list[tuple[int, ...]]], bounds: list[str]) -> Iterator[OpCase]:
+BOUNDS = ["additive", "none", "tanh", "sigmoid"]
+Events = dict[str, list[tuple[int, ...]]]
+
+
+def _product(events: Events) -> Iterator[OpCase]:
+    """Every bound, layout and direction on each event."""
     for mask, sizes in events.items():
         for event, bound, swap, interleaved, inverse in itertools.product(
-            sizes, bounds, (False, True), (False, True), (False, True)
+            sizes, BOUNDS, (False, True), (False, True), (False, True)
         ):
             if bound == "additive" and interleaved:
                 continue
             yield _coupling(event, bound, mask=mask, swap=swap, interleaved=interleaved, inverse=inverse)
 
 
-BOUNDS = ["additive", "none", "tanh", "sigmoid"]
+def _in_turn(events: Events) -> Iterator[OpCase]:
+    """Every bound and direction on each event, the four layouts in turn: each comes with each event, and, as a mask has
+    four events or more, with each mask, bound and direction."""
+    for place, (mask, event) in enumerate((mask, event) for mask, sizes in events.items() for event in sizes):
+        for (number, bound), inverse in itertools.product(enumerate(BOUNDS), (False, True)):
+            interleaved, swap = divmod((place + number + 2 * inverse) % 4, 2)
+            options = {"swap": bool(swap), "interleaved": bool(interleaved) and bound != "additive"}
+            yield _coupling(event, bound, mask=mask, inverse=inverse, **options)
 
-#: every mask, layout, bound and direction, on events around the widths at which the kernels change their ways.
-ALL = list(
-    _options(
-        {
-            "half": [(1,), (2,), (7,), (64,), (75,), (3, 5, 7), (4, 16, 16)],
-            "alternating": [(2,), (7,), (64,), (3, 5, 7)],
-            "checkerboard": [(1, 1, 1), (3, 5, 7), (2, 8, 8), (1, 40, 41)],
-            "all": [(1,), (33,), (2, 3, 6)],
-        },
-        BOUNDS,
-    )
-)
+
+#: around the widths at which the kernels change their ways
+EVENTS: Events = {
+    "half": [(1,), (2,), (7,), (64,), (75,), (3, 5, 7), (4, 16, 16)],
+    "alternating": [(2,), (7,), (64,), (3, 5, 7)],
+    "checkerboard": [(1, 1, 1), (3, 5, 7), (2, 8, 8), (1, 40, 41)],
+    "all": [(1,), (33,), (64,), (2, 3, 6)],
+}
+
+ALL = list(_product(EVENTS))
+THIN = list(_in_turn(EVENTS))
 
 #: one small event per kind of run, for the tests that cost much per case.
-SMALL = list(_options({"half": [(5,)], "alternating": [(3, 2, 2)], "checkerboard": [(2, 3, 3)], "all": [(2,)]}, BOUNDS))
+SMALL = list(_in_turn({"half": [(5,)], "alternating": [(3, 2, 2)], "checkerboard": [(2, 3, 3)], "all": [(2,)]}))
 
 #: a handful for compile and opcheck.
 FEW = [

@@ -13,14 +13,13 @@ from simt.ptx.parse import only
 
 import pyflowk
 from tests.ops import test_kernels
-from tests.ops.cases import ALL_CASES, CPU_ONLY, DTYPES, FEW_CASES, OpCase, skip_without_kernel
+from tests.ops.cases import BENCH_CASES, DTYPES, FEW_CASES, OpCase, skip_without_kernel
 from tests.ops.test_kernels import (  # collected here again, under the fixture below
     test_extreme_inputs,
     test_inplace,
     test_row_counts,
     test_strides,
     test_taylor_remainder,
-    test_values_and_gradients_as_good_as_torch,
 )
 
 __all__ = [
@@ -29,12 +28,11 @@ __all__ = [
     "test_row_counts",
     "test_strides",
     "test_taylor_remainder",
-    "test_values_and_gradients_as_good_as_torch",
 ]
 pytestmark = pytest.mark.skipif(bool(build.unavailable()), reason=build.unavailable())
 
-#: every fifth case: coprime to the two- and fourfold options, so each of them and each event still comes.
-SOME_CASES = [case for case in ALL_CASES[::5] if case.op not in CPU_ONLY]
+#: every third case: coprime to the two- and fourfold options, so each of them and each event still comes.
+SOME_CASES = BENCH_CASES[::3]
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +47,11 @@ def on_the_ptx(bench: Bench, request: pytest.FixtureRequest) -> Iterator[None]:
     with pyflowk.backend("ptxsim"):
         yield
     assert bench.reports() == []
+
+
+@pytest.mark.parametrize("case", BENCH_CASES, ids=str)
+def test_values_and_gradients_as_good_as_torch(case: OpCase) -> None:
+    test_kernels.test_values_and_gradients_as_good_as_torch(case)
 
 
 @pytest.mark.parametrize("arch", backend.ARCHS)
