@@ -40,10 +40,9 @@ _PLAIN = (Tensor, Parameter)
 _DEVICES = ("cpu", "cuda")
 _ops: dict[str, FusedOp] = {}
 
-#: Under torch.compile a call on fewer elements than this becomes the formula, so that Inductor fuses it with what is
-#: around it and the call itself costs nothing. Around it both ways take the same time: whole RealNVP training steps of
-#: 256 to 16384 rows of 64 did not tell them apart.
-COMPILE_THRESHOLD = 16384
+#: Under torch.compile a call on fewer elements than this becomes the formula, unless the op says otherwise: Inductor
+#: fuses it with what is around it, and the call itself (30 to 80 us) costs nothing.
+EXPAND_BELOW = 1 << 14
 
 
 def registry() -> dict[str, FusedOp]:
@@ -81,8 +80,8 @@ class FusedOp:
             `indices` left out. Its own derivatives come from its formula, so every higher order exists.
         shared: names of the tensors that all rows share, such as weights; dimension 0 of every other one is the rows.
         indices: names of the integer tensors.
-        expand_small: whether a small call under torch.compile becomes the formula; not for ops whose formula is a long
-            loop.
+        expand_below: a call under torch.compile on fewer elements becomes the formula; 0 (never) for ops whose formula
+            is a long loop.
     """
 
     def __init__(
@@ -97,10 +96,10 @@ class FusedOp:
         backward: FusedOp | None = None,
         shared: Collection[str] = (),
         indices: Collection[str] = (),
-        expand_small: bool = True,
+        expand_below: int = EXPAND_BELOW,
     ) -> None:
         self.name, self.formula, self.check, self.backward = name, formula, check, backward
-        self._fake, self._saved, self._expand_small = fake, saved, expand_small
+        self._fake, self._saved, self.expand_below = fake, saved, expand_below
         arguments = [argument.split() for argument in schema.split("->")[0].strip("( )").split(",")]
         tensors = [argument[1] for argument in arguments if argument[0] == "Tensor"]
         if unknown := {*shared, *indices} - set(tensors):
@@ -158,7 +157,7 @@ class FusedOp:
     # ---- the other ways -------------------------------------------------------------------------------------------
 
     def _compiled(self, args: tuple[Any, ...], inplace: bool) -> Any:
-        small = self._expand_small and args[0].numel() < COMPILE_THRESHOLD
+        small = args[0].numel() < self.expand_below
         if functional() or forward_ad._current_level >= 0 or small:
             return self._by_formula(args, inplace)
         return self._through_library(args, inplace)

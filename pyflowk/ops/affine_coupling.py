@@ -151,6 +151,9 @@ def _fake_backward(y: Tensor, params: Tensor, *rest: object) -> tuple[Tensor, Te
     return y.new_empty(y.shape), params.new_empty(params.shape)
 
 
+#: What stands around a coupling gains more by fusion than the kernel does: compiled RealNVP training steps of 1024 and
+#: 4096 rows of 64 take 0.93 of their time with the op kept whole.
+_EXPAND_BELOW = 1 << 20
 _CONFIG = "int mask, int bound, float limit, bool interleaved, bool inverse"
 
 _op = FusedOp(
@@ -160,6 +163,7 @@ _op = FusedOp(
     check=_check,
     fake=_fake,
     saved=lambda x, params, y, ladj: (y, params),
+    expand_below=_EXPAND_BELOW,
     backward=FusedOp(
         "affine_coupling_backward",
         f"(Tensor y, Tensor params, Tensor dy, Tensor dladj, {_CONFIG}) -> (Tensor, Tensor)",

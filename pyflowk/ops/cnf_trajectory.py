@@ -179,7 +179,7 @@ _op = FusedOp(
         shared=("weights", "gates", "shifts"),
     ),
     shared=("weights", "gates", "shifts"),
-    expand_small=False,
+    expand_below=0,
 )
 
 

@@ -90,7 +90,7 @@ _directions_op = FusedOp(
         keys.new_empty((keys.shape[0], count, size), dtype=torch.float64 if wide else torch.float32),
     ),
     indices=("keys",),
-    expand_small=False,
+    expand_below=0,
 )
 
 

@@ -440,7 +440,7 @@ def _op(name: str, first: str, formula: object, backward: object, saves_output: 
         ),
         shared=("weights", "plan"),
         indices=("plan",),
-        expand_small=False,
+        expand_below=0,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -162,7 +163,7 @@ class InvertibleConv1x1(Transform):
         key = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in parameters)
         entry = self._kept.entries.get(inverse)
         if entry is None or entry[0] != key:
-            with torch.inference_mode(False), torch.no_grad():
+            with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
                 made = self._folded(inverse)
                 if inverse and not made[0].isfinite().all():
                     self.check_invertible()
@@ -173,7 +174,10 @@ class InvertibleConv1x1(Transform):
 
     def _folded(self, inverse: bool) -> _Map:
         """(weight, terms, bias) of the whole map, norm included; autocast must not narrow any of it."""
-        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+        device = next(self.parameters()).device.type
+        if not torch.is_autocast_enabled(device):  # entering the context takes as long as a small kernel
+            return self._folded_wide(inverse)
+        with torch.autocast(device, enabled=False):
             return self._folded_wide(inverse)
 
     def _folded_wide(self, inverse: bool) -> _Map:
