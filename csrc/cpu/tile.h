@@ -82,12 +82,8 @@ template <class T> PFK_HD void copy_row(const T* from, T* to, int64_t n) {
         to[i] = from[i];
 }
 
-// kLanes elements side by side. The compiler splits it into what the instruction set has.
-template <class A> struct LanesOf {
-    typedef A Type __attribute__((vector_size(kLanes * sizeof(A)), aligned(sizeof(A)), may_alias));
-};
-
-// One register of the instruction set: what compares, selects and loop-carried values want.
+// One register of the instruction set: what compares, selects and loop-carried values want. GCC takes wider vectors
+// through memory.
 #if defined(__AVX512F__)
 constexpr int64_t kRegister = 64;
 #elif defined(__AVX__)
@@ -103,28 +99,31 @@ template <class A> struct RegisterOf {
 // A row's sum in a fixed order: element k goes to lane k mod 16, then the lanes are added as a tree. The order depends
 // on the row alone, never on threads or on the rows beside it.
 template <class A> struct RowSum {
-    typename LanesOf<A>::Type lanes = {};
+    using Part = typename RegisterOf<A>::Type;
+    static constexpr int64_t width = RegisterOf<A>::lanes, parts = kLanes / width;
+    Part lanes[parts] = {};
 
     // n is a multiple of kLanes
     __attribute__((always_inline)) void add_lanes(const A* values, int64_t n) {
         for (int64_t i = 0; i < n; i += kLanes)
-            lanes += *reinterpret_cast<const typename LanesOf<A>::Type*>(values + i);
+            for (int64_t p = 0; p < parts; ++p)
+                lanes[p] += *reinterpret_cast<const Part*>(values + i + p * width);
     }
 
     __attribute__((always_inline)) void add(const A* values, int64_t n) {
         const int64_t whole = n / kLanes * kLanes;
         add_lanes(values, whole);
         for (int64_t l = 0; whole + l < n; ++l)
-            lanes[l] += values[whole + l];
+            lanes[l / width][l % width] += values[whole + l];
     }
 
     __attribute__((always_inline)) A total() const {
         A lane[kLanes];
         __builtin_memcpy(lane, &lanes, sizeof(lane));
-        for (int64_t width = kLanes / 2; width > 0; width /= 2)
+        for (int64_t half = kLanes / 2; half > 0; half /= 2)
 #pragma omp simd
-            for (int64_t l = 0; l < width; ++l)
-                lane[l] += lane[l + width];
+            for (int64_t l = 0; l < half; ++l)
+                lane[l] += lane[l + half];
         return lane[0];
     }
 };
