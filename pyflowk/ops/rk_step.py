@@ -64,10 +64,15 @@ def _check_slopes(name: str, y: Tensor, h: Tensor, ks: Sequence[Tensor], weights
 # ---- rk_combine ----------------------------------------------------------------------------------------------------
 
 
+def rk_combine_formula(y: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """`rk_combine` in plain torch."""
+    dtype = _accumulator(y)
+    return (y.to(dtype) + _column(h, y) * _weighted(ks, weights, dtype)).to(y.dtype)
+
+
 def _combine(y: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor]:
     *ks, weights = rest
-    dtype = _accumulator(y)
-    return ((y.to(dtype) + _column(h, y) * _weighted(ks, weights, dtype)).to(y.dtype),)
+    return (rk_combine_formula(y, h, ks, weights),)
 
 
 def _combine_backward(h: Tensor, *rest: Any) -> tuple[Tensor, ...]:

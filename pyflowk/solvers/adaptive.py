@@ -165,7 +165,7 @@ def solve_adaptive(
         step = first_step(f, table, control, begin, y, k, end - begin)
         spent += 1
     clock = Clock.start(begin, step, end)
-    at = clock.times(table, real_dtype(y))
+    at = clock.data if compiled else clock.times(table, real_dtype(y))
     fired = Fired.start(events, begin, y) if events else None
     result = y.new_full((times.shape[1], *y.shape), float("nan"))
     at_start = times == begin[:, None]

@@ -1,7 +1,8 @@
-"""compile=True: field, stages and control of many adaptive steps as one loop in one graph of torch.compile.
+"""compile=True: field, stages and control of many adaptive steps as one compiled loop.
 
-On the CPU the loop itself sees when all rows have ended; on other devices it does a fixed number of steps and the host
-looks in between, as a loop that asks for its condition would wait for the device at every step.
+Where `rowwise` can write it, on the CPU, that is a loop over rows in C++. Otherwise it is a loop over steps in one
+graph of torch.compile: on the CPU it sees by itself when all rows have ended; on other devices it does a fixed number
+of steps and the host looks in between, as a loop that asks for its condition would wait for the device at every step.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ from torch import Tensor
 
 from ..ops._router import while_loop
 from ..ops.rk_control import END, GOOD, STEP, TIME, advanced, stage_times
-from ..ops.rk_step import rk_error_formula
+from ..ops.rk_step import rk_combine_formula, rk_error_formula
 from .control import Clock
 from .field import Field, column, real_dtype, rk_stages
+from .rowwise import NotRowwise, Solver
 from .tableaus import Tableau
 
 __all__ = ["KEEP", "advance_compiled"]
 
 #: what is kept of every step -> how many steps a graph may do: buffers are copied at each.
 KEEP = {"nothing": 1000, "clocks": 32, "all": 8}
+_ROWWISE = {"nothing": 100_000, "clocks": 64, "all": 16}  # where they are not
 _OTHER_DEVICES = 8  # steps between two looks of the host
 
-#: code of a field -> (method, kept) -> compiled function, each with dynamo's own limit of recompilations.
-_compiled: WeakKeyDictionary[types.CodeType, dict[tuple[str, str], Callable[..., Any]]] = WeakKeyDictionary()
+#: code of a field -> (method, kept or "rows") -> compiled function, each with dynamo's own limit of recompilations;
+#: None for a loop over rows that cannot be written.
+_compiled: WeakKeyDictionary[types.CodeType, dict[tuple[str, str], Any]] = WeakKeyDictionary()
 
 
 def advance_compiled(
@@ -37,11 +41,14 @@ def advance_compiled(
 ) -> tuple[Tensor, Tensor, Clock, list[tuple[Clock, Clock, Tensor, list[Tensor]]]]:
     """Several steps: state, slope and clock after them, and (clock before, clock after, state, slopes) of each, as far
     as `keep` wants them."""
-    most = KEEP[keep] if y.device.type == "cpu" else min(KEEP[keep], _OTHER_DEVICES)
-    rates = [torch.tensor(float(number), dtype=clock.data.dtype, device=y.device) for number in numbers]
-    run = _function(f.f, table.name, keep, y.device.type)
     try:
-        y, k, data, count, buffers = run(f, table, keep, most, y, k, clock.data, rates)
+        found = _by_rows(f, table, keep, y, k, clock.data, numbers)
+        if found is None:
+            rates = [torch.tensor(float(number), dtype=clock.data.dtype, device=y.device) for number in numbers]
+            most = KEEP[keep] if y.device.type == "cpu" else min(KEEP[keep], _OTHER_DEVICES)
+            run = _function(f.f, table.name, keep, y.device.type)
+            found = run(f, table, keep, most, y, k, clock.data, rates)
+        y, k, data, count, buffers = found
     except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.BackendCompilerFailed) as error:
         raise RuntimeError(
             f"compile: the field could not be compiled ({type(error).__name__}: {str(error).splitlines()[0]}); "
@@ -56,6 +63,34 @@ def advance_compiled(
             steps.append((before, after, state, slopes))
             before = after
     return y, k, Clock(data), steps
+
+
+def _by_rows(
+    f: Field, table: Tableau, keep: str, y: Tensor, k: Tensor, clock: Tensor, numbers: Sequence[float]
+) -> tuple[Tensor, Tensor, Tensor, int, list[Tensor]] | None:
+    """Many steps as `rowwise` does them, or None where it cannot."""
+    known = _compiled.setdefault(_code(f.f), {})
+    key = table.name, "rows"
+    if (key in known and known[key] is None) or y.device.type != "cpu" or not y.numel():
+        return None
+    if key not in known:
+        own = types.FunctionType(_step.__code__.replace(co_name=f"{table.name}_rows"), _step.__globals__)
+        known[key] = torch.compile(own, fullgraph=True, backend=lambda graph, _: Solver(graph, STEP, GOOD))
+    most, buffers = _ROWWISE[keep], []
+    if keep != "nothing":
+        buffers.append(clock.new_empty((most, *clock.shape)))
+    if keep == "all":
+        buffers.append(y.new_empty((most, table.stages + 1, *y.shape)))
+    rates = torch.tensor(numbers, dtype=clock.dtype).expand(len(y), -1)
+    # own tensors, which the field cannot have captured, to be overwritten
+    y, k, clock = (x.clone(memory_format=torch.contiguous_format) for x in (y, k, clock))
+    Solver.expect(most, y, k, clock, rates, *buffers, *[None] * (2 - len(buffers)))
+    try:
+        y, k, clock, _ = known[key](f, table, y, k, clock, rates)
+    except NotRowwise:
+        known[key] = None
+        return None
+    return y, k, clock, Solver.steps(), buffers
 
 
 def _function(f: Callable[..., Any], method: str, keep: str, device: str) -> Callable[..., Any]:
@@ -86,6 +121,21 @@ def _code(f: Any) -> types.CodeType:
             f = type(f).__call__
         else:
             return _loop.__code__
+
+
+def _step(
+    f: Field, table: Tableau, y: Tensor, k: Tensor, clock: Tensor, numbers: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """State, slope and clock after a step, and the state before it with all slopes, one behind the other."""
+    columns, (rtol, atol, *rates) = clock.unbind(1), numbers.unbind(1)
+    *times, h = stage_times(columns[TIME], columns[STEP], columns[END], table.c, real_dtype(y))
+    tried, ks = rk_stages(f, table, [column(t, y) for t in times], y, h, k, combine=rk_combine_formula)
+    places, weights = table.rows[-1]
+    tolerances = (column(number.to(h.dtype), y) for number in (rtol, atol))
+    error = rk_error_formula(y, tried, h, *[ks[j] for j in places], weights, *tolerances)
+    after = advanced(columns, error, rates)
+    taken = column(after[GOOD] != 0, y)
+    return torch.where(taken, tried, y), torch.where(taken, ks[-1], k), torch.stack(after, 1), torch.stack([y, *ks])
 
 
 def _loop(

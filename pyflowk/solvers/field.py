@@ -44,14 +44,15 @@ class Field:
 
 
 def rk_stages(
-    field: Field, table: Tableau, times: Sequence[Tensor], y: Tensor, h: Tensor, k: Tensor, *, slope: bool = True
-) -> tuple[Tensor, list[Tensor]]:
+    field: Field, table: Tableau, times: Sequence[Tensor], y: Tensor, h: Tensor, k: Tensor, *, slope: bool = True,
+    combine: Callable[..., Tensor] = rk_combine,
+) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
     """One step from y with slope k: the new state, and the slopes; the last of them, at the new state, if asked for."""
     ks = [k]
     last = table.stages - 1
     for i in range(1, last + 1):
         places, weights = table.rows[i]
-        state = rk_combine(y, h, [ks[j] for j in places], weights)
+        state = combine(y, h, [ks[j] for j in places], weights)
         if i < last or slope:
             ks.append(field(times[i], state))
     return state, ks

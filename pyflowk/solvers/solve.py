@@ -116,10 +116,12 @@ def solve_ivp(
         compact: let rows leave the batch when half of it has ended, which pays where an evaluation of more rows costs
             more. Only for a field that treats all rows alike, as it is then called with some of them; not with events
             or dense output.
-        compile: put field, stages and control of all steps into one loop of torch.compile (adaptive methods). Pays for
-            cheap fields; compiling takes from seconds to a minute, for each field, method, and twice for batch sizes.
-            Results are equal to rounding, rows no longer bitwise independent of each other; of a differentiated solve
-            it is the search for the steps that is compiled. Not with events or compact.
+        compile: put field, stages and control of all steps into one compiled loop (adaptive methods). Pays for cheap
+            fields. On the CPU a field that is a formula in a few numbers a row (elementwise functions, small products
+            and sums within the row) becomes C++ that solves row by row, each as if alone, after seconds of compiling;
+            any other field a loop of torch.compile, after up to a minute, whose rows are no longer bitwise independent
+            of each other. Either for each field and method, and twice for batch sizes. Results are equal to rounding;
+            of a differentiated solve it is the search for the steps that is compiled. Not with events or compact.
         control: further fields of `Control`: safety, shrink, grow, pid, dt_min, dt_max, max_steps.
 
     Raises:
