@@ -195,7 +195,7 @@ def test_traces_in_one_graph(system: str, condition: str) -> None:
 
 def test_inductor_runs_density_gradient_and_sampling() -> None:
     torch.manual_seed(0)
-    model = zoo.create("realnvp", (6,), width=16, couplings=2)
+    model = zoo.create("realnvp", (6,), width=16, depth=1, couplings=1)
     model.initialize(torch.randn(32, 6, generator=seeded()))
     x = data(model, 16)
     torch._dynamo.reset()
