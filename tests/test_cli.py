@@ -187,6 +187,19 @@ def test_conditional(tmp_path, capsys):
     assert "--label: expected 0 to 9, got 10" in capsys.readouterr().err
 
 
+def test_given_columns(tmp_path, capsys):
+    out, x = tmp_path / "run", tmp_path / "x.npy"
+    options = ("--no-tensorboard", "--cpu", "--set", "blocks=1", "width=8")
+    assert main(["train", "maf", "--data", "scurve", "--given", "1", "--out", str(out), *QUICK, *options]) == 0
+    assert Checkpoint.open(out).meta["model"]["context_dim"] == 1
+    assert main(["eval", str(out)]) == 0
+    assert "round trip" in capsys.readouterr().out
+    assert main(["sample", str(out), "--n", "5", "--out", str(x)]) == 0 and np.load(x).shape == (5, 1)
+    assert main(["sample", str(out), "--interpolate", "--n", "16"]) == 0
+    assert main(["sample", str(out), "--label", "1", "--out", str(x)]) == 2
+    assert "--label: this model has no classes" in capsys.readouterr().err
+
+
 def test_resume_goes_on_with_a_larger_budget(tmp_path, capsys):
     arguments = ["train", "nice", "--data", "moons", "--out", str(tmp_path / "r"), "--no-tensorboard", "--cpu"]
     assert main([*arguments, "--steps", "3", "--lr", "0.005"]) == 0
@@ -247,6 +260,8 @@ BAD_INPUT = {
     "no option": (("train", "--set", "width"), r"--set: expected KEY=VALUE, got 'width'"),
     "bad option value": (("train", "--set", "architecture=cube"), r"architecture: expected auto, vector or"),
     "no labels": (("train", "--data", "scurve", "--conditional"), "scurve has none"),
+    "no such column": (("train", "--data", "scurve", "--given", "2"), r"scurve: expected some of the columns 0 to 1"),
+    "no table": (("train", "--given", "2"), "digits: only a table without labels"),
     "missing files": (
         ("train", "--data", "fashion-mnist", "--data-dir", "nowhere"),
         "apt-get install dataset-fashion-mnist",

@@ -48,6 +48,9 @@ class Train(Command):
     """Options of the system, such as `width=256 couplings=8`; `pyflowk zoo MODEL` lists them."""
     conditional: bool = False
     """Condition the system on the labels of the data."""
+    given: tuple[int, ...] = ()
+    """Condition the system on these columns of a table, counted from 0, and model the others: `--data galaxies
+    --given 1 2 3 4 5 6` is the redshift given the magnitudes."""
     out: File = None
     """The run's folder, which receives log.csv, checkpoint/, samples.png, loss.png and result.json; by default the
     first free runs/MODEL-DATA."""
@@ -73,14 +76,15 @@ class Sample(Command):
     out: File = None
     """A .png picture (grid of images, scatter or histograms) or an .npy array; RUN/samples.png by default."""
     label: Number = None
-    """Class to draw from a conditional model, or to take events from; all in turn by default."""
+    """Class to draw from a conditional model, or to take events from; all in turn by default. A model trained with
+    --given draws for the test set's rows in turn."""
     temperature: float = 1.0
     """Factor of the base distribution's standard deviation: below 1 for likelier, less varied samples."""
     interpolate: bool = False
     """Walk between the latents of pairs of test events, 8 points a walk, instead of drawing."""
     attribute: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="FROM TO")] = None
     """Move test events of class FROM along the difference of the mean latents of classes TO and FROM, 8 points a walk,
-    the last one gone all the way; for models without --conditional."""
+    the last one gone all the way; for models without --conditional or --given."""
     weights: Literal["best", "ema", "last"] = "best"
     """Weights with the best validation loss, their moving average at the end, or the last ones."""
     seed: int = 0

@@ -28,11 +28,11 @@ def interpolate(model: FlowModel, data: Dataset, walks: int, label: int | None, 
         kinds = [label] if label is not None else list(range(model.classes or 0))
         turns = [divmod(i, len(kinds)) for i in range(walks)]
         picked = torch.cat([_of_class(data, kinds[which], 2, skip=2 * turn) for turn, which in turns])
-    context = None if model.classes is None else _labels(data)[picked]
+    context = _labels(data)[picked] if model.conditional else None
     z = encode(model, data.test[picked], context, generator)
     along = torch.linspace(0, 1, STEPS).reshape(-1, *[1] * (z.dim() - 1))
     path = torch.cat([torch.lerp(a, b, along) for a, b in zip(z[0::2], z[1::2], strict=True)])
-    return decode(model, path, None if context is None else context[0::2].repeat_interleave(STEPS))
+    return decode(model, path, None if context is None else context[0::2].repeat_interleave(STEPS, 0))
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from ..training.log import read_rows
 from ..training.pictures import draw_loss, draw_samples
 from ..zoo import GenerativeModel
 from .tables import print_pairs
+from .trained import contexts
 
 if TYPE_CHECKING:
     from .commands import Train
@@ -48,9 +49,14 @@ def train(command: Train) -> int:
             raise ValueError(f"{out} holds a checkpoint already: add --resume to go on, or choose another --out")
         data_dir = None if command.data_dir is None else str(Path(command.data_dir).resolve())
         origin = {"name": portable_name(source), "data_dir": data_dir, "seed": command.data_seed}
-    data = datasets.load(origin["name"], data_dir=origin["data_dir"], seed=origin["seed"])
+        origin |= {"given": list(command.given)} if command.given else {}
+    data = datasets.load(
+        origin["name"], data_dir=origin["data_dir"], seed=origin["seed"], given=origin.get("given", ())
+    )
     if saved is None and command.conditional:
         options["classes"] = labels_of(data)
+    if saved is None and command.given:
+        options["context_dim"] = data.context_dim
     model = build(name, data, options, config.seed)
     trainer = Trainer(model, data, config, out=out, origin=origin, resume=saved is not None)
     console = trainer.console
@@ -145,7 +151,8 @@ def finish(trainer: Trainer, out: Path, console: Console) -> None:
     print_pairs(console, report.lines())
     noise = torch.Generator(trainer.device).manual_seed(trainer.config.seed)
     count = 64 if data.is_image else 1024
-    context = None if model.classes is None else torch.arange(count, device=trainer.device) % model.classes
+    context = contexts(model, data, count)
+    context = None if context is None else context.to(trainer.device)
     with torch.no_grad():
         draw_samples(out / "samples.png", model.sample(count, context, noise), data.test, data.levels)
     draw_curve(out, data, report)

@@ -27,14 +27,20 @@ ROUND_TRIP_SAMPLES = 64
 
 def _data_of(saved: Checkpoint, name: str | None = None, data_dir: str | None = None) -> Dataset:
     origin = saved.meta["data"]
-    return datasets.load(name or origin["name"], data_dir=data_dir or origin["data_dir"], seed=origin["seed"])
+    return datasets.load(
+        name or origin["name"], data_dir=data_dir or origin["data_dir"], seed=origin["seed"],
+        given=origin.get("given", ()),
+    )  # fmt: skip
 
 
-def _labels(model: GenerativeModel, n: int, label: int | None) -> Tensor | None:
+def contexts(model: GenerativeModel, data: Dataset | None, n: int, label: int | None = None) -> Tensor | None:
+    """What to draw n samples for: this class, or all in turn, or the contexts of the test set's rows in turn."""
     if model.classes is None:
         if label is not None:
-            raise ValueError(f"--label: this model is not conditional, got {label}")
-        return None
+            raise ValueError(f"--label: this model has no classes, got {label}")
+        if data is None or data.test_labels is None or not model.conditional:
+            return None
+        return data.test_labels[torch.arange(n) % len(data.test_labels)]
     if label is None:
         return torch.arange(n) % model.classes
     if not 0 <= label < model.classes:
@@ -55,7 +61,7 @@ def sample(command: Sample) -> int:
     model, saved = training.load_model(folder, command.weights)
     assert isinstance(model, GenerativeModel)
     walks = command.interpolate or command.attribute is not None
-    x = _walk(command, model, saved) if walks else _draw(command, model)
+    x = _walk(command, model, saved) if walks else _draw(command, model, saved)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npy":
         import numpy as np
@@ -69,7 +75,7 @@ def sample(command: Sample) -> int:
     return 0
 
 
-def _draw(command: Sample, model: GenerativeModel) -> Tensor:
+def _draw(command: Sample, model: GenerativeModel, saved: Checkpoint) -> Tensor:
     """Samples of the model."""
     if not command.temperature > 0:
         raise ValueError(f"--temperature: expected a number > 0, got {command.temperature}")
@@ -77,8 +83,9 @@ def _draw(command: Sample, model: GenerativeModel) -> Tensor:
     options = {} if command.temperature == 1 else {"temperature": command.temperature}
     if options and "temperature" not in inspect.signature(model.sample).parameters:
         raise ValueError(f"--temperature: {model.config['name']} has no temperature")
+    data = None if model.context_dim is None else _data_of(saved)
     with torch.no_grad():
-        return model.sample(command.n, _labels(model, command.n, command.label), generator, **options)
+        return model.sample(command.n, contexts(model, data, command.n, command.label), generator, **options)
 
 
 def _walk(command: Sample, model: GenerativeModel, saved: Checkpoint) -> Tensor:
@@ -99,7 +106,7 @@ def _walk(command: Sample, model: GenerativeModel, saved: Checkpoint) -> Tensor:
         return latent.interpolate(model, data, walks, command.label, generator)
     if command.label is not None:
         raise ValueError(f"--label: the events of --attribute are of its first class, got {command.label}")
-    if model.classes is not None:
+    if model.conditional:
         raise ValueError("--attribute: this model is conditional: draw with --label, its latents do not tell the class")
     for kind in command.attribute:
         _check_label("--attribute", kind, data)
@@ -119,7 +126,7 @@ def trajectory(command: Sample, folder: Path) -> int:
     """Write the frames and the GIF of a model with one continuous flow in the plane."""
     model, _ = training.load_model(command.run_folder, command.weights)
     flows = [layer for layer in model.modules() if isinstance(layer, Continuous)]
-    if not isinstance(model, FlowModel) or model.dims != 2 or len(flows) != 1 or model.classes is not None:
+    if not isinstance(model, FlowModel) or model.dims != 2 or len(flows) != 1 or model.conditional:
         raise ValueError("--trajectory: expected an unconditional model of the plane with one continuous flow")
     path = draw_trajectory(folder, flows[0], model.flow.base, command.n, seed=command.seed)
     print(f"{command.n} samples on their way in {path}, frame by frame beside it")
@@ -151,7 +158,7 @@ def evaluate(command: Eval) -> int:
 
 def _round_trip(flow: nn.Module, model: GenerativeModel, data: Dataset) -> str:
     x = data.test[:ROUND_TRIP_SAMPLES]
-    context = None if model.classes is None or data.test_labels is None else data.test_labels[:ROUND_TRIP_SAMPLES]
+    context = data.test_labels[:ROUND_TRIP_SAMPLES] if model.conditional and data.test_labels is not None else None
     report = check_invertibility(flow, x, context, torch.Generator().manual_seed(0))
     worst = max(report.layers[:-1], key=lambda layer: layer.max_error)
     return f"max |f^-1(f(x)) - x| = {report.max_error:.1e}; worst layer {worst.name}: {worst.max_error:.1e}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import torch
@@ -14,7 +15,8 @@ class Dataset:
     """Train, validation and test tensors of one data set, each (N, *shape) float32.
 
     `levels` is an integer L when the entries are integers 0..L-1 (images), None for continuous data.
-    `classes` is the number of labels, None without labels; labels are (N,) int64.
+    `classes` is the number of labels, None without labels; labels are (N,) int64, or (N, C) float32 where each sample
+    has a context of C numbers (:meth:`given`).
     `entropy` is the differential entropy in nats where it is known exactly: "NLL minus entropy" is an absolute score.
 
     >>> import torch
@@ -45,6 +47,33 @@ class Dataset:
     def dim(self) -> int:
         """Numbers in one sample."""
         return math.prod(self.shape)
+
+    @property
+    def context_dim(self) -> int | None:
+        """Numbers in the context of a sample; None without contexts."""
+        labels = self.train_labels
+        return labels.shape[1] if labels is not None and labels.ndim == 2 else None
+
+    def given(self, columns: Sequence[int]) -> Dataset:
+        """The other columns of a table (N, D), with these as their contexts (N, C).
+
+        Raises ValueError for data that is no table, columns that it does not have, twice the same, or all of them.
+
+        >>> import torch
+        >>> from pyflowk.datasets import Dataset
+        >>> table = Dataset("x", *(torch.zeros(5, 3) for _ in range(3))).given([0, 2])
+        >>> table.shape, table.context_dim
+        ((1,), 2)
+        """
+        if len(self.shape) != 1 or self.levels is not None or self.train_labels is not None:
+            raise ValueError(f"{self.name}: only a table without labels can be split into samples and contexts")
+        width, chosen = self.dim, list(columns)
+        if not 0 < len(set(chosen)) == len(chosen) < width or not all(0 <= column < width for column in chosen):
+            raise ValueError(f"{self.name}: expected some of the columns 0 to {width - 1}, each once; got {chosen}")
+        rest = [column for column in range(width) if column not in chosen]
+        x = (part[:, rest] for part in (self.train, self.valid, self.test))
+        contexts = (part[:, chosen] for part in (self.train, self.valid, self.test))
+        return Dataset(self.name, *x, *contexts)
 
     @property
     def is_image(self) -> bool:

@@ -83,7 +83,7 @@ def _prepare(x: Tensor, levels: int | None, generator: Generator) -> tuple[Tenso
 
 
 def gaussian_level(data: Dataset, *, seed: int = 0) -> Score | None:
-    """Test score of one full-covariance Gaussian fitted to the training part.
+    """Test score of one full-covariance Gaussian fitted to the training part: given the contexts, if there are any.
 
     None where the fit is not defined or not affordable: fewer training vectors than dimensions, a singular covariance,
     or more than 4096 dimensions. Cost: one D x D Cholesky factor and a pass over the data, in float64.
@@ -94,15 +94,27 @@ def gaussian_level(data: Dataset, *, seed: int = 0) -> Score | None:
     >>> abs(gaussian_level(Dataset("x", draw(9000), draw(10), draw(8000))).nats + 2.838) < 0.05
     True
     """
-    if data.dim > MAX_GAUSSIAN_DIM or len(data.train) <= data.dim or len(data.test) < 2:
+    if data.dim > MAX_GAUSSIAN_DIM or len(data.train) <= data.dim + (data.context_dim or 0) or len(data.test) < 2:
         return None
     generator = torch.Generator().manual_seed(seed)
     train, _ = _prepare(data.train, data.levels, generator)
+    test, ladj = _prepare(data.test, data.levels, generator)
+    if data.context_dim is None:
+        log_prob = _gaussian_log_prob(train, test)
+    else:
+        assert data.train_labels is not None and data.test_labels is not None
+        known, seen = data.train_labels.double(), data.test_labels.double()
+        both = _gaussian_log_prob(torch.cat([train, known], 1), torch.cat([test, seen], 1))
+        context = _gaussian_log_prob(known, seen)
+        log_prob = None if both is None or context is None else both - context
+    return None if log_prob is None else score(log_prob + ladj, data)
+
+
+def _gaussian_log_prob(train: Tensor, test: Tensor) -> Tensor | None:
+    """Of the test vectors (N,), under the Gaussian of the training ones; None if its covariance is singular."""
     factor, info = torch.linalg.cholesky_ex(torch.atleast_2d(train.T.cov()))
     if int(info) != 0:
         return None
-    test, ladj = _prepare(data.test, data.levels, generator)
     noise = torch.linalg.solve_triangular(factor, (test - train.mean(dim=0)).T, upper=False)
     log_det = factor.diagonal().log().sum()
-    log_prob = -0.5 * noise.square().sum(dim=0) - log_det - data.dim / 2 * math.log(2 * math.pi) + ladj
-    return score(log_prob, data)
+    return -0.5 * noise.square().sum(dim=0) - log_det - test.shape[1] / 2 * math.log(2 * math.pi)

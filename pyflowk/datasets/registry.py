@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,10 +61,11 @@ def describe() -> dict[str, str]:
     return {name: entry.summary for name, entry in _ENTRIES.items()}
 
 
-def load(name: str, *, data_dir: str | None = None, seed: int = 0) -> Dataset:
+def load(name: str, *, data_dir: str | None = None, seed: int = 0, given: Sequence[int] = ()) -> Dataset:
     """Load a registered data set by name, or the user's own by path: a folder of images, .npy, .csv or .parquet.
 
-    `seed` draws the split (and, for generated data, the data); `data_dir` is where Fashion-MNIST's files lie.
+    `seed` draws the split (and, for generated data, the data); `data_dir` is where Fashion-MNIST's files lie; `given`
+    are columns of a table that become contexts (:meth:`Dataset.given`).
     Raises ValueError for a wrong name, FileNotFoundError or ImportError, naming what to install, for a missing file.
 
     >>> from pyflowk.datasets import load
@@ -72,6 +73,11 @@ def load(name: str, *, data_dir: str | None = None, seed: int = 0) -> Dataset:
     >>> data.train.shape, data.classes
     (torch.Size([10000, 2]), 2)
     """
+    data = _load(name, data_dir, seed)
+    return data.given(given) if given else data
+
+
+def _load(name: str, data_dir: str | None, seed: int) -> Dataset:
     if name in _ENTRIES:
         return _ENTRIES[name].load(data_dir, seed)
     path = Path(name).expanduser()

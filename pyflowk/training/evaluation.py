@@ -30,8 +30,8 @@ def log_prob(
     """Log-likelihood (N,) float64 in nats of samples x (N, *shape), on the CPU.
 
     Integer data is dequantised by seeded noise: the mean over `draws` independent draws is a lower bound on the
-    log-probability, the same in expectation for every number of draws. `labels` (N,) are used by class-conditional
-    models only. The model is evaluated in eval mode and left as it was. Cost: `draws` forward passes.
+    log-probability, the same in expectation for every number of draws. `labels`, (N,) or contexts (N, C), are used by
+    conditional models only. The model is evaluated in eval mode and left as it was. Cost: `draws` forward passes.
 
     >>> import torch
     >>> from pyflowk import zoo
@@ -47,7 +47,7 @@ def log_prob(
     try:
         for _ in range(draws):
             for rows in torch.arange(len(x)).split(batch_size):
-                context = None if model.classes is None or labels is None else labels[rows].to(device)
+                context = None if not model.conditional or labels is None else labels[rows].to(device)
                 total[rows] += model.log_prob(x[rows].to(device), context, generator).double().cpu()
     finally:
         model.train(training)

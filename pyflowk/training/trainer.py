@@ -201,7 +201,7 @@ class Trainer:
     def _take(self, part: str, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         x: Tensor = getattr(self.data, part)[rows].to(self.device)
         labels: Tensor | None = getattr(self.data, f"{part}_labels")
-        if self.model.classes is None or labels is None:
+        if not self.model.conditional or labels is None:
             return x, None
         return x, labels[rows].to(self.device)
 

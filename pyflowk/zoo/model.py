@@ -76,14 +76,19 @@ class GenerativeModel(nn.Module):
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> None:
         """Set data-dependent layers from one batch; nothing to do for a system that has none."""
 
+    @property
+    def conditional(self) -> bool:
+        """Whether it needs a context."""
+        return self.classes is not None or self.context_dim is not None
+
     def check_context(self, context: Tensor | None, rows: int) -> Tensor | None:
         """One row of context per event, or ValueError/TypeError; labels are range-checked where that is free."""
         if context is None:
-            if self.classes is not None or self.context_dim is not None:
+            if self.conditional:
                 wanted = f"labels (B,) below {self.classes}" if self.classes else f"a context (B, {self.context_dim})"
                 raise ValueError(f"this model is conditional: expected {wanted}, got no context")
             return None
-        if self.classes is None and self.context_dim is None:
+        if not self.conditional:
             raise ValueError("this model is unconditional (create it with classes= or context_dim=), but got a context")
         context = expand_context(context, rows)
         assert context is not None

@@ -221,7 +221,10 @@ def test_galaxies(tmp_path):
         datasets.load("galaxies", data_dir=str(tmp_path))
     table = pandas.DataFrame(np.random.default_rng(0).normal(3, 2, (200, 7)), columns=["redshift", *"ugrizy"])
     table.to_pickle(tmp_path / "galaxy-data.pkl")
+    redshift = datasets.load("galaxies", data_dir=str(tmp_path), given=range(1, 7))
+    assert redshift.shape == (1,) and redshift.context_dim == 6
     data = datasets.load("galaxies", data_dir=str(tmp_path))
+    assert torch.equal(redshift.valid, data.valid[:, :1]) and torch.equal(redshift.valid_labels, data.valid[:, 1:])
     assert (len(data.train), len(data.valid), len(data.test)) == (160, 20, 20) and data.shape == (7,)
     known = torch.cat([data.train, data.valid])
     assert known.mean(0).abs().max() < 1e-6 and (known.std(0) - 1).abs().max() < 1e-6

@@ -29,6 +29,24 @@ def test_gaussian_level_of_a_gaussian_is_its_entropy():
     assert level.bits is None and trivial_level(data) is None
 
 
+def test_gaussian_level_given_columns_is_that_of_linear_regression():
+    data = dataset(lambda n, g: torch.randn(n, 3, generator=g) @ torch.tensor([[1.0, 0.3, 2], [0, 1, -1], [0, 0, 0.5]]))
+    conditional = data.given([2, 0])
+    assert conditional.shape == (1,) and conditional.context_dim == 2
+    torch.testing.assert_close(conditional.test_labels, data.test[:, [2, 0]])
+    ones = (
+        torch.cat([c.double(), torch.ones(len(c), 1)], 1) for c in (conditional.train_labels, conditional.test_labels)
+    )
+    train, test = ones
+    weights = torch.linalg.lstsq(train, conditional.train.double()).solution
+    noise = torch.distributions.Normal(0, (conditional.train - train @ weights).std())
+    expected = noise.log_prob(conditional.test - test @ weights).mean().item()
+    assert gaussian_level(conditional).nats == pytest.approx(expected, abs=1e-3)
+    for columns in ([], [0, 1, 2], [3], [-1], [1, 1]):
+        with pytest.raises(ValueError, match="columns 0 to 2, each once"):
+            data.given(columns)
+
+
 def test_gaussian_level_counts_the_jacobian_of_the_preparation():
     """Uniform integers: a Gaussian over logits costs more than log2(levels) bits, and not much more."""
     data = dataset(lambda n, g: torch.randint(16, (n, 1, 1, 2), generator=g).float(), levels=16)
