@@ -31,13 +31,14 @@ def _zuko(kind: str, features: int, width: int, **options: Any) -> nn.Module:
     return getattr(zuko.flows, kind)(features, transforms=5, hidden_features=(width, width), **options)
 
 
-def _nflows(kind: str, features: int, width: int, **options: Any) -> nn.Module:
+def _nflows(kind: str, features: int, width: int, context: int | None = None, **options: Any) -> nn.Module:
     """As sbi builds it: two blocks without residuals, random permutations between."""
+    options = {"context_features": context, "use_residual_blocks": False, **options}
     from nflows import distributions, flows, transforms
 
     layers: list[nn.Module] = []
     for _ in range(5):
-        layers.append(getattr(transforms, kind)(features, width, use_residual_blocks=False, **options))
+        layers.append(getattr(transforms, kind)(features, width, **options))
         layers.append(transforms.RandomPermutation(features))
     return flows.Flow(transforms.CompositeTransform(layers), distributions.StandardNormal([features]))
 
@@ -49,7 +50,7 @@ def _normflows(kind: str, features: int, width: int, **options: Any) -> nn.Modul
     return normflows.NormalizingFlow(normflows.distributions.DiagGaussian(features, trainable=False), layers)
 
 
-_LINEAR = {"tails": "linear", "tail_bound": 3.0}
+_NSF, CONTEXT = "MaskedPiecewiseRationalQuadraticAutoregressiveTransform", 10
 #: name -> package, flow, D, widths of two hidden layers, batch, and by task how many times as fast it must be.
 FLOWS: dict[str, tuple[str, Callable[..., nn.Module], int, int, int, dict[str, float]]] = {
     "zuko MAF": ("zuko", partial(_zuko, "MAF"), 63, 512, 1024, {SAMPLING: 100.0, DENSITY: 2.0, TRAINING: 1.0}),
@@ -58,11 +59,13 @@ FLOWS: dict[str, tuple[str, Callable[..., nn.Module], int, int, int, dict[str, f
         "nflows", partial(_nflows, "MaskedAffineAutoregressiveTransform"), 5, 50, 1024,
         {SAMPLING: 8.0, DENSITY: 1.5, TRAINING: 1.0},
     ),
-    "zuko NSF": ("zuko", partial(_zuko, "NSF"), 5, 50, 1024, {SAMPLING: 3.0, DENSITY: 1.0, TRAINING: 1.0}),
-    "nflows NSF, as in sbi": (
-        "nflows",
-        partial(_nflows, "MaskedPiecewiseRationalQuadraticAutoregressiveTransform", num_bins=8, **_LINEAR),
-        5, 50, 1024, {SAMPLING: 5.0, DENSITY: 2.0, TRAINING: 1.5},
+    "zuko NSF": ("zuko", partial(_zuko, "NSF"), 63, 128, 1024, {SAMPLING: 30.0, DENSITY: 2.0, TRAINING: 1.0}),
+    "zuko NSF, a posterior": (
+        "zuko", partial(_zuko, "NSF", context=CONTEXT), 5, 50, 1024, {SAMPLING: 8.0, DENSITY: 2.0, TRAINING: 1.0},
+    ),
+    "nflows NSF, a posterior as in sbi": (
+        "nflows", partial(_nflows, _NSF, context=CONTEXT, num_bins=8, tails="linear", tail_bound=3.0), 5, 50, 1024,
+        {SAMPLING: 8.0, DENSITY: 3.0, TRAINING: 1.5},
     ),
     "normflows MAF": (
         "normflows", partial(_normflows, "MaskedAffineAutoregressive"), 16, 64, 1024, {SAMPLING: 1.0, DENSITY: 10.0},
@@ -85,14 +88,16 @@ def notes() -> dict[str, str]:
     }
 
 
-def call_of(task: str, package: str, flow: Any, x: Tensor) -> Callable[[], object]:
-    """One call of that task on x's many rows."""
+def call_of(task: str, package: str, flow: Any, x: Tensor, c: Tensor | None) -> Callable[[], object]:
+    """One call of that task on x's many rows, under one context."""
+    context = {} if c is None else {"context": c[None]}
+    contexts = {} if c is None else {"context": c.expand(len(x), -1)}
 
     def density() -> Tensor:
-        return flow().log_prob(x) if package == "zuko" else flow.log_prob(x)
+        return flow(c).log_prob(x) if package == "zuko" else flow.log_prob(x, **contexts)
 
     def sampling() -> object:
-        return flow().sample((len(x),)) if package == "zuko" else flow.sample(len(x))
+        return flow(c).sample((len(x),)) if package == "zuko" else flow.sample(len(x), **context)
 
     def training() -> None:
         flow.zero_grad()
@@ -109,8 +114,8 @@ def case(name: str, task: str) -> Case:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # a layer left as it was
         fast = accelerate(flow)
-    x = torch.randn(batch, features)
-    variants = {OURS: call_of(task, package, fast, x), package: call_of(task, package, flow, x)}
+    x, c = torch.randn(batch, features), torch.randn(CONTEXT) if "posterior" in name else None
+    variants = {OURS: call_of(task, package, fast, x, c), package: call_of(task, package, flow, x, c)}
     slow = features * width >= 1024 and bars[task] >= 10
     return Case(
         f"{name}: {task}, D = {features}, {width} x 2, batch {batch}", variants, [ratio_bar(bars[task], package)],

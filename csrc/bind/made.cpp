@@ -16,15 +16,16 @@ struct Network {
     int64_t first, hidden; // units of the first layer, of all hidden layers
 };
 
-// map: a bound with its limit, or, after the bounds, tails with (low, high, min_width, min_height, min_slope).
+// map: a bound with its limit, or, after the bounds, tails with (low, high, min_width, min_height, min_slope,
+// softclip).
 MadeMap map_of(const char* op, int map, int bins, const Numbers& numbers, bool inverse) {
     constexpr int bounds = kBounds;
-    if (map < 0 || map >= bounds + 3 || numbers.count != (map < bounds ? 1 : 5))
+    if (map < 0 || map >= bounds + 3 || numbers.count != (map < bounds ? 1 : 6))
         refuse<std::invalid_argument>(op, ": no such map: ", map, " with ", numbers.count, " numbers");
     if (map >= bounds)
         return {Bound::None, 1, 1,
                 spline_of(op, bins, map - bounds, numbers.at[0], numbers.at[1], numbers.at[2], numbers.at[3],
-                          numbers.at[4], inverse)};
+                          numbers.at[4], numbers.at[5], inverse)};
     const double limit = numbers.at[0];
     if (!(limit > 0 && limit <= kLargestLimit))
         refuse<std::invalid_argument>(op, ": limit must be in (0, ", kLargestLimit, "]; got ", limit);

@@ -63,13 +63,14 @@ Outputs<3> made_inverse_backward(Frame&, const Tensor& x, const Tensor& weights,
 
 // Checks what describes a spline; slopes are 1 where their raw value is zero.
 Spline spline_of(const char* op, int bins, int tails, double low, double high, double min_width, double min_height,
-                 double min_slope, bool inverse);
+                 double min_slope, double softclip, bool inverse);
 Outputs<2> rq_spline(Frame&, const Tensor& x, const Tensor& params, int mask, int bins, int tails, double low,
-                     double high, double min_width, double min_height, double min_slope, bool interleaved,
-                     bool inverse);
+                     double high, double min_width, double min_height, double min_slope, double softclip,
+                     bool interleaved, bool inverse);
 Outputs<2> rq_spline_backward(Frame&, const Tensor& x, const Tensor& y, const Tensor& params, const Tensor& dy,
                               const Tensor& dladj, int mask, int bins, int tails, double low, double high,
-                              double min_width, double min_height, double min_slope, bool interleaved, bool inverse);
+                              double min_width, double min_height, double min_slope, double softclip, bool interleaved,
+                              bool inverse);
 
 // The Runge-Kutta ops take `count` slopes; module.cpp gives each count a name of its own.
 Tensor rk_combine(Frame&, const Tensor& y, const Tensor& h, const Tensor* const* k, int count, const Numbers& weights);

@@ -9,7 +9,7 @@
 namespace pfk::bind {
 
 Spline spline_of(const char* op, int bins, int tails, double low, double high, double min_width, double min_height,
-                 double min_slope, bool inverse) {
+                 double min_slope, double softclip, bool inverse) {
     constexpr int most = 64;
     if (bins < 2 || bins > most)
         refuse<std::invalid_argument>(op, ": bins must be in 2..", most, "; got ", bins);
@@ -17,8 +17,10 @@ Spline spline_of(const char* op, int bins, int tails, double low, double high, d
         refuse<std::invalid_argument>(op, ": no such tails: ", tails);
     if (!(high > low && std::isfinite(low) && std::isfinite(high)))
         refuse<std::invalid_argument>(op, ": the interval must be finite and not empty; got [", low, ", ", high, "]");
-    const auto check = [op, bins](const char* what, double least) {
-        if (!(least > 0 && least * bins < 1))
+    if (!(softclip >= 0 && softclip <= kLargestSoftclip))
+        refuse<std::invalid_argument>(op, ": softclip must be in [0, ", kLargestSoftclip, "]; got ", softclip);
+    const auto check = [op, bins, softclip](const char* what, double least) {
+        if (!((least > 0 || (least == 0 && softclip > 0)) && least * bins < 1))
             refuse<std::invalid_argument>(op, ": ", what, " must be in (0, 1 / bins); got ", least, " with ", bins,
                                           " bins");
     };
@@ -30,8 +32,10 @@ Spline spline_of(const char* op, int bins, int tails, double low, double high, d
     return {bins,
             static_cast<Tails>(tails),
             inverse,
+            softclip > 0,
             {low, high, size * min_width, size * (1 - bins * min_width), size * min_height,
-             size * (1 - bins * min_height), min_slope, std::log(std::expm1(1 - min_slope))}};
+             size * (1 - bins * min_height), min_slope, std::log(std::expm1(1 - min_slope)),
+             softclip > 0 ? 1 / softclip : 0}};
 }
 
 namespace {
@@ -72,10 +76,10 @@ Event event_of(const Tensor& x, const Tensor& params, int mask, bool interleaved
 } // namespace
 
 Outputs<2> rq_spline(Frame& frame, const Tensor& x, const Tensor& params, int mask, int bins, int tails, double low,
-                     double high, double min_width, double min_height, double min_slope, bool interleaved,
-                     bool inverse) {
+                     double high, double min_width, double min_height, double min_slope, double softclip,
+                     bool interleaved, bool inverse) {
     require_types(x, params);
-    const Spline spline = spline_of(kOp, bins, tails, low, high, min_width, min_height, min_slope, inverse);
+    const Spline spline = spline_of(kOp, bins, tails, low, high, min_width, min_height, min_slope, softclip, inverse);
     const Event event = event_of(x, params, mask, interleaved, spline);
     Tensor y = frame.empty_like(x), ladj = frame.empty(x.shape, 1, accumulator(x.dtype), x.device);
     RqSpline problem{event,  spline,      x.dtype,      params.dtype,      x.rows(), x.row_size(), params.row_size(),
@@ -89,7 +93,8 @@ Outputs<2> rq_spline(Frame& frame, const Tensor& x, const Tensor& params, int ma
 
 Outputs<2> rq_spline_backward(Frame& frame, const Tensor& x, const Tensor& y, const Tensor& params, const Tensor& dy,
                               const Tensor& dladj, int mask, int bins, int tails, double low, double high,
-                              double min_width, double min_height, double min_slope, bool interleaved, bool inverse) {
+                              double min_width, double min_height, double min_slope, double softclip, bool interleaved,
+                              bool inverse) {
     const Tensor& u = inverse ? y : x;
     require_types(u, params);
     require_same_shape(kOp, u, "x", dy, "dy");
@@ -97,7 +102,7 @@ Outputs<2> rq_spline_backward(Frame& frame, const Tensor& x, const Tensor& y, co
     require_same_device(kOp, u, "x", dy, "dy");
     require_dtype(kOp, dladj, "dladj", accumulator(u.dtype));
     require_same_device(kOp, u, "x", dladj, "dladj");
-    const Spline spline = spline_of(kOp, bins, tails, low, high, min_width, min_height, min_slope, inverse);
+    const Spline spline = spline_of(kOp, bins, tails, low, high, min_width, min_height, min_slope, softclip, inverse);
     const Event event = event_of(u, params, mask, interleaved, spline);
     if (dladj.ndim != 1 || dladj.rows() != u.rows())
         refuse<std::invalid_argument>(kOp, ": dladj must be (", u.rows(), ",); got ", shape_text(dladj));

@@ -31,7 +31,8 @@ template <class A> PFK_HD void put(A* to, typename RegisterOf<A>::Type value) {
 }
 
 // Logits of `bins` rows become weights e^(logit - largest).
-template <class A> inline __attribute__((always_inline)) void weigh(A* rows, int bins, A* over_sum) {
+template <bool Clips, class A>
+inline __attribute__((always_inline)) void weigh(const SplineShape<A>& shape, A* rows, int bins, A* over_sum) {
     using V = typename RegisterOf<A>::Type;
     alignas(64) A largest[kLanes];
     for (int64_t l = 0; l < kLanes; l += RegisterOf<A>::lanes) {
@@ -42,10 +43,14 @@ template <class A> inline __attribute__((always_inline)) void weigh(A* rows, int
         }
         put(largest + l, most);
     }
+    if (Clips) // which keeps the order
+#pragma omp simd
+        for (int64_t l = 0; l < kLanes; ++l)
+            largest[l] = logit_of(Clips, shape, largest[l]);
     for (int k = 0; k < bins; ++k)
 #pragma omp simd
         for (int64_t l = 0; l < kLanes; ++l)
-            rows[k * kLanes + l] = weight_of(rows[k * kLanes + l], largest[l]);
+            rows[k * kLanes + l] = weight_of(logit_of(Clips, shape, rows[k * kLanes + l]), largest[l]);
     for (int64_t l = 0; l < kLanes; l += RegisterOf<A>::lanes) {
         V sum = lanes_at(rows + l);
         for (int k = 1; k < bins; ++k)
@@ -55,14 +60,14 @@ template <class A> inline __attribute__((always_inline)) void weigh(A* rows, int
 }
 
 // Weighs widths and heights and finds each lane's bin, by the heights for the inverse.
-template <bool ByHeight, Tails K, class A>
+template <bool ByHeight, Tails K, bool Clips, class A>
 inline __attribute__((always_inline)) void find(const SplineShape<A>& shape, int bins, A* rows, const A* x,
                                                 FoundLanes<A>& f) {
     using V = typename RegisterOf<A>::Type;
     alignas(64) const A end[kLanes] = {}; // the raw slope of a knot whose slope is 1
     A *const widths = rows, *const heights = rows + bins * kLanes, *const slopes = heights + bins * kLanes;
-    weigh(widths, bins, f.width_over);
-    weigh(heights, bins, f.height_over);
+    weigh<Clips>(shape, widths, bins, f.width_over);
+    weigh<Clips>(shape, heights, bins, f.height_over);
     const A floor = ByHeight ? shape.height_floor : shape.width_floor;
     const A share = ByHeight ? shape.height_share : shape.width_share;
 #pragma omp simd
@@ -104,14 +109,14 @@ inline __attribute__((always_inline)) void find(const SplineShape<A>& shape, int
     }
 #pragma omp simd
     for (int64_t l = 0; l < 2 * kLanes; ++l)
-        f.d[l] = slope_of(shape, f.raw[l]);
+        f.d[l] = slope_of(Clips, shape, f.raw[l]);
 }
 
-template <bool Inverse, Tails K, class A>
+template <bool Inverse, Tails K, bool Clips, class A>
 void move_group(const SplineShape<A>& given, int bins, A* rows, const A* x, A* y, A* slope) {
     const SplineShape<A> shape = given; // the compiler must see that no store changes it
     FoundLanes<A> f;
-    find<Inverse, K>(shape, bins, rows, x, f);
+    find<Inverse, K, Clips>(shape, bins, rows, x, f);
 #pragma omp simd
     for (int64_t l = 0; l < kLanes; ++l) {
         const Bin<A> bin =
@@ -123,18 +128,24 @@ void move_group(const SplineShape<A>& given, int bins, A* rows, const A* x, A* y
 }
 
 // Leaves the gradients of the params in their rows.
-template <bool Inverse, Tails K, class A>
+template <bool Inverse, Tails K, bool Clips, class A>
 void gradient_group(const SplineShape<A>& given, int bins, A* rows, const A* u, const A* dy, const A* dladj, A* dx) {
     const SplineShape<A> shape = given;
+    const int64_t logits = 2 * bins * kLanes;
+    alignas(64) A bend[Clips ? kMostSplineParams * kLanes : 1]; // of every logit by its clip
+    if (Clips)
+#pragma omp simd
+        for (int64_t i = 0; i < logits; ++i)
+            bend[i] = logit_slope(shape, rows[i]);
     FoundLanes<A> f;
-    find<false, K>(shape, bins, rows, u, f);
+    find<false, K, Clips>(shape, bins, rows, u, f);
     alignas(64) A left[kLanes], width[kLanes], bottom[kLanes], height[kLanes], raw0[kLanes], raw1[kLanes];
 #pragma omp simd
     for (int64_t l = 0; l < kLanes; ++l) {
         const Bin<A> bin =
             bin_of(shape, f.at(l), shape.width_share * f.width_over[l], shape.height_share * f.height_over[l]);
-        const auto g =
-            spline_gradient(Inverse, K, shape, bin, f.raw[l], f.raw[kLanes + l], u[l], f.folded[l], dy[l], dladj[l]);
+        const auto g = spline_gradient(Inverse, K, Clips, shape, bin, f.raw[l], f.raw[kLanes + l], u[l], f.folded[l],
+                                       dy[l], dladj[l]);
         dx[l] = g.x;
         left[l] = g.left;
         width[l] = g.width;
@@ -162,6 +173,10 @@ void gradient_group(const SplineShape<A>& given, int bins, A* rows, const A* u, 
     };
     spread(rows, left, width, f.width_before, f.width_own, f.width_over, shape.width_share);
     spread(rows + bins * kLanes, bottom, height, f.height_before, f.height_own, f.height_over, shape.height_share);
+    if (Clips)
+#pragma omp simd
+        for (int64_t i = 0; i < logits; ++i)
+            rows[i] *= bend[i];
     A* const slopes = rows + 2 * bins * kLanes;
     const int free = free_slopes(K, bins);
     for (int j = 0; j < free; ++j) {
@@ -370,16 +385,21 @@ void backward(const RqSplineBackward& p, const SplineArithmetic<A>& arithmetic, 
 
 // ---- from run-time choices to templates ----------------------------------------------------------------------------
 
-template <class A, bool Inverse> SplineArithmetic<A> arithmetic_of(Tails tails) {
+template <class A, bool Inverse, bool Clips> SplineArithmetic<A> arithmetic_of(Tails tails) {
     switch (tails) {
     case Tails::Bounded:
-        return {move_group<Inverse, Tails::Bounded, A>, gradient_group<Inverse, Tails::Bounded, A>};
+        return {move_group<Inverse, Tails::Bounded, Clips, A>, gradient_group<Inverse, Tails::Bounded, Clips, A>};
     case Tails::Circular:
-        return {move_group<Inverse, Tails::Circular, A>, gradient_group<Inverse, Tails::Circular, A>};
+        return {move_group<Inverse, Tails::Circular, Clips, A>, gradient_group<Inverse, Tails::Circular, Clips, A>};
     case Tails::Linear:
         break;
     }
-    return {move_group<Inverse, Tails::Linear, A>, gradient_group<Inverse, Tails::Linear, A>};
+    return {move_group<Inverse, Tails::Linear, Clips, A>, gradient_group<Inverse, Tails::Linear, Clips, A>};
+}
+
+template <class A, bool Inverse> SplineArithmetic<A> arithmetic_of(const Spline& spline) {
+    return spline.clips ? arithmetic_of<A, Inverse, true>(spline.tails)
+                        : arithmetic_of<A, Inverse, false>(spline.tails);
 }
 
 } // namespace
@@ -387,7 +407,7 @@ template <class A, bool Inverse> SplineArithmetic<A> arithmetic_of(Tails tails) 
 namespace PFK_ISA {
 
 template <class A> SplineArithmetic<A> spline_arithmetic(const Spline& spline) {
-    return spline.inverse ? arithmetic_of<A, true>(spline.tails) : arithmetic_of<A, false>(spline.tails);
+    return spline.inverse ? arithmetic_of<A, true>(spline) : arithmetic_of<A, false>(spline);
 }
 template SplineArithmetic<float> spline_arithmetic(const Spline&);
 template SplineArithmetic<double> spline_arithmetic(const Spline&);

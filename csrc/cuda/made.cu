@@ -141,7 +141,8 @@ template <class A> struct SplineMap {
 #pragma unroll 4
         for (int k = 0; k < spline.params(); ++k)
             dparams[k] = params[k];
-        return gradient_by_spline(spline, spline.template shape<A>(), dparams, x, dy, dladj);
+        return gradient_by_spline(
+            spline, spline.template shape<A>(), dparams, [&](int k) { return params[k]; }, x, dy, dladj);
     }
 };
 

@@ -175,9 +175,10 @@ __global__ void __launch_bounds__(threads_of<arithmetic_t<T>>, 3) backward(const
                   call.shift, call.count, tile, share.lane);
         const Column<A, kPitch> column = {tile + share.lane};
         if (moved) {
-            const A value = A(widen(u[element]));
-            dx[element] =
-                narrow<T>(gradient_by_spline(spline_of_call, shape, column, value, A(widen(dy[element])), dladj));
+            const P* const own = static_cast<const P*>(call.p.params) + share.row * call.p.params_stride + param;
+            const auto given = [&](int k) { return A(widen(own[k * call.shift])); };
+            dx[element] = narrow<T>(gradient_by_spline(spline_of_call, shape, column, given, A(widen(u[element])),
+                                                       A(widen(dy[element])), dladj));
         } else if (inside) {
             dx[element] = dy[element];
             if (has_params)

@@ -14,14 +14,16 @@ template <class A, int Pitch> struct Column {
 };
 
 // Logits become weights e^(logit - largest); one over their sum.
-template <class A, int Pitch> PFK_DEVICE A weigh(Column<A, Pitch> logits, int bins) {
+template <class A, int Pitch>
+PFK_DEVICE A weigh(bool clips, const SplineShape<A>& shape, Column<A, Pitch> logits, int bins) {
     A largest = logits[0], sum = 0;
 #pragma unroll 4
     for (int k = 1; k < bins; ++k)
         largest = logits[k] > largest ? logits[k] : largest;
+    largest = logit_of(clips, shape, largest); // a clip keeps the order
 #pragma unroll 4
     for (int k = 0; k < bins; ++k) {
-        const A weight = weight_of(logits[k], largest);
+        const A weight = weight_of(logit_of(clips, shape, logits[k]), largest);
         logits[k] = weight;
         sum += weight;
     }
@@ -41,8 +43,9 @@ PFK_DEVICE Where<A> find(const Spline& spline, const SplineShape<A>& shape, Colu
     const int bins = spline.bins;
     const Column<A, Pitch> widths = params, heights = params.from(bins), slopes = params.from(2 * bins);
     Where<A> w;
-    w.width_over = weigh(widths, bins);
-    w.height_over = weigh(heights, bins);
+    const bool clips = spline.clips;
+    w.width_over = weigh(clips, shape, widths, bins);
+    w.height_over = weigh(clips, shape, heights, bins);
     const A scale = by_height ? shape.height_share * w.height_over : shape.width_share * w.width_over;
     const A floor = by_height ? shape.height_floor : shape.width_floor;
     A width_sum = 0, height_sum = 0, width_before = 0, height_before = 0;
@@ -69,8 +72,8 @@ PFK_DEVICE Where<A> find(const Spline& spline, const SplineShape<A>& shape, Colu
                widths[index],
                height_before,
                heights[index],
-               slope_of(shape, w.raw0),
-               slope_of(shape, w.raw1)};
+               slope_of(clips, shape, w.raw0),
+               slope_of(clips, shape, w.raw1)};
     w.bin = bin_of(shape, w.found, shape.width_share * w.width_over, shape.height_share * w.height_over);
     return w;
 }
@@ -91,21 +94,24 @@ PFK_DEVICE A move_by_spline(const Spline& spline, const SplineShape<A>& shape, C
     return pfk::spline(spline.inverse, spline.tails, shape, w.bin, x, folded, slope);
 }
 
-// The gradient of what went in, at the spline's argument u; the params become their gradients.
-template <class A, int Pitch>
-PFK_DEVICE A gradient_by_spline(const Spline& spline, const SplineShape<A>& shape, Column<A, Pitch> params, A u, A dy,
-                                A dladj) {
+// The gradient of what went in, at the spline's argument u; the params become their gradients. `given` (k) tells logit
+// k again.
+template <class A, int Pitch, class Given>
+PFK_DEVICE A gradient_by_spline(const Spline& spline, const SplineShape<A>& shape, Column<A, Pitch> params, Given given,
+                                A u, A dy, A dladj) {
     const int bins = spline.bins;
     const A folded = fold(shape, spline.tails, u);
     const Where<A> w = find(spline, shape, params, false, folded);
     const SplineGradient<A> g =
-        spline_gradient(spline.inverse, spline.tails, shape, w.bin, w.raw0, w.raw1, u, folded, dy, dladj);
+        spline_gradient(spline.inverse, spline.tails, spline.clips, shape, w.bin, w.raw0, w.raw1, u, folded, dy, dladj);
     spread(params, bins, w.found.index,
            LogitGradient<A>::of(g.left, g.width, w.found.width_before, w.found.width_own, shape.width_share,
                                 w.width_over));
     spread(params.from(bins), bins, w.found.index,
            LogitGradient<A>::of(g.bottom, g.height, w.found.height_before, w.found.height_own, shape.height_share,
                                 w.height_over));
+    for (int k = 0; spline.clips && k < 2 * bins; ++k)
+        params[k] *= logit_slope(shape, given(k));
     const int index = static_cast<int>(w.found.index), slopes = free_slopes(spline.tails, bins);
     const int first = slope_of_knot(spline.tails, bins, index), second = slope_of_knot(spline.tails, bins, index + 1);
     for (int j = 0; j < slopes; ++j)

@@ -35,7 +35,7 @@ template <bool Inverse, Bound K, class A> PFK_HD Scale<A> scale_of(A raw, A limi
                 detail::quotient(other, A(1) + e)};
     }
     if (K == Bound::Softclip) {
-        const A shrink = detail::quotient(A(1), A(1) + detail::magnitude(raw * inverse_limit)), s = raw * shrink;
+        const A shrink = clip_factor(raw, inverse_limit), s = raw * shrink;
         return {s, exp_bounded(Inverse ? -s : s), shrink * shrink};
     }
     if (K == Bound::Softplus || K == Bound::FlooredSigmoid) {

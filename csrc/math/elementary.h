@@ -258,6 +258,11 @@ template <class A> PFK_HD A log1p_unit(A z) {
     return z - s * (z - w * detail::Real<A>::log1p_tail(w));
 }
 
+// Of a soft clip: u / (1 + |u| / limit) is u times this, and its slope the square of this.
+template <class A> PFK_HD A clip_factor(A u, A over_limit) {
+    return detail::quotient(A(1), A(1) + detail::magnitude(u * over_limit));
+}
+
 template <class A> struct SinCos {
     A sin, cos;
 };

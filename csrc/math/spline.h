@@ -5,6 +5,9 @@
 //     y = bottom + h (s t^2 + d0 t r) / den,   den = s (t^2 + r^2) + (d0 + d1) t r,
 //     y' = s^2 num / den^2,                    num = d1 t^2 + 2 s t r + d0 r^2.
 // Everything, the root of the inverse included, is written as sums of positive terms, so that nothing cancels.
+//
+// Slopes are a floor plus a softplus. Or logits and log-slopes are clipped softly, as in flows of zuko: logits at half
+// the limit, so that sizes differ by a factor of e^limit at most.
 #pragma once
 
 #include "elementary.h"
@@ -24,24 +27,28 @@ PFK_HD int slope_of_knot(Tails tails, int bins, int knot) {
 }
 
 // What one call fixes: bin k is `floor` + `share` softmax_k wide; a slope is slope_floor + softplus(raw +
-// slope_offset).
+// slope_offset), or e^raw after a soft clip.
 template <class A> struct SplineShape {
     A low, high, width_floor, width_share, height_floor, height_share, slope_floor, slope_offset;
+    A over_limit; // one over that of the soft clip; 0: there is none
 };
+
+// The largest limit: what it makes of sizes and slopes has a square in float.
+constexpr double kLargestSoftclip = 30;
 
 // What the spline is, apart from its params.
 struct Spline {
     int bins;
     Tails tails;
-    bool inverse;
+    bool inverse, clips; // clips: softly, logits and log-slopes
     SplineShape<double> given;
 
     PFK_HD_MEMBER int params() const { return 2 * bins + free_slopes(tails, bins); } // of an element
     template <class A> PFK_HD_MEMBER SplineShape<A> shape() const {
-        return {static_cast<A>(given.low),          static_cast<A>(given.high),
-                static_cast<A>(given.width_floor),  static_cast<A>(given.width_share),
-                static_cast<A>(given.height_floor), static_cast<A>(given.height_share),
-                static_cast<A>(given.slope_floor),  static_cast<A>(given.slope_offset)};
+        return {
+            static_cast<A>(given.low),         static_cast<A>(given.high),         static_cast<A>(given.width_floor),
+            static_cast<A>(given.width_share), static_cast<A>(given.height_floor), static_cast<A>(given.height_share),
+            static_cast<A>(given.slope_floor), static_cast<A>(given.slope_offset), static_cast<A>(given.over_limit)};
     }
 };
 
@@ -75,13 +82,29 @@ template <class A> PFK_HD A small_exp(A x) {
 
 template <class A> PFK_HD A softplus(A x) { return (x > A(0) ? x : A(0)) + log1p_unit(small_exp(x)); }
 
+template <class A> PFK_HD A logit_of(bool clips, const SplineShape<A>& shape, A raw) {
+    return clips ? raw * clip_factor(raw, A(2) * shape.over_limit) : raw;
+}
+
+// d logit / d raw of one that is clipped
+template <class A> PFK_HD A logit_slope(const SplineShape<A>& shape, A raw) {
+    const A shrink = clip_factor(raw, A(2) * shape.over_limit);
+    return shrink * shrink;
+}
+
 // A slope beyond a million is a million: no params make an infinity of it.
-template <class A> PFK_HD A slope_of(const SplineShape<A>& shape, A raw) {
+template <class A> PFK_HD A slope_of(bool clips, const SplineShape<A>& shape, A raw) {
+    if (clips)
+        return exp_bounded(raw * clip_factor(raw, shape.over_limit));
     return shape.slope_floor + softplus(detail::smaller(raw + shape.slope_offset, A(1e6)));
 }
 
 // d slope / d raw
-template <class A> PFK_HD A slope_slope(const SplineShape<A>& shape, A raw) {
+template <class A> PFK_HD A slope_slope(bool clips, const SplineShape<A>& shape, A raw) {
+    if (clips) {
+        const A shrink = clip_factor(raw, shape.over_limit);
+        return exp_bounded(raw * shrink) * (shrink * shrink);
+    }
     const A x = raw + shape.slope_offset, e = small_exp(x);
     return x > A(1e6) ? A(0) : detail::quotient(x < A(0) ? e : A(1), A(1) + e);
 }
@@ -167,8 +190,8 @@ template <class A> struct SplineGradient {
 // The inverse's are those of the spline with -dx in place of dy and -dladj in place of dladj (inverse function
 // theorem).
 template <class A>
-PFK_HD SplineGradient<A> spline_gradient(bool inverse, Tails tails, const SplineShape<A>& shape, const Bin<A>& bin,
-                                         A raw0, A raw1, A u, A folded, A dy, A dladj) {
+PFK_HD SplineGradient<A> spline_gradient(bool inverse, Tails tails, bool clips, const SplineShape<A>& shape,
+                                         const Bin<A>& bin, A raw0, A raw1, A u, A folded, A dy, A dladj) {
     const Point<A> p = at_the_end(tails, shape, u, position(bin, folded));
     const A tt = p.t * p.t, rr = p.r * p.r, tr = p.t * p.r;
     const A over_den = A(1) / denominator(bin, p), num = numerator(bin, p), over_num = A(1) / num;
@@ -200,8 +223,8 @@ PFK_HD SplineGradient<A> spline_gradient(bool inverse, Tails tails, const Spline
             -(ds * bin.s + dt * p.t) * bin.over_width,
             inside,
             inside * eta + ds * bin.over_width,
-            d0 * slope_slope(shape, raw0),
-            d1 * slope_slope(shape, raw1)};
+            d0 * slope_slope(clips, shape, raw0),
+            d1 * slope_slope(clips, shape, raw1)};
 }
 
 // The gradient of logit k: `share` times softmax_k (its own - the mean of all), where own is `before` for bins before

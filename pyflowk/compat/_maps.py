@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..ops.rq_spline import rq_spline, spline_params
-
-_TINY = 1e-12  # a least share or slope that float32 does not tell from none
 
 
 @dataclass(frozen=True)
@@ -28,91 +25,85 @@ class AffineMap:
     name = "affine"
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The keywords of the MADE kernels."""
+        return {"bound": self.bound, "limit": self.limit}
+
+    @property
     def places(self) -> Sequence[int]:
+        """Which of an element's parameters is the kernels' first, second, ..."""
         return self.raw, self.shift
+
+    def for_kernels(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """An output layer whose parameters are those of the kernels, its rows where they were."""
+        return weight, bias
+
+
+@dataclass(frozen=True)
+class SplineMap:
+    """A rational-quadratic spline on [-bound, bound], the identity outside; `numbers`: further keywords of rq_spline.
+
+    Where logits of sizes are scaled and a raw slope of zero is no slope of one, the parameters are converted:
+    logits times `scale`, raw slopes plus `offset`.
+    """
+
+    bins: int
+    bound: float
+    numbers: dict[str, float]
+    scale: float = 1.0
+    offset: float = 0.0
+
+    name = "rational-quadratic spline"
+
+    @classmethod
+    def softplus(cls, bins: int, bound: float, width: float, height: float, slope: float, scale: float) -> SplineMap:
+        """Slopes slope + softplus(raw), and least sizes: nflows and normflows."""
+        numbers = {"min_width": width, "min_height": height, "min_slope": slope}
+        return cls(bins, bound, numbers, scale, -math.log(math.expm1(1 - slope)))
+
+    @classmethod
+    def softclipped(cls, bins: int, bound: float, slope: float) -> SplineMap:
+        """Logits and log-slopes clipped softly: zuko."""
+        return cls(bins, bound, {"min_width": 0.0, "min_height": 0.0, "softclip": -math.log(slope)})
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"bound": self.bound, "limit": self.limit}
-
-
-class _Spline(ABC):
-    """What both kinds of splines say of themselves."""
-
-    name = "rational-quadratic spline"
-    options: ClassVar[dict[str, Any]] = {}
+        return {"spline": self._spline}
 
     @property
-    @abstractmethod
-    def params_per_element(self) -> int: ...
+    def _spline(self) -> dict[str, Any]:
+        return {"bins": self.bins, "interval": (-self.bound, self.bound), **self.numbers}
+
+    @property
+    def params_per_element(self) -> int:
+        return spline_params(self.bins)
 
     @property
     def places(self) -> Sequence[int]:
         return range(self.params_per_element)
 
-
-@dataclass(frozen=True)
-class SplineMap(_Spline):
-    """A rational-quadratic spline on [-bound, bound] with softmax bins, slopes m + softplus: nflows and normflows."""
-
-    bins: int
-    interval: tuple[float, float]
-    tails: str
-    min_width: float
-    min_height: float
-    min_slope: float
-    shrink: float = 1.0  # of the logits of widths and heights
-
-    @property
-    def params_per_element(self) -> int:
-        return spline_params(self.bins, self.tails)
-
     def __call__(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """x (B, D), params (B, D, P) -> y, ladj (B,)."""
-        return rq_spline(
-            x, self.converted(params).flatten(1), bins=self.bins, interval=self.interval, tails=self.tails, mask="all",
-            min_width=self.min_width, min_height=self.min_height, min_slope=self.min_slope, interleaved=True,
-            inverse=inverse,
-        )  # fmt: skip
+        if self._converts:
+            scale, offset = self._conversion(params)
+            params = torch.addcmul(offset, params, scale)
+        return rq_spline(x, params.flatten(1), **self._spline, mask="all", interleaved=True, inverse=inverse)
 
-    def converted(self, params: Tensor) -> Tensor:
-        """The parameters that our op takes: a raw slope of zero is a slope of one there."""
-        logits = 2 * self.bins
-        shrink = params.new_full((params.shape[-1],), 1.0)
-        shrink[:logits] = self.shrink
-        offset = params.new_zeros(params.shape[-1])
-        offset[logits:] = -math.log(math.expm1(1 - self.min_slope))
-        return torch.addcmul(offset, params, shrink)
-
-
-@dataclass(frozen=True)
-class SoftclippedSplineMap(_Spline):
-    """A rational-quadratic spline on [-bound, bound], logits and log-slopes softclipped: zuko."""
-
-    bins: int
-    bound: float
-    slope: float
+    def for_kernels(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        if not self._converts:
+            return weight, bias
+        scale, offset = (t.repeat(len(bias) // self.params_per_element) for t in self._conversion(bias))
+        return weight * scale[:, None], torch.addcmul(offset, bias, scale)
 
     @property
-    def params_per_element(self) -> int:
-        return 3 * self.bins - 1
+    def _converts(self) -> bool:
+        return self.scale != 1 or self.offset != 0
 
-    def __call__(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        return rq_spline(
-            x, self.converted(params).flatten(1), bins=self.bins, interval=(-self.bound, self.bound), mask="all",
-            min_width=_TINY, min_height=_TINY, min_slope=_TINY, interleaved=True, inverse=inverse,
-        )  # fmt: skip
-
-    def converted(self, params: Tensor) -> Tensor:
-        limit = -math.log(self.slope)
-        logits = 2 * self.bins
-        limits = params.new_full((params.shape[-1],), 1 / limit)
-        limits[:logits] *= 2
-        clipped = params / (1 + (params * limits).abs())
-        slopes = torch.exp(clipped[..., logits:])
-        # softplus backwards: y + log(1 - e^-y)
-        raw = slopes + torch.log(-torch.expm1(-slopes)) - math.log(math.expm1(1 - _TINY))
-        return torch.cat([clipped[..., :logits], raw], -1)
+    def _conversion(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and offset of an element's parameters."""
+        scale, offset = like.new_ones(self.params_per_element), like.new_zeros(self.params_per_element)
+        scale[: 2 * self.bins], offset[2 * self.bins :] = self.scale, self.offset
+        return scale, offset
 
 
-Map = AffineMap | SplineMap | SoftclippedSplineMap
+Map = AffineMap | SplineMap

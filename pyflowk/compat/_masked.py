@@ -1,8 +1,8 @@
-"""Masked networks of other packages on their own weights and masks: packed for the MADE kernels, or step by step."""
+"""Masked networks of other packages on their own weights and masks, packed for the MADE kernels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.made import MadeLayout, made_forward, made_inverse
+from ._maps import Map
 
 
 class Unsupported(Exception):
@@ -21,25 +22,21 @@ class Cheap(Unsupported):
 
 
 class Masked(nn.Module):
-    """A masked network and its map, both directions, every unit computed once; it owns no parameters.
-
-    An affine map takes one kernel call (:meth:`forward`), any other the D steps of :meth:`inverse`.
+    """A masked network and its map in one kernel call, both directions; it owns no parameters.
 
     Args:
         masks: of every layer, (rows, columns), the output layer last; the first ``features`` columns of the first
             layer are x, the others a context.
         features: D.
         params: of a coordinate; those of feature 0 come first in the output.
-        places: which of the network's parameters of a coordinate is the kernel's first, second, ...
-        options: of :func:`pyflowk.ops.made_inverse`: activation, residual, and for :meth:`forward` the bound.
+        map: what they do to it.
+        options: of :func:`pyflowk.ops.made_inverse`: activation, residual.
 
     Order and degrees are read off the masks: any network whose features can be sorted so that each depends on earlier
     ones only. What a mask forbids is packed as zero. Raises Unsupported where they cannot be sorted so.
     """
 
-    def __init__(
-        self, masks: Sequence[Tensor], features: int, params: int, places: Sequence[int], options: dict[str, Any]
-    ) -> None:
+    def __init__(self, masks: Sequence[Tensor], features: int, params: int, map: Map, options: dict[str, Any]) -> None:
         super().__init__()
         masks = [mask.detach().cpu() != 0 for mask in masks]
         inner = [masks[0][:, :features], *masks[1:]]
@@ -54,9 +51,10 @@ class Masked(nn.Module):
             if (mask & (seen > degree[:, None])).any():
                 raise Unsupported("a hidden unit that sees every feature")
         layout = MadeLayout(degrees, order, params, interleaved=True)
-        self.hidden, self.options, self.features, self.order = layout.hidden, options, features, order
+        self.hidden, self.features, self.map = layout.hidden, features, map
+        self.options = {**options, **map.options}
         # the packed numbers' places among [0, biases, matrices] of the network as it is
-        rows = (torch.arange(features)[:, None] * params + torch.tensor(list(places))).flatten()
+        rows = (torch.arange(features)[:, None] * params + torch.tensor(list(map.places))).flatten()
         sizes = [len(mask) for mask in masks]
         biases = (1 + torch.arange(sum(sizes))).split(sizes)
         table, at = [torch.zeros(1, dtype=torch.int64), *biases[:-1], biases[-1][rows]], 1 + sum(sizes)
@@ -68,15 +66,8 @@ class Masked(nn.Module):
         sorts = [torch.tensor(d).argsort(stable=True) for d in degrees]
         for name, value in {"plan": layout.plan, "source": torch.cat(table)[layout.source]}.items():
             self.register_buffer(name, value, persistent=False)
-        sorts.append((torch.tensor(order)[:, None] * params + torch.arange(params)).flatten())
-        for number, value in enumerate(sorts):  # of the units of every layer, by rising degree
+        for number, value in enumerate(sorts):  # of the units of every hidden layer, by rising degree
             self.register_buffer(f"sort{number}", value, persistent=False)
-        for number, mask in enumerate(inner):
-            column = torch.tensor(order) if number == 0 else sorts[number - 1]
-            self.register_buffer(f"mask{number}", mask[sorts[number]][:, column], persistent=False)
-        #: units of a layer up to a degree, after none
-        self.ends = [[0, *(sum(m <= i for m in d) for i in range(features))] for d in degrees]
-        self.ends.append([params * i for i in range(features + 1)])
         self._cache: tuple[Any, Tensor] | None = None
 
     def sort(self, number: int) -> Tensor:
@@ -92,61 +83,22 @@ class Masked(nn.Module):
         shift = None if shift is None else shift.to(x.dtype)
         return op(x, weights, shift, self.plan, self.hidden, **self.options)  # type: ignore[arg-type]
 
-    def inverse(
-        self,
-        z: Tensor,
-        layers: Sequence[tuple[Tensor, Tensor]],
-        shift: Tensor | None,
-        map: Callable[[Tensor, Tensor, bool], tuple[Tensor, Tensor]],
-    ) -> tuple[Tensor, Tensor]:
-        """Coordinate by coordinate in torch, by any map (x (B, 1), params (B, 1, P), inverse) -> (y, ladj)."""
-        act = getattr(F, self.options["activation"])
-        sorted_layers, column = [], torch.tensor(self.order, device=z.device)
-        for number, (weight, bias) in enumerate(layers):
-            row, mask = self.sort(number), getattr(self, f"mask{number}")
-            sorted_layers.append((torch.where(mask, weight[row][:, column], 0), bias[row]))
-            column = row
-        shifts = [] if shift is None else list(shift.to(z.dtype).split(self.hidden[: _layers(shift, self.hidden)], 1))
-        units: list[list[Tensor]] = [[] for _ in layers]  # inputs of every layer
-        pres: list[list[Tensor]] = [[] for _ in layers]
-        total, found = z.new_zeros(z.shape[:1]), [z] * self.features
-        for i, feature in enumerate(self.order):
-            for number, (weight, bias) in enumerate(sorted_layers):
-                low, high = self.ends[number][i : i + 2]
-                if low == high:
-                    continue
-                pre = bias[low:high].expand(len(z), -1)
-                if units[number]:
-                    known = torch.cat(units[number], 1)
-                    pre = F.linear(known, weight[low:high, : known.shape[1]], bias[low:high])
-                if number < len(shifts):
-                    pre = pre + shifts[number][:, low:high]
-                if number == len(self.hidden):
-                    break
-                if self.options.get("residual") and number and number % 2 == 0:
-                    pre = pre + pres[number - 2][-1]
-                pres[number].append(pre)
-                linear = self.options.get("residual") == "linear" and number == len(self.hidden) - 1
-                units[number + 1].append(pre if linear else act(pre))
-            found[feature], ladj = map(z[:, feature : feature + 1], pre[:, None], True)
-            total = total + ladj
-            units[0].append(found[feature])
-        return torch.cat(found, 1), total
-
     def _packed(self, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-        parts = [*(bias for _, bias in layers), *(weight for weight, _ in layers)]
+        parts = [part for layer in layers for part in layer]
         wanted = torch.is_grad_enabled() and any(p.requires_grad for p in parts)
         # tensors that are no parameters say nothing of their version
         fresh = torch.compiler.is_compiling() or any(type(p) is not nn.Parameter or p.is_inference() for p in parts)
         if wanted or fresh:
-            return self._pack(parts)
+            return self._pack(layers)
         key = torch.is_inference_mode_enabled(), [(p.data_ptr(), p._version, p.dtype, p.device) for p in parts]
         if self._cache is None or self._cache[0] != key:
-            self._cache = key, self._pack(parts)
+            self._cache = key, self._pack(layers)
         return self._cache[1]
 
-    def _pack(self, parts: Sequence[Tensor]) -> Tensor:
-        flat = torch.cat([parts[0].new_zeros(1), *(part.reshape(-1) for part in parts)])
+    def _pack(self, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+        layers = [*layers[:-1], self.map.for_kernels(*layers[-1])]
+        parts = [*(bias for _, bias in layers), *(weight.flatten() for weight, _ in layers)]
+        flat = torch.cat([parts[0].new_zeros(1), *parts])
         return flat.index_select(0, self.source)  # type: ignore[arg-type]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -154,11 +106,6 @@ class Masked(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in {"hidden": self.hidden, **self.options}.items())
-
-
-def _layers(shift: Tensor, hidden: Sequence[int]) -> int:
-    """Of how many hidden layers a shift is."""
-    return 1 if shift.shape[1] == hidden[0] else len(hidden)
 
 
 def _order(masks: Sequence[Tensor], features: int, params: int) -> list[int]:

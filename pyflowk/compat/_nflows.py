@@ -67,38 +67,30 @@ def evaluate(layer: Any, z: Tensor | None, inverse: bool) -> tuple[Tensor, Tenso
 # ---- maps ------------------------------------------------------------------------------------------------------------
 
 
-def _spline(layer: Any, bins: int, shrink: float) -> SplineMap:
-    tails = {"linear": "linear", "circular": "circular", None: "bounded"}.get(_hashable(layer.tails))
-    if tails is None:
-        raise Unsupported("tails that differ between its features")
-    bound = getattr(layer, "tail_bound", 1.0)
+def _spline(layer: Any, bins: int, scale: float) -> SplineMap:
+    if layer.tails != "linear":  # they refuse, or pass on, what lies outside; our circle goes round it
+        raise Unsupported("a spline without linear tails")
+    bound = layer.tail_bound
     if isinstance(bound, Tensor) and bound.numel() > 1:
         raise Unsupported("a spline whose features have different bounds")
-    if tails != "linear":
-        # they refuse, or pass on, what lies outside; our circle goes round it
-        raise Unsupported("a spline without linear tails")
     least = float(layer.min_bin_width), float(layer.min_bin_height), float(layer.min_derivative)
     if not 2 <= bins <= 64:
         raise Unsupported(f"a spline of {bins} bins")
-    return SplineMap(bins, (-float(bound), float(bound)), tails, *least, shrink)
+    return SplineMap.softplus(bins, float(bound), *least, scale)
 
 
-def _hashable(tails: Any) -> Any:
-    return tuple(tails) if isinstance(tails, list) else tails
-
-
-def _shrink(net: Any) -> float:
+def _scale(net: Any) -> float:
     """They divide the logits by the root of a width that some networks tell."""
     width = getattr(net, "hidden_features", None) or getattr(net, "hidden_channels", None)
     return 1 / math.sqrt(width) if isinstance(width, int) else 1.0
 
 
 def _coupling_spline(layer: Any) -> SplineMap:
-    return _spline(layer, layer.num_bins, _shrink(layer.transform_net))
+    return _spline(layer, layer.num_bins, _scale(layer.transform_net))
 
 
 def _autoregressive_spline(layer: Any) -> SplineMap:
-    return _spline(layer, layer.num_bins, _shrink(layer.autoregressive_net))
+    return _spline(layer, layer.num_bins, _scale(layer.autoregressive_net))
 
 
 _AUTOREGRESSIVE: dict[str, Callable[[Any], Map]] = {
@@ -118,15 +110,13 @@ _COUPLING = {
 
 def _install_autoregressive(layer: Any, map: Map) -> str:
     made = layer.autoregressive_net
-    layer._pyflowk_map = map
     _require_kernel(made)
     masks = [linear.mask for linear in _network(made)]
     if _merged(made):
         masks[:2] = [masks[1] @ masks[0]]
     features = made.initial_layer.in_features
-    options = {"activation": _activation(made), "residual": _residual(made), **map.options}
-    params = len(masks[-1]) // features
-    layer.add_module("pyflowk", Masked(masks, features, params, map.places, options))
+    options = {"activation": _activation(made), "residual": _residual(made)}
+    layer.add_module("pyflowk", Masked(masks, features, len(masks[-1]) // features, map, options))
     layer.forward = functools.partial(_autoregressive, layer, inverse=False)
     layer.inverse = functools.partial(_autoregressive, layer, inverse=True)
     return f"MADE, every unit once both ways, {map.name}"
@@ -173,20 +163,14 @@ def _merged(made: Any) -> bool:
 
 
 def _autoregressive(layer: Any, inputs: Tensor, context: Tensor | None = None, *, inverse: bool) -> Pair:
-    made, masked, map = layer.autoregressive_net, layer.pyflowk, layer._pyflowk_map
-    if not inverse and not isinstance(map, AffineMap):
-        return map(inputs, made(inputs, context).view(*inputs.shape, map.params_per_element), False)
+    made, masked = layer.autoregressive_net, layer.pyflowk
     network = _network(made)
     layers = [(m.weight, m.bias) for m in network]
     if _merged(made):
         (first, first_bias), (second, second_bias) = ((m.weight * m.mask, m.bias) for m in network[:2])
         layers[:2] = [(second @ first, F.linear(first_bias, second, second_bias))]
     shift = None if context is None else _shift(made, context, masked)
-    return (
-        masked(inputs, layers, shift, inverse)
-        if isinstance(map, AffineMap)
-        else masked.inverse(inputs, layers, shift, map)
-    )
+    return masked(inputs, layers, shift, inverse)
 
 
 def _shift(made: Any, context: Tensor, masked: Masked) -> Tensor:

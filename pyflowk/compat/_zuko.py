@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.distributions import Transform, constraints
 
 from ..ops.made import MADE_ACTIVATIONS
-from ._maps import AffineMap, Map, SoftclippedSplineMap
+from ..ops.rq_spline import LARGEST_SOFTCLIP
+from ._maps import AffineMap, Map, SplineMap
 from ._masked import Cheap, Masked, Unsupported, context_shift
 from ._verify import ROWS, numbers
 
@@ -57,11 +58,11 @@ def install(layer: Any) -> str:
     map = map_of(layer)
     if isinstance(map, AffineMap) and kind != "MaskedAutoregressiveTransform":
         raise Cheap
-    layer._pyflowk_map = map
     if kind == "MaskedAutoregressiveTransform":
         layer.add_module("pyflowk", _masked(layer, map))
         layer.forward = functools.partial(_autoregressive, layer)
         return f"MADE, every unit once both ways, {map.name}"
+    layer._pyflowk_map = map
     if kind == "ElementWiseTransform":
         layer.forward = functools.partial(_elementwise, layer)
     else:
@@ -104,7 +105,9 @@ def map_of(layer: Any) -> Map:
         return AffineMap("softclip", -math.log(options["slope"]), 1, 0)
     bins = shapes[0][0] if shapes[0] else 0
     if name == "MonotonicRQSTransform" and 2 <= bins <= 64 and shapes == [(bins,), (bins,), (bins - 1,)]:
-        return SoftclippedSplineMap(bins, float(options["bound"]), float(options["slope"]))
+        if not math.exp(-LARGEST_SOFTCLIP) <= options["slope"] < 1:
+            raise Unsupported(f"a spline of least slope {options['slope']}")
+        return SplineMap.softclipped(bins, float(options["bound"]), float(options["slope"]))
     raise Unsupported(f"no kernel for {name} of parameters {shapes}")
 
 
@@ -116,8 +119,7 @@ def _masked(layer: Any, map: Map) -> Masked:
     features = len(linears[-1].mask) // layer.total
     if len(linears) == 1 and linears[0].mask.shape[1] > features:
         raise Unsupported("a context without hidden layers")
-    options = {"activation": activation_of(activations), **map.options}
-    return Masked([m.mask for m in linears], features, layer.total, map.places, options)
+    return Masked([m.mask for m in linears], features, layer.total, map, {"activation": activation_of(activations)})
 
 
 def activation_of(modules: list[Any]) -> str:
@@ -160,11 +162,8 @@ def _elementwise(layer: Any, c: Tensor | None = None) -> Transform:
 
 def _autoregressive(layer: Any, c: Tensor | None = None) -> Transform:
     masked: Masked = layer.pyflowk
-    map: Map = layer._pyflowk_map
 
     def run(x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        if not inverse and not isinstance(map, AffineMap):
-            return _meta(layer, c, x).call_and_ladj(x)
         linears = list(layer.hyper)[0::2]
         shape, shift = x.shape, None
         if c is not None:
@@ -173,10 +172,7 @@ def _autoregressive(layer: Any, c: Tensor | None = None) -> Transform:
             shift = shift.expand(*shape[:-1], shift.shape[-1]).reshape(-1, shift.shape[-1])
         rows = x.expand(shape).reshape(-1, shape[-1])
         layers = [(m.weight, m.bias) for m in linears]
-        if isinstance(map, AffineMap):
-            y, ladj = masked(rows, layers, shift, inverse)
-        else:
-            y, ladj = masked.inverse(rows, layers, shift, map)
+        y, ladj = masked(rows, layers, shift, inverse)
         return y.view(shape), ladj.view(shape[:-1])
 
     return Fused(run)

@@ -57,11 +57,10 @@ def accelerate(flow: Module) -> Module:
     reach the parameters in both directions. The flow that was given stays as it was. Modules around a flow, such as
     the estimators of sbi, may be handed in whole.
 
-    ``result.acceleration`` lists the layers and what runs in them (:class:`Acceleration`). Autoregressive affine layers
-    (zuko's MAF, ``MaskedAffineAutoregressive...``) run in one pass in both directions, by
-    :func:`pyflowk.ops.made_inverse`: their sequential direction takes D passes of the network in all three packages.
-    Rational-quadratic splines, autoregressive or in couplings, are one fused operation, and the sequential direction of
-    the autoregressive ones takes D steps that compute every unit once. Affine couplings and permutations have nothing
+    ``result.acceleration`` lists the layers and what runs in them (:class:`Acceleration`). Autoregressive layers, be
+    they affine or rational-quadratic splines (zuko's MAF and NSF, ``Masked...Autoregressive...``), run in one pass both
+    ways, by :func:`pyflowk.ops.made_inverse`: their sequential direction takes D passes of the network in all three
+    packages. In a coupling, such a spline is one fused operation. Affine couplings and permutations have nothing
     to gain. What has no kernel stays as it is, and a warning says so. Each layer is tried first, with random parameters
     in float64: one that does not agree with its own package's result, in another version say, is left alone.
 

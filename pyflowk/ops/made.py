@@ -260,7 +260,7 @@ class _Map:
 
     code: int
     bins: int
-    numbers: Sequence[float]  # limit, or low, high, min_width, min_height, min_slope
+    numbers: Sequence[float]  # limit, or low, high, min_width, min_height, min_slope, softclip
 
     @property
     def params(self) -> int:
@@ -478,8 +478,8 @@ def made_forward(
             in the order of ascending degree; or None.
         plan, hidden: of the layout, plan on x's device.
         activation: relu, tanh, silu, elu, leaky_relu or selu.
-        spline: a spline in place of the affine map: the keywords bins, interval, tails, min_width, min_height and
-            min_slope of :func:`rq_spline`, defaults and meaning as there. None: affine, by bound and limit.
+        spline: a spline in place of the affine map: the keywords bins, interval, tails, min_width, min_height,
+            min_slope and softclip of :func:`rq_spline`, as there. None: affine, by bound and limit.
 
     Returns:
         z, shaped as x; ladj (B,) in nats, float32 (float64 for a float64 x).
@@ -558,6 +558,7 @@ def _spline_map(
     min_width: float = 1e-3,
     min_height: float = 1e-3,
     min_slope: float = 1e-3,
+    softclip: float = 0.0,
 ) -> tuple[int, int, tuple[float, ...]]:
     """(map, bins, numbers) of the op, from keywords of `rq_spline`."""
-    return SPLINE + _tails_code(tails), bins, (*map(float, interval), min_width, min_height, min_slope)
+    return SPLINE + _tails_code(tails), bins, (*map(float, interval), min_width, min_height, min_slope, float(softclip))

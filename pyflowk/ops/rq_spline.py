@@ -19,6 +19,7 @@ TAILS = {"linear": 0, "bounded": 1, "circular": 2}
 MOST_BINS = 64
 #: a slope beyond this is this, so that no params make an infinity of it.
 STEEPEST = 1e6
+LARGEST_SOFTCLIP = 30.0  # kLargestSoftclip of csrc/math/spline.h
 
 
 def spline_params(bins: int, tails: str = "linear") -> int:
@@ -52,6 +53,7 @@ def _free_slopes(bins: int, tails: int) -> int:
 class _Bins:
     """What the formula needs of the spline of each element, in the accumulator's type, bins along dimension 1."""
 
+    logits: Tensor  # of widths and heights
     width_shares: Tensor  # softmax of the logits
     height_shares: Tensor
     raw_slopes: Tensor  # of all bins + 1 knots
@@ -88,6 +90,7 @@ class _Config:
     min_width: float
     min_height: float
     min_slope: float
+    softclip: float  # 0: none
     interleaved: bool
     inverse: bool
 
@@ -118,7 +121,9 @@ def _edges(shares: Tensor, low: float, size: float, least: float) -> Tensor:
 
 def _spread(params: Tensor, c: _Config, dtype: torch.dtype) -> _Bins:
     kinds = _by_kind(params.to(dtype), 2 * c.bins + _free_slopes(c.bins, c.tails), c.interleaved)
-    widths, heights, slopes = kinds.split([c.bins, c.bins, kinds.shape[1] - 2 * c.bins], 1)
+    logits, slopes = kinds.split([2 * c.bins, kinds.shape[1] - 2 * c.bins], 1)
+    clipped = logits * _clip_factor(logits, c.softclip / 2) if c.softclip else logits
+    widths, heights = clipped.split(c.bins, 1)
     if c.tails == TAILS["linear"]:
         end = torch.zeros_like(widths[:, :1])
         slopes = torch.cat([end, slopes, end], 1)
@@ -126,7 +131,7 @@ def _spread(params: Tensor, c: _Config, dtype: torch.dtype) -> _Bins:
         slopes = torch.cat([slopes, slopes[:, :1]], 1)
     widths, heights = _softmax(widths), _softmax(heights)
     lefts = _edges(widths, c.low, c.size, c.min_width)
-    return _Bins(widths, heights, slopes, lefts, _edges(heights, c.low, c.size, c.min_height))
+    return _Bins(logits, widths, heights, slopes, lefts, _edges(heights, c.low, c.size, c.min_height))
 
 
 def _softmax(logits: Tensor) -> Tensor:
@@ -146,8 +151,13 @@ def _piece_at(value: Tensor, edges: Tensor, b: _Bins, c: _Config) -> _Piece:
     height = c.size * (c.min_height + (1 - c.bins * c.min_height) * pick(b.height_shares))
     return _Piece(
         index, pick(b.lefts), pick(b.bottoms), width, height, raw0, raw1,
-        _slope(raw0, c.min_slope), _slope(raw1, c.min_slope),
+        _slope(raw0, c), _slope(raw1, c),
     )  # fmt: skip
+
+
+def _clip_factor(raw: Tensor, limit: float) -> Tensor:
+    """Of a soft clip: raw / (1 + |raw| / limit) is raw times this, and its slope the square of this."""
+    return 1 / (1 + (raw * (1 / limit)).abs())
 
 
 def _slope_offset(least: float) -> float:
@@ -155,13 +165,17 @@ def _slope_offset(least: float) -> float:
     return math.log(math.expm1(1 - least))
 
 
-def _slope(raw: Tensor, least: float) -> Tensor:
-    raw = (raw + _slope_offset(least)).clamp(max=STEEPEST)
-    return least + raw.clamp(min=0) + torch.log1p(torch.exp(-raw.abs()))
+def _slope(raw: Tensor, c: _Config) -> Tensor:
+    if c.softclip:
+        return torch.exp(raw * _clip_factor(raw, c.softclip))
+    raw = (raw + _slope_offset(c.min_slope)).clamp(max=STEEPEST)
+    return c.min_slope + raw.clamp(min=0) + torch.log1p(torch.exp(-raw.abs()))
 
 
-def _slope_gradient(raw: Tensor, least: float) -> Tensor:
-    raw = raw + _slope_offset(least)
+def _slope_gradient(raw: Tensor, c: _Config) -> Tensor:
+    if c.softclip:
+        return _slope(raw, c) * _clip_factor(raw, c.softclip) ** 2
+    raw = raw + _slope_offset(c.min_slope)
     return torch.where(raw > STEEPEST, 0, torch.sigmoid(raw))
 
 
@@ -301,15 +315,18 @@ def _backward_formula(
     dheights = _softmax_gradient(
         b.height_shares, p.index, gv, gv * eta + ds / p.width, c.size * (1 - c.bins * c.min_height)
     )
+    dlogits = torch.cat([dwidths, dheights], 1)
+    if c.softclip:
+        dlogits = dlogits * _clip_factor(b.logits, c.softclip / 2) ** 2
     zeros = torch.zeros_like(b.raw_slopes)
-    first = (dd0 * _slope_gradient(p.raw0, c.min_slope)).unsqueeze(1)
-    second = (dd1 * _slope_gradient(p.raw1, c.min_slope)).unsqueeze(1)
+    first = (dd0 * _slope_gradient(p.raw0, c)).unsqueeze(1)
+    second = (dd1 * _slope_gradient(p.raw1, c)).unsqueeze(1)
     dslopes = zeros.scatter(1, p.index, first) + zeros.scatter(1, p.index + 1, second)
     if c.tails == TAILS["linear"]:
         dslopes = dslopes[:, 1:-1]
     elif c.tails == TAILS["circular"]:
         dslopes = torch.cat([dslopes[:, :1] + dslopes[:, -1:], dslopes[:, 1:-1]], 1)
-    kinds = torch.cat([dwidths, dheights, dslopes], 1)
+    kinds = torch.cat([dlogits, dslopes], 1)
     if still is not None:
         du, kinds = torch.where(still, dy.to(dtype), du), kinds.masked_fill(still, 0)
     dparams = (kinds.transpose(1, 2) if c.interleaved else kinds).reshape(params.shape)
@@ -339,7 +356,7 @@ def _check(x: Tensor, params: Tensor, *config: object) -> None:
         raise ValueError(f"rq_spline: x and params must be on one device; got {x.device} and {params.device}")
     if x.ndim < 2 or (c.board and x.ndim != 4):
         raise ValueError(f"rq_spline: x must be {'(B, C, H, W)' if c.board else '(B, C, *rest)'}; got {tuple(x.shape)}")
-    _check_spline("rq_spline", c.bins, c.low, c.high, c.min_width, c.min_height, c.min_slope)
+    _check_spline("rq_spline", c.bins, c.low, c.high, c.min_width, c.min_height, c.min_slope, c.softclip)
     moved = x.shape[1] if c.board else len(range(x.shape[1])[slices(x.shape[1], c.mask)[1]])
     expected = (x.shape[0], moved * (2 * c.bins + _free_slopes(c.bins, c.tails)), *x.shape[2:])
     if params.shape != expected:
@@ -349,14 +366,16 @@ def _check(x: Tensor, params: Tensor, *config: object) -> None:
 
 
 def _check_spline(
-    op: str, bins: int, low: float, high: float, min_width: float, min_height: float, min_slope: float
+    op: str, bins: int, low: float, high: float, min_width: float, min_height: float, min_slope: float, softclip: float
 ) -> None:
     if not 2 <= bins <= MOST_BINS:
         raise ValueError(f"{op}: bins must be in 2..{MOST_BINS}; got {bins}")
     if not (high > low and math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"{op}: the interval must be finite and not empty; got [{low}, {high}]")
+    if not 0 <= softclip <= LARGEST_SOFTCLIP:
+        raise ValueError(f"{op}: softclip must be in [0, {LARGEST_SOFTCLIP:g}]; got {softclip}")
     for name, least in (("min_width", min_width), ("min_height", min_height)):
-        if not (least > 0 and least * bins < 1):
+        if not ((least > 0 or (least == 0 and softclip > 0)) and least * bins < 1):
             raise ValueError(f"{op}: {name} must be in (0, 1 / bins); got {least} with {bins} bins")
     if not 0 < min_slope < 1:
         raise ValueError(f"{op}: min_slope must be in (0, 1); got {min_slope}")
@@ -372,7 +391,7 @@ def _fake_backward(x: Tensor, y: Tensor, params: Tensor, *rest: object) -> tuple
 
 _CONFIG = (
     "int mask, int bins, int tails, float low, float high, float min_width, float min_height, float min_slope, "
-    "bool interleaved, bool inverse"
+    "float softclip, bool interleaved, bool inverse"
 )
 
 _op = FusedOp(
@@ -403,6 +422,7 @@ def rq_spline(
     min_width: float = 1e-3,
     min_height: float = 1e-3,
     min_slope: float = 1e-3,
+    softclip: float = 0.0,
     interleaved: bool = False,
     inverse: bool = False,
 ) -> tuple[Tensor, Tensor]:
@@ -411,7 +431,8 @@ def rq_spline(
     The interval [low, high] is cut into K bins along x and along y, of sizes (high - low) (m + (1 - K m) softmax_k)
     with m the least share. In a bin of width w, height h and s = h / w, with t = (x - left) / w and d0, d1 the slopes
     at its ends, y = bottom + h (s t^2 + d0 t (1 - t)) / (s + (d0 + d1 - 2 s) t (1 - t)). A slope is
-    m + softplus(raw + c) with c such that raw = 0 is slope 1: zero params are the identity.
+    m + softplus(raw + c) with c such that raw = 0 is slope 1: zero params are the identity. With a `softclip` l, a
+    logit u counts as u / (1 + 2 abs(u) / l), and a slope is exp(raw / (1 + abs(raw) / l)), within (e^-l, e^l).
 
     Args:
         x: (B, C, *rest), float32, float64, bfloat16 or float16, any strides.
@@ -427,7 +448,10 @@ def rq_spline(
             "circular": both ends have one slope (P = 3 K), and outside the map repeats, y(x + high - low) =
             y(x) + high - low.
         mask, swap: which part is transformed, as in `affine_coupling`; "all" for every element.
-        min_width, min_height: least share of a bin, in (0, 1 / bins). min_slope: least slope, in (0, 1).
+        min_width, min_height: least share of a bin, in (0, 1 / bins), or 0 beside a softclip. min_slope: least slope,
+            in (0, 1); without effect beside a softclip.
+        softclip: l, up to 30, for flows that were trained so (zuko's have -log of their `slope`, by default 6.9, and no
+            least shares); 0: none.
 
     Returns:
         y, shaped as x; ladj (B,) in nats, float32 (float64 for a float64 x).
@@ -451,6 +475,6 @@ def rq_spline(
     low, high = interval
     config = (
         mask_code(mask, swap), bins, _tails_code(tails), float(low), float(high), min_width, min_height, min_slope,
-        interleaved, inverse,
+        float(softclip), interleaved, inverse,
     )  # fmt: skip
     return _op((x, params, *config))

@@ -91,7 +91,9 @@ def _made_configs() -> list[tuple[Any, ...]]:
     maps: list[tuple[int, int, tuple[float, ...]]] = [
         (bound, 0, (2.0,)) for bound in (BOUNDS["tanh"], BOUNDS["sigmoid"], BOUNDS["none"], ADDITIVE)
     ]
-    maps += [(SPLINE + tails, 8, (-3.0, 3.0, 1e-3, 1e-3, 1e-3)) for tails in TAILS.values()]
+    maps += [
+        (SPLINE + tails, 8, (-3.0, 3.0, 1e-3, 1e-3, 1e-3, clip)) for tails, clip in zip(TAILS.values(), (0.0, 6.9, 0.0))
+    ]
     return [
         (hidden, activation, residual, *map)
         for (hidden, residual), activation, map in zip(cycle(kinds), cycle(MADE_ACTIVATIONS.values()), maps)
@@ -132,10 +134,12 @@ def _mlp_probes() -> dict[str, Probe]:
 
 
 def _spline_configs() -> list[tuple[Any, ...]]:
-    flags = product((MASKS["all"], MASKS["half"] + 1, MASKS["checkerboard"]), TAILS.values(), (8, 5), (False, True))
+    flags = product(
+        (MASKS["all"], MASKS["half"] + 1, MASKS["checkerboard"]), TAILS.values(), ((8, 0.0), (5, 6.9)), (False, True)
+    )
     return [
-        (mask, bins, tails, -3.0, 3.0, 1e-3, 1e-3, 1e-3, interleaved, inverse)
-        for (mask, tails, bins, interleaved), inverse in product(flags, (False, True))
+        (mask, bins, tails, -3.0, 3.0, 1e-3, 1e-3, 1e-3, softclip, interleaved, inverse)
+        for (mask, tails, (bins, softclip), interleaved), inverse in product(flags, (False, True))
     ]
 
 

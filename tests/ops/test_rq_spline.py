@@ -13,6 +13,8 @@ import pyflowk
 from pyflowk.ops import rq_spline, spline_params
 
 TAILS = ("linear", "bounded", "circular")
+#: every kind of tails and direction, and the widest soft clip
+KINDS = [*itertools.product(TAILS, (False, True), (0.0,)), ("linear", False, 30.0), ("bounded", True, 30.0)]
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -27,12 +29,12 @@ def values_and_gradients(
     return [t.detach() for t in (*outputs, *torch.autograd.grad(outputs, (x, params), cotangents))]
 
 
-@pytest.mark.parametrize("tails, inverse", itertools.product(TAILS, (False, True)))
-def test_wild_logits_neither_break_nor_drift(tails: str, inverse: bool) -> None:
+@pytest.mark.parametrize("tails, inverse, softclip", KINDS)
+def test_wild_logits_neither_break_nor_drift(tails: str, inverse: bool, softclip: float) -> None:
     """Logits of std 6 with 16 bins in float32: no NaN anywhere; the way back is as good as the slope allows."""
     x = 1.2 * noise(4000, 8)
     params = 6 * noise(4000, 8 * spline_params(16, tails), seed=1)
-    options = dict(bins=16, tails=tails, interval=(-3.0, 3.0))
+    options = dict(bins=16, tails=tails, interval=(-3.0, 3.0), softclip=softclip)
     y, ladj, dx, dparams = values_and_gradients(
         x, params, (noise(4000, 8, seed=2), noise(4000)), inverse=inverse, **options
     )
@@ -54,16 +56,16 @@ def test_wild_logits_neither_break_nor_drift(tails: str, inverse: bool) -> None:
     assert (back - x)[conditioned].abs().max() <= 1e-4
 
 
-@pytest.mark.parametrize("tails, inverse", itertools.product(TAILS, (False, True)))
-def test_extreme_logits(tails: str, inverse: bool) -> None:
+@pytest.mark.parametrize("tails, inverse, softclip", KINDS)
+def test_extreme_logits(tails: str, inverse: bool, softclip: float) -> None:
     per_element = spline_params(4, tails)
     x = torch.linspace(-2.9, 2.9, 12)[:, None]
-    for position, value in itertools.product(range(per_element), (1e4, -1e4, -math.inf, 3e38, -3e38)):
+    values = (1e4, -1e4, 3e38, -3e38) if softclip else (1e4, -1e4, -math.inf, 3e38, -3e38)
+    options = dict(bins=4, tails=tails, inverse=inverse, softclip=softclip, min_width=0.0 if softclip else 1e-3)
+    for position, value in itertools.product(range(per_element), values):
         params = noise(12, per_element, seed=position)
         params[:, position] = value
-        outputs = values_and_gradients(
-            x, params, (torch.ones(12, 1), torch.ones(12)), bins=4, tails=tails, inverse=inverse
-        )
+        outputs = values_and_gradients(x, params, (torch.ones(12, 1), torch.ones(12)), **options)
         for t in outputs:
             assert t.isfinite().all(), (position, value)
 
@@ -165,17 +167,11 @@ def test_values_are_those_of_nflows(inverse: bool) -> None:
 def test_values_are_those_of_zuko(inverse: bool) -> None:
     zuko = pytest.importorskip("zuko")
     x, params = 2 * noise(200, 5).double(), noise(200, 5, 23).double()
-    widths, heights, raw = params.split([8, 8, 7], -1)
-    soft = math.log(1e-3)  # zuko squashes its parameters first and takes exp for the slopes
-    ours = torch.cat([t / (1 + abs(2 * t / soft)) for t in (widths, heights)], -1)
-    slopes = torch.exp(raw / (1 + abs(raw / soft)))
-    least = 1e-12
-    ours = torch.cat([ours, torch.log(torch.expm1(slopes - least)) - math.log(math.expm1(1 - least))], -1)
-    map = zuko.transforms.MonotonicRQSTransform(widths, heights, raw, bound=3.0)
+    map = zuko.transforms.MonotonicRQSTransform(*params.split([8, 8, 7], -1), bound=3.0, slope=1e-3)
     expected, log_slope = (map.inv if inverse else map).call_and_ladj(x)
     y, ladj = rq_spline(
-        x, ours.flatten(1), mask="all", interleaved=True, inverse=inverse, min_width=least, min_height=least,
-        min_slope=least,
+        x, params.flatten(1), mask="all", interleaved=True, inverse=inverse, min_width=0, min_height=0,
+        softclip=-math.log(1e-3),
     )  # fmt: skip
     torch.testing.assert_close(y, expected, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(ladj, log_slope.sum(1), rtol=1e-6, atol=1e-6)
@@ -192,6 +188,7 @@ def test_values_are_those_of_zuko(inverse: bool) -> None:
         ({"min_width": 0.2}, r"min_width must be in \(0, 1 / bins\); got 0\.2 with 8 bins"),
         ({"min_height": 0.0}, "min_height must be in"),
         ({"min_slope": 1.0}, r"min_slope must be in \(0, 1\)"),
+        ({"softclip": 31.0}, r"softclip must be in \[0, 30\]; got 31"),
         ({"mask": "diagonal"}, "expected one of"),
         ({"bins": 7}, r"params must be \(2, 80\)"),
     ],

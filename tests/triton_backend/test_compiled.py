@@ -160,8 +160,9 @@ SPLINE_POINTERS = {
 
 
 def spline_binary(
-    name: str, target: Any, state: str, param: str, mask: str, tails: str, inverse: bool, interleaved: bool, bins: int
-) -> Any:
+    name: str, target: Any, state: str, param: str, mask: str, tails: str, inverse: bool, interleaved: bool,
+    softclip: float, bins: int,
+) -> Any:  # fmt: skip
     """What Triton makes of the spline's kernels for events (4, 16, 16)."""
     kernel = getattr(splines, name)
     real = "fp64" if state == "fp64" else "fp32"
@@ -170,7 +171,7 @@ def spline_binary(
     free = _free_slopes(bins, TAILS[tails])
     _, masks = splines._event(torch.Size((4, 4, 16, 16)), mask_code(mask, False), interleaved, 2 * bins + free)
     constants = dict(MASK=masks, INVERSE=inverse, REAL=getattr(tl, "float" + real[2:]))
-    constants |= splines._constants(bins, TAILS[tails], -3.0, 3.0, 1e-3, 1e-3, 1e-3)
+    constants |= splines._constants(bins, TAILS[tails], -3.0, 3.0, 1e-3, 1e-3, 1e-3, softclip)
     constants |= splines._tiling(1024, 2 * bins + free) | ({"FREE": free} if name == "_backward" else {})
     names = kernel.arg_names
     signature = {n: "constexpr" if n in constants else pointers.get(n, "i32") for n in names}
@@ -180,18 +181,19 @@ def spline_binary(
 
 @pytest.mark.parametrize("name", SPLINE_POINTERS)
 @pytest.mark.parametrize(
-    "target, state, param, mask, tails, inverse, interleaved",
+    "target, state, param, mask, tails, inverse, interleaved, softclip",
     [
-        (TARGETS[0], "fp32", "fp32", "half", "linear", False, False),
-        (TARGETS[2], "fp64", "fp64", "all", "bounded", True, False),
-        (TARGETS[3], "fp32", "bf16", "checkerboard", "circular", True, True),
+        (TARGETS[0], "fp32", "fp32", "half", "linear", False, False, 0.0),
+        (TARGETS[2], "fp64", "fp64", "all", "bounded", True, False, 0.0),
+        (TARGETS[3], "fp32", "bf16", "checkerboard", "circular", True, True, 6.9),
     ],
     ids=lambda v: str(getattr(v, "arch", v)),
 )
 def test_splines_compile_without_local_memory(
-    name: str, target: Any, state: str, param: str, mask: str, tails: str, inverse: bool, interleaved: bool
-) -> None:
-    assembly = spline_binary(name, target, state, param, mask, tails, inverse, interleaved, 8).asm
+    name: str, target: Any, state: str, param: str, mask: str, tails: str, inverse: bool, interleaved: bool,
+    softclip: float,
+) -> None:  # fmt: skip
+    assembly = spline_binary(name, target, state, param, mask, tails, inverse, interleaved, softclip, 8).asm
     if target.backend == "cuda":
         assert "st.global" in assembly["ptx"] and ".local" not in assembly["ptx"]
     else:

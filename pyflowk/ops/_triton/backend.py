@@ -92,25 +92,42 @@ def hutchinson_directions(keys: Tensor, count: int, size: int, noise: int, wide:
 
 def rq_spline(
     x: Tensor, params: Tensor, mask: int, bins: int, tails: int, low: float, high: float, min_width: float,
-    min_height: float, min_slope: float, interleaved: bool, inverse: bool,
+    min_height: float, min_slope: float, softclip: float, interleaved: bool,
+    inverse: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """As `csrc/bind/rq_spline.cpp`."""
     from .rq_spline import forward
 
     return forward(
-        x, params, mask, bins, tails, low, high, min_width, min_height, min_slope, interleaved, inverse
+        x, params, mask, bins, tails, low, high, min_width, min_height, min_slope, softclip, interleaved, inverse
     )  # fmt: skip
 
 
 def rq_spline_backward(
     x: Tensor, y: Tensor, params: Tensor, dy: Tensor, dladj: Tensor, mask: int, bins: int, tails: int, low: float,
-    high: float, min_width: float, min_height: float, min_slope: float, interleaved: bool, inverse: bool,
+    high: float, min_width: float, min_height: float, min_slope: float, softclip: float, interleaved: bool,
+    inverse: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """As `csrc/bind/rq_spline.cpp`."""
     from .rq_spline import backward
 
     return backward(
-        x, y, params, dy, dladj, mask, bins, tails, low, high, min_width, min_height, min_slope, interleaved, inverse
+        x,
+        y,
+        params,
+        dy,
+        dladj,
+        mask,
+        bins,
+        tails,
+        low,
+        high,
+        min_width,
+        min_height,
+        min_slope,
+        softclip,
+        interleaved,
+        inverse,
     )
 
 

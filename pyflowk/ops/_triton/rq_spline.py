@@ -26,22 +26,36 @@ _STEEPEST = tl.constexpr(STEEPEST)
 
 
 @triton.jit
-def _weigh(at, shift, live, BINS: tl.constexpr, REAL: tl.constexpr):
+def _weigh(at, shift, live, BINS: tl.constexpr, CLIP: tl.constexpr, REAL: tl.constexpr):
     """(largest logit, one over the sum of e^(logit - largest))"""
     largest = tl.load(at, mask=live, other=0.0).to(REAL)
     for k in range(1, BINS):
         logit = tl.load(at + k * shift, mask=live, other=0.0).to(REAL)
         largest = tl.where(logit > largest, logit, largest)
+    if CLIP > 0:  # which keeps the order
+        largest = largest * _factor(largest, 2 * CLIP)
     total = tl.zeros_like(largest)
     for k in range(BINS):
-        total += _weight(at + k * shift, largest, live, REAL)
+        total += _weight(at + k * shift, largest, live, CLIP, REAL)[0]
     return largest, 1 / total
 
 
 @triton.jit
-def _weight(at, largest, live, REAL: tl.constexpr):
-    x = tl.load(at, mask=live, other=0.0).to(REAL) - largest
-    return tl.exp(tl.where(x < -80, -80, x))
+def _factor(u, CLIP: tl.constexpr):
+    """Of a soft clip at 1 / CLIP: this times u is u clipped, its square the slope."""
+    return 1 / (1 + tl.abs(u * CLIP))
+
+
+@triton.jit
+def _weight(at, largest, live, CLIP: tl.constexpr, REAL: tl.constexpr):
+    """(e^(logit - largest), d logit / d raw)"""
+    logit = tl.load(at, mask=live, other=0.0).to(REAL)
+    bend = tl.full(logit.shape, 1, REAL)
+    if CLIP > 0:
+        factor = _factor(logit, 2 * CLIP)
+        logit, bend = logit * factor, factor * factor
+    x = logit - largest
+    return tl.exp(tl.where(x < -80, -80, x)), bend
 
 
 @triton.jit
@@ -54,13 +68,19 @@ def _small(x):
 @triton.jit
 def _slope(raw, SLOPE: tl.constexpr):
     """(slope, d slope / d raw)"""
-    x = raw + SLOPE[1]
-    steep = x > _STEEPEST
-    x = tl.where(steep, _STEEPEST, x)
-    e = _small(x)
-    whole = 1 + e
-    slope = SLOPE[0] + (tl.where(x > 0, x, 0) + (tl.log(whole) + (e - (whole - 1)) / whole))
-    return slope, tl.where(steep, 0, tl.where(x < 0, e, 1) / whole)
+    if SLOPE[2] > 0:
+        factor = _factor(raw, SLOPE[2])
+        slope = tl.exp(raw * factor)
+        bend = slope * factor * factor
+    else:
+        x = raw + SLOPE[1]
+        steep = x > _STEEPEST
+        x = tl.where(steep, _STEEPEST, x)
+        e = _small(x)
+        whole = 1 + e
+        slope = SLOPE[0] + (tl.where(x > 0, x, 0) + (tl.log(whole) + (e - (whole - 1)) / whole))
+        bend = tl.where(steep, 0, tl.where(x < 0, e, 1) / whole)
+    return slope, bend
 
 
 @triton.jit
@@ -81,16 +101,16 @@ def _find(at, shift, live, folded, BY_HEIGHT: tl.constexpr, BINS: tl.constexpr, 
     """The bin of each element: what the formulas and the gradients of its params want to know."""
     heights = at + BINS * shift
     slopes = heights + BINS * shift
-    most_width, over_width_sum = _weigh(at, shift, live, BINS, REAL)
-    most_height, over_height_sum = _weigh(heights, shift, live, BINS, REAL)
+    most_width, over_width_sum = _weigh(at, shift, live, BINS, SLOPE[2], REAL)
+    most_height, over_height_sum = _weigh(heights, shift, live, BINS, SLOPE[2], REAL)
     zero = tl.zeros_like(most_width)
     width_scale = WIDTH[1] * over_width_sum
     height_scale = HEIGHT[1] * over_height_sum
     index, width_sum, height_sum = zero, zero, zero
     width_before, width_own, height_before, height_own = zero, zero, zero, zero
     for k in range(BINS):
-        width = _weight(at + k * shift, most_width, live, REAL)
-        height = _weight(heights + k * shift, most_height, live, REAL)
+        width = _weight(at + k * shift, most_width, live, SLOPE[2], REAL)[0]
+        height = _weight(heights + k * shift, most_height, live, SLOPE[2], REAL)[0]
         if BY_HEIGHT:
             edge = LOW + (HEIGHT[0] * k + height_scale * height_sum)
         else:
@@ -191,12 +211,13 @@ def _forward(x, params, y, sums, rows, size, x_stride, params_stride, shift, beg
 
 @triton.jit
 def _spread(at, to, shift, live, writes, index, largest, over_sum, before, here, weight_before, weight_own,
-            SHARE: tl.constexpr, BINS: tl.constexpr, REAL: tl.constexpr):  # fmt: skip
+            SHARE: tl.constexpr, BINS: tl.constexpr, CLIP: tl.constexpr, REAL: tl.constexpr):  # fmt: skip
     """The gradients of BINS logits, from those of the bin's first edge and of its size."""
     mean = (before * weight_before + here * weight_own) * over_sum
     for k in range(BINS):
         own = tl.where(k < index, before, tl.where(k == index, here, 0))
-        gradient = SHARE * over_sum * _weight(at + k * shift, largest, live, REAL) * (own - mean)
+        weight, bend = _weight(at + k * shift, largest, live, CLIP, REAL)
+        gradient = SHARE * over_sum * weight * (own - mean) * bend
         tl.store(to + k * shift, tl.where(live, gradient, 0).to(to.dtype.element_ty), mask=writes)
 
 
@@ -257,9 +278,9 @@ def _backward(u, params, dy, dladj, dx, dparams, rows, size, param_size, u_strid
         dt = up * s * num + h * bend
         eta = (s * tt + d0 * tr) / den
         _spread(here, there, shift, live, writes, index, found[5], found[6], -dt / width, -(ds * s + dt * t) / width,
-                width_before, width_own, WIDTH[1], BINS, REAL)  # fmt: skip
+                width_before, width_own, WIDTH[1], BINS, SLOPE[2], REAL)  # fmt: skip
         _spread(here + BINS * shift, there + BINS * shift, shift, live, writes, index, found[7], found[8], inner_g,
-                inner_g * eta + ds / width, height_before, height_own, HEIGHT[1], BINS, REAL)  # fmt: skip
+                inner_g * eta + ds / width, height_before, height_own, HEIGHT[1], BINS, SLOPE[2], REAL)  # fmt: skip
         for j in range(FREE):
             gradient = tl.where(found[9] == j, dd0 * found[11], 0) + tl.where(found[10] == j, dd1 * found[12], 0)
             tl.store(there + (2 * BINS + j) * shift, tl.where(live, gradient, 0).to(dparams.dtype.element_ty),
@@ -271,9 +292,10 @@ def _backward(u, params, dy, dladj, dx, dparams, rows, size, param_size, u_strid
 
 
 def _constants(
-    bins: int, tails: int, low: float, high: float, min_width: float, min_height: float, min_slope: float
-) -> dict[str, Any]:
-    """What the kernels know when they are compiled: floor and share of a bin's sizes, floor and offset of a slope."""
+    bins: int, tails: int, low: float, high: float, min_width: float, min_height: float, min_slope: float,
+    softclip: float,
+) -> dict[str, Any]:  # fmt: skip
+    """What the kernels know when compiled: floor and share of a bin's sizes; of a slope floor, offset, 1 / softclip."""
     size = high - low
     return {
         "BINS": bins,
@@ -282,7 +304,7 @@ def _constants(
         "HIGH": high,
         "WIDTH": (size * min_width, size * (1 - bins * min_width)),
         "HEIGHT": (size * min_height, size * (1 - bins * min_height)),
-        "SLOPE": (min_slope, math.log(math.expm1(1 - min_slope))),
+        "SLOPE": (min_slope, math.log(math.expm1(1 - min_slope)), 1 / softclip if softclip else 0.0),
     }
 
 
@@ -302,10 +324,10 @@ def _event(shape: torch.Size, mask: int, interleaved: bool, per_element: int) ->
 
 def forward(
     x: Tensor, params: Tensor, mask: int, bins: int, tails: int, low: float, high: float, min_width: float,
-    min_height: float, min_slope: float, interleaved: bool, inverse: bool,
+    min_height: float, min_slope: float, softclip: float, interleaved: bool, inverse: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(y, ladj) of `pyflowk.ops.rq_spline`."""
-    shape = (bins, tails, low, high, min_width, min_height, min_slope)
+    shape = (bins, tails, low, high, min_width, min_height, min_slope, softclip)
     _check(x, params, mask, *shape, interleaved, inverse)
     whole, params = dense_rows(x), dense_rows(params)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
@@ -325,10 +347,11 @@ def forward(
 
 def backward(
     x: Tensor, y: Tensor, params: Tensor, dy: Tensor, dladj: Tensor, mask: int, bins: int, tails: int, low: float,
-    high: float, min_width: float, min_height: float, min_slope: float, interleaved: bool, inverse: bool,
+    high: float, min_width: float, min_height: float, min_slope: float, softclip: float, interleaved: bool,
+    inverse: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(dx, dparams) at the spline's argument, x or the inverse's y, from the gradients of y and ladj."""
-    shape = (bins, tails, low, high, min_width, min_height, min_slope)
+    shape = (bins, tails, low, high, min_width, min_height, min_slope, softclip)
     u = y if inverse else x
     _check(u, params, mask, *shape, interleaved, inverse)
     real = accumulator(u)[1]

@@ -71,8 +71,8 @@ def case(
     )  # fmt: skip
 
 
-def spline(bins: int, tails: str) -> dict[str, Any]:
-    return {"bins": bins, "tails": tails, "interval": (-1.5, 2.0)}
+def spline(bins: int, tails: str, **options: float) -> dict[str, Any]:
+    return {"bins": bins, "tails": tails, "interval": (-1.5, 2.0), **options}
 
 
 ALL = [
@@ -90,7 +90,7 @@ ALL = [
         ),
         ((17, (7, 25)), {"activation": "leaky_relu", "context": "all", "bound": "softclip", "limit": 6.9}),
         ((33, (20, 20, 20, 20, 20)), {"residual": True, "context": True, "bound": "sigmoid"}),
-        ((9, (12, 15)), {"spline": spline(4, "linear"), "context": True}),
+        ((9, (12, 15)), {"spline": spline(4, "linear", softclip=4.0, min_width=0.0), "context": True}),
         ((11, (9, 9, 9)), {"spline": spline(3, "bounded"), "residual": True, "activation": "relu"}),
         ((3, (5,)), {"spline": spline(17, "circular"), "activation": "elu"}),
     ]
@@ -105,7 +105,7 @@ SMALL = [
         ((2, (3,)), {"bound": "additive", "activation": "elu"}),
         ((3, (4,)), {"spline": spline(3, "linear"), "context": True}),
         ((2, (3, 3, 3)), {"spline": spline(2, "bounded"), "residual": True}),
-        ((2, (3,)), {"spline": spline(3, "circular")}),
+        ((2, (3,)), {"spline": spline(3, "circular", softclip=4.0)}),
     ]
 ]
 

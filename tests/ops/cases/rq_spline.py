@@ -28,7 +28,7 @@ def _spline(event: tuple[int, ...], mask: str, swap: bool, spread: float = 0.5, 
         given = torch.randn((rows, channels, *event[1:]), generator=generator, dtype=torch.float64) * spread
         return x.to(state), given.to(params or state)
 
-    flags = "".join(f"-{key}" for key in ("interleaved", "inverse") if options[key])
+    flags = "".join(f"-{key}" for key in ("softclip", "interleaved", "inverse") if options.get(key))
     name = f"rq_spline-{tails}{bins}-{mask}{'-swap' if swap else ''}{flags}-{'x'.join(map(str, event))}"
     # Curvature goes with the square of the bins; test_rq_spline.py compares the errors over many elements. Far out on a
     # circle the position on it is nothing but rounding.
@@ -41,7 +41,10 @@ def _options(events: list[tuple[str, bool, tuple[int, ...], int]]) -> Iterator[O
     for i, (mask, swap, event, bins) in enumerate(events):
         for j, (tails, interleaved, inverse) in enumerate(choices):
             if (j // 2 + j + i) % 2 == 0:  # either layout with either direction in turn
-                yield _spline(event, mask, swap, bins=bins, tails=tails, interleaved=interleaved, inverse=inverse)
+                clip = {"softclip": 4.0, "min_width": 0.0} if (i + j // 2) % 3 == 0 else {}
+                yield _spline(
+                    event, mask, swap, bins=bins, tails=tails, interleaved=interleaved, inverse=inverse, **clip
+                )
 
 
 #: events around the widths at which the kernels change their ways, few and many bins.
@@ -61,13 +64,13 @@ ALL = list(
 
 #: one small event per kind of tails and direction, for the tests that cost much per case.
 SMALL = [
-    _spline(event, mask, swap, 0.25, bins=3, tails=tails, interleaved=interleaved, inverse=inverse)
-    for (tails, mask, swap, event, interleaved), inverse in itertools.product(
+    _spline(event, mask, swap, 0.25, bins=3, tails=tails, interleaved=interleaved, inverse=inverse, softclip=softclip)
+    for (tails, mask, swap, event, interleaved, softclip), inverse in itertools.product(
         [
-            ("linear", "half", False, (5,), True),
-            ("linear", "checkerboard", True, (1, 3, 3), False),
-            ("bounded", "all", False, (2,), False),
-            ("circular", "alternating", False, (3, 2), True),
+            ("linear", "half", False, (5,), True, 4.0),
+            ("linear", "checkerboard", True, (1, 3, 3), False, 0.0),
+            ("bounded", "all", False, (2,), False, 0.0),
+            ("circular", "alternating", False, (3, 2), True, 4.0),
         ],
         (False, True),
     )

@@ -23,10 +23,10 @@ from tests.triton_backend.test_compiled import TARGETS, spline_binary
 pytestmark = pytest.mark.skipif(bool(build.unavailable()), reason=build.unavailable())
 
 BINS, ROWS, SIZE = 3, 2, 1024
-CASES = [  # state, params, mask, tails, inverse, interleaved
-    ("fp32", "fp32", "half", "linear", False, False),
-    ("fp64", "fp64", "all", "bounded", True, False),
-    ("fp32", "bf16", "checkerboard", "circular", True, True),
+CASES = [  # state, params, mask, tails, inverse, interleaved, softclip
+    ("fp32", "fp32", "half", "linear", False, False, 6.9),
+    ("fp64", "fp64", "all", "bounded", True, False, 0.0),
+    ("fp32", "bf16", "checkerboard", "circular", True, True, 0.0),
 ]
 
 
@@ -39,8 +39,8 @@ def launch(bench: Bench, name: str, values: Sequence[Buffer | int], per_element:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, c)))
-def test_values_and_gradients(case: tuple[str, str, str, str, bool, bool]) -> None:
-    state, param, mask, tails, inverse, interleaved = case
+def test_values_and_gradients(case: tuple[str, str, str, str, bool, bool, float]) -> None:
+    state, param, mask, tails, inverse, interleaved, softclip = case
     made = {name: spline_binary(name, TARGETS[0], *case, BINS) for name in ("_forward", "_backward")}
     bench = Bench(build.library([b.asm["ptx"] for b in made.values()], benign_equal_stores=True), check=True)
     per_element, real = spline_params(BINS, tails), torch.float64 if state == "fp64" else torch.float32
@@ -51,9 +51,9 @@ def test_values_and_gradients(case: tuple[str, str, str, str, bool, bool]) -> No
     dy, dladj = torch.randn_like(x), torch.randn(ROWS, dtype=real)
 
     exact = x.double().requires_grad_(), params.double().requires_grad_()
-    options = {"mask": mask, "tails": tails, "inverse": inverse, "interleaved": interleaved, "bins": BINS}
+    options = {"mask": mask, "tails": tails, "inverse": inverse, "interleaved": interleaved, "softclip": softclip}
     with pyflowk.backend("reference"):
-        outputs = pyflowk.ops.rq_spline(*exact, **options)
+        outputs = pyflowk.ops.rq_spline(*exact, **options, bins=BINS)
     gradients = torch.autograd.grad(outputs, exact, (dy.double(), dladj.double()))
 
     numbers, _ = kernels._event(x.shape, mask_code(mask, False), interleaved, per_element)
