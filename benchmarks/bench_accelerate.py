@@ -50,6 +50,27 @@ def _normflows(kind: str, features: int, width: int, **options: Any) -> nn.Modul
     return normflows.NormalizingFlow(normflows.distributions.DiagGaussian(features, trainable=False), layers)
 
 
+def _nflows_coupling(features: int, width: int) -> nn.Module:
+    """RealNVP of residual networks."""
+    from nflows import distributions, flows, transforms
+    from nflows.nn.nets import ResidualNet
+
+    masks = [[(-1) ** (i + j) for j in range(features)] for i in range(5)]
+    layers = [transforms.AffineCouplingTransform(m, partial(ResidualNet, hidden_features=width)) for m in masks]
+    return flows.Flow(transforms.CompositeTransform(layers), distributions.StandardNormal([features]))
+
+
+def _normflows_coupling(features: int, width: int) -> nn.Module:
+    import normflows
+
+    half = (features + 1) // 2
+    layers: list[nn.Module] = []
+    for _ in range(5):
+        net = normflows.nets.MLP([half, width, width, 2 * (features - half)], init_zeros=True)
+        layers += [normflows.flows.AffineCouplingBlock(net), normflows.flows.Permute(features, mode="swap")]
+    return normflows.NormalizingFlow(normflows.distributions.DiagGaussian(features, trainable=False), layers)
+
+
 _NSF, CONTEXT = "MaskedPiecewiseRationalQuadraticAutoregressiveTransform", 10
 #: name -> package, flow, D, widths of two hidden layers, batch, and by task how many times as fast it must be.
 FLOWS: dict[str, tuple[str, Callable[..., nn.Module], int, int, int, dict[str, float]]] = {
@@ -70,6 +91,9 @@ FLOWS: dict[str, tuple[str, Callable[..., nn.Module], int, int, int, dict[str, f
     "normflows MAF": (
         "normflows", partial(_normflows, "MaskedAffineAutoregressive"), 16, 64, 1024, {SAMPLING: 1.0, DENSITY: 10.0},
     ),
+    "zuko NICE": ("zuko", partial(_zuko, "NICE"), 6, 64, 1024, {SAMPLING: 1.0, DENSITY: 1.0, TRAINING: 1.0}),
+    "nflows RealNVP": ("nflows", _nflows_coupling, 6, 64, 1024, {SAMPLING: 1.0, DENSITY: 1.0, TRAINING: 1.0}),
+    "normflows RealNVP": ("normflows", _normflows_coupling, 6, 64, 1024, {SAMPLING: 1.0, DENSITY: 1.0, TRAINING: 1.0}),
 }  # fmt: skip
 
 

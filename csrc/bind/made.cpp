@@ -47,7 +47,7 @@ Network network_of(const char* op, const Tensor& x, const Tensor& weights, const
     if (!(plan.device == x.device))
         refuse<std::invalid_argument>(op, ": x and plan must be on one device; got ", name(x.device), " and ",
                                       name(plan.device));
-    if (activation < 0 || activation >= kActivations || residual < 0 || residual > 2)
+    if (activation < 0 || activation >= kActivations || residual < 0 || residual >= kResiduals)
         refuse<std::invalid_argument>(op, ": no such activation or residual: ", activation, ", ", residual);
     const MadeMap map = map_of(op, code, bins, numbers, inverse);
     if (x.ndim != 2 || x.shape[1] < 1)

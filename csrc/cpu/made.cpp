@@ -374,7 +374,7 @@ template <class A, class Map> class Network {
             row[s] = value;
     }
 
-    bool linear(int64_t layer) const { return residual_ == Residual::Linear && layer == plan_.layers - 1; }
+    bool linear(int64_t layer) const { return is_linear(residual_, layer, plan_.layers); }
     const A* inputs(int64_t layer) const { return layer == 0 ? at_.x : at_.act + plan_.offset(layer - 1) * n_; }
     A* delta(int64_t layer, int64_t row) const { return at_.deltas + (plan_.offset(layer) + row) * n_; }
     A* params_of(int64_t i, int64_t first) const { return at_.params + (keeps_ ? i : i - first) * plan_.params * n_; }

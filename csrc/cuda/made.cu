@@ -166,7 +166,7 @@ template <class A, class P, class Problem> struct Network {
     }
     PFK_DEVICE A* end() const { return params + p.plan.features * p.plan.params * kTile; }
 
-    PFK_DEVICE bool linear(int64_t layer) const { return p.residual == Residual::Linear && layer == p.plan.layers - 1; }
+    PFK_DEVICE bool linear(int64_t layer) const { return is_linear(p.residual, layer, p.plan.layers); }
     PFK_DEVICE bool lives() const { return first + lane < p.samples; }
     PFK_DEVICE const A* inputs(int64_t layer) const { return layer == 0 ? x : act + p.plan.offset(layer - 1) * kTile; }
     // The packed row, whose elements are kMadeRows apart.

@@ -16,8 +16,15 @@ namespace pfk {
 constexpr int64_t kMadeBlock = 8, kMadeRows = 6;
 
 // What a residual network adds: nothing, or to every second layer what stood two layers before, ahead of its
-// activation; Linear: the output layer reads the last hidden layer without one.
-enum class Residual : int { None, Activated, Linear };
+// activation. Linear: the output layer reads the last hidden layer without one. Bare: none of the layers that are added
+// to has one, so that blocks read the sum as it is.
+enum class Residual : int { None, Activated, Linear, Bare };
+constexpr int kResiduals = 4;
+
+// Whether a hidden layer goes on without an activation.
+PFK_HD bool is_linear(Residual residual, int64_t layer, int64_t layers) {
+    return residual == Residual::Linear ? layer == layers - 1 : residual == Residual::Bare && layer % 2 == 0;
+}
 
 // The plan: int64 numbers that say where everything is. Layer `layers` is the output layer.
 struct MadePlan {

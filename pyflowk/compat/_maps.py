@@ -15,12 +15,12 @@ from ..ops.rq_spline import rq_spline, spline_params
 
 @dataclass(frozen=True)
 class AffineMap:
-    """y = x e^s + t: bound and limit of the MADE kernels that give s; which parameter of an element is which."""
+    """y = x e^s + t: bound and limit of the MADE kernels that give s; `places`: which of an element's parameters is the
+    kernels' first, second, ... (raw log-scale and shift, or a shift alone)."""
 
     bound: str
     limit: float
-    raw: int
-    shift: int
+    places: Sequence[int]
 
     name = "affine"
 
@@ -30,9 +30,15 @@ class AffineMap:
         return {"bound": self.bound, "limit": self.limit}
 
     @property
-    def places(self) -> Sequence[int]:
-        """Which of an element's parameters is the kernels' first, second, ..."""
-        return self.raw, self.shift
+    def identity(self) -> Sequence[float]:
+        """The kernels' parameters of an element that stays as it is."""
+        raw = math.log((1 - self.limit) / self.limit) - 2 if self.bound == "floored_sigmoid" else 0.0
+        return (raw, 0.0)[: len(self.places)]
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether it stays so to the last bit."""
+        return self.bound != "floored_sigmoid"
 
     def for_kernels(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """An output layer whose parameters are those of the kernels, its rows where they were."""
@@ -54,6 +60,7 @@ class SplineMap:
     offset: float = 0.0
 
     name = "rational-quadratic spline"
+    has_identity = False
 
     @classmethod
     def softplus(cls, bins: int, bound: float, width: float, height: float, slope: float, scale: float) -> SplineMap:
@@ -81,6 +88,10 @@ class SplineMap:
     @property
     def places(self) -> Sequence[int]:
         return range(self.params_per_element)
+
+    @property
+    def identity(self) -> Sequence[float]:
+        return (0.0,) * self.params_per_element
 
     def __call__(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """x (B, D), params (B, D, P) -> y, ladj (B,)."""

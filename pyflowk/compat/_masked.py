@@ -1,4 +1,4 @@
-"""Masked networks of other packages on their own weights and masks, packed for the MADE kernels."""
+"""Networks of other packages on their own weights, packed for the MADE kernels: masked ones, and those of couplings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.made import MadeLayout, made_forward, made_inverse
+from ..ops.made import MADE_ACTIVATIONS, MadeLayout, made_forward, made_inverse
 from ._maps import Map
+
+Layer = tuple[Tensor, Tensor]
+_NARROW = 16_384  # packed numbers up to which the gradient of a coupling is faster here than in torch
 
 
 class Unsupported(Exception):
@@ -25,21 +28,27 @@ class Masked(nn.Module):
     """A masked network and its map in one kernel call, both directions; it owns no parameters.
 
     Args:
-        masks: of every layer, (rows, columns), the output layer last; the first ``features`` columns of the first
-            layer are x, the others a context.
-        features: D.
-        params: of a coordinate; those of feature 0 come first in the output.
+        shapes: of every layer's weight, the output layer last.
+        places: of the kernels' network, (weight, bias) of every layer: where each number stands in the flattened weight
+            or bias as it is, -1 where it is zero, and among the output biases where an element stays as it is. The
+            columns of the first layer are the features, whatever context it has; the output rows are the parameters
+            of feature 0, of feature 1, ...
         map: what they do to it.
         options: of :func:`pyflowk.ops.made_inverse`: activation, residual.
 
-    Order and degrees are read off the masks: any network whose features can be sorted so that each depends on earlier
-    ones only. What a mask forbids is packed as zero. Raises Unsupported where they cannot be sorted so.
+    Order and degrees are read off the places: any network whose features can be sorted so that each depends on earlier
+    ones only. Raises Unsupported where they cannot be sorted so.
     """
 
-    def __init__(self, masks: Sequence[Tensor], features: int, params: int, map: Map, options: dict[str, Any]) -> None:
+    moved: Tensor | None  # the features that the kernels move exactly, where the others come back but for a rounding
+
+    def __init__(
+        self, shapes: Sequence[tuple[int, int]], places: Sequence[Layer], map: Map, options: dict[str, Any]
+    ) -> None:
         super().__init__()
-        masks = [mask.detach().cpu() != 0 for mask in masks]
-        inner = [masks[0][:, :features], *masks[1:]]
+        weights, biases = [weight for weight, _ in places], [bias for _, bias in places]
+        features, params = weights[0].shape[1], len(map.places)
+        inner = [weight >= 0 for weight in weights]
         order = _order(inner, features, params)
         rank = torch.tensor(order).argsort()  # of a feature
         degrees, before = [], rank + 1
@@ -51,39 +60,47 @@ class Masked(nn.Module):
             if (mask & (seen > degree[:, None])).any():
                 raise Unsupported("a hidden unit that sees every feature")
         layout = MadeLayout(degrees, order, params, interleaved=True)
-        self.hidden, self.features, self.map = layout.hidden, features, map
-        self.options = {**options, **map.options}
-        # the packed numbers' places among [0, biases, matrices] of the network as it is
+        self.hidden, self.map, self.options = layout.hidden, map, {**options, **map.options}
+        # the packed numbers' places among [0, the identity's parameters, biases, weights] of the network as it is
         rows = (torch.arange(features)[:, None] * params + torch.tensor(list(map.places))).flatten()
-        sizes = [len(mask) for mask in masks]
-        biases = (1 + torch.arange(sum(sizes))).split(sizes)
-        table, at = [torch.zeros(1, dtype=torch.int64), *biases[:-1], biases[-1][rows]], 1 + sum(sizes)
-        for number, mask in enumerate(masks):
-            place = torch.where(mask, at + torch.arange(mask.numel()).view(mask.shape), 0)
-            place = place[:, :features] if number == 0 else place
-            table.append((place[rows] if number == len(masks) - 1 else place).flatten())
-            at += mask.numel()
-        sorts = [torch.tensor(d).argsort(stable=True) for d in degrees]
+        weights[-1], biases[-1] = weights[-1][rows], biases[-1][rows]
+        still = biases[-1] < 0
+        table, at = [torch.zeros(1, dtype=torch.int64)], 1 + params
+        for bias, (count, _) in zip(biases, shapes, strict=True):
+            table.append(torch.where(bias < 0, 1 + torch.arange(len(bias)) % params, at + bias))
+            at += count
+        for weight, (count, columns) in zip(weights, shapes, strict=True):
+            table.append(torch.where(weight < 0, 0, at + weight).flatten())
+            at += count * columns
         for name, value in {"plan": layout.plan, "source": torch.cat(table)[layout.source]}.items():
             self.register_buffer(name, value, persistent=False)
-        for number, value in enumerate(sorts):  # of the units of every hidden layer, by rising degree
-            self.register_buffer(f"sort{number}", value, persistent=False)
+        for number, of_layer in enumerate(degrees):  # the units of every hidden layer, by rising degree
+            self.register_buffer(f"sort{number}", torch.tensor(of_layer).argsort(stable=True), persistent=False)
+        coupling = bool(still.any())
+        rounds = coupling and not map.has_identity
+        self.register_buffer("moved", ~still[::params] if rounds else None, persistent=False)
+        #: nothing is left out of a coupling's matrices, so that computing the units again for the gradient may not pay
+        self._wide = coupling and len(layout.source) > _NARROW
         self._cache: tuple[Any, Tensor] | None = None
+
+    @property
+    def pays(self) -> bool:
+        """Whether it is faster than the layer's own code."""
+        return not (self._wide and torch.is_grad_enabled())
 
     def sort(self, number: int) -> Tensor:
         """The units of a hidden layer by rising degree: the order of a shift."""
         return getattr(self, f"sort{number}")
 
-    def forward(
-        self, x: Tensor, layers: Sequence[tuple[Tensor, Tensor]], shift: Tensor | None, inverse: bool
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, layers: Sequence[Layer], shift: Tensor | None, inverse: bool) -> tuple[Tensor, Tensor]:
         """x (B, D) by the network of these (weight, bias), the output layer last; shift as the op takes it."""
         weights = self._packed(layers)
         op = made_inverse if inverse else made_forward
         shift = None if shift is None else shift.to(x.dtype)
-        return op(x, weights, shift, self.plan, self.hidden, **self.options)  # type: ignore[arg-type]
+        y, ladj = op(x, weights, shift, self.plan, self.hidden, **self.options)  # type: ignore[arg-type]
+        return (y if self.moved is None else torch.where(self.moved, y, x)), ladj
 
-    def _packed(self, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    def _packed(self, layers: Sequence[Layer]) -> Tensor:
         parts = [part for layer in layers for part in layer]
         wanted = torch.is_grad_enabled() and any(p.requires_grad for p in parts)
         # tensors that are no parameters say nothing of their version
@@ -95,10 +112,10 @@ class Masked(nn.Module):
             self._cache = key, self._pack(layers)
         return self._cache[1]
 
-    def _pack(self, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    def _pack(self, layers: Sequence[Layer]) -> Tensor:
         layers = [*layers[:-1], self.map.for_kernels(*layers[-1])]
-        parts = [*(bias for _, bias in layers), *(weight.flatten() for weight, _ in layers)]
-        flat = torch.cat([parts[0].new_zeros(1), *parts])
+        first = layers[0][0].new_tensor((0.0, *self.map.identity))
+        flat = torch.cat([first, *(bias for _, bias in layers), *(weight.flatten() for weight, _ in layers)])
         return flat.index_select(0, self.source)  # type: ignore[arg-type]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -106,6 +123,71 @@ class Masked(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in {"hidden": self.hidden, **self.options}.items())
+
+
+def masked(masks: Sequence[Tensor], features: int, map: Map, options: dict[str, Any]) -> Masked:
+    """A network with these masks, whose first columns are the features and whose other ones a context."""
+    shapes = [(len(mask), mask.shape[1]) for mask in masks]
+    places = [(_where(mask.cpu() != 0), torch.arange(len(mask))) for mask in masks]
+    places[0] = places[0][0][:, :features], places[0][1]
+    return Masked(shapes, places, map, options)
+
+
+def coupled(
+    shapes: Sequence[tuple[int, int]],
+    still: Tensor,
+    moved: Tensor,
+    map: Map,
+    options: dict[str, Any],
+    grouped: bool,
+) -> Masked:
+    """A coupling: features `moved` get parameters from features `still`, which the network's first columns read.
+
+    grouped: the output rows are the parameters of the first moved feature, of the second, ...; otherwise all first
+    parameters, all second ones, ...
+    """
+    if len(shapes) < 2:
+        raise Unsupported("a network without hidden layers")
+    still, moved = still.cpu(), moved.cpu()
+    features, params = len(still) + len(moved), len(map.places)
+    places = [(_where(torch.ones(shape)), torch.arange(shape[0])) for shape in shapes]
+    if shapes[-1][0] != len(moved) * params or shapes[0][1] < len(still):
+        raise Unsupported("a network of other sizes than its coupling")
+    first = torch.full((shapes[0][0], features), -1).index_copy(1, still, places[0][0][:, : len(still)])
+    rows = torch.arange(shapes[-1][0])
+    rows = rows.view(-1, params) if grouped else rows.view(params, -1).t()
+    last = [part[rows] for part in places[-1]]  # (moved, params, ...)
+    last = [torch.full((features, *part.shape[1:]), -1).index_copy(0, moved, part).flatten(0, 1) for part in last]
+    places[0], places[-1] = (first, places[0][1]), (last[0], last[1])
+    return Masked(shapes, places, map, options)
+
+
+def chain(net: Sequence[Any], kind: str) -> tuple[list[Any], str]:
+    """The layers of that kind in a chain of such layers and one known activation in between, and its name."""
+    linears, activations = list(net)[0::2], list(net)[1::2]
+    if len(linears) == len(activations) or any(
+        type(m).__name__ != kind or m.bias is None or m.weight.dim() != 2 for m in linears
+    ):
+        raise Unsupported(f"a network that is no chain of {kind} layers and activations")
+    return linears, activation_of(activations)
+
+
+def activation_of(modules: Sequence[Any]) -> str:
+    """The kernels' name of the one activation that all of these modules or functions are."""
+    names = [getattr(module, "__name__", type(module).__name__).lower() for module in modules] or ["relu"]
+    name = {"leakyrelu": "leaky_relu"}.get(names[0], names[0])
+    slopes = {getattr(m, "negative_slope", 0.01) for m in modules}
+    if name == "leaky_relu" and slopes == {0.0}:
+        name, slopes = "relu", {0.01}
+    usual = all(getattr(m, "alpha", 1.0) == 1.0 for m in modules) and slopes <= {0.01}
+    if len(set(names)) > 1 or name not in MADE_ACTIVATIONS or not usual:
+        raise Unsupported(f"no kernel for the activation {', '.join(sorted(set(names)))}")
+    return name
+
+
+def _where(mask: Tensor) -> Tensor:
+    """The number of each element that is not zero, -1 elsewhere."""
+    return torch.where(mask != 0, torch.arange(mask.numel()).view(mask.shape), -1)
 
 
 def _order(masks: Sequence[Tensor], features: int, params: int) -> list[int]:
@@ -125,7 +207,7 @@ def _order(masks: Sequence[Tensor], features: int, params: int) -> list[int]:
     return order
 
 
-def context_shift(layer: nn.Module, context: Tensor, features: int, order: Tensor) -> Tensor:
-    """What the context columns of a masked first layer add to its units, in that order."""
-    weight = (layer.mask * layer.weight)[:, features:]  # type: ignore[operator]
-    return F.linear(context, weight[order])
+def context_shift(layer: nn.Module, context: Tensor, order: Tensor) -> Tensor:
+    """What the context, the last columns of a first layer, adds to its units in that order."""
+    weight: Tensor = layer.weight if getattr(layer, "mask", None) is None else layer.mask * layer.weight  # type: ignore
+    return F.linear(context, weight[order][:, -context.shape[-1] :])

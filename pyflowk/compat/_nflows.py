@@ -8,24 +8,23 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ._maps import AffineMap, Map, SplineMap
-from ._masked import Cheap, Masked, Unsupported
+from ._masked import Cheap, Masked, Unsupported, activation_of, chain, coupled, masked
 from ._verify import ROWS, numbers
-from ._zuko import activation_of
 
 PACKAGES = {"nflows": "Transform", "normflows": "Flow"}  # and the base class of their layers
 #: Neither a spline nor a network that is run more than once.
 _CHEAP = (
-    "ActNorm", "AdditiveCouplingTransform", "AffineConstFlow", "AffineCoupling", "AffineCouplingTransform",
-    "AffineTransform", "BatchNorm", "IdentityTransform", "InvertibleAffine", "LULinear", "MaskedAffineFlow", "Merge",
-    "Permutation", "Permute", "PointwiseAffineTransform", "RandomPermutation", "ReversePermutation", "Split", "Squeeze",
-    "_LULinear", "_Permutation", "_RandomPermutation",
+    "ActNorm", "AffineConstFlow", "AffineCoupling", "AffineTransform", "BatchNorm", "IdentityTransform",
+    "InvertibleAffine", "LULinear", "MaskedAffineFlow", "Merge", "Permutation", "Permute", "PointwiseAffineTransform",
+    "RandomPermutation", "ReversePermutation", "Split", "Squeeze", "_LULinear", "_Permutation", "_RandomPermutation",
 )  # fmt: skip
 Pair = tuple[Tensor, Tensor]
 
@@ -35,6 +34,8 @@ def install(layer: Any) -> str:
     kind = type(layer).__name__
     if kind in _AUTOREGRESSIVE:
         return _install_autoregressive(layer, _AUTOREGRESSIVE[kind](layer))
+    if kind in _AFFINE_COUPLING:
+        return _install_affine_coupling(layer)
     if kind in _COUPLING:
         layer._pyflowk_map = _COUPLING[kind](layer)
         layer._coupling_transform_forward = functools.partial(_coupling, layer, inverse=False)
@@ -55,6 +56,10 @@ def evaluate(layer: Any, z: Tensor | None, inverse: bool) -> tuple[Tensor, Tenso
         x = numbers(ROWS, made.initial_layer.in_features, scale=3) if z is None else z
         context = numbers(ROWS, made.context_layer.in_features) if hasattr(made, "context_layer") else None
         return (*(layer.inverse if inverse else layer)(x, context), x)
+    if kind in _AFFINE_COUPLING:
+        parts = _AFFINE_COUPLING[kind](layer)
+        x = numbers(ROWS, len(parts.still) + len(parts.moved), scale=3) if z is None else z
+        return (*(layer.inverse if inverse else layer)(x), x)
     if kind in _COUPLING:
         x = numbers(ROWS, layer.num_transform_features, scale=3) if z is None else z
         params = numbers(ROWS, x.shape[1] * layer._transform_dim_multiplier())
@@ -94,8 +99,8 @@ def _autoregressive_spline(layer: Any) -> SplineMap:
 
 
 _AUTOREGRESSIVE: dict[str, Callable[[Any], Map]] = {
-    "MaskedAffineAutoregressiveTransform": lambda layer: AffineMap("softplus", 1e-3, 0, 1),
-    "MaskedAffineAutoregressive": lambda layer: AffineMap("floored_sigmoid", 1e-3, 0, 1),
+    "MaskedAffineAutoregressiveTransform": lambda layer: AffineMap("softplus", 1e-3, (0, 1)),
+    "MaskedAffineAutoregressive": lambda layer: AffineMap("floored_sigmoid", 1e-3, (0, 1)),
     "MaskedPiecewiseRationalQuadraticAutoregressiveTransform": _autoregressive_spline,
     "MaskedPiecewiseRationalQuadraticAutoregressive": _autoregressive_spline,
 }
@@ -116,7 +121,7 @@ def _install_autoregressive(layer: Any, map: Map) -> str:
         masks[:2] = [masks[1] @ masks[0]]
     features = made.initial_layer.in_features
     options = {"activation": _activation(made), "residual": _residual(made)}
-    layer.add_module("pyflowk", Masked(masks, features, len(masks[-1]) // features, map, options))
+    layer.add_module("pyflowk", masked(masks, features, map, options))
     layer.forward = functools.partial(_autoregressive, layer, inverse=False)
     layer.inverse = functools.partial(_autoregressive, layer, inverse=True)
     return f"MADE, every unit once both ways, {map.name}"
@@ -163,27 +168,101 @@ def _merged(made: Any) -> bool:
 
 
 def _autoregressive(layer: Any, inputs: Tensor, context: Tensor | None = None, *, inverse: bool) -> Pair:
-    made, masked = layer.autoregressive_net, layer.pyflowk
+    made, kernels = layer.autoregressive_net, layer.pyflowk
     network = _network(made)
     layers = [(m.weight, m.bias) for m in network]
     if _merged(made):
         (first, first_bias), (second, second_bias) = ((m.weight * m.mask, m.bias) for m in network[:2])
         layers[:2] = [(second @ first, F.linear(first_bias, second, second_bias))]
-    shift = None if context is None else _shift(made, context, masked)
-    return masked(inputs, layers, shift, inverse)
+    shift = None if context is None else _shift(made, context, kernels)
+    return kernels(inputs, layers, shift, inverse)
 
 
-def _shift(made: Any, context: Tensor, masked: Masked) -> Tensor:
+def _shift(made: Any, context: Tensor, kernels: Masked) -> Tensor:
     """What the context adds to the hidden layers: to the first one, and in a residual network to every block's."""
     first = made.context_layer(context)
     if _activates(made):
         first = made.activation(first)
-    parts = [first[:, masked.sort(0)]]
+    parts = [first[:, kernels.sort(0)]]
     if _residual(made):
         for number, block in enumerate(made.blocks):
-            inner = block.context_layer(context)[:, masked.sort(1 + 2 * number)]
+            inner = block.context_layer(context)[:, kernels.sort(1 + 2 * number)]
             parts += [inner, torch.zeros_like(inner)]
     return torch.cat(parts, 1)
+
+
+# ---- affine couplings ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Coupling:
+    options: dict[str, Any]
+    still: Tensor
+    moved: Tensor
+    map: AffineMap
+    grouped: bool
+
+
+def _coupling_of_nflows(layer: Any) -> _Coupling:
+    net = layer.transform_net
+    if type(net).__name__ != "ResidualNet" or net.context_features is not None or layer.unconditional_transform:
+        raise Unsupported("no residual network without a context")
+    _require_kernel(net)
+    additive = type(layer).__name__ == "AdditiveCouplingTransform"
+    map = AffineMap("additive", 1.0, (0,)) if additive else AffineMap("floored_sigmoid", 1e-3, (1, 0))
+    options = {"activation": activation_of([b.activation for b in net.blocks]), "residual": "linear"}
+    return _Coupling(options, layer.identity_features, layer.transform_features, map, False)
+
+
+def _coupling_of_normflows(layer: Any) -> _Coupling:
+    split, coupling, _ = layer.flows
+    if split.mode not in ("channel", "channel_inv") or (coupling.scale and coupling.scale_map != "exp"):
+        raise Unsupported("another split, or another scale than exp")
+    map = AffineMap("none", 1.0, (1, 0)) if coupling.scale else AffineMap("additive", 1.0, (0,))
+    linears, activation = chain(_chain(layer), "Linear")
+    counts = linears[0].in_features, linears[-1].out_features // len(map.places)
+    still, moved = torch.arange(sum(counts)).split(counts)
+    if split.mode == "channel_inv":
+        still, moved = still + counts[1], moved - counts[0]
+    return _Coupling({"activation": activation}, still, moved, map, True)
+
+
+def _chain(block: Any) -> Any:
+    """The layers of a block's network."""
+    net = getattr(block.flows[1].param_map, "net", block.flows[1].param_map)
+    if not isinstance(net, nn.Sequential):
+        raise Unsupported("another network than a chain of layers")
+    return net
+
+
+def _linears(layer: Any) -> list[Any]:
+    return _network(layer.transform_net) if hasattr(layer, "transform_net") else list(_chain(layer))[0::2]
+
+
+_AFFINE_COUPLING: dict[str, Callable[[Any], _Coupling]] = {
+    "AdditiveCouplingTransform": _coupling_of_nflows,
+    "AffineCouplingTransform": _coupling_of_nflows,
+    "AffineCouplingBlock": _coupling_of_normflows,
+}
+
+
+def _install_affine_coupling(layer: Any) -> str:
+    try:
+        parts = _AFFINE_COUPLING[type(layer).__name__](layer)
+        shapes = [tuple(m.weight.shape) for m in _linears(layer)]
+        network = coupled(shapes, parts.still, parts.moved, parts.map, parts.options, parts.grouped)
+    except Unsupported as reason:
+        raise Cheap from reason
+    layer.add_module("pyflowk", network)
+    layer.forward = functools.partial(_affine_coupling, layer, inverse=False)
+    layer.inverse = functools.partial(_affine_coupling, layer, inverse=True)
+    return f"coupling in one call, {parts.map.name}"
+
+
+def _affine_coupling(layer: Any, inputs: Tensor, context: Tensor | None = None, *, inverse: bool) -> Pair:
+    if context is not None or not layer.pyflowk.pays:  # a context is a mistake: let its own package say so
+        return getattr(type(layer), "inverse" if inverse else "forward")(layer, inputs, context)
+    return layer.pyflowk(inputs, [(m.weight, m.bias) for m in _linears(layer)], None, inverse)
 
 
 # ---- what the layers' methods become ---------------------------------------------------------------------------------

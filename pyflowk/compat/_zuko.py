@@ -9,13 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Transform, constraints
 
-from ..ops.made import MADE_ACTIVATIONS
 from ..ops.rq_spline import LARGEST_SOFTCLIP
 from ._maps import AffineMap, Map, SplineMap
-from ._masked import Cheap, Masked, Unsupported, context_shift
+from ._masked import Cheap, Masked, Unsupported, activation_of, chain, context_shift, coupled, masked
 from ._verify import ROWS, numbers
 
 PACKAGES = {"zuko": "LazyTransform"}  # and the base class of its layers
@@ -56,12 +55,17 @@ def install(layer: Any) -> str:
     if kind not in ("MaskedAutoregressiveTransform", "GeneralCouplingTransform", "ElementWiseTransform"):
         raise Unsupported("no kernel for it")
     map = map_of(layer)
-    if isinstance(map, AffineMap) and kind != "MaskedAutoregressiveTransform":
-        raise Cheap
     if kind == "MaskedAutoregressiveTransform":
-        layer.add_module("pyflowk", _masked(layer, map))
-        layer.forward = functools.partial(_autoregressive, layer)
+        layer.add_module("pyflowk", _network(layer, map))
+        layer.forward = functools.partial(_fused, layer)
         return f"MADE, every unit once both ways, {map.name}"
+    if isinstance(map, AffineMap):
+        try:
+            layer.add_module("pyflowk", _network(layer, map))
+        except Unsupported as reason:
+            raise Cheap from reason
+        layer.forward = functools.partial(_fused, layer)
+        return f"coupling in one call, {map.name}"
     layer._pyflowk_map = map
     if kind == "ElementWiseTransform":
         layer.forward = functools.partial(_elementwise, layer)
@@ -102,7 +106,7 @@ def map_of(layer: Any) -> Map:
     options = {**defaults, **given}
     shapes = [tuple(shape) for shape in layer.shapes]
     if name == "MonotonicAffineTransform" and shapes == [(), ()]:
-        return AffineMap("softclip", -math.log(options["slope"]), 1, 0)
+        return AffineMap("softclip", -math.log(options["slope"]), (1, 0))
     bins = shapes[0][0] if shapes[0] else 0
     if name == "MonotonicRQSTransform" and 2 <= bins <= 64 and shapes == [(bins,), (bins,), (bins - 1,)]:
         if not math.exp(-LARGEST_SOFTCLIP) <= options["slope"] < 1:
@@ -111,25 +115,31 @@ def map_of(layer: Any) -> Map:
     raise Unsupported(f"no kernel for {name} of parameters {shapes}")
 
 
-def _masked(layer: Any, map: Map) -> Masked:
-    """The network in kernel form, if it is a plain chain of masked layers and one known activation."""
-    linears, activations = list(layer.hyper)[0::2], list(layer.hyper)[1::2]
-    if any(type(m).__name__ != "MaskedLinear" or m.bias is None for m in linears):
-        raise Unsupported("a network that is no chain of masked layers, such as zuko's residual one")
+def _network(layer: Any, map: Map) -> Masked:
+    """The network in kernel form, if it is a chain of linear layers and one known activation, or residual blocks."""
+    coupling = type(layer).__name__ == "GeneralCouplingTransform"
+    linears, blocks = _linears(layer), list(layer.hyper)[1:-1]
+    residual = {type(block).__name__ == "Residual" for block in blocks}
+    if residual == {True}:
+        options = {"activation": activation_of([block[1] for block in blocks]), "residual": "bare"}
+    elif True in residual:
+        raise Unsupported("residual blocks of several widths")
+    else:
+        options = {"activation": chain(layer.hyper, "Linear" if coupling else "MaskedLinear")[1]}
+    if coupling:
+        shapes = [tuple(m.weight.shape) for m in linears]
+        still, moved = layer.mask.nonzero().squeeze(1), (~layer.mask).nonzero().squeeze(1)
+        return coupled(shapes, still, moved, map, options, grouped=True)
     features = len(linears[-1].mask) // layer.total
     if len(linears) == 1 and linears[0].mask.shape[1] > features:
         raise Unsupported("a context without hidden layers")
-    return Masked([m.mask for m in linears], features, layer.total, map, {"activation": activation_of(activations)})
+    return masked([m.mask for m in linears], features, map, options)
 
 
-def activation_of(modules: list[Any]) -> str:
-    """The kernels' name of the one activation that all of these modules or functions are."""
-    names = [getattr(module, "__name__", type(module).__name__).lower() for module in modules] or ["relu"]
-    name = {"leakyrelu": "leaky_relu"}.get(names[0], names[0])
-    usual = all(getattr(m, "alpha", 1.0) == 1.0 and getattr(m, "negative_slope", 0.01) == 0.01 for m in modules)
-    if len(set(names)) > 1 or name not in MADE_ACTIVATIONS or not usual:
-        raise Unsupported(f"no kernel for the activation {', '.join(sorted(set(names)))}")
-    return name
+def _linears(layer: Any) -> list[Any]:
+    """The linear layers of the network in their order."""
+    parts = [part for block in layer.hyper for part in (block if isinstance(block, nn.Sequential) else [block])]
+    return [part for part in parts if hasattr(part, "weight")]
 
 
 # ---- what the layers' methods become ---------------------------------------------------------------------------------
@@ -160,19 +170,21 @@ def _elementwise(layer: Any, c: Tensor | None = None) -> Transform:
     return Fused(lambda x, inverse: _flat(layer._pyflowk_map, x, params, inverse))
 
 
-def _autoregressive(layer: Any, c: Tensor | None = None) -> Transform:
-    masked: Masked = layer.pyflowk
+def _fused(layer: Any, c: Tensor | None = None) -> Transform:
+    network: Masked = layer.pyflowk
+    if not network.pays:
+        return type(layer).forward(layer, c)
 
     def run(x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        linears = list(layer.hyper)[0::2]
+        linears = _linears(layer)
         shape, shift = x.shape, None
         if c is not None:
-            shift = context_shift(linears[0], c, masked.features, masked.sort(0))
+            shift = context_shift(linears[0], c, network.sort(0))
             shape = torch.Size([*torch.broadcast_shapes(x.shape[:-1], c.shape[:-1]), x.shape[-1]])
             shift = shift.expand(*shape[:-1], shift.shape[-1]).reshape(-1, shift.shape[-1])
         rows = x.expand(shape).reshape(-1, shape[-1])
         layers = [(m.weight, m.bias) for m in linears]
-        y, ladj = masked(rows, layers, shift, inverse)
+        y, ladj = network(rows, layers, shift, inverse)
         return y.view(shape), ladj.view(shape[:-1])
 
     return Fused(run)

@@ -60,9 +60,11 @@ def accelerate(flow: Module) -> Module:
     ``result.acceleration`` lists the layers and what runs in them (:class:`Acceleration`). Autoregressive layers, be
     they affine or rational-quadratic splines (zuko's MAF and NSF, ``Masked...Autoregressive...``), run in one pass both
     ways, by :func:`pyflowk.ops.made_inverse`: their sequential direction takes D passes of the network in all three
-    packages. In a coupling, such a spline is one fused operation. Affine couplings and permutations have nothing
-    to gain. What has no kernel stays as it is, and a warning says so. Each layer is tried first, with random parameters
-    in float64: one that does not agree with its own package's result, in another version say, is left alone.
+    packages. Affine couplings of vectors (NICE, RealNVP) are one call with their network, unless that is wide and a
+    gradient is wanted, which would be no faster. In a coupling, a spline is one fused operation. Permutations, linear
+    maps and couplings of images have nothing to gain. What has no kernel stays as it is, and a warning says so. Each
+    layer is tried first, with random parameters in float64: one that does not agree with its own package's result, in
+    another version say, is left alone.
 
     Raises TypeError for anything that holds no layer of these packages. None of them is imported. Cost: a copy without
     the parameters, and an evaluation a layer.
@@ -94,6 +96,7 @@ def accelerate(flow: Module) -> Module:
 
 
 def _accelerated(flow: nn.Module) -> Iterator[Part]:
+    inner: set[nn.Module] = set()  # parts of layers that kernels run in
     for path, layer in list(flow.named_modules()):
         peer, name = _peer(layer), type(layer).__name__
         if peer is None:
@@ -101,10 +104,11 @@ def _accelerated(flow: nn.Module) -> Iterator[Part]:
         try:
             if not _package(type(layer)):
                 raise Unsupported("a class of its own, which may compute something else")
-            remark = _install(peer, layer)
+            parts, remark = set(layer.modules()), _install(peer, layer)
+            inner |= parts
             yield Part(path, name, True, remark)
         except Unsupported as reason:
-            if not any(_peer(inner) for inner in layer.modules() if inner is not layer):
+            if layer not in inner and not any(_peer(part) for part in layer.modules() if part is not layer):
                 yield Part(path, name, False, _CHEAP if isinstance(reason, Cheap) else str(reason))
 
 

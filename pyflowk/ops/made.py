@@ -27,7 +27,7 @@ __all__ = ["MADE_ACTIVATIONS", "MADE_BOUNDS", "MadeLayout", "made_forward", "mad
 MADE_ACTIVATIONS = {"relu": 0, "tanh": 1, "silu": 2, "elu": 3, "leaky_relu": 4, "selu": 5}
 #: name -> code of the bound in `csrc/math/affine.h`: those of couplings, and those of flows trained elsewhere.
 MADE_BOUNDS = {"additive": ADDITIVE, **BOUNDS, "softclip": 4, "softplus": 5, "floored_sigmoid": 6}
-_RESIDUAL = {False: 0, True: 1, "linear": 2}  # `Residual` of csrc/math/made.h
+_RESIDUAL = {False: 0, True: 1, "linear": 2, "bare": 3}  # `Residual` of csrc/math/made.h
 
 #: a map's code is that of its bound, or, of a spline, this and that of its tails.
 SPLINE = len(MADE_BOUNDS)
@@ -225,7 +225,9 @@ def _pull(
 
 
 def _linear(layer: int, layers: list[tuple[Tensor, ...]], residual: int) -> bool:
-    """Whether this hidden layer, the last one, goes on as it is."""
+    """Whether this hidden layer goes on as it is."""
+    if residual == _RESIDUAL["bare"]:
+        return layer % 2 == 0
     return residual == _RESIDUAL["linear"] and layer == len(layers) - 2
 
 
@@ -343,9 +345,8 @@ def _backward(
     dx, dparams = of.gradient(x, pres[-1], g, dladj, inverse)
     deltas, through = _pull(dparams, pres, layers, activation, residual)
     dx = dx if inverse else dx + through
-    inputs = [x, *(_activate(pre, activation) for pre in pres[:-1])]
-    if residual == _RESIDUAL["linear"]:
-        inputs[-1] = pres[-2]
+    hidden_pres = enumerate(pres[:-1])
+    inputs = [x, *(p if _linear(i, layers, residual) else _activate(p, activation) for i, p in hidden_pres)]
     dweights = [torch.cat([delta.sum(0) for delta in deltas])]
     places, values, size = [], [], weights.shape[0]
     for (position, seen), delta, h in zip(_positions(plan, shapes, of.params), deltas, inputs, strict=True):
@@ -466,10 +467,11 @@ def made_forward(
     :math:`z_i = x_i e^{s_i} + t_i` with (s_i, t_i) a function of x_0..x_{i-1}, ladj = sum s; or, with `spline`, z_i is
     the spline of :func:`rq_spline` at x_i, its `spline_params` parameters such a function, ladj = sum log dz/dx.
     Hidden layers are :math:`h_l = \phi(W_l h_{l-1} + b_l + \text{shift}_l)`; with `residual`, every second layer adds
-    what stood two layers before, ahead of its activation, and with residual="linear" the output layer reads the last
-    hidden one without an activation. s is the raw log-scale under `bound`, as in :func:`affine_coupling`; "additive"
-    has no scale. For flows trained elsewhere there are "softclip", s = raw / (1 + abs(raw) / limit), "softplus",
-    s = log(softplus(raw) + limit), and "floored_sigmoid", s = log(sigmoid(raw + 2) + limit).
+    what stood two layers before, ahead of its activation; with residual="linear" the output layer reads the last hidden
+    one without an activation, with "bare" every second layer from the first goes on without one. s is the raw log-scale
+    under `bound`, as in :func:`affine_coupling`; "additive" has no scale. For flows trained elsewhere there are
+    "softclip", s = raw / (1 + abs(raw) / limit), "softplus", s = log(softplus(raw) + limit), and "floored_sigmoid",
+    s = log(sigmoid(raw + 2) + limit).
 
     Args:
         x: (B, D), float32 or float64, features in their own order; 16-bit x is widened, and z narrowed again.
@@ -539,7 +541,7 @@ def _call(
     if bound not in MADE_BOUNDS:
         raise ValueError(f"bound: expected one of {', '.join(MADE_BOUNDS)}; got {bound!r}")
     if residual not in _RESIDUAL:
-        raise ValueError(f"residual: expected False, True or 'linear'; got {residual!r}")
+        raise ValueError(f"residual: expected False, True, 'linear' or 'bare'; got {residual!r}")
     map = (MADE_BOUNDS[bound], 0, (limit,)) if spline is None else _spline_map(**spline)
     if shift is None:
         shift = x.new_empty((x.shape[0], 0))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from pyflowk.compat import Acceleration, accelerate
 
 MADE, SPLINE = "MADE, every unit once both ways, affine", "rational-quadratic spline"
+COUPLING, MADE_SPLINE = "coupling in one call, affine", f"MADE, every unit once both ways, {SPLINE}"
 
 
 # ---- flows of every package, built small -----------------------------------------------------------------------------
@@ -55,12 +56,18 @@ def nflows(name: str, features: int = 5, **options: Any) -> Any:
     return nflows_of(features, lambda t: [getattr(t, name)(features, **options)])
 
 
-def nflows_coupling() -> Any:
+def nflows_coupling(names: list[str], context: int | None, **options: Any) -> Any:
     nets = importlib.import_module("nflows.nn.nets")
-    net = partial(nets.ResidualNet, hidden_features=12, context_features=2, num_blocks=1)
-    options = {"num_bins": 4, "tails": "linear", "tail_bound": 2.0}
+    net = partial(nets.ResidualNet, hidden_features=12, context_features=context, num_blocks=1)
     masks = [1, 1, -1, -1, 1], [-1, 1, -1, -1, 1]
-    return nflows_of(5, lambda t: [t.PiecewiseRationalQuadraticCouplingTransform(m, net, **options) for m in masks])
+    return nflows_of(5, lambda t: [getattr(t, name)(m, net, **options) for name, m in zip(names, masks)])
+
+
+def normflows_coupling() -> Any:
+    nf = importlib.import_module("normflows")
+    kinds = [([3, 8, 7, 4], {}), ([2, 8, 7, 3], {"scale": False, "split_mode": "channel_inv"})]
+    layers = [nf.flows.AffineCouplingBlock(nf.nets.MLP(sizes), **options) for sizes, options in kinds]
+    return nf.NormalizingFlow(nf.distributions.DiagGaussian(5, trainable=False), layers)
 
 
 def normflows(name: str, *args: Any, features: int = 5, **options: Any) -> Any:
@@ -128,9 +135,13 @@ _CASES = {
     "zuko-maf-shuffled": Case(
         partial(zuko, "MAF", 11, randperm=True, activation=nn.Tanh, hidden_features=(20,)), 11, 0, (MADE,) * 3
     ),
+    "zuko-maf-residual": Case(
+        partial(zuko, "MAF", 5, 2, transforms=2, residual=True, hidden_features=(9, 9)), 5, 2, (MADE,) * 2
+    ),
     "zuko-maf-2-passes": Case(partial(zuko, "MAF", 6, 2, transforms=2, passes=2), 6, 2, (MADE,) * 2),
     "zuko-iaf": Case(zuko_iaf, 4, 2, (MADE,)),
-    "zuko-nsf": Case(partial(zuko, "NSF", 4, 2, bins=5, transforms=2, slope=1e-2), 4, 2, (SPLINE,) * 2),
+    "zuko-nice": Case(partial(zuko, "NICE", 5, 2, transforms=2, hidden_features=(8, 7)), 5, 2, (COUPLING,) * 2),
+    "zuko-nsf": Case(partial(zuko, "NSF", 4, 2, bins=5, transforms=2, slope=1e-2), 4, 2, (MADE_SPLINE,) * 2),
     "zuko-nsf-coupling": Case(zuko_coupling, 5, 2, (SPLINE,) * 2),
     "zuko-nsf-1": Case(partial(zuko, "NSF", 1, 2, bins=5, transforms=2), 1, 2, (SPLINE,) * 2),
     "zuko-nsf-1-free": Case(partial(zuko, "NSF", 1, bins=5, transforms=1), 1, 0, (SPLINE,)),
@@ -149,17 +160,24 @@ _CASES = {
     ),
     "nflows-nsf": Case(
         partial(nflows, _SPLINE, hidden_features=12, num_bins=4, tails="linear", tail_bound=2.0, context_features=2),
-        5, 2, (SPLINE,),
+        5, 2, (MADE_SPLINE,),
     ),
-    "nflows-nsf-coupling": Case(nflows_coupling, 5, 2, (SPLINE,) * 2),
+    "nflows-coupling": Case(
+        partial(nflows_coupling, ["AffineCouplingTransform", "AdditiveCouplingTransform"], None), 5, 0, (COUPLING,) * 2
+    ),
+    "nflows-nsf-coupling": Case(
+        partial(nflows_coupling, ["PiecewiseRationalQuadraticCouplingTransform"] * 2, 2, num_bins=4, tails="linear"),
+        5, 2, (SPLINE,) * 2,
+    ),
     "normflows-maf": Case(partial(normflows, "MaskedAffineAutoregressive", 12), 5, 0, (MADE,) * 2),
     "normflows-maf-plain": Case(
         partial(normflows, "MaskedAffineAutoregressive", 12, use_residual_blocks=False, activation=torch.tanh),
         5, 0, (MADE,) * 2,
     ),
     "normflows-nsf": Case(
-        partial(normflows, "AutoregressiveRationalQuadraticSpline", 1, 12, permute_mask=True), 5, 0, (SPLINE,) * 2
+        partial(normflows, "AutoregressiveRationalQuadraticSpline", 1, 12, permute_mask=True), 5, 0, (MADE_SPLINE,) * 2
     ),
+    "normflows-coupling": Case(normflows_coupling, 5, 0, (COUPLING,) * 2),
     "normflows-nsf-coupling": Case(partial(normflows, "CoupledRationalQuadraticSpline", 1, 12), 5, 0, (SPLINE,) * 4),
 }  # fmt: skip
 CASES = {name: replace(case, package=name.split("-")[0]) for name, case in _CASES.items()}
@@ -274,8 +292,9 @@ def test_contexts_are_broadcast_as_in_zuko() -> None:
 def test_what_is_left_alone_is_listed() -> None:
     z = pytest.importorskip("zuko")
     layers = [
-        z.flows.MaskedAutoregressiveTransform(3), z.flows.MaskedAutoregressiveTransform(3, residual=True),
-        z.flows.GeneralCouplingTransform(3),
+        z.flows.MaskedAutoregressiveTransform(3),
+        z.flows.MaskedAutoregressiveTransform(3, residual=True, hidden_features=(9, 6)),
+        z.flows.GeneralCouplingTransform(3, normalize=True),
         z.flows.MaskedAutoregressiveTransform(3, activation=nn.Softplus), z.flows.NAF(3, transforms=1).transform,
     ]  # fmt: skip
     flow = z.flows.Flow(layers, z.flows.MAF(3).base)
@@ -283,7 +302,7 @@ def test_what_is_left_alone_is_listed() -> None:
         fast = accelerate(flow)
     assert isinstance(fast.acceleration, Acceleration)
     assert [part.accelerated for part in fast.acceleration] == [True] + [False] * 4
-    wanted = MADE, "residual", "nothing to gain", "softplus", "MNN"
+    wanted = MADE, "several widths", "nothing to gain", "softplus", "MNN"
     assert all(want in part.remark for want, part in zip(wanted, fast.acceleration))
     assert [part.path for part in fast.acceleration.left_alone] == [
         f"transform.transforms.{i}" for i in ("1", "3", "4.transforms.0")

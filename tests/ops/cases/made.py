@@ -91,7 +91,7 @@ ALL = [
         ((17, (7, 25)), {"activation": "leaky_relu", "context": "all", "bound": "softclip", "limit": 6.9}),
         ((33, (20, 20, 20, 20, 20)), {"residual": True, "context": True, "bound": "sigmoid"}),
         ((9, (12, 15)), {"spline": spline(4, "linear", softclip=4.0, min_width=0.0), "context": True}),
-        ((11, (9, 9, 9)), {"spline": spline(3, "bounded"), "residual": True, "activation": "relu"}),
+        ((11, (9, 9, 9)), {"spline": spline(3, "bounded"), "residual": "bare", "activation": "silu"}),
         ((3, (5,)), {"spline": spline(17, "circular"), "activation": "elu"}),
     ]
 ]
@@ -102,9 +102,9 @@ SMALL = [
     for sizes, options in [
         ((3, (4, 5)), {"context": True}),
         ((2, (3, 3, 3)), {"residual": "linear", "bound": "floored_sigmoid", "limit": 1e-3, "activation": "silu"}),
-        ((2, (3,)), {"bound": "additive", "activation": "elu"}),
+        ((2, (3, 3, 3)), {"bound": "additive", "activation": "elu", "residual": True}),
         ((3, (4,)), {"spline": spline(3, "linear"), "context": True}),
-        ((2, (3, 3, 3)), {"spline": spline(2, "bounded"), "residual": True}),
+        ((2, (3, 3, 3)), {"spline": spline(2, "bounded"), "residual": "bare"}),
         ((2, (3,)), {"spline": spline(3, "circular", softclip=4.0)}),
     ]
 ]
