@@ -11,8 +11,9 @@ namespace {
 
 constexpr const char* kOp = "mlp";
 
-void require(const Tensor& x, const Tensor& t, const std::string& what, const int64_t* shape, int64_t ndim) {
-    require_dtype(kOp, t, what.c_str(), x.dtype);
+void require(const Tensor& x, const Tensor& t, const std::string& what, DType dtype, const int64_t* shape,
+             int64_t ndim) {
+    require_dtype(kOp, t, what.c_str(), dtype);
     require_same_device(kOp, x, "x", t, what.c_str());
     bool fits = t.ndim == ndim;
     for (int64_t d = 0; fits && d < ndim; ++d)
@@ -29,7 +30,11 @@ Mlp problem_of(const Tensor& x, const Tensor& shift, const Tensor* const* parame
     if (activation < 0 || activation >= kActivations)
         refuse<std::invalid_argument>(kOp, ": no such activation: ", activation);
     Mlp p{};
-    p.type = x.dtype;
+    p.type = x.dtype, p.param = parameters[0]->dtype;
+    const bool narrow = x.dtype == DType::F32 && (p.param == DType::BF16 || p.param == DType::F16);
+    if (p.param != x.dtype && !narrow)
+        refuse<TypeError>(kOp, ": weights must have x's dtype (or 16 bits beside a float32 x); got x ", name(x.dtype),
+                          ", weights ", name(p.param));
     p.activation = static_cast<Activation>(activation);
     p.layers = layers;
     p.widths[0] = x.shape[1];
@@ -38,8 +43,8 @@ Mlp problem_of(const Tensor& x, const Tensor& shift, const Tensor* const* parame
         const std::string number = std::to_string(l);
         p.widths[l + 1] = weight.ndim > 0 ? weight.shape[0] : 0;
         const int64_t shape[] = {p.widths[l + 1], p.widths[l]};
-        require(x, weight, "weight " + number, shape, 2);
-        require(x, bias, "bias " + number, shape, 1);
+        require(x, weight, "weight " + number, p.param, shape, 2);
+        require(x, bias, "bias " + number, p.param, shape, 1);
         p.weights[l] = weight.data, p.weight_strides[l] = weight.row_stride;
         p.biases[l] = bias.data, p.bias_strides[l] = bias.row_stride;
     }
@@ -47,7 +52,7 @@ Mlp problem_of(const Tensor& x, const Tensor& shift, const Tensor* const* parame
         if (p.widths[l] < 1 || p.widths[l] > kMostUnits)
             refuse<std::invalid_argument>(kOp, ": layers must have 1 to ", kMostUnits, " units; got ", p.widths[l]);
     const int64_t shift_shape[] = {x.rows(), shift.ndim == 2 && shift.shape[1] == 0 ? 0 : p.widths[1]};
-    require(x, shift, "shift", shift_shape, 2);
+    require(x, shift, "shift", x.dtype, shift_shape, 2);
     p.samples = x.rows();
     p.x = x.data, p.x_stride = x.row_stride;
     p.shift = shift_shape[1] > 0 ? shift.data : nullptr;
@@ -85,8 +90,8 @@ void mlp_backward(Frame& frame, const Tensor& x, const Tensor& shift, const Tens
     Mlp p = problem_of(x, shift, parameters, layers, activation);
     const int64_t shape[] = {p.samples, p.widths[layers]}, units[] = {p.samples, mlp_units(p)};
     const int64_t kept_shape[] = {p.samples, mlp_hidden(p)};
-    require(x, dy, "dy", shape, 2);
-    require(x, kept, "kept", kept_shape, 2);
+    require(x, dy, "dy", x.dtype, shape, 2);
+    require(x, kept, "kept", x.dtype, kept_shape, 2);
     if (kept.row_stride != kept_shape[1])
         refuse<std::invalid_argument>(kOp, ": kept must be contiguous");
     p.kept = kept.data;

@@ -43,15 +43,22 @@ template <class A> class Layers {
             at += p_.transposed ? out(l) * padded<A>(in(l)) : in(l) * padded<A>(out(l));
         return at;
     }
+    // Padded with zeros; there are none for the backward products.
+    A* bias(int layer) const {
+        A* at = panels(p_.layers);
+        for (int l = 0; l < layer; ++l)
+            at += padded<A>(out(l));
+        return at;
+    }
 
   private:
     const Mlp& p_;
 };
 
-template <class A> void pack(const Mlp& p, int64_t begin, int64_t end) {
+template <class P, class A> void pack(const Mlp& p, int64_t begin, int64_t end) {
     const Layers<A> layers(p);
     for (int layer = static_cast<int>(begin); layer < end; ++layer) {
-        const A* w = static_cast<const A*>(p.weights[layer]);
+        const P* w = static_cast<const P*>(p.weights[layer]);
         const int64_t stride = p.weight_strides[layer];
         const int64_t depth = p.transposed ? layers.out(layer) : layers.in(layer);
         const int64_t columns = p.transposed ? layers.in(layer) : layers.out(layer);
@@ -60,8 +67,11 @@ template <class A> void pack(const Mlp& p, int64_t begin, int64_t end) {
         for_panels<A>(columns, [&](int64_t first, int64_t width) {
             for (int64_t k = 0; k < depth; ++k, to += width)
                 for (int64_t j = 0; j < width; ++j)
-                    to[j] = first + j < columns ? w[k * depth_step + (first + j) * column_step] : A(0);
+                    to[j] = first + j < columns ? load<A>(w[k * depth_step + (first + j) * column_step]) : A(0);
         });
+        const P* const bias = static_cast<const P*>(p.biases[layer]);
+        for (int64_t j = 0; !p.transposed && j < padded<A>(columns); ++j)
+            layers.bias(layer)[j] = j < columns ? load<A>(bias[j * p.bias_strides[layer]]) : A(0);
     }
 }
 
@@ -82,11 +92,11 @@ template <class A>
 void linear(const Mlp& p, int layer, const A* in, int64_t ld_in, int64_t sample, int64_t rows, A* out, int64_t ld_out) {
     const Layers<A> layers(p);
     const int64_t width = layers.out(layer), whole = padded<A>(width);
-    const A* bias = static_cast<const A*>(p.biases[layer]);
+    const A* bias = layers.bias(layer);
     for (int64_t r = 0; r < rows; ++r) {
         A* to = out + r * ld_out;
         for (int64_t j = 0; j < whole; ++j)
-            to[j] = j < width ? bias[j * p.bias_strides[layer]] : A(0);
+            to[j] = bias[j];
         if (layer == 0 && p.shift != nullptr) {
             const A* shift = static_cast<const A*>(p.shift) + (sample + r) * p.shift_stride;
             for (int64_t j = 0; j < width; ++j)
@@ -200,7 +210,7 @@ template <class A> void backward(const Mlp& p, int64_t begin, int64_t end) {
 }
 
 // Of kMlpTile output units of one layer: the sums over all samples, in their order.
-template <class A> void weights(const Mlp& p, int64_t begin, int64_t end) {
+template <class P, class A> void weights(const Mlp& p, int64_t begin, int64_t end) {
     const Layers<A> layers(p);
     const int64_t ld = mlp_units(p);
     alignas(64) A sums[kMlpTile * kStep];
@@ -215,22 +225,37 @@ template <class A> void weights(const Mlp& p, int64_t begin, int64_t end) {
         const A* delta = last ? static_cast<const A*>(p.dy) : static_cast<const A*>(p.pre) + layers.offset(layer + 1);
         const A* act = static_cast<const A*>(p.act) + layers.offset(layer);
         const int64_t ld_delta = last ? p.dy_stride : ld;
-        A *const dweight = static_cast<A*>(p.dweights[layer]) + first * columns, *const dbias =
-                                                                                     static_cast<A*>(p.dbiases[layer]) +
-                                                                                     first;
+        P* const dweight = static_cast<P*>(p.dweights[layer]) + first * columns;
+        P* const dbias = static_cast<P*>(p.dbiases[layer]) + first;
         for (int64_t i = 0; i < kMlpTile * kStep; ++i)
             sums[i] = A(0);
-        for (int64_t i = 0; i < rows; ++i)
-            dbias[i] = A(0);
+        alignas(64) A bias[kMlpTile] = {};
         for (int64_t sample = 0; sample < p.samples; sample += kDepth) {
             const int64_t n = p.samples - sample < kDepth ? p.samples - sample : kDepth;
             const A* const from = delta + sample * ld_delta + first;
             gemm<true>(Transposed<A>{from, ld_delta}, act + sample * ld, ld, sums, kStep, rows, n, padded<A>(columns));
             for (int64_t s = 0; s < n; ++s)
                 for (int64_t i = 0; i < rows; ++i)
-                    dbias[i] += from[s * ld_delta + i];
+                    bias[i] += from[s * ld_delta + i];
         }
-        copy_tile(sums, kStep, dweight, columns, rows, columns);
+        for (int64_t i = 0; i < rows; ++i) {
+            store(dbias[i], bias[i]);
+            scatter(sums + i * kStep, dweight + i * columns, 1, columns);
+        }
+    }
+}
+
+// Calls body with a weight and a number of the arithmetic.
+template <class Body> void with_parameters(DType param, Body body) {
+    switch (param) {
+    case DType::F64:
+        return body(double(), double());
+    case DType::BF16:
+        return body(bf16(), float());
+    case DType::F16:
+        return body(fp16(), float());
+    case DType::F32:
+        return body(float(), float());
     }
 }
 
@@ -239,7 +264,8 @@ template <class A> void weights(const Mlp& p, int64_t begin, int64_t end) {
 namespace PFK_ISA {
 
 void mlp_pack(const Mlp& p, int64_t begin, int64_t end) {
-    p.type == DType::F64 ? pack<double>(p, begin, end) : pack<float>(p, begin, end);
+    with_parameters(p.param,
+                    [&](auto param, auto arithmetic) { pack<decltype(param), decltype(arithmetic)>(p, begin, end); });
 }
 
 void mlp(const Mlp& p, int64_t begin, int64_t end) {
@@ -251,7 +277,8 @@ void mlp_backward(const Mlp& p, int64_t begin, int64_t end) {
 }
 
 void mlp_weights(const Mlp& p, int64_t begin, int64_t end) {
-    p.type == DType::F64 ? weights<double>(p, begin, end) : weights<float>(p, begin, end);
+    with_parameters(
+        p.param, [&](auto param, auto arithmetic) { weights<decltype(param), decltype(arithmetic)>(p, begin, end); });
 }
 
 } // namespace PFK_ISA

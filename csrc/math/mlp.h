@@ -10,9 +10,10 @@ constexpr int64_t kMostUnits = 512;                           // of a layer, inp
 constexpr int64_t kMlpTile = 48;                              // samples that go through the layers together
 
 // Layer l is a matrix (widths[l + 1], widths[l]) and a bias; every layer but the last is followed by the activation.
-// Everything is of one type; rows are dense inside, and `*_stride` counts elements from row to row.
+// Weights and biases may be of 16 bits beside floats; rows are dense inside, and `*_stride` counts elements from row to
+// row.
 struct Mlp {
-    DType type;
+    DType type, param; // of everything else; of weights, biases and their gradients
     Activation activation;
     int layers;
     int64_t widths[kMostLayers + 1];
@@ -25,7 +26,7 @@ struct Mlp {
     const void* shift; // (samples, widths[1]) or null: added to the first layer before its activation
     int64_t shift_stride;
     void *y, *kept;  // dense; kept: (samples, hidden units) before their activation, or null
-    void* panels;    // mlp_panels(p) numbers: the matrices as the products read them
+    void* panels;    // mlp_panels(p) numbers: the matrices as the products read them, then the biases
     bool transposed; // for the backward products
 
     const void* dy;
@@ -56,7 +57,8 @@ inline int64_t mlp_units(const Mlp& p) {
 inline int64_t mlp_panels(const Mlp& p) {
     int64_t size = 0;
     for (int l = 0; l < p.layers; ++l)
-        size += p.transposed ? p.widths[l + 1] * mlp_padded(p.widths[l]) : p.widths[l] * mlp_padded(p.widths[l + 1]);
+        size +=
+            p.transposed ? p.widths[l + 1] * mlp_padded(p.widths[l]) : (p.widths[l] + 1) * mlp_padded(p.widths[l + 1]);
     return size;
 }
 

@@ -30,7 +30,7 @@ def _layers(parameters: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
 def _run(x: Tensor, shift: Tensor, parameters: Sequence[Tensor], activation: int) -> tuple[list[Tensor], list[Tensor]]:
     """(inputs of every layer, what stands before the activations, the output last)."""
     inputs, pres = [x], []
-    for number, (weight, bias) in enumerate(layers := _layers(parameters)):
+    for number, (weight, bias) in enumerate(layers := _layers([t.to(x.dtype) for t in parameters])):
         pre = functional.linear(inputs[-1], weight, bias)
         if number == 0 and shift.shape[1]:
             pre = pre + shift
@@ -55,8 +55,8 @@ def _backward_formula(x: Tensor, shift: Tensor, *rest: Any) -> tuple[Tensor, ...
     first = delta
     for number, (weight, _) in reversed(list(enumerate(_layers(parameters)))):
         first = delta
-        gradients = [delta.mT @ inputs[number], delta.sum(0), *gradients]
-        delta = delta @ weight
+        gradients = [(delta.mT @ inputs[number]).to(weight.dtype), delta.sum(0).to(weight.dtype), *gradients]
+        delta = delta @ weight.to(x.dtype)
         if number:
             delta = delta * _activation_slope(pres[number - 1], activation)
     return delta, first.clone() if shift.shape[1] else torch.zeros_like(shift), *gradients
@@ -69,6 +69,12 @@ def _check(x: Tensor, shift: Tensor, *rest: Any) -> None:
         raise TypeError(f"mlp: x must be float32 or float64; got {x.dtype}")
     if x.ndim != 2:
         raise ValueError(f"mlp: x must be (B, D); got {tuple(x.shape)}")
+    narrow = (torch.bfloat16, torch.float16) if x.dtype == torch.float32 else ()
+    if parameters[0].dtype not in (x.dtype, *narrow):
+        raise TypeError(
+            "mlp: weights must have x's dtype (or 16 bits beside a float32 x); "
+            f"got x {x.dtype}, weights {parameters[0].dtype}"
+        )
     width, expected = x.shape[1], []
     for number, (weight, bias) in enumerate(_layers(parameters)):
         out = weight.shape[0] if weight.ndim else 0
@@ -76,8 +82,9 @@ def _check(x: Tensor, shift: Tensor, *rest: Any) -> None:
         width = out
     first = parameters[0].shape[0] if shift.ndim == 2 and shift.shape[1] else 0
     for name, tensor, shape in (*expected, ("shift", shift, (x.shape[0], first))):
-        if tensor.dtype != x.dtype:
-            raise TypeError(f"mlp: {name} must be {x.dtype}; got {tensor.dtype}")
+        dtype = x.dtype if name == "shift" else parameters[0].dtype
+        if tensor.dtype != dtype:
+            raise TypeError(f"mlp: {name} must be {dtype}; got {tensor.dtype}")
         if tensor.device != x.device:
             raise ValueError(f"mlp: x and {name} must be on one device; got {x.device} and {tensor.device}")
         if tensor.shape != shape:
@@ -128,9 +135,9 @@ def mlp(
 
     Args:
         x: (B, D), float32 or float64.
-        weights: of 2 to 5 layers, (out, in) each as `torch.nn.Linear` has them, all of x's dtype; no layer of more
-            than 512 units.
-        biases: (out,) each.
+        weights: of 2 to 5 layers, (out, in) each as `torch.nn.Linear` has them, all of x's dtype, or bfloat16/float16
+            beside a float32 x, which the arithmetic stays in; no layer of more than 512 units.
+        biases: (out,) each, the weights' dtype.
         activation: one of `MLP_ACTIVATIONS`.
         shift: c, (B, units of the first layer), such as the image of a context; or None.
 

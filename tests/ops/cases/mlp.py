@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyflowk import ops
 
-from .base import OpCase
+from .base import DTYPES, OpCase
 
 
 def _case(widths: tuple[int, ...], activation: str, shifted: bool = False) -> OpCase:
@@ -24,17 +24,17 @@ def _case(widths: tuple[int, ...], activation: str, shifted: bool = False) -> Op
         generator = torch.Generator().manual_seed(rows + 13 * sum(widths))
 
         def noise(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator, dtype=torch.float64).to(state)
+            return torch.randn(shape, generator=generator, dtype=torch.float64)
 
         parameters = [(noise(b, a) * a**-0.5, noise(b)) for a, b in pairwise(widths)]
-        shift = (noise(rows, widths[1]),) if shifted else ()
-        return noise(rows, widths[0]), *shift, *(t for pair in parameters for t in pair)
+        shift = (noise(rows, widths[1]).to(state),) if shifted else ()
+        return noise(rows, widths[0]).to(state), *shift, *(t.to(params or state) for pair in parameters for t in pair)
 
     first = 2 if shifted else 1
     name = f"mlp-{activation}-{'x'.join(map(str, widths))}{'-shift' if shifted else ''}"
     return OpCase(
         name, f"mlp_{layers - 1}", call, inputs, shared=frozenset(range(first, first + 2 * layers)),
-        dtypes=((torch.float32, torch.float32), (torch.float64, torch.float64)), extremes=False,
+        dtypes=tuple(pair for pair in DTYPES if pair[0] in (torch.float32, torch.float64)), extremes=False,
         summands=sum(widths), spreads_nan=True,
     )  # fmt: skip
 
