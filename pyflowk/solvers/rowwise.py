@@ -72,6 +72,8 @@ _POINTWISE: dict[str, Callable[..., str]] = {
     "neg": lambda a: f"-{a}",
     "reciprocal": lambda a: f"1 / {a}",
     "rsqrt": lambda a: f"1 / std::sqrt({a})",
+    "softplus": lambda a: f"({a} > 20 ? {a} : std::log1p(std::exp({a})))",
+    "gelu": lambda a: f"{a} * (0.5 * std::erfc({a} * -0.70710678118654752))",
     "sigmoid": lambda a: f"1 / (1 + std::exp(-{a}))",
     "relu": lambda a: f"({a} < 0 ? 0 : {a})",
     "sign": lambda a: f"({a} != {a} ? {a} : ({a} > 0) - ({a} < 0))",

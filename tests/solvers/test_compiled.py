@@ -103,6 +103,7 @@ class Everything(nn.Module):
         a, b, rest = y[:, 0], y[..., 1:2], y[:, 2:]
         net = self.last(torch.tanh(self.first(y)))
         curves = torch.sin(a) + torch.cos(a).exp() - torch.log1p(a * a) / (2 + a.abs()).sqrt() + torch.atan(a)
+        curves = curves + torch.nn.functional.softplus(a) - torch.nn.functional.gelu(a)
         powers = (a * a + 1) ** 1.5 + a**2 - (a * a + 1) ** -1 + (a * a + 0.1).pow(0.3) + torch.rsqrt(a * a + 1)
         kinks = torch.where((a > 0.2) & ~(b[:, 0] >= 1), torch.maximum(a, b[:, 0]), a.clamp(-0.3, 0.4)) + a.relu()
         signs = torch.minimum(a, -a) + a.sign() + torch.copysign(a, b.squeeze(1)) - torch.sigmoid(rest.mean(1))
