@@ -29,6 +29,7 @@ __all__ = ["PREDICTED", "PROBES", "Probe", "Report", "Result", "run"]
 
 ROWS = 9
 REPEATS = 15
+CALL_SECONDS = 0.01  # what one timed call should take at most: an op bound by arithmetic is timed on fewer rows
 CALLS = {"cpu": 1, "cuda": 20}  # of one time measurement: a card's clock needs more than one
 
 #: Predicted, not measured: what a memory-bound kernel moves in GB/s, 0.9 of the data sheet's peak (benchmarks/audit).
@@ -113,7 +114,7 @@ def run(devices: Collection[str] | None = None, *, megabytes: float = 64.0) -> R
 
     Args:
         devices: device types to check, such as ["cpu"] or ["cuda"]; all if None.
-        megabytes: size of the tensors whose speed is measured, > 0.
+        megabytes: size of the tensors whose speed is measured, > 0; less where a call would take too long.
 
     Raises:
         ValueError: megabytes is not positive.
@@ -227,23 +228,29 @@ def _values(
 
 
 def _speeds(entry: Backend, op: FusedOp, probe: Probe, megabytes: float) -> dict[str, float]:
-    """GB/s of both passes over tensors of `megabytes`; every input is read and every output written once."""
+    """GB/s of both passes over tensors of `megabytes`, or of what takes CALL_SECONDS where that is less; every input is
+    read and every output written once."""
     config = probe.configs[0]
-    width = probe.inputs(config, 1)[0].numel()
-    rows = max(1, round(megabytes * 1e6 / 4 / width))
-    inputs = tuple(t.to(entry.device) for t in _in(torch.float32, probe.inputs(config, rows)))
-    real = [t.requires_grad_() for t in inputs if t.is_floating_point()]
-    call = _registered(op)
-    with backend(entry.name):
-        with torch.no_grad():
-            forward = seconds(lambda: call(*inputs, *config), entry.device)
-        outputs = call(*inputs, *config)
-        ones = tuple(torch.ones_like(t) for t in outputs)
-        backward = seconds(lambda: torch.autograd.grad(outputs, real, ones, retain_graph=True), entry.device)
-    return {
-        "forward": _gigabytes(*inputs, *outputs) / forward,
-        "backward": _gigabytes(*inputs, *inputs, *outputs) / backward,
-    }
+    rows = max(1, round(megabytes * 1e6 / 4 / probe.inputs(config, 1)[0].numel()))
+    few = min(rows, 10 * ROWS)
+
+    def passes(rows: int, repeats: int) -> tuple[float, float, float, float]:
+        """(seconds of the forward, of the backward, GB of the inputs, of the outputs)"""
+        inputs = tuple(t.to(entry.device) for t in _in(torch.float32, probe.inputs(config, rows)))
+        real = [t.requires_grad_() for t in inputs if t.is_floating_point()]
+        call = _registered(op)
+        with backend(entry.name):
+            with torch.no_grad():
+                forward = seconds(lambda: call(*inputs, *config), entry.device, repeats)
+            outputs = call(*inputs, *config)
+            ones = tuple(torch.ones_like(t) for t in outputs)
+            gradient = lambda: torch.autograd.grad(outputs, real, ones, retain_graph=True)  # noqa: E731
+            backward = seconds(gradient, entry.device, repeats)
+        return forward, backward, _gigabytes(*inputs), _gigabytes(*outputs)
+
+    affordable = round(few * CALL_SECONDS / max(passes(few, 1)[:2]))
+    forward, backward, read, written = passes(max(few, min(rows, affordable)), REPEATS)
+    return {"forward": (read + written) / forward, "backward": (2 * read + written) / backward}
 
 
 def _gigabytes(*tensors: Tensor) -> float:
@@ -256,10 +263,10 @@ def copy_bandwidth(device: str, megabytes: float) -> float:
     return _gigabytes(source, source) / seconds(source.clone, device)
 
 
-def seconds(call: Callable[[], object], device: str) -> float:
+def seconds(call: Callable[[], object], device: str, repeats: int = REPEATS) -> float:
     """Median time of one call; on a card, of one among several in a row, so that launches overlap as they do in use."""
     calls, times = CALLS[device], []
-    for _ in range(REPEATS + 1):
+    for _ in range(repeats + 1):
         if device == "cuda":
             torch.cuda.synchronize()
         start = time.perf_counter()
@@ -268,4 +275,4 @@ def seconds(call: Callable[[], object], device: str) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
         times.append((time.perf_counter() - start) / calls)
-    return sorted(times[1:])[REPEATS // 2]  # the first round warms up
+    return sorted(times[1:])[repeats // 2]  # the first round warms up
