@@ -104,7 +104,7 @@ def test_two_processes_agree_with_one() -> None:
     alone = ActNorm(2).double()
     alone.initialize(x)
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(_worker, (folder,), nprocs=2, start_method="fork")
+        mp.spawn(_worker, (folder,), nprocs=2)
         for rank in range(2):
             state = torch.load(Path(folder) / f"{rank}.pt")
             torch.testing.assert_close(state["log_scale"], alone.log_scale.detach())

@@ -415,7 +415,7 @@ def _distributed_case() -> tuple[MemoryFlat, Tensor]:
 def test_distributed_data_parallel() -> None:
     flat, x = _distributed_case()
     with tempfile.TemporaryDirectory() as folder:
-        mp.start_processes(_worker, (folder,), nprocs=2, start_method="fork")
+        mp.spawn(_worker, (folder,), nprocs=2)
         first, second = (torch.load(Path(folder) / f"{rank}.pt") for rank in range(2))
     z, ladj = Compose(*flat)(x)
     (z.square().sum() - ladj.sum()).backward()
