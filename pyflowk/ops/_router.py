@@ -41,7 +41,7 @@ _DEVICES = ("cpu", "cuda")
 _ops: dict[str, FusedOp] = {}
 
 #: Under torch.compile a call on fewer elements than this becomes the formula, unless the op says otherwise: Inductor
-#: fuses it with what is around it, and the call itself (30 to 80 us) costs nothing.
+#: fuses it with what is around it, and the call itself (some 80 us) costs nothing.
 EXPAND_BELOW = 1 << 14
 
 

@@ -123,19 +123,32 @@ def _code(f: Any) -> types.CodeType:
             return _loop.__code__
 
 
+def _one_step(
+    f: Field, table: Tableau, y: Tensor, k: Tensor, columns: Sequence[Tensor], numbers: Sequence[Tensor],
+    **options: Any,
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...], Tensor]:  # fmt: skip
+    """State, slope and the clock's columns after a step, and the state before it with all slopes, one behind the other.
+
+    numbers: the tolerances as rk_error takes them, then those of the control.
+    """
+    rtol, atol, *rates = numbers
+    *times, h = stage_times(columns[TIME], columns[STEP], columns[END], table.c, real_dtype(y))
+    tried, ks = rk_stages(f, table, [column(t, y) for t in times], y, h, k, **options)
+    places, weights = table.rows[-1]
+    error = rk_error_formula(y, tried, h, *[ks[j] for j in places], weights, rtol, atol)
+    after = advanced(columns, error, rates)
+    taken = column(after[GOOD] != 0, y)
+    return torch.where(taken, tried, y), torch.where(taken, ks[-1], k), after, torch.stack([y, *ks])
+
+
 def _step(
     f: Field, table: Tableau, y: Tensor, k: Tensor, clock: Tensor, numbers: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """State, slope and clock after a step, and the state before it with all slopes, one behind the other."""
-    columns, (rtol, atol, *rates) = clock.unbind(1), numbers.unbind(1)
-    *times, h = stage_times(columns[TIME], columns[STEP], columns[END], table.c, real_dtype(y))
-    tried, ks = rk_stages(f, table, [column(t, y) for t in times], y, h, k, combine=rk_combine_formula)
-    places, weights = table.rows[-1]
-    tolerances = (column(number.to(h.dtype), y) for number in (rtol, atol))
-    error = rk_error_formula(y, tried, h, *[ks[j] for j in places], weights, *tolerances)
-    after = advanced(columns, error, rates)
-    taken = column(after[GOOD] != 0, y)
-    return torch.where(taken, tried, y), torch.where(taken, ks[-1], k), torch.stack(after, 1), torch.stack([y, *ks])
+    """What `rowwise` reads: every number a column of its own."""
+    rtol, atol, *rates = numbers.unbind(1)
+    tolerances = [column(number.to(real_dtype(y)), y) for number in (rtol, atol)]
+    y, k, after, slopes = _one_step(f, table, y, k, clock.unbind(1), [*tolerances, *rates], combine=rk_combine_formula)
+    return y, k, torch.stack(after, 1), slopes
 
 
 def _loop(
@@ -144,7 +157,6 @@ def _loop(
     begin = clock.unbind(1)
     end, on_cpu = begin[END], y.device.type == "cpu"
     slots = torch.arange(most, device=y.device)
-    places, weights = table.rows[-1]
 
     def columns_of(moving: Sequence[Tensor]) -> list[Tensor]:
         return [*moving[:END], end, *moving[END:]]
@@ -160,14 +172,10 @@ def _loop(
 
     def body(i: Tensor, y: Tensor, k: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         columns, buffers = columns_of(rest[: len(begin) - 1]), rest[len(begin) - 1 :]
-        *times, h = stage_times(columns[TIME], columns[STEP], end, table.c, real_dtype(y))
-        tried, ks = rk_stages(f, table, [column(t, y) for t in times], y, h, k)
-        error = rk_error_formula(y, tried, h, *[ks[j] for j in places], weights, rates[0], rates[1])
-        after = advanced(columns, error, rates[2:])
-        taken = column(after[GOOD] != 0, y)
-        kept = [torch.stack(after, 1), torch.stack([y, *ks])][: len(buffers)]
+        y, k, after, slopes = _one_step(f, table, y, k, columns, rates)
+        kept = [torch.stack(after, 1), slopes][: len(buffers)]
         found = [put(buffer, i, value) for buffer, value in zip(buffers, kept)]
-        return i + 1, torch.where(taken, tried, y), torch.where(taken, ks[-1], k), *moving_of(after), *found
+        return i + 1, y, k, *moving_of(after), *found
 
     buffers = []
     if keep != "nothing":
