@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.made import MADE_ACTIVATIONS, MadeLayout, made_forward, made_inverse
+from ..ops.made import MADE_ACTIVATIONS, made_forward, made_inverse
+from ..ops.made_layout import MadeLayout
 from ._maps import Map
 
 Layer = tuple[Tensor, Tensor]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.made import MadeLayout
+from ..ops.made_layout import MadeLayout
 from .context import make_activation, make_context
 
 __all__ = ["MADE"]

@@ -6,7 +6,8 @@ from .cnf_trajectory import cnf_trajectory
 from .conv1x1 import conv1x1, conv1x1_gradients
 from .hutchinson import draw_probes, trace_estimate
 from .lu_weight import SingularTransformError, lu_factor_slogdet, lu_weight
-from .made import MadeLayout, made_forward, made_inverse
+from .made import made_forward, made_inverse
+from .made_layout import MadeLayout
 from .mlp import mlp
 from .rk_control import rk_control
 from .rk_step import rk_combine, rk_error

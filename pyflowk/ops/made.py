@@ -16,12 +16,13 @@ from torch import Tensor
 
 from ._router import FusedOp
 from .affine_coupling import ADDITIVE, BOUNDS, _log_scale, _slope
+from .made_layout import matrix_shapes, plan_size, positions
 from .masks import MASKS
 from .rq_spline import _backward_formula as _spline_backward
 from .rq_spline import _check_spline, _free_slopes, _tails_code
 from .rq_spline import _formula as _spline
 
-__all__ = ["MADE_ACTIVATIONS", "MADE_BOUNDS", "MadeLayout", "made_forward", "made_inverse"]
+__all__ = ["MADE_ACTIVATIONS", "MADE_BOUNDS", "made_forward", "made_inverse"]
 
 #: name -> code of the activation in `csrc/math/activation.h`.
 MADE_ACTIVATIONS = {"relu": 0, "tanh": 1, "silu": 2, "elu": 3, "leaky_relu": 4, "selu": 5}
@@ -32,129 +33,6 @@ _RESIDUAL = {False: 0, True: 1, "linear": 2, "bare": 3}  # `Residual` of csrc/ma
 #: a map's code is that of its bound, or, of a spline, this and that of its tails.
 SPLINE = len(MADE_BOUNDS)
 
-_BLOCK, _ROWS = 8, 6  # kMadeBlock and kMadeRows of csrc/math/made.h
-
-
-class MadeLayout:
-    r"""Where the weights of a MADE lie when packed for the kernels.
-
-    Args:
-        degrees: of the hidden units, one sequence a layer, each in 0..D-1: a unit of degree m sees the first m
-            coordinates and the units of the layer before up to degree m.
-        order: the feature that is coordinate 0, 1, ...: a permutation of 0..D-1.
-        params: parameters of a coordinate, 2 for an affine map, 1 for an additive one, `spline_params` for a spline;
-            coordinate i's see the units of the last layer up to degree i.
-        interleaved: the output layer's rows are the parameters of feature 0, of feature 1, ...; otherwise all first
-            parameters, all second ones, ...
-
-    Attributes:
-        hidden: units a layer.
-        plan: the numbers that the kernels read, int64.
-        source: for :meth:`pack`, int64.
-
-    Raises ValueError for an order that is no permutation or degrees out of range. Cost: one gather of the weights.
-
-    >>> layout = MadeLayout([[1, 1]], order=[0, 1])
-    >>> layers = [(torch.ones(2, 2), torch.zeros(2)), (torch.ones(4, 2), torch.zeros(4))]
-    >>> layout.hidden, layout.pack(layers, layout.source).shape
-    ((2,), torch.Size([24]))
-    """
-
-    def __init__(
-        self, degrees: Sequence[Sequence[int]], order: Sequence[int], params: int = 2, interleaved: bool = False
-    ) -> None:
-        features = len(order)
-        if features < 1 or sorted(order) != list(range(features)):
-            raise ValueError(f"MadeLayout: order must be a permutation of 0..{features - 1}; got {list(order)[:20]}")
-        for layer, of_layer in enumerate(degrees):
-            if not of_layer or min(of_layer) < 0 or max(of_layer) >= features:
-                raise ValueError(
-                    f"MadeLayout: degrees of hidden layer {layer} must be numbers in 0..{features - 1}, at least one; "
-                    f"got {list(of_layer)[:20]}"
-                )
-        self.hidden = tuple(len(of_layer) for of_layer in degrees)
-        column_order = torch.tensor(list(order))
-        sorts = [torch.tensor(list(of_layer)).argsort(stable=True) for of_layer in degrees]
-        ends = torch.stack(
-            [column_order] + [(torch.tensor(list(d))[:, None] <= torch.arange(features)).sum(0) for d in degrees]
-        )
-        offsets = torch.tensor([0, *self.hidden]).cumsum(0)
-        shapes = _shapes(features, self.hidden, params)
-        starts, at = [], int(offsets[-1]) + features * params
-        for first in range(0, features, _BLOCK):
-            last = min(first + _BLOCK, features) - 1
-            for layer, (rows_up_to, columns_up_to) in enumerate(_prefixes(ends, shapes, params)):
-                rows = rows_up_to(last) - rows_up_to(first - 1)
-                starts.append(at)
-                at += -(-rows // _ROWS) * _ROWS * columns_up_to(last, layer)
-        self.plan = torch.cat([ends.flatten(), offsets, torch.tensor(starts)])
-        # every packed number's place among [0, biases, matrices]; zero where there is only padding
-        rows = torch.arange(features * params)
-        feature, which = column_order[rows // params], rows % params
-        sorts.append(feature * params + which if interleaved else which * features + feature)
-        columns = [column_order, *sorts[:-1]]
-        source, place = torch.zeros(at, dtype=torch.int64), 1
-        for offset, by in zip(offsets.tolist(), sorts, strict=True):
-            source[offset : offset + len(by)] = place + by
-            place += len(by)
-        for (position, seen), by, column in zip(_positions(self.plan, shapes, params), sorts, columns, strict=True):
-            index = place + by[:, None] * len(column) + column
-            source[position[seen]] = index[seen]
-            place += len(by) * len(column)
-        self.source, self.params, self.features = source, params, features
-
-    @staticmethod
-    def pack(layers: Sequence[tuple[Tensor, Tensor]], source: Tensor) -> Tensor:
-        """The packed weights, from (weight, bias) of every hidden layer and the output layer; differentiable."""
-        zero = layers[0][0].new_zeros(1)
-        flat = torch.cat([zero, *(bias for _, bias in layers), *(weight.flatten() for weight, _ in layers)])
-        return flat.index_select(0, source)
-
-
-def _shapes(features: int, hidden: Sequence[int], params: int) -> list[tuple[int, int]]:
-    """(rows, columns) of every layer's matrix."""
-    return list(zip((*hidden, features * params), (features, *hidden), strict=True))
-
-
-def _prefixes(ends: Tensor, shapes: Sequence[tuple[int, int]], params: int):  # type: ignore[no-untyped-def]
-    """For every layer: how many rows there are up to a degree, and how many columns a row of that degree sees."""
-    table = ends.tolist()
-
-    def rows(layer: int):  # type: ignore[no-untyped-def]
-        if layer == len(shapes) - 1:
-            return lambda degree: (degree + 1) * params
-        return lambda degree: table[layer + 1][degree] if degree >= 0 else 0
-
-    def columns(degree: int, layer: int) -> int:
-        return degree if layer == 0 else rows(layer - 1)(degree)
-
-    return [(rows(layer), columns) for layer in range(len(shapes))]
-
-
-def _positions(plan: Tensor, shapes: Sequence[tuple[int, int]], params: int) -> list[tuple[Tensor, Tensor]]:
-    """For every layer's matrix: where each element lies in the packed weights, and whether its row sees its column."""
-    features, layers = shapes[0][1], len(shapes) - 1
-    numbers = torch.arange(features, device=plan.device)
-    starts = plan[features * (layers + 1) + layers + 1 :].view(-1, layers + 1)
-    found, column_degrees = [], numbers + 1
-    for layer, (rows, _) in enumerate(shapes):
-        row = torch.arange(rows, device=plan.device)
-        if layer == layers:
-            degrees, ends = row // params, (numbers + 1) * params
-        else:
-            ends = plan[features * (layer + 1) : features * (layer + 2)]
-            degrees = (ends <= row[:, None]).sum(1)
-        block = degrees // _BLOCK
-        before = torch.where(block > 0, ends[(block * _BLOCK - 1).clamp(min=0)], 0)
-        last = (block * _BLOCK + _BLOCK).clamp(max=features) - 1
-        depth = (column_degrees <= last[:, None]).sum(1)
-        inside = row - before
-        begin = starts[block, layer] + inside // _ROWS * _ROWS * depth + inside % _ROWS
-        column = torch.arange(len(column_degrees), device=plan.device)
-        found.append((begin[:, None] + column * _ROWS, column_degrees <= degrees[:, None]))
-        column_degrees = degrees
-    return found
-
 
 # ---- the op in plain torch ------------------------------------------------------------------------------------------
 
@@ -163,7 +41,7 @@ def _dense(weights: Tensor, plan: Tensor, shapes: Sequence[tuple[int, int]], par
     """(masked weight, bias) of every layer, sorted by degree."""
     layers: list[tuple[Tensor, ...]] = []
     at = 0
-    for (position, seen), (rows, _) in zip(_positions(plan, shapes, params), shapes, strict=True):
+    for (position, seen), (rows, _) in zip(positions(plan, shapes, params), shapes, strict=True):
         matrix = torch.where(seen, weights[torch.where(seen, position, 0)], 0)
         layers.append((matrix, weights[at : at + rows]))
         at += rows
@@ -298,7 +176,7 @@ def _prepare(
     x: Tensor, weights: Tensor, plan: Tensor, hidden: Sequence[int], map: _Map
 ) -> tuple[Tensor, list[tuple[int, int]], list[tuple[Tensor, ...]]]:
     """(order, shapes, dense layers) of a call."""
-    shapes = _shapes(x.shape[1], hidden, map.params)
+    shapes = matrix_shapes(x.shape[1], hidden, map.params)
     return plan[: x.shape[1]], shapes, _dense(weights.to(x.dtype), plan, shapes, map.params)
 
 
@@ -349,7 +227,7 @@ def _backward(
     inputs = [x, *(p if _linear(i, layers, residual) else _activate(p, activation) for i, p in hidden_pres)]
     dweights = [torch.cat([delta.sum(0) for delta in deltas])]
     places, values, size = [], [], weights.shape[0]
-    for (position, seen), delta, h in zip(_positions(plan, shapes, of.params), deltas, inputs, strict=True):
+    for (position, seen), delta, h in zip(positions(plan, shapes, of.params), deltas, inputs, strict=True):
         places.append(torch.where(seen, position, size).flatten())  # what is not seen falls into a place of its own
         values.append((delta.t() @ h).flatten())
     matrices = x.new_zeros(size + 1).scatter(0, torch.cat(places), torch.cat(values))
@@ -393,7 +271,7 @@ def _check(
     features, layers = x.shape[1], len(hidden)
     if residual and (layers % 2 != 1 or len(set(hidden)) != 1):
         raise ValueError(f"made: a residual network has 1 + 2 k hidden layers of one width; got {tuple(hidden)}")
-    size = (features + 1 - (-features // _BLOCK)) * (layers + 1)
+    size = plan_size(features, layers)
     if plan.shape != (size,):
         raise ValueError(
             f"made: plan must be ({size},) for x {tuple(x.shape)}, {layers} hidden layers; got {tuple(plan.shape)}"
@@ -493,6 +371,7 @@ def made_forward(
     Sources: Germain, Gregor, Murray, Larochelle 2015 (arXiv:1502.03509); Papamakarios, Pavlakou, Murray 2017
     (arXiv:1705.07057); splines: Durkan, Bekasov, Murray, Papamakarios 2019 (arXiv:1906.04032).
 
+    >>> from pyflowk.ops import MadeLayout
     >>> layout = MadeLayout([[1]], order=[1, 0])
     >>> weights = torch.zeros(len(layout.source))
     >>> made_forward(torch.tensor([[3.0, 4.0]]), weights, None, layout.plan, layout.hidden)
@@ -523,6 +402,7 @@ def made_inverse(
     sweep from the last coordinate to the first, with no more memory than a forward's: :math:`g = J^{-T} (dL/dx +
     dladj \nabla ladj)` is the gradient of z, and that of the weights is minus the network's own at g.
 
+    >>> from pyflowk.ops import MadeLayout
     >>> layout = MadeLayout([[1]], order=[1, 0])
     >>> weights = torch.linspace(-1, 1, len(layout.source))
     >>> x, ladj = made_inverse(torch.tensor([[3.0, 4.0]]), weights, None, layout.plan, layout.hidden)

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..ops.affine_coupling import ADDITIVE, BOUNDS
 from ..ops.cnf_trajectory import METHODS, SMOOTH, STAGES
-from ..ops.made import MADE_ACTIVATIONS, SPLINE, MadeLayout
+from ..ops.made import MADE_ACTIVATIONS, SPLINE
+from ..ops.made_layout import MadeLayout
 from ..ops.masks import MASKS, transformed_channels
 from ..ops.mlp import MLP_ACTIVATIONS, MOST_HIDDEN
 from ..ops.rk_step import MOST_SLOPES

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyflowk import ops
-from pyflowk.ops.made import MadeLayout
+from pyflowk.ops.made_layout import MadeLayout
 
 from .base import DTYPES, OpCase
 

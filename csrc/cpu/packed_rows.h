@@ -1,0 +1,86 @@
+// Any stretch of rows and columns of a packed matrix (gemm.h) against a panel (rows, n), and of its transpose.
+#pragma once
+
+#include "gemm.h"
+
+namespace pfk::cpu {
+namespace {
+
+// y[rows from..to) += w[., first..last) x[first..last): any stretch of rows, whatever the groups.
+template <class A>
+void add_product(const A* packed, int64_t depth, int64_t from, int64_t to, int64_t first, int64_t last, const A* x,
+                 A* y, int64_t n) {
+    if (last <= first)
+        return;
+    for (int64_t row = from; row < to;) {
+        const int64_t inside = row % kGemmRows, left = kGemmRows - inside;
+        const int64_t rows = to - row < left ? to - row : left;
+        const A* w = packed + (row - inside) * depth + first * kGemmRows + inside;
+        int64_t at = 0;
+        for (; at + kGemmWidth<A> <= n; at += kGemmWidth<A>)
+            gemm_detail::block<kTileVectors, true>(Packed<A>{w}, x + first * n + at, n, y + row * n + at, n, rows,
+                                                   last - first);
+        for (; at < n; at += kGemmVector<A>)
+            gemm_detail::block<1, true>(Packed<A>{w}, x + first * n + at, n, y + row * n + at, n, rows, last - first);
+        row += rows;
+    }
+}
+
+// x[first..last) += w[from..to, first..last)^t y[from..to): R rows and V registers at a time.
+template <int R, int V, class A>
+inline __attribute__((always_inline)) void spread(const A* packed, const A* y, A* x, int64_t n, int64_t columns) {
+    using Vec = typename Vector<A>::Type;
+    constexpr int64_t step = kGemmVector<A>;
+    Vec delta[R][V];
+    for (int r = 0; r < R; ++r)
+        for (int v = 0; v < V; ++v)
+            delta[r][v] = *reinterpret_cast<const Vec*>(y + r * n + v * step);
+    for (int64_t c = 0; c < columns; ++c, packed += kGemmRows, x += n) {
+        Vec sum[V];
+        for (int v = 0; v < V; ++v)
+            sum[v] = *reinterpret_cast<const Vec*>(x + v * step);
+        for (int r = 0; r < R; ++r)
+            for (int v = 0; v < V; ++v)
+                sum[v] += packed[r] * delta[r][v];
+        for (int v = 0; v < V; ++v)
+            *reinterpret_cast<Vec*>(x + v * step) = sum[v];
+    }
+}
+
+template <int V, class A> void spread_rows(const A* packed, const A* y, A* x, int64_t n, int64_t rows, int64_t k) {
+    switch (rows) {
+    case 1:
+        return spread<1, V>(packed, y, x, n, k);
+    case 2:
+        return spread<2, V>(packed, y, x, n, k);
+    case 3:
+        return spread<3, V>(packed, y, x, n, k);
+    case 4:
+        return spread<4, V>(packed, y, x, n, k);
+    case 5:
+        return spread<5, V>(packed, y, x, n, k);
+    default:
+        return spread<6, V>(packed, y, x, n, k);
+    }
+}
+
+template <class A>
+void add_transposed(const A* packed, int64_t depth, int64_t from, int64_t to, int64_t first, int64_t last, const A* y,
+                    A* x, int64_t n) {
+    if (last <= first)
+        return;
+    for (int64_t row = from; row < to;) {
+        const int64_t inside = row % kGemmRows, left = kGemmRows - inside;
+        const int64_t rows = to - row < left ? to - row : left;
+        const A* w = packed + (row - inside) * depth + first * kGemmRows + inside;
+        int64_t at = 0;
+        for (; at + kGemmWidth<A> <= n; at += kGemmWidth<A>)
+            spread_rows<kTileVectors>(w, y + row * n + at, x + first * n + at, n, rows, last - first);
+        for (; at < n; at += kGemmVector<A>)
+            spread_rows<1>(w, y + row * n + at, x + first * n + at, n, rows, last - first);
+        row += rows;
+    }
+}
+
+} // namespace
+} // namespace pfk::cpu
