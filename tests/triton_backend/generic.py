@@ -9,7 +9,8 @@ import torch
 
 import pyflowk
 from pyflowk.ops._triton import backend as kernels
-from tests.ops import cases, test_kernels
+from pyflowk.solvers import Solution, solve_ivp
+from tests.ops import cases, test_kernels, test_rk_control
 from tests.ops.cases import DTYPES, OpCase
 
 SMALL_CASES, FEW_CASES = (
@@ -75,6 +76,28 @@ def test_in_place_through_strides() -> None:
     expected = pyflowk.ops.affine_coupling(x, params)
     y, ladj = pyflowk.ops.affine_coupling(x, params, inplace=True)
     assert y is x and torch.equal(y, expected[0]) and torch.equal(ladj, expected[1])
+
+
+@pytest.mark.parametrize("n, event", [(2, (2,)), (9, (13,)), (5, (0,))])
+def test_control(n: int, event: tuple[int, ...]) -> None:
+    test_rk_control.test_kernel_against_formula(n, event, test_rk_control.PID, "triton")
+
+
+def test_what_control_decides_and_refuses() -> None:
+    test_rk_control.test_what_it_decides("triton")
+    test_rk_control.test_bad_input_is_refused_in_words("triton")
+
+
+def test_an_adaptive_solve() -> None:
+    def solve() -> Solution:
+        y0 = torch.tensor([[1.0, 0.5], [2.0, 8.0]])
+        return solve_ivp(lambda t, y: -y * y * t, y0, [0.0, 0.4, 1.0], method="bosh3", rtol=1e-2, atol=1e-2)
+
+    with pyflowk.backend("reference"):
+        expected = solve()
+    found = solve()
+    torch.testing.assert_close(found.y, expected.y, rtol=1e-5, atol=1e-6)
+    assert found.success and torch.equal(found.attempts, expected.attempts)
 
 
 def test_bad_input_is_refused() -> None:

@@ -69,22 +69,30 @@ def compiled(name: str, target: Any, *case: Any) -> str:
 
 
 WEIGHTS = (0.25, -0.5, 1.5)
+TIMES = (0.0, 0.3, 1.0)
+
+
+def rk_tile(name: str, size: int) -> dict[str, int]:
+    """Rows and columns of a tile of that kernel."""
+    return rk_step.tiling(size, rk_step.CLOCKED if name == "_control" else rk_step.TILE)
 
 
 def rk_binary(name: str, target: Any, state: str, size: int = 1024) -> Any:
     """The same for a kernel of rk_step with three slopes."""
     kernel = getattr(rk_step, name)
     real = "fp64" if state == "fp64" else "fp32"
-    constants = {"WEIGHTS": WEIGHTS, "REAL": getattr(tl, "float" + real[2:]), **rk_step.tiling(size)}
-    constants |= {"RTOL": 0.25, "ATOL": 0.5} if name == "_error" else {}
-    special = {"h": "*" + real, "dh": "*" + real, "norm": "*" + real, "rows": "i32", "size": "i32"}
+    constants = {"WEIGHTS": WEIGHTS, "REAL": getattr(tl, "float" + real[2:]), **rk_tile(name, size)}
+    constants |= {"C": TIMES} if name == "_control" else {}
+    special = dict.fromkeys(("h", "dh", "norm", "times"), "*" + real) | {"clock": "*fp64", "after": "*fp64"}
+    special |= {"rows": "i32", "size": "i32"}
     signature: dict[str, Any] = {}
     aligned: dict[tuple[int, ...], Any] = {}
     for i, n in enumerate(kernel.arg_names):
-        kind = special.get(n, "i32" if "stride" in n else "*" + state)
+        number = kernel.params[i].annotation_type
+        kind = number or special.get(n, "i32" if "stride" in n else "*" + state)
         grouped = n in ("ks", "dks", "strides")
         signature[n] = "constexpr" if n in constants else (kind,) * len(WEIGHTS) if grouped else kind
-        if n not in constants and n not in ("rows", "h_stride"):
+        if n not in constants and not number and n not in ("rows", "h_stride", "clock_stride"):
             places = [(i, j) for j in range(len(WEIGHTS))] if grouped else [(i,)]
             aligned |= {place: [["tt.divisibility", 16]] for place in places}
     index = {(kernel.arg_names.index(n),): v for n, v in constants.items()}
@@ -108,8 +116,8 @@ def test_trace_estimate_compiles(name: str, noise: int) -> None:
         assert "st.global" in binary.asm["ptx"] if target.backend == "cuda" else "global_store" in binary.asm["amdgcn"]
 
 
-@pytest.mark.parametrize("target", TARGETS[1:], ids=lambda t: str(t.arch))
-@pytest.mark.parametrize("name, loads", [("_combine", 4), ("_combine_backward", 4), ("_error", 5)])
+@pytest.mark.parametrize("target", TARGETS, ids=lambda t: str(t.arch))
+@pytest.mark.parametrize("name, loads", [("_combine", 4), ("_combine_backward", 4), ("_error", 5), ("_control", 9)])
 def test_runge_kutta_steps_move_vectors(name: str, loads: int, target: Any) -> None:
     assembly = rk_binary(name, target, "fp32").asm
     if target.backend == "cuda":

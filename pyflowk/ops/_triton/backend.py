@@ -150,7 +150,14 @@ def _rk_error(*args: Any) -> tuple[Tensor, ...]:
     return error(*args)
 
 
+def _rk_control(*args: Any) -> tuple[Tensor, ...]:
+    from .rk_step import control
+
+    return control(*args)
+
+
 for _count in range(1, MOST_SLOPES + 1):
     globals()[f"rk_combine_{_count}"] = _rk_combine
     globals()[f"rk_combine_{_count}_backward"] = _rk_combine_backward
     globals()[f"rk_error_{_count}"] = _rk_error
+    globals()[f"rk_control_{_count}"] = _rk_control

@@ -18,10 +18,10 @@ from simt.ptx import build
 
 import pyflowk
 from pyflowk.ops._triton import affine_coupling as kernels
-from pyflowk.ops._triton import rk_step
 from pyflowk.ops.affine_coupling import BOUNDS
 from pyflowk.ops.masks import mask_code, transformed_channels
-from tests.triton_backend.test_compiled import TARGETS, WEIGHTS, binary, rk_binary
+from tests.ops import test_rk_control
+from tests.triton_backend.test_compiled import TARGETS, TIMES, WEIGHTS, binary, rk_binary, rk_tile
 
 pytestmark = pytest.mark.skipif(bool(build.unavailable()), reason=build.unavailable())
 
@@ -124,29 +124,45 @@ def test_wrong_specialisation_is_found() -> None:
         wrong.launch("_forward", [x, params, y, sums, rows, size, size, size, size, 501, 501, 1002, 1, 1, 1], rows)
 
 
+class RungeKutta:
+    """Some kernels of rk_step for rows of `size` in one library."""
+
+    def __init__(self, names: Sequence[str], state: str, size: int) -> None:
+        made = [rk_binary(name, TARGETS[1], state, size) for name in names]
+        self.bench = Bench(build.library([b.asm["ptx"] for b in made], benign_equal_stores=True), check=True)
+        self.shared = dict(zip(names, (b.metadata.shared for b in made)))
+        self.size = size
+
+    def room(self, like: Tensor) -> Buffer:
+        return self.bench.buffer("output", like.nbytes, ctypes.c_uint8)
+
+    def launch(self, name: str, rows: int, *values: Tensor | Buffer | float) -> None:
+        """As the launcher does; see `Kernels`."""
+        words: list[Buffer | bytes | int] = []
+        for value in values:
+            if isinstance(value, Tensor):
+                words.append(buffer_of(self.bench, "input", value))
+            elif isinstance(value, Buffer):
+                words.append(value)
+            else:
+                words.append(bytes(ctypes.c_double(value) if isinstance(value, float) else ctypes.c_int32(value)))
+        tile = rk_tile(name, self.size)
+        grid = -(-rows // tile["ROWS"]), -(-self.size // tile["COLUMNS"]) if name == "_combine" else 1, 1
+        build.launch(self.bench, name, [*words, 0, 0], grid=grid, block=THREADS, shared=self.shared[name])
+
+
 @pytest.mark.parametrize("state, size", [("fp32", 48), ("bf16", 1504), ("fp64", 1024)])
 def test_runge_kutta_steps(state: str, size: int) -> None:
     """Rows that share a tile, and rows of several tiles of which the last is not full."""
     names, rows = ["_combine", "_combine_backward", "_error"], 3
     if state == "bf16":
         names.remove("_error")  # packed absolute values, which the bench does not know
-    made = [rk_binary(name, TARGETS[1], state, size) for name in names]
-    bench = Bench(build.library([b.asm["ptx"] for b in made], benign_equal_stores=True), check=True)
-    shared = dict(zip(names, (b.metadata.shared for b in made)))
+    kernels = RungeKutta(names, state, size)
+    room = kernels.room
     dtype, real = DTYPES[state], torch.float64 if state == "fp64" else torch.float32
     generator = torch.Generator().manual_seed(size)
     y, *ks, dy = torch.randn(2 + len(WEIGHTS), rows, size, generator=generator, dtype=torch.float64).to(dtype)
     h = torch.rand(rows, generator=generator, dtype=real)
-
-    def run(name: str, *values: Tensor | Buffer | int) -> None:
-        given = [buffer_of(bench, "input", v) if isinstance(v, Tensor) else v for v in values]
-        words = [bytes(ctypes.c_int32(v)) if isinstance(v, int) else v for v in given]
-        tile = rk_step.tiling(size)
-        grid = -(-rows // tile["ROWS"]), -(-size // tile["COLUMNS"]) if name == "_combine" else 1, 1
-        build.launch(bench, name, [*words, 0, 0], grid=grid, block=THREADS, shared=shared[name])
-
-    def room(like: Tensor) -> Buffer:
-        return bench.buffer("output", like.nbytes, ctypes.c_uint8)
 
     wide = [t.double().requires_grad_() for t in (y, h, *ks)]
     with pyflowk.backend("reference"):
@@ -154,13 +170,30 @@ def test_runge_kutta_steps(state: str, size: int) -> None:
         gradients = torch.autograd.grad(expected, wide, dy.double())
         norms = pyflowk.ops.rk_error(wide[0], dy.double(), wide[1], wide[2:], WEIGHTS, rtol=0.25, atol=0.5).detach()
     strides, out, dh, norm, dks = [size] * len(ks), room(y), room(h), room(h), [room(k) for k in ks]
-    run("_combine", y, h, *ks, out, rows, size, size, 1, *strides)
+    kernels.launch("_combine", rows, y, h, *ks, out, rows, size, size, 1, *strides)
     close(tensor_of(out, dtype, rows, size), expected.detach())
-    run("_combine_backward", h, *ks, dy, dh, *dks, rows, size, 1, *strides, size)
+    kernels.launch("_combine_backward", rows, h, *ks, dy, dh, *dks, rows, size, 1, *strides, size)
     torch.testing.assert_close(tensor_of(dh, real, rows).double(), gradients[1], rtol=1e-5, atol=1e-4)
     for found, exact in zip(dks, gradients[2:]):
         close(tensor_of(found, dtype, rows, size), exact)
     if "_error" not in names:
         return
-    run("_error", y, dy, h, *ks, norm, rows, size, size, size, 1, *strides)
+    kernels.launch("_error", rows, y, dy, h, *ks, norm, rows, size, size, size, 1, *strides, 0.25, 0.5)
     torch.testing.assert_close(tensor_of(norm, real, rows).double(), norms, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("state, size", [("fp32", 48), ("fp64", 1504)])
+def test_runge_kutta_control(state: str, size: int) -> None:
+    """Clocks of every kind: of rows that share a tile, and of rows of two tiles."""
+    kernels = RungeKutta(["_control"], state, size)
+    rows = 33
+    states, clock, slopes = test_rk_control.inputs(rows, (size,), len(WEIGHTS), DTYPES[state])
+    with pyflowk.backend("reference"):
+        expected = pyflowk.ops.rk_control(*states, clock, slopes, WEIGHTS, test_rk_control.PID, TIMES)
+    outputs = [kernels.room(part) for part in expected]
+    strides = [size, size, size, size, clock.stride(0), *[size] * len(slopes)]
+    tensors = *states, clock, *slopes, *outputs
+    kernels.launch("_control", rows, *tensors, rows, size, *strides, *test_rk_control.PID)
+    for buffer, part in zip(outputs, expected):
+        found = tensor_of(buffer, part.dtype, *part.shape)
+        torch.testing.assert_close(found, part, rtol=1e-5 if state == "fp32" else 1e-12, atol=1e-12)
