@@ -61,17 +61,15 @@ CnfTrajectory problem_of(const Tensor& x, const Tensor& probes, const Tensor& bi
 
 constexpr int64_t kSumBlock = 512; // parameters that one row of the last launch adds up: kTile of csrc/cpu
 
-// Packs the matrices and makes room for the chunks.
+// Packs the matrices and makes room for the gradients of the chunks.
 void prepare(Frame& frame, CnfTrajectory& p, const Tensor& x, bool backward) {
     const int64_t packed = cnf_all_packed(p), chunks = cnf_chunks(p);
-    const int64_t panels = chunks * cnf_space(p, backward).size, partial = backward ? chunks * cnf_parameters(p) : 0;
-    const int64_t all = (backward ? 2 : 1) * packed + panels + partial;
+    const int64_t all = (backward ? 2 : 1) * packed + (backward ? chunks * cnf_parameters(p) : 0);
     char* memory = static_cast<char*>(frame.empty(&all, 1, x.dtype, x.device).data);
     const int64_t bytes = x.dtype == DType::F64 ? 8 : 4;
     p.packed = memory;
     p.packed_transposed = backward ? memory + packed * bytes : nullptr;
-    p.panels = memory + (backward ? 2 : 1) * packed * bytes;
-    p.partial = static_cast<char*>(p.panels) + panels * bytes;
+    p.partial = memory + (backward ? 2 : 1) * packed * bytes;
     p.rows = p.depth + 1;
     PFK_LAUNCH(frame, x.device, cnf_trajectory_pack, p, p.width * p.width);
     p.rows = chunks;

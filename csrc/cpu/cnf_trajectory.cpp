@@ -9,6 +9,7 @@
 #include "../math/cnf_trajectory.h"
 #include "gemm.h"
 #include "kernels.h"
+#include "scratch.h"
 
 namespace pfk::cpu {
 namespace {
@@ -478,8 +479,9 @@ template <class A> class Panels {
 template <class A> void run(const CnfTrajectory& p, bool backward, int64_t begin, int64_t end) {
     const int64_t space = cnf_space(p, backward).size, parameters = cnf_parameters(p);
     const int64_t of_chunk = cnf_panels_of_chunk(p) * cnf_panel(p);
+    Scratch scratch(space * static_cast<int64_t>(sizeof(A)));
+    Panels<A> panels(p, scratch.take<A>(space), backward);
     for (int64_t chunk = begin; chunk < end; ++chunk) {
-        Panels<A> panels(p, static_cast<A*>(p.panels) + chunk * space, backward);
         A* partial = backward ? static_cast<A*>(p.partial) + chunk * parameters : nullptr;
         if (backward)
             fill_zero(partial, parameters);

@@ -9,8 +9,7 @@
 #include "kernels.h"
 #include "made_map.h"
 #include "packed_rows.h"
-
-#include <cstdlib>
+#include "scratch.h"
 
 namespace pfk::cpu {
 namespace {
@@ -247,28 +246,6 @@ void from_panel(const A* panel, int64_t n, const int64_t* order, int64_t d, int6
         for (int64_t i = 0; i < d; ++i)
             y[s * stride + (order != nullptr ? order[i] : i)] = panel[i * n + s];
 }
-
-// Memory of one worker; nothing is thrown here, and without memory there is nothing to go on with.
-class Scratch {
-  public:
-    explicit Scratch(int64_t bytes) : data_(static_cast<char*>(std::malloc(static_cast<size_t>(bytes) + 64))) {
-        if (data_ == nullptr)
-            std::abort();
-        next_ = data_ + (64 - reinterpret_cast<uintptr_t>(data_) % 64);
-    }
-    ~Scratch() { std::free(data_); }
-    Scratch(const Scratch&) = delete;
-    Scratch& operator=(const Scratch&) = delete;
-
-    template <class A> A* take(int64_t count) {
-        A* const piece = reinterpret_cast<A*>(next_);
-        next_ += (count * static_cast<int64_t>(sizeof(A)) + 63) / 64 * 64;
-        return piece;
-    }
-
-  private:
-    char *data_, *next_;
-};
 
 template <class A> int64_t lanes_of(int64_t samples) {
     return (samples + kGemmVector<A> - 1) / kGemmVector<A> * kGemmVector<A>;

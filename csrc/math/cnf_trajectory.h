@@ -75,7 +75,7 @@ struct CnfTrajectory {
     void *dx, *de, *dbias, *dweights, *dgates, *dshifts;
     void *packed, *packed_transposed; // the matrices, layer after layer
     void* partial;                    // one gradient of all parameters a chunk
-    void* panels;                     // work space, one a chunk
+    void* panels;                     // work space, one a block; on the CPU a worker has its own
 };
 
 constexpr int64_t kPanel = 64, kMostChunks = 32;
@@ -120,7 +120,7 @@ PFK_HD int64_t cnf_all_packed(const CnfTrajectory& p) { // the same for the tran
            cnf_packed_size(p.size, p.width);
 }
 
-// Where everything lies in a chunk's work space: panels of (rows, P), P columns each for P samples.
+// Where everything lies in the CPU's work space: panels of (rows, P), P columns each for P samples.
 struct CnfSpace {
     int64_t P, KP, N; // columns: samples, tangents, both
     int64_t y, e, bias, first_tangent, integrals;
