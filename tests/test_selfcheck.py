@@ -24,28 +24,30 @@ from pyflowk.ops._backends import Backend, backends, register_backend
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ways to call each op instead of all."""
-    for name, probe in selfcheck.PROBES.items():
+    """Two ways to call each of three ops instead of all."""
+    ops = {name: registry()[name] for name in ("affine_coupling", "hutchinson", "rk_control_3")}
+    monkeypatch.setattr(selfcheck, "registry", lambda: ops)
+    for name in ops:
+        probe = selfcheck.PROBES[name]
         monkeypatch.setitem(selfcheck.PROBES, name, replace(probe, configs=probe.configs[:2]))
 
 
 class Kernels:
-    """The formulas of one op, with one number wrong by a little, or NaN."""
+    """The formulas of one op, with one number of one output wrong by a little, or NaN."""
 
-    def __init__(self, error: float) -> None:
-        self.error = error
+    def __init__(self, op: str, output: int, error: float) -> None:
+        self.op, self.output, self.error = op, output, error
 
     def __getattr__(self, name: str) -> Any:
-        if name.removesuffix("_backward") != "affine_coupling":
+        if name.removesuffix("_backward") != self.op:
             raise AttributeError(name)
-        op = registry()["affine_coupling"]
+        op = registry()[self.op]
         formula = (op.backward if name.endswith("_backward") else op).formula
 
         def kernel(*args: Any) -> tuple[torch.Tensor, ...]:
-            first, *rest = formula(*args)
-            first = first.clone()
-            first.view(-1)[-1] += self.error
-            return first, *rest
+            outputs = [t.clone() for t in formula(*args)]
+            outputs[self.output].view(-1)[-1] += self.error
+            return tuple(outputs)
 
         return kernel
 
@@ -74,28 +76,32 @@ def test_every_call_of_every_op_is_right() -> None:
     assert "% of copying" in text
 
 
-@pytest.mark.parametrize("error", [1e-4, float("nan")])
-def test_a_wrong_kernel_is_found_switched_off_and_replaced(few: None, error: float) -> None:
-    x, params = torch.randn(3, 4), torch.randn(3, 4)
-    with planted(Backend("planted", "cpu", Kernels(error))) as entry:
+@pytest.mark.parametrize(
+    "name, output, error",
+    [("affine_coupling", 0, 1e-4), ("affine_coupling", 0, float("nan")), ("rk_control_3", 2, 1e-5)],
+)
+def test_a_wrong_kernel_is_found_switched_off_and_replaced(few: None, name: str, output: int, error: float) -> None:
+    op, probe = registry()[name], selfcheck.PROBES[name]
+    arguments = *probe.tensors(probe.configs[0], 3, torch.float32), *probe.configs[0]
+    with planted(Backend("planted", "cpu", Kernels(name, output, error))) as entry:
         with pyflowk.backend("planted"):
-            wrong = pyflowk.ops.affine_coupling(x, params)[0]
-        with pytest.warns(RuntimeWarning, match="the planted kernel of affine_coupling is WRONG for"):
+            wrong = op(arguments)[output]
+        with pytest.warns(RuntimeWarning, match=f"the planted kernel of {name} is WRONG for"):
             report = selfcheck.run(megabytes=0.1)
         with pyflowk.backend("planted"):
-            served = pyflowk.ops.affine_coupling(x, params)[0]
+            served = op(arguments)[output]
         again = selfcheck.run(megabytes=0.1)
     with pyflowk.backend("reference"):
-        right = pyflowk.ops.affine_coupling(x, params)[0]
+        right = op(arguments)[output]
     assert not torch.equal(wrong, right) and torch.equal(served, right)
-    assert report.wrong == [("planted", "affine_coupling")] and not report.ok
-    assert "PYFLOWK_OFF=planted:affine_coupling" in report.text()
-    assert set(entry.off) == {"affine_coupling", "affine_coupling_backward"}
+    assert report.wrong == [("planted", name)] and not report.ok
+    assert f"PYFLOWK_OFF=planted:{name}" in report.text()
+    assert set(entry.off) == {part.name for part in (op, op.backward) if part is not None}
     assert again.ok and "no kernel (it failed the self-check), formula" in again.text()
 
 
 def test_a_right_kernel_is_not_accused(few: None) -> None:
-    with planted(Backend("planted", "cpu", Kernels(0.0))) as entry, warnings.catch_warnings():
+    with planted(Backend("planted", "cpu", Kernels("affine_coupling", 0, 0.0))) as entry, warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         assert selfcheck.run(megabytes=0.1).ok and not entry.off
 

@@ -47,7 +47,8 @@ EXPAND_BELOW = 1 << 14
 
 def registry() -> dict[str, FusedOp]:
     """Every op by name, backward ops left out."""
-    return dict(_ops)
+    backward = {op.backward.name for op in _ops.values() if op.backward is not None}
+    return {name: op for name, op in _ops.items() if name not in backward}
 
 
 def transformed() -> bool:
@@ -110,8 +111,8 @@ class FusedOp:
         self._real = tuple(tensor not in indices for tensor in tensors)
         self._implementations: dict[str, Callable[..., Any]] = {}
         self._declare(schema)
+        _ops[name] = self
         if backward is not None and saved is not None:
-            _ops[name] = self
             self._eager = _eager_function(self, backward, saved)
             self._functional = _functional_function(self, backward, saved)
         on_change(self._choose)

@@ -170,12 +170,14 @@ def _check(entry: Backend, name: str, op: FusedOp) -> tuple[str, str]:
         return "no probe knows how to call it", ""
     probe, worst, calls = PROBES[name], 0.0, 0
     for config, dtype in product(probe.configs, probe.precisions):
-        excess, error = deviation(entry, op, config, _in(dtype, probe.inputs(config, ROWS)), probe.conditioning(config))
+        inputs = probe.tensors(config, ROWS, dtype)
+        excess, error = deviation(entry, op, config, inputs, probe.conditioning(config))
         if not excess <= 0:
             return f"WRONG for {config} in {dtype}: error {error:.2g} is {excess:.2g} above what is allowed", ""
         worst, calls = max(worst, error if dtype == torch.float32 else 0.0), calls + 1
     kind = "kernel" if entry.kernel(name) is not None else f"no kernel ({entry.off.get(name, 'not built')}), formula"
-    return "", f"{kind}, {calls} calls and gradients right; largest float32 error {worst:.1e}"
+    what = "calls" if op.backward is None else "calls and gradients"
+    return "", f"{kind}, {calls} {what} right; largest float32 error {worst:.1e}"
 
 
 def deviation(
@@ -184,14 +186,18 @@ def deviation(
     """How far values and gradients are above the allowed error, and the largest error, against float64."""
     outputs = op.formula(*inputs, *config)
     cotangents = tuple(noise(*t.shape).to(t.dtype) for t in outputs)
+    # an output in float64 is no more exact than the float32 numbers that went into it
+    double = all(t.dtype == torch.float64 for t in inputs if t.is_floating_point())
+    arithmetic = torch.finfo(torch.float64 if double else torch.float32).eps
     with backend("reference"):
-        exact = _values(op, config, _in(torch.float64, inputs), _in(torch.float64, cotangents))
+        exact = _values(op, config, _double(inputs), _double(cotangents))
         plain = _values(op, config, inputs, cotangents)
     with backend(entry.name):
         got = _values(op, config, *(tuple(t.to(entry.device) for t in group) for group in (inputs, cotangents)))
     excess, largest = float("-inf"), 0.0
     for kernel, formula, truth in zip(got, plain, exact):
-        rounding = 4 * conditioning * torch.finfo(formula.dtype).eps * (truth.abs().max().item() + 1)
+        eps = max(torch.finfo(formula.dtype).eps, arithmetic)
+        rounding = 4 * conditioning * eps * (truth.abs().max().item() + 1)
         allowed = 2 * (formula.double() - truth).abs().max().item() + rounding
         error = (kernel.double().cpu() - truth).abs().max().item()
         # not max(): a NaN must win
@@ -200,8 +206,8 @@ def deviation(
     return excess, largest
 
 
-def _in(dtype: torch.dtype, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(t.to(dtype) if t.is_floating_point() else t for t in tensors)
+def _double(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(t.double() if t.is_floating_point() else t for t in tensors)
 
 
 def _registered(op: FusedOp) -> Callable[..., tuple[Tensor, ...]]:
@@ -217,6 +223,8 @@ def _registered(op: FusedOp) -> Callable[..., tuple[Tensor, ...]]:
 def _values(
     op: FusedOp, config: tuple[Any, ...], inputs: tuple[Tensor, ...], cotangents: tuple[Tensor, ...]
 ) -> list[Tensor]:
+    if op.backward is None:  # its formula would serve where a gradient is asked for
+        return list(_registered(op)(*inputs, *config))
     inputs = tuple(t.detach().requires_grad_(t.is_floating_point()) for t in inputs)
     outputs = _registered(op)(*inputs, *config)
     real = [t for t in inputs if t.requires_grad]
@@ -228,29 +236,31 @@ def _values(
 
 
 def _speeds(entry: Backend, op: FusedOp, probe: Probe, megabytes: float) -> dict[str, float]:
-    """GB/s of both passes over tensors of `megabytes`, or of what takes CALL_SECONDS where that is less; every input is
+    """GB/s of its passes over tensors of `megabytes`, or of what takes CALL_SECONDS where that is less; every input is
     read and every output written once."""
-    config = probe.configs[0]
-    rows = max(1, round(megabytes * 1e6 / 4 / probe.inputs(config, 1)[0].numel()))
+    config, call = probe.configs[0], _registered(op)
+    row = probe.tensors(config, 1, torch.float32)
+    rows = max(1, round(megabytes * 1e6 / 4 / max(t.numel() for t in (row[0], *op.formula(*row, *config)))))
     few = min(rows, 10 * ROWS)
 
-    def passes(rows: int, repeats: int) -> tuple[float, float, float, float]:
-        """(seconds of the forward, of the backward, GB of the inputs, of the outputs)"""
-        inputs = tuple(t.to(entry.device) for t in _in(torch.float32, probe.inputs(config, rows)))
-        real = [t.requires_grad_() for t in inputs if t.is_floating_point()]
-        call = _registered(op)
+    def passes(rows: int, repeats: int) -> tuple[dict[str, float], float, float]:
+        """(seconds by direction, GB of the inputs, of the outputs)"""
+        inputs = tuple(t.to(entry.device) for t in probe.tensors(config, rows, torch.float32))
+        real = [t.requires_grad_() for t in inputs if op.backward is not None and t.is_floating_point()]
         with backend(entry.name):
             with torch.no_grad():
-                forward = seconds(lambda: call(*inputs, *config), entry.device, repeats)
+                times = {"forward": seconds(lambda: call(*inputs, *config), entry.device, repeats)}
             outputs = call(*inputs, *config)
-            ones = tuple(torch.ones_like(t) for t in outputs)
-            gradient = lambda: torch.autograd.grad(outputs, real, ones, retain_graph=True)  # noqa: E731
-            backward = seconds(gradient, entry.device, repeats)
-        return forward, backward, _gigabytes(*inputs), _gigabytes(*outputs)
+            if real:
+                ones = tuple(torch.ones_like(t) for t in outputs)
+                gradient = lambda: torch.autograd.grad(outputs, real, ones, retain_graph=True)  # noqa: E731
+                times["backward"] = seconds(gradient, entry.device, repeats)
+        return times, _gigabytes(*inputs), _gigabytes(*outputs)
 
-    affordable = round(few * CALL_SECONDS / max(passes(few, 1)[:2]))
-    forward, backward, read, written = passes(max(few, min(rows, affordable)), REPEATS)
-    return {"forward": (read + written) / forward, "backward": (2 * read + written) / backward}
+    affordable = round(few * CALL_SECONDS / max(passes(few, 1)[0].values()))
+    times, read, written = passes(max(few, min(rows, affordable)), REPEATS)
+    moved = {"forward": read + written, "backward": 2 * read + written}
+    return {direction: moved[direction] / time for direction, time in times.items()}
 
 
 def _gigabytes(*tensors: Tensor) -> float:

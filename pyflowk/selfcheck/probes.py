@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import cycle, pairwise, product
@@ -16,6 +17,7 @@ from ..ops.made import MADE_ACTIVATIONS, SPLINE
 from ..ops.made_layout import MadeLayout
 from ..ops.masks import MASKS, transformed_channels
 from ..ops.mlp import MLP_ACTIVATIONS, MOST_HIDDEN
+from ..ops.rk_control import Status
 from ..ops.rk_step import MOST_SLOPES
 from ..ops.rq_spline import TAILS, spline_params
 
@@ -35,6 +37,15 @@ class Probe:
     precisions: tuple[torch.dtype, ...] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
     #: of a config: how much rounding of the inputs grows on the way to outputs and gradients
     conditioning: Callable[[tuple[Any, ...]], float] = lambda config: 1.0
+    #: places of the tensors that are float64 whatever the precision
+    double: tuple[int, ...] = ()
+
+    def tensors(self, config: tuple[Any, ...], rows: int, precision: torch.dtype) -> tuple[Tensor, ...]:
+        """`inputs`, the real ones in that precision."""
+        return tuple(
+            t.to(precision) if t.is_floating_point() and i not in self.double else t
+            for i, t in enumerate(self.inputs(config, rows))
+        )
 
 
 def noise(*shape: int) -> Tensor:
@@ -168,10 +179,53 @@ def _rk_probes() -> dict[str, Probe]:
     return probes | {f"rk_error_{n}": probe((_WEIGHTS[:n], 0.3, 0.2), 2 + n, 2) for n in range(1, MOST_SLOPES + 1)}
 
 
+#: rtol, atol, safety, shrink, grow, three exponents, smallest and largest step, most steps
+_CONTROLLER = (0.3, 0.2, 0.9, 0.5, 5.0, -0.14, 0.08, -0.02, 1e-3, 2.0, 9.0)
+#: steps whose error is far from where they would be judged otherwise: error, length, lengths to the end, status, tried
+_STEPS = (
+    (0.2, 0.5, 3, Status.RUNNING, 0),
+    (0.0, -0.5, 3, Status.RUNNING, 1),
+    (9.0, 0.5, 3, Status.RUNNING, 2),
+    (400.0, -0.5, 3, Status.RUNNING, 3),
+    (float("nan"), 0.5, 3, Status.RUNNING, 4),
+    (0.2, -0.5, 1, Status.RUNNING, 5),  # reaches the end
+    (0.2, 0.0, 3, Status.EVENT, 6),
+    (9.0, 0.5, 3, Status.RUNNING, 8),  # the last that may be tried
+    (9.0, 1e-3, 3, Status.RUNNING, 1),  # as short as steps may be
+)
+
+
+def _control_probe(n: int) -> Probe:
+    weights = _WEIGHTS[:n]
+
+    def inputs(_: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+        kinds = torch.tensor(_STEPS, dtype=torch.float64)[torch.arange(rows) % len(_STEPS)]
+        error, step, lengths, status, attempts = kinds.unbind(1)
+        t, last, older, none = torch.full_like(step, 0.25), 0.1 + noise(rows).abs(), noise(rows).abs(), 0 * step
+        end = torch.where(step == 0, t, t + lengths * step)
+        clock = torch.stack([t, step, end, last, older + 0.3, status, attempts, none, step, none], 1)
+        states = noise(4 + n, rows, 64)
+        size = error / torch.where(step == 0, 1, 2 * math.hypot(*weights) * step.abs())
+        return *states[:4].unbind(0), clock, *(size[:, None] * states[4:]).unbind(0)
+
+    return Probe([(weights, _CONTROLLER, (0.0, 0.3, 1.0))], inputs, double=(4,))
+
+
+def _directions_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    return (torch.arange(rows) * 2**40,)
+
+
 PROBES: dict[str, Probe] = {
     "affine_coupling": Probe(_coupling_configs(), _coupling_inputs),
     "conv1x1": Probe([()], _conv1x1_inputs, (torch.float32, torch.float64)),
     "hutchinson": Probe([(0,), (1,)], _hutchinson_inputs, (torch.float32, torch.bfloat16, torch.float16)),
+    # keys have no precision; a radius near zero magnifies what its logarithm lost
+    "hutchinson_directions": Probe(
+        [(3, 130, kind, wide) for kind, wide in product((0, 1), (False, True))],
+        _directions_inputs,
+        (torch.float32,),
+        lambda config: 4.0,
+    ),
     "lu_weight": Probe([(False,), (True,)], _lu_weight_inputs),
     # In float64 the formula is its own truth; sums over a whole path, and a spline's narrow bins, round more than is
     # allowed then.
@@ -183,4 +237,5 @@ PROBES: dict[str, Probe] = {
     ),
     **_mlp_probes(),
     **_rk_probes(),
+    **{f"rk_control_{n}": _control_probe(n) for n in range(1, MOST_SLOPES + 1)},
 }

