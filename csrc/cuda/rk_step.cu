@@ -95,13 +95,25 @@ PFK_DEVICE void slope_of(const Pointers<T, A>& s, int64_t row, int64_t unit, A* 
 
 // ---- kernels -------------------------------------------------------------------------------------------------------
 
-template <class T, class A> struct Combine {
+// What every kernel is called with; launch_rows settles the schedule.
+template <class T, class A> struct Rows {
     Schedule schedule;
     Pointers<T, A> slopes;
-    int64_t rows, size, y_stride, h_stride;
+    int64_t rows, size;
+
+    template <class Problem>
+    explicit Rows(const Problem& p) : schedule{}, slopes(pointers_of<T, A>(p.slopes)), rows(p.rows), size(p.size) {}
+};
+
+template <class T, class A> struct Combine : Rows<T, A> {
+    int64_t y_stride, h_stride;
     const T* y;
     const A* h;
     T* out;
+
+    explicit Combine(const RkCombine& p)
+        : Rows<T, A>(p), y_stride(p.y_stride), h_stride(p.h_stride), y(static_cast<const T*>(p.y)),
+          h(static_cast<const A*>(p.h)), out(static_cast<T*>(p.out)) {}
 };
 
 template <class T, class A, int N, int Count>
@@ -121,15 +133,20 @@ __global__ void __launch_bounds__(kThreads) combine(const Combine<T, A> p) {
     }
 }
 
-template <class T, class A> struct CombineBackward {
-    Schedule schedule;
-    Pointers<T, A> slopes;
-    int64_t rows, size, dy_stride, h_stride;
+template <class T, class A> struct CombineBackward : Rows<T, A> {
+    int64_t dy_stride, h_stride;
     const T* dy;
     const A* h;
     T* dstate;
     A* dh;
     T* dk[kMostSlopes];
+
+    explicit CombineBackward(const RkCombineBackward& p)
+        : Rows<T, A>(p), dy_stride(p.dy_stride), h_stride(p.h_stride), dy(static_cast<const T*>(p.dy)),
+          h(static_cast<const A*>(p.h)), dstate(static_cast<T*>(p.dstate)), dh(static_cast<A*>(p.dh)), dk{} {
+        for (int j = 0; j < p.slopes.count; ++j)
+            dk[j] = static_cast<T*>(p.dk[j]);
+    }
 };
 
 template <class T, class A, int N, int Count>
@@ -160,14 +177,15 @@ __global__ void __launch_bounds__(kThreads) combine_backward(const CombineBackwa
         p.dh[share.row] = total;
 }
 
-template <class T, class A> struct Norm {
-    Schedule schedule;
-    Pointers<T, A> slopes;
-    int64_t rows, size, y0_stride, y1_stride, h_stride;
+template <class T, class A> struct Norm : Rows<T, A> {
+    int64_t y0_stride, y1_stride;
     A rtol, atol;
     const T *y0, *y1;
-    const A* h;
-    A* norm;
+
+    template <class Problem>
+    Norm(const Problem& p, double relative, double absolute)
+        : Rows<T, A>(p), y0_stride(p.y0_stride), y1_stride(p.y1_stride), rtol(static_cast<A>(relative)),
+          atol(static_cast<A>(absolute)), y0(static_cast<const T*>(p.y0)), y1(static_cast<const T*>(p.y1)) {}
 };
 
 PFK_DEVICE float root(float x) { return sqrtf(x); }
@@ -196,7 +214,18 @@ template <class T, class A> PFK_DEVICE A norm_of(const Norm<T, A>& p, A total) {
     return root(row_sum(total, p.schedule.lanes) / static_cast<A>(p.size > 0 ? p.size : 1));
 }
 
-template <class T, class A, int N, int Count> __global__ void __launch_bounds__(kThreads) error(const Norm<T, A> p) {
+template <class T, class A> struct ErrorNorm : Norm<T, A> {
+    int64_t h_stride;
+    const A* h;
+    A* norm;
+
+    explicit ErrorNorm(const RkError& p)
+        : Norm<T, A>(p, p.rtol, p.atol), h_stride(p.h_stride), h(static_cast<const A*>(p.h)),
+          norm(static_cast<A*>(p.norm)) {}
+};
+
+template <class T, class A, int N, int Count>
+__global__ void __launch_bounds__(kThreads) error(const ErrorNorm<T, A> p) {
     const Share share(p.schedule);
     const A h = share.row < p.rows ? p.h[share.row * p.h_stride] : A(0);
     const A norm = norm_of(p, squares<T, A, N, Count>(p, share, h));
@@ -204,20 +233,21 @@ template <class T, class A, int N, int Count> __global__ void __launch_bounds__(
         p.norm[share.row] = norm;
 }
 
-template <class T, class A> struct Step {
-    Norm<T, A> error;
+template <class T, class A> struct Step : Norm<T, A> {
     RkControl all;
+
+    explicit Step(const RkControl& p) : Norm<T, A>(p, p.control.rtol, p.control.atol), all(p) {}
 };
 
 // The row's first lane turns the clock; all of them see by themselves whether the step is taken, and copy.
 template <class T, class A, int N, int Count>
 __global__ void __launch_bounds__(kThreads, 1) control(const Step<T, A> p) {
-    const Share share(p.error.schedule);
+    const Share share(p.schedule);
     const int64_t row = share.row;
     const double* clock = p.all.clock + row * p.all.clock_stride;
-    const A h = row < p.error.rows ? static_cast<A>(clock[kStep]) : A(0);
-    const A norm = norm_of(p.error, squares<T, A, N, Count>(p.error, share, h));
-    if (row >= p.error.rows)
+    const A h = row < p.rows ? static_cast<A>(clock[kStep]) : A(0);
+    const A norm = norm_of(p, squares<T, A, N, Count>(p, share, h));
+    if (row >= p.rows)
         return;
     const bool good = accepts(clock[kStatus], norm);
     if (share.lane == 0) {
@@ -227,12 +257,12 @@ __global__ void __launch_bounds__(kThreads, 1) control(const Step<T, A> p) {
         stage_times(
             p.all, [&](int column) { return after[column]; }, static_cast<A*>(p.all.times) + row * (p.all.stages + 1));
     }
-    const T* y = good ? p.error.y1 + row * p.error.y1_stride : p.error.y0 + row * p.error.y0_stride;
+    const T* y = good ? p.y1 + row * p.y1_stride : p.y0 + row * p.y0_stride;
     const T* k = good ? static_cast<const T*>(p.all.k1) + row * p.all.k1_stride
                       : static_cast<const T*>(p.all.k0) + row * p.all.k0_stride;
-    for (int64_t unit = share.lane; unit < p.error.schedule.units; unit += p.error.schedule.lanes) {
-        vstore(static_cast<T*>(p.all.y) + row * p.error.size + unit * N, vload<N>(y + unit * N));
-        vstore(static_cast<T*>(p.all.k) + row * p.error.size + unit * N, vload<N>(k + unit * N));
+    for (int64_t unit = share.lane; unit < p.schedule.units; unit += p.schedule.lanes) {
+        vstore(static_cast<T*>(p.all.y) + row * p.size + unit * N, vload<N>(y + unit * N));
+        vstore(static_cast<T*>(p.all.k) + row * p.size + unit * N, vload<N>(k + unit * N));
     }
 }
 
@@ -247,6 +277,18 @@ template <int N = 1, class Body> cudaError_t with_count(int count, Body body) {
         if (count > N)
             return with_count<N + 1>(count, body);
     return body(Int<N>{});
+}
+
+// kernel(n, count) is the kernel for N elements at once and Count slopes. Wide rows take the one of their number.
+template <class T, class Call, class Kernel>
+cudaError_t launch_rows(Call call, bool wide, void* stream, Kernel kernel) {
+    constexpr int N = vector_width<T>;
+    call.schedule = schedule_of(call.size / (wide ? N : 1));
+    const auto run = [&](auto chosen) {
+        return launch(chosen, call.schedule.blocks(call.rows), kThreads, 0, static_cast<cudaStream_t>(stream), call);
+    };
+    return wide ? with_count(call.slopes.count, [&](auto count) { return run(kernel(Int<N>{}, count)); })
+                : run(kernel(Int<1>{}, Int<0>{}));
 }
 
 template <class T> bool fits(const void* data, int64_t stride) {
@@ -268,22 +310,10 @@ Error rk_combine(const RkCombine& p, void* stream) {
     return with_type(p.type, [&](auto type) {
         using T = typename decltype(type)::type;
         using A = arithmetic_t<T>;
-        constexpr int N = vector_width<T>;
         const bool wide = fits<T>(p.slopes, p.size) && fits<T>(p.y, p.y_stride) && is_aligned(p.out);
-        const Combine<T, A> call = {schedule_of(p.size / (wide ? N : 1)),
-                                    pointers_of<T, A>(p.slopes),
-                                    p.rows,
-                                    p.size,
-                                    p.y_stride,
-                                    p.h_stride,
-                                    static_cast<const T*>(p.y),
-                                    static_cast<const A*>(p.h),
-                                    static_cast<T*>(p.out)};
-        const auto run = [&](auto kernel) {
-            return launch(kernel, call.schedule.blocks(p.rows), kThreads, 0, static_cast<cudaStream_t>(stream), call);
-        };
-        return wide ? with_count(p.slopes.count, [&](auto n) { return run(combine<T, A, N, decltype(n)::value>); })
-                    : run(combine<T, A, 1, 0>);
+        return launch_rows<T>(Combine<T, A>(p), wide, stream, [](auto n, auto count) {
+            return combine<T, A, decltype(n)::value, decltype(count)::value>;
+        });
     });
 }
 
@@ -293,30 +323,12 @@ Error rk_combine_backward(const RkCombineBackward& p, void* stream) {
     return with_type(p.type, [&](auto type) {
         using T = typename decltype(type)::type;
         using A = arithmetic_t<T>;
-        constexpr int N = vector_width<T>;
         bool wide = fits<T>(p.slopes, p.size) && fits<T>(p.dy, p.dy_stride) && is_aligned(p.dstate);
-        CombineBackward<T, A> call = {{},
-                                      pointers_of<T, A>(p.slopes),
-                                      p.rows,
-                                      p.size,
-                                      p.dy_stride,
-                                      p.h_stride,
-                                      static_cast<const T*>(p.dy),
-                                      static_cast<const A*>(p.h),
-                                      static_cast<T*>(p.dstate),
-                                      static_cast<A*>(p.dh),
-                                      {}};
-        for (int j = 0; j < p.slopes.count; ++j) {
-            call.dk[j] = static_cast<T*>(p.dk[j]);
+        for (int j = 0; j < p.slopes.count; ++j)
             wide = wide && is_aligned(p.dk[j]);
-        }
-        call.schedule = schedule_of(p.size / (wide ? N : 1));
-        const auto run = [&](auto kernel) {
-            return launch(kernel, call.schedule.blocks(p.rows), kThreads, 0, static_cast<cudaStream_t>(stream), call);
-        };
-        return wide ? with_count(p.slopes.count,
-                                 [&](auto n) { return run(combine_backward<T, A, N, decltype(n)::value>); })
-                    : run(combine_backward<T, A, 1, 0>);
+        return launch_rows<T>(CombineBackward<T, A>(p), wide, stream, [](auto n, auto count) {
+            return combine_backward<T, A, decltype(n)::value, decltype(count)::value>;
+        });
     });
 }
 
@@ -326,26 +338,10 @@ Error rk_error(const RkError& p, void* stream) {
     return with_type(p.type, [&](auto type) {
         using T = typename decltype(type)::type;
         using A = arithmetic_t<T>;
-        constexpr int N = vector_width<T>;
         const bool wide = fits<T>(p.slopes, p.size) && fits<T>(p.y0, p.y0_stride) && fits<T>(p.y1, p.y1_stride);
-        const Norm<T, A> call = {schedule_of(p.size / (wide ? N : 1)),
-                                 pointers_of<T, A>(p.slopes),
-                                 p.rows,
-                                 p.size,
-                                 p.y0_stride,
-                                 p.y1_stride,
-                                 p.h_stride,
-                                 static_cast<A>(p.rtol),
-                                 static_cast<A>(p.atol),
-                                 static_cast<const T*>(p.y0),
-                                 static_cast<const T*>(p.y1),
-                                 static_cast<const A*>(p.h),
-                                 static_cast<A*>(p.norm)};
-        const auto run = [&](auto kernel) {
-            return launch(kernel, call.schedule.blocks(p.rows), kThreads, 0, static_cast<cudaStream_t>(stream), call);
-        };
-        return wide ? with_count(p.slopes.count, [&](auto n) { return run(error<T, A, N, decltype(n)::value>); })
-                    : run(error<T, A, 1, 0>);
+        return launch_rows<T>(ErrorNorm<T, A>(p), wide, stream, [](auto n, auto count) {
+            return error<T, A, decltype(n)::value, decltype(count)::value>;
+        });
     });
 }
 
@@ -355,21 +351,12 @@ Error rk_control(const RkControl& p, void* stream) {
     return with_type(p.type, [&](auto type) {
         using T = typename decltype(type)::type;
         using A = arithmetic_t<T>;
-        constexpr int N = vector_width<T>;
         const bool wide = fits<T>(p.slopes, p.size) && fits<T>(p.y0, p.y0_stride) && fits<T>(p.y1, p.y1_stride) &&
                           fits<T>(p.k0, p.k0_stride) && fits<T>(p.k1, p.k1_stride) && is_aligned(p.y) &&
                           is_aligned(p.k);
-        const Step<T, A> call = {{schedule_of(p.size / (wide ? N : 1)), pointers_of<T, A>(p.slopes), p.rows, p.size,
-                                  p.y0_stride, p.y1_stride, 0, static_cast<A>(p.control.rtol),
-                                  static_cast<A>(p.control.atol), static_cast<const T*>(p.y0),
-                                  static_cast<const T*>(p.y1), nullptr, nullptr},
-                                 p};
-        const auto run = [&](auto kernel) {
-            return launch(kernel, call.error.schedule.blocks(p.rows), kThreads, 0, static_cast<cudaStream_t>(stream),
-                          call);
-        };
-        return wide ? with_count(p.slopes.count, [&](auto n) { return run(control<T, A, N, decltype(n)::value>); })
-                    : run(control<T, A, 1, 0>);
+        return launch_rows<T>(Step<T, A>(p), wide, stream, [](auto n, auto count) {
+            return control<T, A, decltype(n)::value, decltype(count)::value>;
+        });
     });
 }
 
