@@ -135,6 +135,13 @@ def rk_error_formula(y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> Tensor:
     return root.where(square != 0, 0)
 
 
+def scaled_error(
+    y0: Tensor, y1: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float], rtol: Any, atol: Any
+) -> Tensor:
+    """What `rk_error` takes the norm of, (B, *event); tolerances may be tensors that broadcast against it."""
+    return _scaled(y0, y1, h, ks, (weights, rtol, atol))[2]
+
+
 def _error(*args: Any) -> tuple[Tensor]:
     return (rk_error_formula(*args),)
 

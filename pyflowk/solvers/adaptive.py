@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..ops.rk_control import rk_control
 from .compiled import advance_compiled
 from .control import Clock, Control, Status, first_step
 from .dense import Dense, interpolate
@@ -39,14 +38,14 @@ class Trace:
     def mesh(self, times: Tensor, extra: Tensor | None = None) -> Mesh:
         """The accepted steps alone, moved to the front row by row, as a mesh that can be integrated again.
 
-        `times` (B, T) are where outputs are wanted, the two ends of a row first and last, and `extra` (B,) once more,
-        NaN for rows that want none. Where the times require gradients the points do too: they keep their places between
-        the ends.
+        `times` (B, T) are where outputs are wanted, the two ends of a row first and last, and `extra` (B, E) more
+        such, NaN for rows that want none. Where the times require gradients the points do too: they keep their places
+        between the ends.
         """
         known = times.detach()
         begin, final = known[:, 0], known[:, -1]
         if extra is not None:
-            known = torch.cat([known, extra[:, None]], 1)
+            known = torch.cat([known, extra], 1)
         fully = self.clock.status == Status.SUCCESS
         at_start = known == begin[:, None]
         at_end = (known == final[:, None]) & fully[:, None] & ~at_start
@@ -74,7 +73,7 @@ class Trace:
             moved = times - times.detach()  # zero, with a gradient
             points = points + (1 - share) * moved[:, 0] + share * moved[:, -1]
             for i, (r, c, _) in inside.items():
-                wanted = times if extra is None else torch.cat([times, extra[:, None]], 1)
+                wanted = times if extra is None else torch.cat([times, extra], 1)
                 inside[i] = r, c, (wanted[r, c] - points[i, r]) / (points[i + 1, r] - points[i, r])
         return Mesh(points, (), inside, at_start.t(), at_end.t())
 
@@ -187,7 +186,7 @@ def solve_adaptive(
             before, start = clock, y
             tried, ks = rk_stages(f, table, _stages(at, y), y, at[:, -1], k)
             slopes = [ks[j] for j in places]
-            y, k, data, at = rk_control(y, tried, k, ks[-1], clock.data, slopes, weights, numbers, table.c)
+            y, k, data, at = control.judge(y, tried, k, ks[-1], clock.data, slopes, weights, numbers, table.c)
             clock = Clock(data)
             if fired is not None and (moved := fired.check(table, before, clock, start, tried, ks)) is not clock:
                 clock, at = moved, moved.times(table, real_dtype(y))

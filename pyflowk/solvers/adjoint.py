@@ -8,6 +8,7 @@ about the solver's tolerance; the discrete gradient of `solve_ivp` is not.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -79,6 +80,23 @@ class _Reverse:
             self(t.to(real_dtype(state)), state)
 
 
+def _of_both(control: Control, y: Tensor) -> Control:
+    """The control of y and a side by side, (B, 2 D), from that of y."""
+    if control.plain:
+        return control
+    wide = y.shape[1:]
+    found: dict[str, Any] = {}
+    for name in ("rtol", "atol"):
+        value = getattr(control, name)
+        if isinstance(value, Tensor):
+            rows = value.expand(torch.broadcast_shapes(value.shape, (1, *wide))).flatten(1)
+            found[name] = torch.cat([rows, rows], 1)
+    norm = control.norm
+    if norm is not None:
+        found["norm"] = lambda error: torch.maximum(*(norm(part.reshape(-1, *wide)) for part in error.chunk(2, 1)))
+    return replace(control, **found)
+
+
 class _Backsolve(Function):
     @staticmethod
     def forward(
@@ -96,6 +114,7 @@ class _Backsolve(Function):
     def backward(ctx: Any, *grads: Tensor) -> Any:
         ys, times, *params = ctx.saved_tensors
         f, table, control = ctx.solver
+        control = _of_both(control, ys[0])
         (dys,) = grads
         wanted = [p for p in params if p.requires_grad]
         reverse = _Reverse(f, table, ys[0], wanted)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,10 +18,11 @@ from ..ops.rk_control import (
     STEP,
     TIME,
     Status,
+    rk_control,
     stage_times,
     start_clock,
 )
-from ..ops.rk_step import rk_combine, rk_error
+from ..ops.rk_step import rk_combine, rk_error, scaled_error
 from .field import Field, column, real_dtype
 from .tableaus import Tableau
 
@@ -31,11 +34,13 @@ class Control:
     """Tolerances and the PID controller: the next step is h safety e^-(I+P+D)/q e_1^(P+2D)/q e_2^-D/q, within bounds.
 
     e, e_1, e_2 are the scaled errors of this and the two last accepted steps, q the order of the estimate. A step is
-    accepted if e <= 1.
+    accepted if e <= 1. Tolerances are numbers, or tensors that broadcast against the state; `norm` makes (B,) of the
+    scaled error (B, *event) of a step, in place of the root mean square over the row.
     """
 
-    rtol: float = 1e-7
-    atol: float = 1e-9
+    rtol: float | Tensor = 1e-7
+    atol: float | Tensor = 1e-9
+    norm: Callable[[Tensor], Tensor] | None = None
     safety: float = 0.9
     shrink: float = 0.2  # smallest and
     grow: float = 10.0  # largest factor from step to step
@@ -45,7 +50,10 @@ class Control:
     max_steps: int = 100_000
 
     def __post_init__(self) -> None:
-        if not (self.rtol >= 0 and self.atol >= 0 and self.rtol + self.atol > 0):
+        for name in ("rtol", "atol"):
+            object.__setattr__(self, name, _tolerance(name, getattr(self, name)))
+        rtol, atol = torch.as_tensor(self.rtol), torch.as_tensor(self.atol)
+        if not bool((rtol >= 0).all() & (atol >= 0).all() & (rtol + atol > 0).all()):
             raise ValueError(
                 f"rtol, atol: expected numbers that are not negative nor both zero; got {self.rtol}, {self.atol}"
             )
@@ -60,12 +68,56 @@ class Control:
                 f"got {self.dt_min}, {self.dt_max}, {self.max_steps}"
             )
 
-    def numbers(self, table: Tableau, dtype: torch.dtype) -> list[float]:
+    @property
+    def plain(self) -> bool:
+        """Whether the error is what the kernels measure."""
+        return self.norm is None and not isinstance(self.rtol, Tensor) and not isinstance(self.atol, Tensor)
+
+    def numbers(self, table: Tableau, dtype: torch.dtype) -> list[Any]:
         """The `control` of `ops.rk_control`, for a clock of this type."""
         p, i, d = (rate / table.error_order for rate in self.pid)
         least = max(self.dt_min, torch.finfo(dtype).tiny)
         rates = -(i + p + d), p + 2 * d, -d
         return [self.rtol, self.atol, self.safety, self.shrink, self.grow, *rates, least, self.dt_max, self.max_steps]
+
+    def error(self, y0: Tensor, y1: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+        """How far every row is from what is tolerated, as `ops.rk_error`."""
+        if self.plain:
+            return rk_error(y0, y1, h, ks, weights, rtol=self.rtol, atol=self.atol)  # type: ignore[arg-type]
+        rtol, atol = (x.to(h) if isinstance(x, Tensor) else x for x in (self.rtol, self.atol))
+        error = scaled_error(y0, y1, h, ks, weights, rtol, atol)
+        if self.norm is None:
+            return error.flatten(1).square().mean(1).sqrt() if error.numel() else error.new_zeros(len(error))
+        found = self.norm(error)
+        if not isinstance(found, Tensor) or found.numel() != len(error):
+            got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"norm: expected one number a row, ({len(error)},); got {got}")
+        return found.reshape(-1).to(error.dtype)
+
+    def judge(
+        self, y0: Tensor, y1: Tensor, k0: Tensor, k1: Tensor, clock: Tensor, ks: Sequence[Tensor],
+        weights: Sequence[float], numbers: Sequence[Any], c: Sequence[float],
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+        """`ops.rk_control` with this control's measure of an error."""
+        if self.plain:
+            return rk_control(y0, y1, k0, k1, clock, ks, weights, numbers, c)
+        h = clock[:, STEP].to(real_dtype(y0))
+        # the clock goes on as that of a state of one number whose error is the one that was measured
+        slope = (self.error(y0, y1, h, ks, weights) / torch.where(h == 0, 1, h))[:, None]
+        state = torch.zeros_like(slope)
+        _, _, clock, at = rk_control(state, state, state, state, clock, [slope], [1.0], [0.0, 1.0, *numbers[2:]], c)
+        good = column(clock[:, GOOD] != 0, y0)
+        return torch.where(good, y1, y0), torch.where(good, k1, k0), clock, at
+
+
+def _tolerance(name: str, value: Any) -> float | Tensor:
+    if isinstance(value, (int, float)):
+        return float(value)
+    try:
+        value = torch.as_tensor(value, dtype=None if isinstance(value, Tensor) else torch.float64).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name}: expected a number or numbers; got {value!r}") from error
+    return value if value.ndim else float(value)
 
 
 @dataclass(frozen=True)
@@ -126,7 +178,7 @@ def first_step(f: Field, table: Tableau, control: Control, t: Tensor, y: Tensor,
     """
 
     def norm(h: Tensor, ks: list[Tensor], weights: list[float]) -> Tensor:
-        return rk_error(y, y, h.to(real_dtype(y)), ks, weights, rtol=control.rtol, atol=control.atol).to(span.dtype)
+        return control.error(y, y, h.to(real_dtype(y)), ks, weights).to(span.dtype)
 
     one, sign = torch.ones_like(span), torch.where(span < 0, -1.0, 1.0).to(span.dtype)
     d0, d1 = norm(one, [y], [1.0]), norm(one, [k], [1.0])

@@ -101,6 +101,23 @@ class Fired:
         self.y = torch.where(here, interpolate(table, theta, y, h, ks), self.y)
         return after.stopped(stopped, t)
 
+    def slots(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Of all events of a row, the terminal one first: times and numbers, (S, B), NaN and -1 where a row has fewer;
+        and the slots of every record."""
+        used, places = torch.ones_like(self.index), []
+        for record in self.records:
+            places.append(used[record.rows])
+            used[record.rows] += 1
+        count = int(used.max()) if used.numel() else 1
+        t, index = (
+            self.t.new_full((count, *self.t.shape), float("nan")),
+            self.index.new_full((count, *self.t.shape), -1),
+        )
+        t[0], index[0] = self.t, self.index
+        for record, place in zip(self.records, places):
+            t[place, record.rows], index[place, record.rows] = record.t, record.event
+        return t, index, places
+
     @staticmethod
     def _root(
         event: Event, table: Tableau, t: Tensor, h: Tensor, g0: Tensor, g1: Tensor, y: Tensor, ks: list[Tensor]

@@ -40,6 +40,8 @@ class Field:
             raise TypeError(f"field: expected a tensor of the state's shape {tuple(y.shape)}; got {type(k).__name__}")
         if k.shape != y.shape:
             raise ValueError(f"field: expected the state's shape {tuple(y.shape)}; got {tuple(k.shape)}")
+        if k.is_complex():
+            raise TypeError(f"field: expected a real slope, as the state is; got {k.dtype}")
         return k if k.dtype == y.dtype else k.to(y.dtype)
 
 

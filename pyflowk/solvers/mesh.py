@@ -35,6 +35,7 @@ class Mesh:
     inside: dict[int, Inside] = field(default_factory=dict)
     at_start: Tensor | None = None
     at_end: Tensor | None = None
+    perturb: bool = False  # whether the field is asked just within a step in place of at its ends
 
     @property
     def steps(self) -> int:
@@ -48,6 +49,11 @@ class Mesh:
         column = torch.tensor(table.c, dtype=start.dtype, device=start.device).reshape(-1, *[1] * (start.ndim - 1))
         # a stage at the end of its step is at the next point itself, not near it
         times = torch.where(column == 1, end[:, None], start[:, None] + column * h[:, None]).to(dtype)
+        if self.perturb:
+            begin, stop = start[:, None].to(dtype), end[:, None].to(dtype)
+            inside = torch.where(column == 0, torch.nextafter(begin, stop), times.detach())
+            inside = torch.where(column == 1, torch.nextafter(stop, begin), inside)
+            times = times + (inside - times).detach()
         if times.ndim == 2:
             steps = h.to(dtype)[:, None].expand(-1, y.shape[0])
         else:
@@ -88,7 +94,8 @@ def integrate(f: Field, table: Tableau, y: Tensor, mesh: Mesh, *, every: int = 0
         for i in range(begin, end):
             if k is None:
                 k = f(times[i][0], y)
-            more = (table.fsal and i + 1 < mesh.steps) or i in mesh.inside or dense is not None
+            goes_on = table.fsal and i + 1 < mesh.steps and not mesh.perturb
+            more = goes_on or i in mesh.inside or dense is not None
             y1, ks = rk_stages(f, table, times[i], y, steps[i], k, slope=more)
             if i in mesh.inside:
                 rows, _, theta = mesh.inside[i]
@@ -98,7 +105,7 @@ def integrate(f: Field, table: Tableau, y: Tensor, mesh: Mesh, *, every: int = 0
                 dense.add(start, mesh.points[i + 1] - start, torch.ones_like(start, dtype=torch.bool), y, ks)
             if mesh.outputs and mesh.outputs[i + 1]:
                 found.append(y1)
-            y, k = y1, ks[-1] if more else None
+            y, k = y1, ks[-1] if more and not mesh.perturb else None
         return y, k, found
 
     k: Tensor | None = None

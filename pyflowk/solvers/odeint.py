@@ -25,17 +25,18 @@ class Packing:
     def __init__(self, y0: State, rows: bool) -> None:
         self.single = isinstance(y0, Tensor)
         parts = (y0,) if isinstance(y0, Tensor) else tuple(y0)
-        if not parts or not all(isinstance(p, Tensor) and p.is_floating_point() for p in parts):
-            raise TypeError("y0: expected a floating-point tensor or a tuple of them")
+        if not parts or not all(isinstance(p, Tensor) and (p.is_floating_point() or p.is_complex()) for p in parts):
+            got = ", ".join(str(p.dtype) if isinstance(p, Tensor) else type(p).__name__ for p in parts)
+            raise TypeError(f"y0: expected a floating-point or complex tensor, or a flat tuple of them; got ({got})")
         self.shapes = [p.shape for p in parts]
+        self.dtypes = [p.dtype for p in parts]
         self.rows = rows
         if rows and (any(p.ndim < 1 for p in parts) or len({p.shape[0] for p in parts}) > 1):
             raise ValueError(
                 f"y0: expected (B, *event) states of one batch size; got {', '.join(map(str, map(tuple, self.shapes)))}"
             )
-        self.as_is = self.single and rows
-        self.sizes = [p[:1].numel() if rows and p.shape[0] else s.numel() if not rows else s[1:].numel()
-                      for p, s in zip(parts, self.shapes)]  # fmt: skip
+        self.as_is = self.single and rows and not parts[0].is_complex()
+        self.sizes = [(s[1:] if rows else s).numel() * (1 + d.is_complex) for s, d in zip(self.shapes, self.dtypes)]
 
     def pack(self, y: State) -> Tensor:
         """One tensor (B, D)."""
@@ -44,18 +45,26 @@ class Packing:
         parts = (y,) if isinstance(y, Tensor) else tuple(y)
         if len(parts) != len(self.shapes) or any(not isinstance(p, Tensor) for p in parts):
             raise TypeError(f"field: expected a slope for each of {len(self.shapes)} states; got {len(parts)}")
-        for part, shape in zip(parts, self.shapes):
+        flat = []
+        for part, shape, dtype, size in zip(parts, self.shapes, self.dtypes, self.sizes):
             if part.shape != shape:
                 raise ValueError(f"field: expected the state's shape {tuple(shape)}; got {tuple(part.shape)}")
-        flat = [p.reshape(shape[0] if self.rows else 1, size) for p, shape, size in zip(parts, self.shapes, self.sizes)]
+            if part.is_complex() and not dtype.is_complex:
+                raise TypeError(f"field: expected a real slope, as the state is; got {part.dtype}")
+            part = torch.view_as_real(part.to(dtype).resolve_conj()) if dtype.is_complex else part
+            flat.append(part.reshape(shape[0] if self.rows else 1, size))
         return flat[0] if len(flat) == 1 else torch.cat(flat, 1)
 
     def unpack(self, y: Tensor) -> State:
         """Of (..., B, D): each state with its own shape, the leading dimensions kept."""
         if self.as_is:
             return y
-        lead = y.shape[:-2]
-        parts = [p.reshape((*lead, *shape)) for p, shape in zip(y.split(self.sizes, -1), self.shapes)]
+        lead, parts = y.shape[:-2], []
+        for part, shape, dtype in zip(y.split(self.sizes, -1), self.shapes, self.dtypes):
+            if dtype.is_complex:
+                parts.append(torch.view_as_complex(part.reshape((*lead, *shape, 2))))
+            else:
+                parts.append(part.reshape((*lead, *shape)))
         return parts[0] if self.single else tuple(parts)
 
     def field(self, f: Callable[..., State]) -> Callable[[Tensor, Tensor], Tensor]:
@@ -72,18 +81,46 @@ class Packing:
         packed.__wrapped__ = f  # type: ignore[attr-defined]
         return packed
 
+    def tolerance(self, name: str, value: Any) -> Any:
+        """A tolerance of the packed state: a number, a tensor like the state, or one of either for each state."""
+        if self.as_is or isinstance(value, (int, float)) or (isinstance(value, Tensor) and value.ndim == 0):
+            return value
+        values = (value,) if self.single else tuple(value)
+        if len(values) != len(self.shapes):
+            raise ValueError(f"{name}: expected a number for each of {len(self.shapes)} states; got {len(values)}")
+        flat = []
+        for v, shape, dtype in zip(values, self.shapes, self.dtypes):
+            wide = torch.as_tensor(v, dtype=torch.float64).expand(shape[1:] if self.rows else shape)
+            wide = wide[..., None].expand(*wide.shape, 2) if dtype.is_complex else wide
+            flat.append(wide.reshape(1, -1))
+        return torch.cat(flat, 1)
+
+    def arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of `solve_ivp` for states as those for the packed state."""
+        found = dict(arguments)
+        for name in found.keys() & {"rtol", "atol"}:
+            found[name] = self.tolerance(name, found[name])
+        if found.get("norm") is not None:
+            found["norm"] = self.norm(found["norm"])
+        return found
+
+    def norm(self, norm: Callable[[State], Tensor]) -> Callable[[Tensor], Tensor]:
+        """A norm of states as one of the packed state."""
+        return norm if self.as_is else lambda error: norm(self.unpack(error)).reshape(-1)
+
 
 def odeint(
     f: Callable[..., Any],
     y0: State,
     t: Tensor | Sequence[float],
     *,
-    rtol: float = 1e-7,
-    atol: float = 1e-9,
+    rtol: Any = 1e-7,
+    atol: Any = 1e-9,
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
     adjoint: str = "checkpoint",
     params: Iterable[Tensor] | None = None,
+    adjoint_options: Mapping[str, Any] | None = None,
     rows: bool = True,
 ) -> Any:
     """The states at the times t of the solution of dy/dt = f(t, y) that starts in y0 at t[0].
@@ -94,15 +131,18 @@ def odeint(
     Args:
         f: f(t, y) -> slope, shaped as y (a tuple for a tuple). t is 0-d where all rows are at one time (fixed steps,
             rows=False), else (B, 1, ..., 1), so that it broadcasts against y (against the first state of a tuple).
-        y0: (B, *event), or a tuple of such states of one batch size; with rows=False of any shapes.
+        y0: (B, *event), or a tuple of such states of one batch size; with rows=False of any shapes. Complex numbers
+            are solved for as pairs.
         t: (T,), or (B, T) for times of each row's own; rising or falling, repetitions allowed. Differentiable.
-        rtol, atol: tolerances of adaptive methods.
+        rtol, atol: tolerances of adaptive methods: numbers, or tensors that broadcast against a state's event; for a
+            tuple of states one of either for each.
         method: as for `solve_ivp`; "dopri5" if not given.
         options: further arguments of `solve_ivp`: step_size, steps, first_step, max_steps, dt_min, dt_max, safety,
-            pid, checkpoint_every, poll, compile, ...
+            pid, norm (of what the field returns, scaled), checkpoint_every, poll, compile, ...
         adjoint: how gradients are made: "checkpoint" and "backprop" as for `solve_ivp`; "backsolve" solves the adjoint
             equation backward in constant memory, off by about the tolerance (adaptive methods, first derivatives).
         params: what "backsolve" differentiates f by; a module's parameters if not given.
+        adjoint_options: what is otherwise for the adjoint equation of "backsolve": method, rtol, atol, safety, ...
 
     Returns:
         (T, B, *event), or a tuple of them.
@@ -122,17 +162,20 @@ def odeint(
     """
     packing = Packing(y0, rows)
     field, state = packing.field(f), packing.pack(y0)
-    arguments = {"method": method or "dopri5", "rtol": rtol, "atol": atol, **(options or {})}
+    arguments = packing.arguments({"method": method or "dopri5", "rtol": rtol, "atol": atol, **(options or {})})
     if adjoint == "backsolve":
-        return packing.unpack(_backsolve(f, field, state, t, params, arguments))
+        otherwise = packing.arguments(adjoint_options or {})
+        return packing.unpack(_backsolve(f, field, state, t, params, arguments, otherwise))
     return packing.unpack(_reached(solve_ivp(field, state, t, adjoint=adjoint, **arguments)).y)
 
 
 def _backsolve(
-    f: object, field: Callable[..., Tensor], y0: Tensor, t: Any, params: Iterable[Tensor] | None, arguments: dict
-) -> Tensor:
-    table = tableau(arguments["method"])
-    if table.error is None or not {"steps", "step_size"}.isdisjoint(arguments):
+    f: object, field: Callable[..., Tensor], y0: Tensor, t: Any, params: Iterable[Tensor] | None, arguments: dict,
+    otherwise: dict,
+) -> Tensor:  # fmt: skip
+    backward = {**arguments, **otherwise}
+    tables = [tableau(known["method"]) for known in (arguments, backward)]
+    if not all(table.error for table in tables) or not {"steps", "step_size"}.isdisjoint(backward):
         raise ValueError("adjoint: expected an adaptive method beside 'backsolve'; got fixed steps")
     if params is None:
         if not isinstance(f, torch.nn.Module):
@@ -146,8 +189,8 @@ def _backsolve(
     def solve(y0: Tensor, times: Tensor) -> Tensor:
         return _reached(solve_ivp(field, y0, times, **arguments)).y
 
-    known = {key: arguments[key] for key in Control.__dataclass_fields__ if key in arguments}
-    return backsolve(Field(field), table, y0, times, Control(**known), tuple(params), solve)
+    known = {key: backward[key] for key in Control.__dataclass_fields__ if key in backward}
+    return backsolve(Field(field), tables[1], y0, times, Control(**known), tuple(params), solve)
 
 
 def _reached(solution: Solution) -> Solution:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from .tableaus import Tableau, tableau
 __all__ = ["ADJOINTS", "Solution", "SolverError", "clock_times", "fixed_mesh", "solve_ivp"]
 
 ADJOINTS = ("checkpoint", "backprop", "backsolve")
+#: what `solve_ivp` hands over to `Control`.
+CONTROLS = tuple(name for name in Control.__dataclass_fields__ if name not in ("rtol", "atol"))
 
 
 class SolverError(RuntimeError):
@@ -75,14 +78,15 @@ def solve_ivp(
     t: Tensor | Sequence[float],
     *,
     method: str = "dopri5",
-    rtol: float = 1e-7,
-    atol: float = 1e-9,
+    rtol: float | Tensor = 1e-7,
+    atol: float | Tensor = 1e-9,
     events: Event | Sequence[Event] = (),
     dense: bool = False,
     adjoint: str = "checkpoint",
     checkpoint_every: int | None = None,
     step_size: float | None = None,
     steps: int | None = None,
+    perturb: bool = False,
     first_step: float | Tensor | None = None,
     poll: int | None = None,
     compact: bool = False,
@@ -104,13 +108,15 @@ def solve_ivp(
             "ralston", "heun3", "rk4", which is the 3/8 rule, "rk4_classic", "adams2" to "adams5"); adaptive ones too
             take fixed steps if asked.
         rtol, atol: a step is accepted if the root mean square of error / (atol + rtol |y|) over the row is at most 1.
-        events: changes of sign to stop at or to note (adaptive methods).
+            Numbers, or tensors that broadcast against y0 (slower).
+        events: changes of sign to stop at or to note (adaptive methods, or steps of `step_size`).
         dense: keep the solution as a function of time.
         adjoint: the gradient: "checkpoint", of the discrete solution with the accepted steps held fixed, memory for a
             state every `checkpoint_every` steps (default: the root of their number) and the steps between;
             "backprop", the same gradient, everything kept; "backsolve" is of `odeint`.
         step_size, steps: fixed steps: the longest, or how many between one time and the next (default 1; asks nothing
             of the host).
+        perturb: let a field with jumps at the ends of fixed steps be seen from within each step.
         first_step: of an adaptive solve, a number or (B,).
         poll: how many adaptive steps go between two looks of the host at the rows (default 1 on the CPU, 8 elsewhere).
         compact: let rows leave the batch when half of it has ended, which pays where an evaluation of more rows costs
@@ -122,7 +128,7 @@ def solve_ivp(
             any other field a loop of torch.compile, after up to a minute, whose rows are no longer bitwise independent
             of each other. Either for each field and method, and twice for batch sizes. Results are equal to rounding;
             of a differentiated solve it is the search for the steps that is compiled. Not with events or compact.
-        control: further fields of `Control`: safety, shrink, grow, pid, dt_min, dt_max, max_steps.
+        control: further fields of `Control`: norm, safety, shrink, grow, pid, dt_min, dt_max, max_steps.
 
     Raises:
         ValueError, TypeError: arguments that do not fit; a field whose answer has another shape than y.
@@ -143,22 +149,38 @@ def solve_ivp(
     if not isinstance(y0, Tensor) or not y0.is_floating_point() or y0.ndim < 1:
         got = f"{tuple(y0.shape)}, {y0.dtype}" if isinstance(y0, Tensor) else type(y0).__name__
         raise TypeError(f"y0: expected a floating-point tensor (B, *event); got {got}")
+    if unknown := [name for name in control if name not in CONTROLS]:
+        known = [name for name in inspect.signature(solve_ivp).parameters if name not in ("f", "y0", "t", "control")]
+        raise TypeError(f"options: expected some of {', '.join((*known, *CONTROLS))}; got {', '.join(unknown)}")
     times = clock_times(t, y0)
     field_ = Field(f)
+    listed = [events] if isinstance(events, Event) else list(events)
     if step_size is not None or steps is not None or table.error is None:
         if compile:
             raise ValueError("compile: expected an adaptive method; fixed steps are for torch.compile as they are")
-        if events:
-            raise ValueError("events: expected an adaptive method; got fixed steps")
-        if adams and dense:
-            raise ValueError("dense: expected a Runge-Kutta method; Adams methods have no dense output")
-        return _fixed(field_, table, adams, y0, times, step_size, steps, _every(adjoint, checkpoint_every), dense)
+        if adams and (dense or listed):
+            raise ValueError("dense, events: expected a Runge-Kutta method; Adams methods have no dense output")
+        every = _every(adjoint, checkpoint_every)
+        if not listed:
+            return _fixed(field_, table, adams, y0, times, step_size, steps, every, dense, perturb)
+        if step_size is None or steps is not None or perturb:
+            raise ValueError("events: expected an adaptive method, or fixed steps of a step_size")
+        # steps whose error is zero, none of them longer
+        table, first_step = replace(table, error=(0.0,) * table.stages, error_order=1), step_size
+        control = {"dt_min": step_size, "dt_max": step_size, "max_steps": control.get("max_steps", 100_000)}
+    elif perturb:
+        raise ValueError("perturb: expected fixed steps; got an adaptive method")
     chosen = Control(rtol=rtol, atol=atol, **control)
-    listed = [events] if isinstance(events, Event) else list(events)
-    if compact and (listed or dense):
-        raise ValueError("compact: expected neither events nor dense output beside it")
-    if compile and (listed or compact):
-        raise ValueError(f"compile: expected no {'events' if listed else 'compact'} beside it")
+    for name in ("rtol", "atol"):
+        value = getattr(chosen, name)
+        shape = value.shape if isinstance(value, Tensor) else ()
+        if len(shape) > y0.ndim or any(n not in (1, m) for n, m in zip(shape[::-1], y0.shape[::-1])):
+            raise ValueError(f"{name}: expected what broadcasts against {tuple(y0.shape)}; got {tuple(shape)}")
+    if compact and (listed or dense or not chosen.plain):
+        raise ValueError("compact: expected neither events, dense output, norm nor tolerances by element beside it")
+    if compile and (listed or compact or not chosen.plain):
+        what = "events" if listed else "compact" if compact else "norm or tolerances by element"
+        raise ValueError(f"compile: expected no {what} beside it")
     return _adaptive(
         field_,
         table,
@@ -207,9 +229,10 @@ def _check_order(times: Tensor) -> None:
 
 def _fixed(
     f: Field, table: Tableau, adams: int | None, y0: Tensor, times: Tensor, step_size: float | None, steps: int | None,
-    every: int, dense: bool,
+    every: int, dense: bool, perturb: bool,
 ) -> Solution:  # fmt: skip
     mesh = fixed_mesh(times, step_size, steps)
+    mesh.perturb = perturb
     output = Dense(table) if dense else None
     every = _root(every, mesh.steps)
     if adams:
@@ -297,12 +320,18 @@ def _adaptive(
         )
     y, fired = trace.y, trace.events
     event_t, event_y = (fired.t, fired.y) if fired else (None, None)
+    records = fired.records if fired else []
     if differentiable:
-        mesh = trace.mesh(wide, event_t)
+        slots = fired.slots() if fired else None
+        mesh = trace.mesh(wide, slots[0].t() if slots else None)
         y = integrate(f, table, y0, mesh, every=_root(every, mesh.steps), dense=output)
-        if fired is not None:
-            y, event_y = y[:-1], y[-1]
-            event_t, event_y = _event_gradients(events, f, fired.t, event_y, fired.index)
+        if slots:
+            y, states = y[: times.shape[-1]], y[times.shape[-1] :]
+            found = [_event_gradients(events, f, *slot) for slot in zip(slots[0], states, slots[1])]
+            event_t, event_y = found[0]
+            moved_t, moved_y = (torch.stack(part) for part in zip(*found))
+            records = [replace(record, t=moved_t[place, record.rows], y=moved_y[place, record.rows])
+                       for record, place in zip(records, slots[2])]  # fmt: skip
     clock = trace.clock
     return Solution(
         times,
@@ -316,7 +345,7 @@ def _adaptive(
         event_t,
         event_y,
         fired.index if fired else None,
-        fired.records if fired else [],
+        records,
     )
 
 

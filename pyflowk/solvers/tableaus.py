@@ -42,7 +42,7 @@ class Tableau:
     @cached_property
     def rows(self) -> tuple[tuple[tuple[int, ...], Row], ...]:
         """Each row of a, and the error behind them, as the places of its weights that are not zero, and those."""
-        kept = [[(j, w) for j, w in enumerate(row) if w] for row in (*self.a, self.error or ())]
+        kept = [[(j, w) for j, w in enumerate(row) if w] or [(0, 0.0)] for row in (*self.a, self.error or ())]
         return tuple((tuple(j for j, _ in row), tuple(w for _, w in row)) for row in kept)
 
     @property
@@ -245,6 +245,7 @@ TABLEAUS: dict[str, Tableau] = {
             3,
             fsal=True,
         ),
+        _method("fehlberg2", 2, "1/2|1/256,255/256", "1/512,255/256,1/512", "-1/512,0,1/512", 2),
         replace(_DOPRI5, interpolant=_through_middle(_DOPRI5.b, _DOPRI5_MIDDLE)),
         _TSIT5,
         replace(_DOPRI8, c=tuple(float(F(c)) for c in _DOPRI8_C.split(",")), interpolant=_DOPRI8_INSIDE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -66,11 +67,13 @@ def fall(t: Tensor, y: Tensor) -> Tensor:
     return torch.stack([y[:, 1], torch.full_like(y[:, 1], -9.81)], 1)
 
 
-def test_free_fall() -> None:
+@pytest.mark.parametrize("chosen", [{}, {"method": "rk4", "step_size": 0.1}], ids=["adaptive", "fixed"])
+def test_free_fall(chosen: dict[str, Any]) -> None:
     height = torch.tensor([1.0, 2.0, 500.0], dtype=D, requires_grad=True)
     y0 = torch.stack([height, torch.zeros_like(height)], 1)
-    solution = solve_ivp(fall, y0, [0.0, 5.0], events=Event(lambda t, y: y[:, 0]))
+    solution = solve_ivp(fall, y0, [0.0, 5.0], events=Event(lambda t, y: y[:, 0]), **chosen)
     assert solution.status.tolist() == [Status.EVENT, Status.EVENT, Status.SUCCESS]
+    assert not chosen or solution.attempts.tolist() == [5, 7, 50]
     assert solution.event_t is not None and solution.event_index.tolist() == [0, 0, -1]
     exact = (2 * height / 9.81).sqrt()
     torch.testing.assert_close(solution.event_t[:2], exact[:2], rtol=1e-10, atol=1e-10)
@@ -121,6 +124,37 @@ def test_recording_events_and_directions() -> None:
         solution = solve_ivp(circle, y0, [0.0, 3 * math.pi - 0.1], events=events, rtol=1e-10, atol=1e-10)
         times = sorted(t for r in solution.records for row, t in zip(r.rows.tolist(), r.t.tolist()) if row == 1)
         assert times == pytest.approx([p * math.pi for p in phases], abs=1e-7)
+
+
+def test_recorded_events_have_gradients() -> None:
+    """A circle of a speed of its own for every row crosses the axis at times that go with its period."""
+    speed = torch.tensor([1.0, 2.0, 0.1], dtype=D, requires_grad=True)
+    circle = lambda t, y: speed[:, None] * torch.stack([y[:, 1], -y[:, 0]], 1)  # noqa: E731
+    start = torch.tensor([[1.0, 0.0]], dtype=D).expand(3, -1)
+    events = [
+        Event(lambda t, y: y[:, 0], terminal=False),
+        Event(lambda t, y: y[:, 1] - t[:, 0] / 5, terminal=False, direction=1),
+        Event(lambda t, y: t[:, 0] - 5),
+    ]
+    solution = solve_ivp(circle, start, [0.0, 9.0], events=events, method="dopri8", rtol=1e-9, atol=1e-9)
+    crossings = {
+        row: sorted((t for r in solution.records if r.event == 0 for i, t in zip(r.rows.tolist(), r.t) if i == row),
+                    key=Tensor.item)
+        for row in range(3)
+    }  # fmt: skip
+    assert [len(found) for found in crossings.values()] == [2, 3, 0]
+    for row, found in crossings.items():
+        for turn, t in enumerate(found):
+            exact = (turn + 0.5) * math.pi / speed[row]
+            (slope,) = torch.autograd.grad(t, speed, retain_graph=True)
+            (truth,) = torch.autograd.grad(exact, speed)
+            torch.testing.assert_close(t, exact, rtol=1e-8, atol=1e-8)
+            torch.testing.assert_close(slope, truth, rtol=1e-6, atol=1e-6)
+    (record,) = (r for r in solution.records if r.event == 1 and 1 in r.rows.tolist())
+    here = record.rows.tolist().index(1)
+    (total,) = torch.autograd.grad(record.y[here, 1] - record.t[here] / 5, speed, retain_graph=True)
+    torch.testing.assert_close(total, torch.zeros_like(total), rtol=0, atol=1e-8)  # it stays on the event
+    assert solution.event_t is not None and solution.event_t.tolist() == pytest.approx([5.0] * 3)
 
 
 def test_dense_output_is_the_solution() -> None:
