@@ -7,14 +7,12 @@
 // more and keeps them, as on the CPU.
 
 #include "../math/cnf_trajectory.h"
-#include "device.cuh"
 #include "launchers.h"
+#include "product.cuh"
 
 namespace pfk::cuda {
 namespace {
 
-constexpr int kThreads = 256, kWarps = kThreads / warp_size;
-constexpr int64_t P = warp_size;                        // samples of a panel
 constexpr int64_t kBlocks = 264, kBlocksBackward = 132; // two, and one, for each multiprocessor of an H100
 
 int64_t panels_of(const CnfTrajectory& p) { return (p.samples + P - 1) / P; }
@@ -23,153 +21,30 @@ int64_t blocks_of(const CnfTrajectory& p, bool backward) {
     return panels < most ? panels : most;
 }
 
-// ---- products
-// --------------------------------------------------------------------------------------------------------
-
-constexpr int kStretch = 16, kAcross = 16;     // terms of a sum at a time; threads along the columns
-constexpr int kMostRows = 4, kMostVectors = 2; // of a thread; a vector is two neighbouring columns
-constexpr int kLine = kAcross * kMostRows + 4; // of shared memory; the rest spreads it over the banks
-static_assert(kThreads == kAcross * kStretch && kAcross * kMostRows == 2 * kAcross * kMostVectors, "square tiles");
-
-template <class A> struct alignas(16) Shared {
-    A left[2][kStretch][kLine], right[2][kStretch][kLine];
+// What the warps have summed up, beside the factors of the products.
+template <class A> struct Memory : Factors<A> {
     A partial[3][kWarps][warp_size];
 };
 
-// One factor on its way through shared memory, `Each` elements a thread of a stretch of 16 Each lines (rows of the
-// product, or columns). Along: the terms of a line are neighbours in memory, else the lines are.
-template <bool Along, int Each, class A> struct Passage {
-    const A* from;
-    int64_t jump, advance, lines;
-    int line, term;
-    A next[Each];
-
-    PFK_DEVICE Passage(const A* data, int64_t line_step, int64_t term_step, int64_t count)
-        : jump(Along ? kAcross * line_step : kStretch / Each * term_step), advance(kStretch * term_step), lines(count) {
-        const int thread = static_cast<int>(threadIdx.x);
-        line = Along ? thread / kStretch : thread % (kAcross * Each);
-        term = Along ? thread % kStretch : thread / (kAcross * Each);
-        from = data + line * line_step + term * term_step;
-    }
-    PFK_DEVICE int line_of(int i) const { return Along ? line + kAcross * i : line; }
-    PFK_DEVICE int term_of(int i) const { return Along ? term : term + kStretch / Each * i; }
-
-    PFK_DEVICE void fetch(int64_t terms) {
-#pragma unroll
-        for (int i = 0; i < Each; ++i)
-            next[i] = line_of(i) < lines && term_of(i) < terms ? from[i * jump] : A(0);
-        from += advance;
-    }
-    PFK_DEVICE void put(A (*to)[kLine]) const {
-#pragma unroll
-        for (int i = 0; i < Each; ++i)
-            to[term_of(i)][line_of(i)] = next[i];
+// Where the elements of a product go: into whole panels, or on top of a matrix of that many columns.
+template <class A> struct Into {
+    A* y;
+    int64_t ld;
+    PFK_DEVICE void operator()(int64_t row, int64_t column, A a, A b) const {
+        vstore<2>(y + row * ld + column, Vec<A, 2>{{a, b}});
     }
 };
-
-template <int N, class A> PFK_DEVICE void read_shared(const A* from, A* to) {
-    constexpr int width = N < vector_width<A> ? N : vector_width<A>;
-#pragma unroll
-    for (int i = 0; i < N; i += width) {
-        const Vec<A, width> v = vload<width>(from + i);
-#pragma unroll
-        for (int j = 0; j < width; ++j)
-            to[i + j] = v[j];
+template <class A> struct OnTop {
+    A* y;
+    int64_t columns;
+    PFK_DEVICE void operator()(int64_t row, int64_t column, A a, A b) const {
+        A* const to = y + row * columns + column;
+        if (column < columns)
+            to[0] += a;
+        if (column + 1 < columns)
+            to[1] += b;
     }
-}
-
-// A matrix: element (line, term) at data[line line_step + term term_step].
-template <class A> struct Factor {
-    const A* data;
-    int64_t line_step, term_step;
 };
-
-// A tile of 16 R rows and 32 V columns: y = or += left right^T over `terms`, each element in the order of its terms.
-// Every thread must come; what others wrote before is seen, what is written here is not yet.
-template <bool LeftAlong, bool RightAlong, bool Add, int R, int V, class A>
-PFK_DEVICE void product(Shared<A>& shared, Factor<A> left, int64_t rows, Factor<A> right, int64_t columns,
-                        int64_t terms, A* y, int64_t ldy) {
-    Passage<LeftAlong, R, A> lefts(left.data, left.line_step, left.term_step, rows);
-    Passage<RightAlong, 2 * V, A> rights(right.data, right.line_step, right.term_step, columns);
-    const int row = static_cast<int>(threadIdx.x) / kAcross * R, column = static_cast<int>(threadIdx.x) % kAcross * 2;
-    A sum[R][2 * V] = {};
-    int buffer = 0;
-    __syncthreads(); // the factors are written, and shared memory is free
-    lefts.fetch(terms);
-    rights.fetch(terms);
-    lefts.put(shared.left[0]);
-    rights.put(shared.right[0]);
-    __syncthreads();
-    for (int64_t ahead = terms; ahead > 0; ahead -= kStretch) {
-        const bool more = ahead > kStretch;
-        if (more) {
-            lefts.fetch(ahead - kStretch);
-            rights.fetch(ahead - kStretch);
-        }
-        const int stretch = row >= rows ? 0 : more ? kStretch : static_cast<int>(ahead);
-#pragma unroll 4
-        for (int k = 0; k < stretch; ++k) {
-            A l[R], r[2 * V];
-            read_shared<R>(&shared.left[buffer][k][row], l);
-#pragma unroll
-            for (int v = 0; v < V; ++v)
-                read_shared<2>(&shared.right[buffer][k][column + 2 * kAcross * v], r + 2 * v);
-#pragma unroll
-            for (int i = 0; i < R; ++i)
-#pragma unroll
-                for (int j = 0; j < 2 * V; ++j)
-                    sum[i][j] += l[i] * r[j];
-        }
-        if (!more)
-            break;
-        buffer ^= 1;
-        lefts.put(shared.left[buffer]);
-        rights.put(shared.right[buffer]);
-        __syncthreads();
-    }
-#pragma unroll
-    for (int i = 0; i < R; ++i)
-#pragma unroll
-        for (int v = 0; v < V; ++v) {
-            const int at = column + 2 * kAcross * v;
-            A* const to = y + (row + i) * ldy + at;
-            if (row + i >= rows)
-                continue;
-            if constexpr (Add) {
-                if (at < columns)
-                    to[0] += sum[i][2 * v];
-                if (at + 1 < columns)
-                    to[1] += sum[i][2 * v + 1];
-            } else // columns are whole panels
-                vstore<2>(to, Vec<A, 2>{{sum[i][2 * v], sum[i][2 * v + 1]}});
-        }
-}
-
-template <bool LeftAlong, bool RightAlong, bool Add, int R, class A>
-PFK_DEVICE void tiles(Shared<A>& shared, Factor<A> left, int64_t rows, Factor<A> right, int64_t columns, int64_t terms,
-                      A* y, int64_t ldy) {
-    for (int64_t row = 0; row < rows; row += kAcross * R) {
-        const Factor<A> l = {left.data + row * left.line_step, left.line_step, left.term_step};
-        for (int64_t column = 0; column < columns; column += 4 * kAcross) {
-            const Factor<A> r = {right.data + column * right.line_step, right.line_step, right.term_step};
-            A* const to = y + row * ldy + column;
-            if (columns - column > 2 * kAcross)
-                product<LeftAlong, RightAlong, Add, R, 2>(shared, l, rows - row, r, columns - column, terms, to, ldy);
-            else
-                product<LeftAlong, RightAlong, Add, R, 1>(shared, l, rows - row, r, columns - column, terms, to, ldy);
-        }
-    }
-}
-
-// y (rows, columns) = or += left right^T.
-template <bool LeftAlong, bool RightAlong, bool Add = false, class A>
-PFK_DEVICE void multiply(Shared<A>& shared, Factor<A> left, int64_t rows, Factor<A> right, int64_t columns,
-                         int64_t terms, A* y, int64_t ldy) {
-    if (rows <= kAcross)
-        tiles<LeftAlong, RightAlong, Add, 1>(shared, left, rows, right, columns, terms, y, ldy);
-    else
-        tiles<LeftAlong, RightAlong, Add, kMostRows>(shared, left, rows, right, columns, terms, y, ldy);
-}
 
 // ---- one block
 // -------------------------------------------------------------------------------------------------------
@@ -243,11 +118,11 @@ template <class A> struct Block {
     const CnfTrajectory& p;
     const Space& at;
     A* const base;
-    Shared<A>& shared;
+    Memory<A>& shared;
     const int lane, warp;
     int64_t first; // sample of lane 0
 
-    PFK_DEVICE Block(const Call<A>& c, Shared<A>& s)
+    PFK_DEVICE Block(const Call<A>& c, Memory<A>& s)
         : call(c), p(c.p), at(c.at), base(static_cast<A*>(c.p.panels) + blockIdx.x * c.at.size), shared(s),
           lane(static_cast<int>(threadIdx.x) % warp_size), warp(static_cast<int>(threadIdx.x) / warp_size), first(0) {}
 
@@ -324,7 +199,7 @@ template <class A> struct Block {
             A* const products = !last ? h.product : Keep ? of_stage(at.product, stage) : output(stage);
             const int64_t step = p.weights_stride;
             multiply<true, false>(shared, Factor<A>{matrix(layer), layer.in * step, step}, layer.out,
-                                  Factor<A>{x, 1, N}, N, layer.in, products, N);
+                                  Factor<A>{x, 1, N}, N, layer.in, Into<A>{products, N});
             __syncthreads();
             for_rows(layer.out, [&](int64_t r) {
                 const A shift = shifts[layer.column + r], gate = p.gated ? gates[layer.column + r] : A(1);
@@ -473,11 +348,11 @@ template <class A> struct Block {
             else
                 through_activation(hidden<true>(stage, l), l == 0, layer, gates, g, dgates, dshifts);
             const A* const x = l == 0 ? input(stage) : hidden<true>(stage, l - 1).both;
-            multiply<true, true, true>(shared, Factor<A>{g, N, 1}, layer.out, Factor<A>{x, N, 1}, layer.in, N,
-                                       dparameters + layer.weights, layer.in);
+            multiply<true, true>(shared, Factor<A>{g, N, 1}, layer.out, Factor<A>{x, N, 1}, layer.in, N,
+                                 OnTop<A>{dparameters + layer.weights, layer.in});
             const int64_t step = p.weights_stride;
             multiply<false, false>(shared, Factor<A>{matrix(layer), step, layer.in * step}, layer.in,
-                                   Factor<A>{g, 1, N}, N, layer.out, l == 0 ? dinput(stage) : below, N);
+                                   Factor<A>{g, 1, N}, N, layer.out, Into<A>{l == 0 ? dinput(stage) : below, N});
             A* const other = g;
             g = below, below = other;
             __syncthreads();
@@ -543,14 +418,14 @@ template <class A> struct Block {
 // Doubles, and all that the backward holds, need the registers of two blocks.
 template <class A>
 __global__ void __launch_bounds__(kThreads, sizeof(A) == sizeof(double) ? 1 : 2) run(const Call<A> call) {
-    PFK_SHARED(Shared<A>, shared);
+    PFK_SHARED(Memory<A>, shared);
     Block<A> block(call, shared);
     for (int64_t panel = blockIdx.x; panel < call.panels; panel += gridDim.x)
         block.forward(panel);
 }
 
 template <class A> __global__ void __launch_bounds__(kThreads, 1) run_backward(const Call<A> call) {
-    PFK_SHARED(Shared<A>, shared);
+    PFK_SHARED(Memory<A>, shared);
     Block<A> block(call, shared);
     A* const partial = static_cast<A*>(call.p.partial) + blockIdx.x * call.parameters;
     for (int64_t i = threadIdx.x; i < call.parameters; i += kThreads)
@@ -579,11 +454,6 @@ template <class A> __global__ void __launch_bounds__(kThreads) add_up(const Tota
         t.dgates[i - t.weights] = sum;
     else
         t.dshifts[i - t.weights - t.tables] = sum;
-}
-
-// Calls body(Type<arithmetic>).
-template <class Body> cudaError_t with_arithmetic(DType type, Body body) {
-    return type == DType::F64 ? body(Type<double>{}) : body(Type<float>{});
 }
 
 } // namespace
