@@ -1,28 +1,13 @@
-// mlp on the CPU: tiles of samples go through all layers while they are in cache, (sample, unit) everywhere. Of every
-// product the left operand lies in memory as it is; the right one is packed once a call in panels as wide as a tile of
-// the micro-kernel. The gradient of the weights is summed over all samples in their order, whatever the threads.
+// mlp on the CPU: tiles of samples go through all layers while they are in cache. The gradient of the weights is summed
+// over all samples in their order, whatever the threads.
 
-#include "gemm.h"
 #include "kernels.h"
+#include "panels.h"
 
 namespace pfk::cpu {
 namespace {
 
-constexpr int64_t kDepth = 128;                // of a product at a time: a panel's stretch stays in the first cache
 constexpr int64_t kStep = kMostUnits + kLanes; // from row to row of a buffer: powers of two crowd into few cache sets
-
-template <class A> constexpr int64_t padded(int64_t n) {
-    return (n + kGemmVector<A> - 1) / kGemmVector<A> * kGemmVector<A>;
-}
-
-// Calls body(first column, width) for the panels of n columns: as wide as a tile, the last ones one register.
-template <class A, class Body> void for_panels(int64_t n, Body body) {
-    int64_t at = 0;
-    for (; at + kGemmWidth<A> <= padded<A>(n); at += kGemmWidth<A>)
-        body(at, kGemmWidth<A>);
-    for (; at < n; at += kGemmVector<A>)
-        body(at, kGemmVector<A>);
-}
 
 template <class A> class Layers {
   public:
@@ -63,28 +48,10 @@ template <class P, class A> void pack(const Mlp& p, int64_t begin, int64_t end) 
         const int64_t depth = p.transposed ? layers.out(layer) : layers.in(layer);
         const int64_t columns = p.transposed ? layers.in(layer) : layers.out(layer);
         const int64_t depth_step = p.transposed ? stride : 1, column_step = p.transposed ? 1 : stride;
-        A* to = layers.panels(layer);
-        for_panels<A>(columns, [&](int64_t first, int64_t width) {
-            for (int64_t k = 0; k < depth; ++k, to += width)
-                for (int64_t j = 0; j < width; ++j)
-                    to[j] = first + j < columns ? load<A>(w[k * depth_step + (first + j) * column_step]) : A(0);
-        });
+        pack_panels(w, depth_step, column_step, depth, columns, layers.panels(layer));
         const P* const bias = static_cast<const P*>(p.biases[layer]);
         for (int64_t j = 0; !p.transposed && j < padded<A>(columns); ++j)
             layers.bias(layer)[j] = j < columns ? load<A>(bias[j * p.bias_strides[layer]]) : A(0);
-    }
-}
-
-// y (rows, columns, padded) += w panels
-template <class A, class W>
-void add_product(W w, int64_t depth, const A* panels, int64_t columns, A* y, int64_t ldy, int64_t rows) {
-    for (int64_t first = 0; first < depth; first += kDepth) {
-        const int64_t stretch = depth - first < kDepth ? depth - first : kDepth;
-        const A* panel = panels;
-        for_panels<A>(columns, [&](int64_t at, int64_t width) {
-            gemm<true>(w.from(0, first, depth), panel + first * width, width, y + at, ldy, rows, stretch, width);
-            panel += depth * width;
-        });
     }
 }
 
@@ -103,7 +70,7 @@ void linear(const Mlp& p, int layer, const A* in, int64_t ld_in, int64_t sample,
                 to[j] += shift[j];
         }
     }
-    add_product(Rows<A>{in, ld_in}, layers.in(layer), layers.panels(layer), width, out, ld_out, rows);
+    multiply_panels<true>(Rows<A>{in, ld_in}, layers.in(layer), layers.panels(layer), width, out, ld_out, rows);
 }
 
 // to = activation(pre), both (rows, n)
@@ -183,10 +150,8 @@ template <class A> void backward(const Mlp& p, int64_t begin, int64_t end) {
         int64_t ld_delta = p.dy_stride;
         for (int layer = p.layers - 1; layer >= 0; --layer) {
             const int64_t width = layers.in(layer), whole = padded<A>(width);
-            for (int64_t r = 0; r < rows; ++r)
-                for (int64_t j = 0; j < whole; ++j)
-                    through[r * kStep + j] = A(0);
-            add_product(Rows<A>{delta, ld_delta}, layers.out(layer), layers.panels(layer), width, through, kStep, rows);
+            multiply_panels<false>(Rows<A>{delta, ld_delta}, layers.out(layer), layers.panels(layer), width, through,
+                                   kStep, rows);
             if (layer == 0) {
                 copy_tile(through, kStep, static_cast<A*>(p.dx) + first * width, width, rows, width);
                 break;
