@@ -75,26 +75,27 @@ void add_outer(const A* g, int64_t ldg, const A* x, int64_t ldx, A* dw, int64_t 
     }
 }
 
-// The same through the micro-kernel, for matrices wide enough for its vectors: x is turned so that N lies along them.
-// `turned` has room for (C, N).
+// Rows of `columns` numbers become columns of kGemmWidth, zeros beside the last: blocks of the size of a cache line.
+template <class A> void turn(const A* rows, int64_t ld, int64_t n, int64_t columns, A* turned) {
+    constexpr int64_t width = kGemmWidth<A>, block = 64 / static_cast<int64_t>(sizeof(A));
+    for (int64_t first = 0; first < columns; first += block)
+        for (int64_t r = 0; r < width; ++r)
+            for (int64_t c = first; c < first + block && c < columns; ++c)
+                turned[c * width + r] = r < n ? rows[r * ld + c] : A(0);
+}
+
+// The same through the micro-kernel, for matrices wide enough for its vectors: x is turned, a tile's width at a time,
+// so that N lies along them. `turned` has room for (C, kGemmWidth).
 template <class A>
 void add_product(const A* g, int64_t ldg, const A* x, int64_t ldx, A* dw, int64_t m, int64_t n, int64_t columns,
                  A* turned) {
-    constexpr int64_t stretch = 64, rows = 16;
-    if (n < kGemmWidth<A>)
+    constexpr int64_t width = kGemmWidth<A>;
+    if (n < width)
         return add_outer(g, ldg, x, ldx, dw, m, n, columns);
-    for (int64_t first = 0; first < n; first += rows)
-        for (int64_t c = 0; c < columns; ++c)
-            for (int64_t r = first; r < n && r < first + rows; ++r)
-                turned[c * n + r] = x[r * ldx + c];
-    alignas(64) A packed[kGemmRows * stretch];
-    for (int64_t first = 0; first < columns; first += stretch) {
-        const int64_t k = columns - first < stretch ? columns - first : stretch;
-        for (int64_t row = 0; row < m; row += kGemmRows) {
-            const int64_t some = m - row < kGemmRows ? m - row : kGemmRows;
-            pack(g + row * ldg + first, ldg, 1, some, k, packed);
-            gemm<true>(packed, turned + first * n, n, dw + row * n, n, some, k, n);
-        }
+    for (int64_t at = 0; at < n; at += width) {
+        const int64_t some = n - at < width ? n - at : width;
+        turn(x + at * ldx, ldx, some, columns, turned);
+        gemm<true>(Rows<A>{g, ldg}, turned, width, dw + at, n, m, columns, some);
     }
 }
 
