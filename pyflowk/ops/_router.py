@@ -13,6 +13,7 @@ Every private torch name that the package needs in a call is bound here and prov
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -23,7 +24,17 @@ from torch.nn import Parameter
 
 from ._backends import implementation, on_change
 
-__all__ = ["FusedOp", "functional", "plain_autograd", "registry", "transformed", "while_loop", "wrapped"]
+__all__ = [
+    "FusedOp",
+    "forward_or_functional",
+    "functional",
+    "no_tangents",
+    "plain_autograd",
+    "registry",
+    "transformed",
+    "while_loop",
+    "wrapped",
+]
 
 #: whether vmap, grad, jvp or another functional transformation is active, and whether this very tensor is inside one.
 functional: Callable[[], bool] = torch._C._are_functorch_transforms_active
@@ -55,6 +66,16 @@ def transformed() -> bool:
     """Whether a compiler, a tracer, functorch, forward AD or a dispatch mode watches: values may not be looked at."""
     watched = _compiling() or functional() or _modes_on_stack() or _tracing() is not None
     return bool(watched or forward_ad._current_level >= 0)
+
+
+def forward_or_functional() -> bool:
+    """Whether forward AD or torch.func is active, whose derivatives no `requires_grad` tells of."""
+    return bool(functional() or forward_ad._current_level >= 0)
+
+
+def no_tangents() -> AbstractContextManager[None]:
+    """What `torch.no_grad` is for forward AD."""
+    return forward_ad._set_fwd_grad_enabled(False)
 
 
 def plain_autograd() -> bool:

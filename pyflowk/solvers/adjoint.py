@@ -53,12 +53,12 @@ class _Reverse:
             y = flat_y.reshape(self.shape).detach().requires_grad_()
             slope = self.f(t, y)
             if not slope.requires_grad:
-                return torch.cat([slope.flatten(1), torch.zeros_like(flat_y)], 1)
+                return torch.cat([_flat(slope), torch.zeros_like(flat_y)], 1)
             (pulled,) = torch.autograd.grad(slope, y, a, retain_graph=bool(self.params), allow_unused=True)
         if self.params:
             self.calls.append((slope, a))
         pulled = torch.zeros_like(y) if pulled is None else pulled
-        return torch.cat([slope.detach().flatten(1), -pulled.flatten(1)], 1)
+        return torch.cat([_flat(slope.detach()), -_flat(pulled)], 1)
 
     def after_step(self, t: Tensor, h: Tensor, good: Tensor, state: Tensor) -> None:
         """Add what the accepted rows' step brings; `state` is where the next step starts."""
@@ -80,6 +80,10 @@ class _Reverse:
             self(t.to(real_dtype(state)), state)
 
 
+def _flat(rows: Tensor) -> Tensor:
+    return rows.flatten(1) if rows.ndim > 1 else rows[:, None]
+
+
 def _of_both(control: Control, y: Tensor) -> Control:
     """The control of y and a side by side, (B, 2 D), from that of y."""
     if control.plain:
@@ -89,7 +93,7 @@ def _of_both(control: Control, y: Tensor) -> Control:
     for name in ("rtol", "atol"):
         value = getattr(control, name)
         if isinstance(value, Tensor):
-            rows = value.expand(torch.broadcast_shapes(value.shape, (1, *wide))).flatten(1)
+            rows = _flat(value.expand(torch.broadcast_shapes(value.shape, (1, *wide))))
             found[name] = torch.cat([rows, rows], 1)
     norm = control.norm
     if norm is not None:
@@ -110,8 +114,9 @@ class _Backsolve(Function):
         return ys
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Any:
+        if torch.is_grad_enabled():
+            raise NotImplementedError("backsolve has no second derivative: use adjoint='checkpoint' instead")
         ys, times, *params = ctx.saved_tensors
         f, table, control = ctx.solver
         control = _of_both(control, ys[0])
@@ -125,13 +130,13 @@ class _Backsolve(Function):
             if ctx.needs_input_grad[5]:  # dL/dt = a^T f at every output, less for the start
                 with torch.no_grad():
                     slope = f(column(times[:, j].to(real_dtype(a)), a), ys[j])
-                dt[:, j] += (dys[j] * slope).flatten(1).sum(1)
+                dt[:, j] += _flat(dys[j] * slope).sum(1)
             a = a + dys[j]
             if j == 0:
                 break
             reverse.calls = []
             span = times[:, j - 1 : j + 1].flip(1)
-            state = torch.cat([ys[j].flatten(1), a.flatten(1)], 1)  # y starts anew from what was found
+            state = torch.cat([_flat(ys[j]), _flat(a)], 1)  # y starts anew from what was found
             trace = solve_adaptive(Field(reverse), table, state, span, control, after_step=reverse.after_step)
             if bool((trace.clock.status != Status.SUCCESS).any()):
                 names = sorted({Status(int(s)).name for s in trace.clock.status})
@@ -140,6 +145,6 @@ class _Backsolve(Function):
         if ctx.needs_input_grad[5]:
             with torch.no_grad():
                 slope = f(column(times[:, 0].to(real_dtype(a)), a), ys[0])
-            dt[:, 0] -= (a * slope).flatten(1).sum(1)
+            dt[:, 0] -= _flat(a * slope).sum(1)
         found = iter(reverse.gradients)
         return None, None, None, None, a, dt, *(next(found) if p.requires_grad else None for p in params)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ops._router import forward_or_functional, no_tangents
 from .adams import adams_order, integrate_adams
 from .adaptive import solve_adaptive
 from .control import Control, Status
@@ -294,7 +295,8 @@ def _adaptive(
     if rows:
         _check_order(known)
     k = f(column(known[:, 0].to(real_dtype(y0)), y0), y0)
-    differentiable = torch.is_grad_enabled() and (k.requires_grad or y0.requires_grad or times.requires_grad)
+    wanted = k.requires_grad or y0.requires_grad or times.requires_grad
+    differentiable = forward_or_functional() or (torch.is_grad_enabled() and wanted)
     if step is not None:
         step = torch.as_tensor(step, dtype=known.dtype, device=known.device).abs()
         if step.shape not in ((), (rows,)) or not bool((step > 0).all()):
@@ -302,7 +304,7 @@ def _adaptive(
         step = step.expand(rows)
         step = torch.where(known[:, -1] < known[:, 0], -step, step)
     output = Dense(table) if dense else None
-    with torch.no_grad():
+    with torch.no_grad(), no_tangents():
         trace = solve_adaptive(
             f,
             table,

@@ -8,9 +8,8 @@ has it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction as F
-from functools import cached_property
 
 __all__ = ["METHODS", "TABLEAUS", "Tableau", "tableau"]
 
@@ -33,17 +32,17 @@ class Tableau:
     error_order: int  # the estimate is O(h^error_order); steps grow with its root
     interpolant: tuple[Row, ...]
     fsal: bool
+    #: each row of a, and the error behind them, as the places of its weights that are not zero, and those
+    rows: tuple[tuple[tuple[int, ...], Row], ...] = field(init=False, repr=False, compare=False)
 
     @property
     def stages(self) -> int:
         """How many slopes a step has, that at its end included."""
         return len(self.c)
 
-    @cached_property
-    def rows(self) -> tuple[tuple[tuple[int, ...], Row], ...]:
-        """Each row of a, and the error behind them, as the places of its weights that are not zero, and those."""
+    def __post_init__(self) -> None:
         kept = [[(j, w) for j, w in enumerate(row) if w] or [(0, 0.0)] for row in (*self.a, self.error or ())]
-        return tuple((tuple(j for j, _ in row), tuple(w for _, w in row)) for row in kept)
+        object.__setattr__(self, "rows", tuple((tuple(j for j, _ in row), tuple(w for _, w in row)) for row in kept))
 
     @property
     def evaluations(self) -> int:

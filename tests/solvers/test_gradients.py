@@ -100,3 +100,33 @@ def test_no_graph_without_gradient() -> None:
         assert not odeint(lambda t, y: net(y), torch.ones(1, 2), [0.0, 1.0]).requires_grad
     assert odeint(lambda t, y: net(y), torch.ones(1, 2), [0.0, 1.0], rtol=1e-4, atol=1e-4).requires_grad
     assert not odeint(lambda t, y: -y, torch.ones(1, 2), [0.0, 1.0]).requires_grad
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "rk4", "steps": 10}, {"method": "adams4", "steps": 15}], ids=str)
+def test_forward_and_functional_derivatives(options: dict) -> None:
+    """y' = -a y^2 is y / (1 + a t y): derivatives in y and in what the field has captured, by every kind of them."""
+    y0, a = torch.tensor([[1.0], [2.0]], dtype=D), torch.tensor(0.7, dtype=D)
+    exact = lambda y, a: y / (1 + a * y)  # noqa: E731
+
+    def solve(y: Tensor, a: Tensor) -> Tensor:
+        return solve_ivp(lambda t, y: -a * y * y, y, [0.0, 1.0], **{"rtol": 1e-6, "atol": 1e-6, **options}).y[-1]
+
+    close = {"rtol": 1e-3, "atol": 1e-3} if options else {"rtol": 1e-4, "atol": 1e-4}
+    tangents = torch.tensor([[0.3], [-1.0]], dtype=D), torch.tensor(2.0, dtype=D)
+    torch.testing.assert_close(torch.func.jvp(solve, (y0, a), tangents), torch.func.jvp(exact, (y0, a), tangents),
+                               **close)  # fmt: skip
+    with torch.autograd.forward_ad.dual_level():  # the captured parameter alone
+        tangent = torch.autograd.forward_ad.unpack_dual(
+            solve(y0, torch.autograd.forward_ad.make_dual(a, tangents[1]))
+        ).tangent
+    torch.testing.assert_close(tangent, torch.func.jvp(lambda a: exact(y0, a), (a,), tangents[1:])[1], **close)
+    derivative = torch.func.hessian if options else torch.func.jacrev
+    found = derivative(lambda y, a: solve(y, a).sum(), (0, 1))(y0, a)
+    torch.testing.assert_close(found, derivative(lambda y, a: exact(y, a).sum(), (0, 1))(y0, a), **close)
+
+
+@pytest.mark.parametrize("method", ["euler", "adams3"])
+def test_fixed_steps_are_one_graph(method: str) -> None:
+    f = lambda y: odeint(lambda t, y: torch.sin(y) * t, y, [0.0, 0.4, 1.0], method=method, options={"steps": 2})  # noqa: E731
+    y0 = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.compile(f, fullgraph=True, backend="eager")(y0), f(y0))

@@ -53,6 +53,18 @@ def test_backsolve_is_right_up_to_the_tolerance(tolerance: float) -> None:
     torch.testing.assert_close(found, truth, rtol=100 * tolerance, atol=100 * tolerance)
 
 
+def test_backsolve_of_numbers_and_of_second_order() -> None:
+    """Rows of a single number, without a dimension of their own; a second derivative is refused."""
+    y0 = torch.tensor([1.0, 2.0, -1.0], dtype=D, requires_grad=True)
+    t = torch.tensor([0.0, 1.0], dtype=D, requires_grad=True)
+    y = odeint(lambda t, y: -t * y, y0, t, adjoint="backsolve", params=())[-1]
+    found = torch.autograd.grad(y.sum(), [y0, t], retain_graph=True)
+    truth = torch.full((3,), math.exp(-0.5), dtype=D), torch.tensor([0.0, -2 * math.exp(-0.5)], dtype=D)
+    torch.testing.assert_close(found, truth, rtol=1e-5, atol=1e-5)
+    with pytest.raises(NotImplementedError, match="no second derivative"):
+        torch.autograd.grad(y.sum(), y0, create_graph=True)
+
+
 def test_backsolve_wants_parameters_and_an_adaptive_method() -> None:
     with pytest.raises(ValueError, match="params: expected"):
         odeint(lambda t, y: -y, torch.ones(1, 1), [0.0, 1.0], adjoint="backsolve")
