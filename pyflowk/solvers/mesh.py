@@ -18,7 +18,7 @@ from .dense import Dense, interpolate
 from .field import Field, real_dtype, rk_stages
 from .tableaus import Tableau
 
-__all__ = ["Inside", "Mesh", "integrate"]
+__all__ = ["Inside", "Mesh", "differentiating", "integrate"]
 
 Inside = tuple[Tensor, Tensor, Tensor]  # rows, columns of the output, theta
 
@@ -78,6 +78,33 @@ class Mesh:
         rows = torch.cat([place[0] for place in self.inside.values()])
         columns = torch.cat([place[1] for place in self.inside.values()])
         return whole.index_put((columns, rows), torch.cat(pieces))
+
+
+def differentiating(f: Field, t: Tensor, y: Tensor) -> tuple[Tensor, bool]:
+    """The slope without its graph, and whether the field takes derivatives on the way to it, as divergences do.
+
+    Under a checkpoint each of them would have all steps up to it computed again; torch.func refuses it.
+    """
+    kept: list[Tensor] = []
+    read = False
+
+    def pack(x: Tensor) -> int:
+        kept.append(x)
+        return len(kept) - 1
+
+    def unpack(place: int) -> Tensor:
+        nonlocal read
+        read = True
+        return kept[place]
+
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+            k = f(t, y)
+    except RuntimeError as error:
+        if "saved tensor hooks" not in str(error):
+            raise
+        k, read = f(t, y), True
+    return k.detach().requires_grad_(k.requires_grad), read
 
 
 def integrate(f: Field, table: Tableau, y: Tensor, mesh: Mesh, *, every: int = 0, dense: Dense | None = None) -> Tensor:

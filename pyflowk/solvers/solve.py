@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops._router import forward_or_functional, no_tangents
+from ..ops._router import forward_or_functional, no_tangents, transformed
 from .adams import adams_order, integrate_adams
 from .adaptive import solve_adaptive
 from .control import Control, Status
 from .dense import Dense
 from .events import Event, Record, root_with_gradient
 from .field import Field, column, real_dtype, time_dtype
-from .mesh import Mesh, integrate
+from .mesh import Mesh, differentiating, integrate
 from .tableaus import Tableau, tableau
 
 __all__ = ["ADJOINTS", "Solution", "SolverError", "clock_times", "fixed_mesh", "solve_ivp"]
@@ -114,7 +114,8 @@ def solve_ivp(
         dense: keep the solution as a function of time.
         adjoint: the gradient: "checkpoint", of the discrete solution with the accepted steps held fixed, memory for a
             state every `checkpoint_every` steps (default: the root of their number) and the steps between;
-            "backprop", the same gradient, everything kept; "backsolve" is of `odeint`.
+            "backprop", the same gradient, everything kept, also where a field takes derivatives itself;
+            "backsolve" is of `odeint`.
         step_size, steps: fixed steps: the longest, or how many between one time and the next (default 1; asks nothing
             of the host).
         perturb: let a field with jumps at the ends of fixed steps be seen from within each step.
@@ -236,6 +237,9 @@ def _fixed(
     mesh.perturb = perturb
     output = Dense(table) if dense else None
     every = _root(every, mesh.steps)
+    if every and torch.is_grad_enabled() and mesh.steps > 1 and not transformed():
+        start = mesh.points[0].to(real_dtype(y0))
+        every = 0 if differentiating(f, column(start, y0) if start.ndim else start, y0)[1] else every
     if adams:
         y = integrate_adams(f, adams, y0, mesh, every=every)
         started = min(adams - 1, mesh.steps)
@@ -294,7 +298,12 @@ def _adaptive(
     known = wide.detach()
     if rows:
         _check_order(known)
-    k = f(column(known[:, 0].to(real_dtype(y0)), y0), y0)
+    start = column(known[:, 0].to(real_dtype(y0)), y0)
+    if every and torch.is_grad_enabled() and not forward_or_functional():
+        k, inside = differentiating(f, start, y0)
+        every = 0 if inside else every
+    else:
+        k = f(start, y0)
     wanted = k.requires_grad or y0.requires_grad or times.requires_grad
     differentiable = forward_or_functional() or (torch.is_grad_enabled() and wanted)
     if step is not None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from ..ops.cnf_trajectory import STAGES, cnf_trajectory, stage_times
 from ..ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplusplus
 from ..ops.hutchinson import NOISES, Probes
-from ..solvers import METHODS, odeint
+from ..solvers import METHODS, TABLEAUS, odeint
+from ..solvers.solve import ADJOINTS
 from .base import Transform, state_dtype, zero_ladj
 
 DIVERGENCES = ("exact", "hutchinson", "hutch++")
@@ -81,7 +82,7 @@ class Continuous(Transform):
         super().__init__()
         for name, value, known in (
             ("divergence", divergence, DIVERGENCES), ("noise", noise, NOISES), ("method", method, METHODS),
-            ("mode", mode, ("forward", "reverse")),
+            ("mode", mode, ("forward", "reverse")), ("adjoint", adjoint, ADJOINTS),
         ):  # fmt: skip
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}; got {value!r}")
@@ -89,6 +90,11 @@ class Continuous(Transform):
             raise ValueError(f"probes: expected at least one, and an even number for hutch++; got {probes}")
         if steps is not None and steps < 1:
             raise ValueError(f"steps: expected at least 1; got {steps}")
+        adaptive = method in TABLEAUS and TABLEAUS[method].error is not None
+        if steps is None and not adaptive and not {"steps", "step_size"} & set(options or ()):
+            raise ValueError(f"steps: expected a number of steps for {method}, which cannot choose them; got None")
+        if adjoint == "backsolve" and (steps is not None or not isinstance(field, nn.Module)):
+            raise ValueError("adjoint: expected a field that is a module, and adaptive steps, beside backsolve")
         if not 0 <= steer < 1:
             raise ValueError(f"steer: expected a number in [0, 1); got {steer}")
         self.field = field
@@ -116,7 +122,7 @@ class Continuous(Transform):
         x, context = self._arguments(x, context)
         if (fused := self._fused(x, start, stop, context)) is not None:
             return fused(x.new_empty((x.shape[0], 0, x.shape[1])))[0]
-        return self._solve(lambda t, y: self._call(t, y, context), x, start, stop)
+        return self._solve(lambda t, y: self._call(t, y, context), x, start, stop, context)
 
     def transport(
         self,
@@ -187,11 +193,14 @@ class Continuous(Transform):
             return value, *rates[: 3 if watched else 1]
 
         zeros = (zero_ladj(x),) * (3 if watched else 1)
-        y, *integrals = self._solve(slopes, (x, *zeros), start, stop)
+        y, *integrals = self._solve(slopes, (x, *zeros), start, stop, context)
         return y, *integrals, *(zero_ladj(x),) * (3 - len(integrals))
 
-    def _solve(self, f: Any, state: Any, start: float, stop: float) -> Any:
+    def _solve(self, f: Any, state: Any, start: float, stop: float, context: Tensor | None) -> Any:
         options = dict(self.options)
+        params = None
+        if self.adjoint == "backsolve":
+            params = [*self.field.parameters(), *([] if context is None else [context])]
         if self.steps is not None:
             options["steps"] = max(1, math.ceil(self.steps * abs(stop - start) - 1e-9))
         parts = (state,) if isinstance(state, Tensor) else state
@@ -201,7 +210,7 @@ class Continuous(Transform):
             parts = (torch.where(sound, x, 0.0), *parts[1:])
         solution = odeint(
             f, parts[0] if isinstance(state, Tensor) else parts, [start, stop], method=self.method, rtol=self.rtol,
-            atol=self.atol, options=options, adjoint=self.adjoint,
+            atol=self.atol, options=options, adjoint=self.adjoint, params=params,
         )  # fmt: skip
         if isinstance(state, Tensor):
             return solution[-1] if self.steps is not None else torch.where(sound, solution[-1], math.nan)
@@ -216,6 +225,8 @@ class Continuous(Transform):
         return self.field(t.reshape(-1) if t.dim() else t, y, context)
 
     def _arguments(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if x.dim() < 2:
+            raise ValueError(f"Continuous expects (B, *event); got {tuple(x.shape)}")
         return x.to(state_dtype(x)), context if getattr(self.field, "takes_context", True) else None
 
     def _noise_time(self, generator: torch.Generator | None) -> float:

@@ -94,6 +94,37 @@ def test_module_parameters_closures_and_rejected_nan() -> None:
     torch.testing.assert_close(grads[1], root / y0.detach().sqrt(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("kind", ["autograd", "func"])
+@pytest.mark.parametrize("options", [{}, {"method": "rk4", "steps": 16}, {"method": "adams3", "steps": 16}], ids=str)
+def test_a_field_that_differentiates_is_called_once_a_stage(kind: str, options: dict) -> None:
+    """Its divergence by autograd.grad had all steps before it computed again; by torch.func it was refused."""
+    W = torch.tensor([[0.3, -1.0], [0.8, 0.2]], dtype=D, requires_grad=True)
+    calls = []
+
+    def f(t: Tensor, s: Tensor) -> Tensor:
+        calls.append(0)
+        x = s[:, :2]
+        inner = lambda x: torch.sin(x @ W.T)  # noqa: E731
+        if kind == "func":
+            value, pull = torch.func.vjp(inner, x)
+            (slope,) = pull(torch.ones_like(x))
+        else:
+            with torch.enable_grad():
+                x = x if x.requires_grad else x.detach().requires_grad_()
+                value = inner(x)
+                (slope,) = torch.autograd.grad(value.sum(), x, create_graph=True)
+        return torch.cat([value, slope.sum(1, keepdim=True)], 1)
+
+    y0, found = torch.tensor([[1.0, 0.3, 0.0], [-0.4, 0.1, 0.0]], dtype=D), []
+    for adjoint in ("checkpoint", "backprop"):
+        calls.clear()
+        solution = solve_ivp(f, y0, [0.0, 1.0], adjoint=adjoint, **{"rtol": 1e-6, "atol": 1e-6, **options})
+        most = 2 * int(solution.evaluations.max()) + 1  # an adaptive solve is made twice
+        found.append(torch.autograd.grad(solution.y[-1].square().sum(), W)[0])
+        assert len(calls) <= most + 1
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+
+
 def test_no_graph_without_gradient() -> None:
     net = torch.nn.Linear(2, 2)
     with torch.no_grad():

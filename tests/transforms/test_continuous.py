@@ -142,6 +142,22 @@ def test_sampling_draws_no_probes_and_is_the_inverse() -> None:
     assert not torch.equal(generator.get_state(), before)
 
 
+@pytest.mark.parametrize("divergence", ["exact", "hutchinson"])
+def test_every_adjoint_and_mode_has_the_same_gradient(divergence: str) -> None:
+    """In the field's parameters, the state and a context that is itself differentiated."""
+    net, x, context = field(3, context_dim=2, depth=3), normal(4, 3).requires_grad_(), normal(4, 2, seed=2)
+    found = []
+    for adjoint, mode in (("backprop", "forward"), ("checkpoint", "forward"), ("checkpoint", "reverse"),
+                          ("backsolve", "forward"), ("backsolve", "reverse")):  # fmt: skip
+        context = context.detach().requires_grad_()
+        flow = Continuous(net, divergence=divergence, adjoint=adjoint, mode=mode, rtol=1e-7, atol=1e-7)
+        z, ladj = flow(x, context, seeded())
+        loss = z.square().sum() - ladj.sin().sum()
+        found.append(torch.autograd.grad(loss, [x, context, *net.parameters()]))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-5)
+
+
 def test_the_same_seed_gives_the_same_estimate() -> None:
     flow, x = Continuous(field(5, depth=3), divergence="hutchinson", steps=4, method="rk4"), normal(4, 5)
     estimates = [flow(x, None, seeded(s))[1] for s in (0, 0, 1)]
@@ -192,7 +208,14 @@ def test_no_graph_grows_without_gradients() -> None:
     ({"probes": 0}, "probes: expected"), ({"divergence": "hutch++"}, "an even number"),
     ({"steps": 0}, "steps: expected"), ({"noise": "cauchy"}, "noise: expected"),
     ({"mode": "sideways"}, "mode: expected"), ({"steer": 1.0}, "steer: expected"),
+    ({"adjoint": "none"}, "adjoint: expected one of checkpoint"), ({"adjoint": "backsolve"}, "a field that is a module"),
+    ({"method": "rk4"}, "steps: expected a number of steps for rk4"), ({"method": "adams4"}, "steps: expected a number"),
 ])  # fmt: skip
 def test_bad_options_are_named(options: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         Continuous(linear, **options)
+
+
+def test_rows_of_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"Continuous expects \(B, \*event\); got \(3,\)"):
+        Continuous(linear)(torch.zeros(3))
