@@ -208,8 +208,8 @@ def test_no_graph_grows_without_gradients() -> None:
     ({"probes": 0}, "probes: expected"), ({"divergence": "hutch++"}, "an even number"),
     ({"steps": 0}, "steps: expected"), ({"noise": "cauchy"}, "noise: expected"),
     ({"mode": "sideways"}, "mode: expected"), ({"steer": 1.0}, "steer: expected"),
-    ({"adjoint": "none"}, "adjoint: expected one of checkpoint"), ({"adjoint": "backsolve"}, "a field that is a module"),
-    ({"method": "rk4"}, "steps: expected a number of steps for rk4"), ({"method": "adams4"}, "steps: expected a number"),
+    ({"adjoint": "none"}, "adjoint: expected one of"), ({"adjoint": "backsolve"}, "a field that is a module"),
+    ({"method": "rk4"}, "steps: expected a number of steps for rk4"), ({"method": "adams4"}, "steps: expected"),
 ])  # fmt: skip
 def test_bad_options_are_named(options: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
