@@ -133,8 +133,9 @@ template <class A> struct Block {
     PFK_DEVICE A* output(int stage) const { return of_stage(at.output, stage); }
     PFK_DEVICE A* dinput(int stage) const { return of_stage(at.dinput, stage); }
 
-    // Each row is its warp's, each sample its lane's: what `body` writes at (row, lane) it may read again
-    // unsynchronised.
+    // Each row is its warp's, each sample its lane's, from the first step of a block to its last panel: what `body`
+    // writes at (row, lane) it may read and write again unsynchronised. What one thread has of another comes by way of
+    // products, which begin with a barrier and have one behind them.
     template <class Body> PFK_DEVICE void for_rows(int64_t rows, Body body) const {
         for (int64_t r = warp; r < rows; r += kWarps)
             body(r);
@@ -225,7 +226,6 @@ template <class A> struct Block {
             });
             x = h.both;
         }
-        __syncthreads();
     }
 
     // ---- forward
@@ -274,7 +274,6 @@ template <class A> struct Block {
             write(p.integrals, 3, 1, kinetic);
             write(p.integrals, 3, 2, jacobian);
         }
-        __syncthreads(); // the next panel writes the scratch again
     }
 
     PFK_DEVICE A total(int which) const {
@@ -325,7 +324,6 @@ template <class A> struct Block {
         for_rows(D, [&](int64_t d) { write(p.dx, D, d, dy[d * P]); });
         if (p.biased)
             for_rows(H, [&](int64_t r) { write(p.dbias, H, r, base[at.dbias + r * P + lane]); });
-        __syncthreads();
     }
 
     PFK_DEVICE void add_row(A* to, A value) const {
@@ -430,7 +428,6 @@ template <class A> __global__ void __launch_bounds__(kThreads, 1) run_backward(c
     A* const partial = static_cast<A*>(call.p.partial) + blockIdx.x * call.parameters;
     for (int64_t i = threadIdx.x; i < call.parameters; i += kThreads)
         partial[i] = A(0);
-    __syncthreads();
     for (int64_t panel = blockIdx.x; panel < call.panels; panel += gridDim.x)
         block.backward(panel, partial);
 }

@@ -14,6 +14,7 @@ from simt import backend, build, mutate
 from simt.bench import Bench
 
 import pyflowk
+from tests.ops.cases import cnf_trajectory
 
 pytestmark = [
     pytest.mark.skipif("PYFLOWK_NIGHTLY" not in os.environ, reason="nightly: set PYFLOWK_NIGHTLY=1"),
@@ -38,6 +39,25 @@ def test_barriers_of_affine_coupling() -> None:
     assert [b.file.read_text().splitlines()[b.line - 1].strip() for b in unnoticed] == [
         "__syncthreads(); // the next call writes `partial` again"
     ]
+
+
+def test_barriers_of_cnf_trajectory() -> None:
+    """A wide case of one step, a case of several, and one whose blocks take several panels, there and back."""
+
+    def make(kernel: Path, flags: Sequence[str]) -> Bench:
+        return backend.register("checker", "mutant", backend.library("checker", replaced=kernel))
+
+    def run(bench: Bench) -> None:
+        some = [(cnf_trajectory.ALL[0], 9), (cnf_trajectory.ALL[1], 9), (cnf_trajectory.MANY_ROWS, 264 * 32 + 1)]
+        for case, rows in some:
+            inputs = [t.requires_grad_() for t in case.inputs(rows, torch.float32)]
+            with pyflowk.backend("mutant"):
+                torch.autograd.grad(sum(o.sum() for o in case.call(*inputs)), inputs)
+            assert bench.reports() == []
+
+    files = [backend.CUDA / "cnf_trajectory.cu", backend.CUDA / "product.cuh"]
+    every, unnoticed = mutate.survivors(files[0], run, files, make)
+    assert len(every) == 6 and unnoticed == []
 
 
 SANITIZED = """

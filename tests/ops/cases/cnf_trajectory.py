@@ -71,3 +71,5 @@ SMALL = [
 ]
 
 FEW = [_case(2, 3, 2, "tanh", "rk4_classic", 1), _case(2, 3, 1, "silu", "midpoint", 1, probes=2, biased=True)]
+
+MANY_ROWS = _case(3, 9, 1, "tanh", "euler", 1)  # cheap enough for thousands of rows
