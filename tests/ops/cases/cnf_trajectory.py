@@ -70,6 +70,6 @@ SMALL = [
     _case(2, 3, 1, "elu", "heun2", 1, probes=0, gated=False, biased=True),
 ]
 
-FEW = [_case(2, 3, 2, "tanh", "rk4_classic", 1), _case(2, 3, 1, "silu", "midpoint", 1, probes=2, biased=True)]
+FEW = [_case(2, 3, 2, "tanh", "heun2", 1), _case(2, 3, 1, "silu", "midpoint", 1, probes=2, biased=True)]
 
 MANY_ROWS = _case(3, 9, 1, "tanh", "euler", 1)  # cheap enough for thousands of rows
