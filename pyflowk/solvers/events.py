@@ -122,21 +122,28 @@ class Fired:
     def _root(
         event: Event, table: Tableau, t: Tensor, h: Tensor, g0: Tensor, g1: Tensor, y: Tensor, ks: list[Tensor]
     ) -> Tensor:
-        """theta of the root between 0 and 1: regula falsi with halved weights (Illinois), every third bisection."""
+        """theta of the root between 0 and 1: regula falsi (Illinois: who stays twice loses half its weight), with
+        a bisection every fourth time. The last point is just past the root: the interval closes from its far side."""
         low, high = torch.zeros_like(h), torch.ones_like(h)
         f_low, f_high = g0.to(h.dtype), g1.to(h.dtype)
+        least, above = 2 * torch.finfo(h.dtype).eps, torch.zeros_like(h, dtype=torch.bool)
+        below = above
         for turn in range(80):
+            wide = high - low > 2 * least
+            if not bool(wide.any()):
+                break
             theta = high - f_high * (high - low) / torch.where(f_high == f_low, 1, f_high - f_low)
-            if turn % 3 == 2:
+            if turn % 4 == 3:
                 theta = (low + high) / 2
-            theta = torch.where((theta > low) & (theta < high), theta, (low + high) / 2)
+            theta = torch.where(theta.isfinite(), theta, (low + high) / 2)
+            theta = torch.maximum(low + least, torch.minimum(theta, high - least))
             value = event(t + theta * h, interpolate(table, theta, y, h, ks)).to(h.dtype)
             beyond = torch.where(g0 < 0, value >= 0, value <= 0)  # on the side of the upper end
-            f_low = torch.where(beyond, f_low / 2, value)
-            f_high = torch.where(beyond, value, f_high / 2)
-            low, high = torch.where(beyond, low, theta), torch.where(beyond, theta, high)
-            if not bool(((high - low) > 4 * torch.finfo(h.dtype).eps).any()):
-                break
+            upper, lower = wide & beyond, wide & ~beyond  # a row that is done does not move with the others
+            f_low = torch.where(lower, value, torch.where(upper & above, f_low / 2, f_low))
+            f_high = torch.where(upper, value, torch.where(lower & below, f_high / 2, f_high))
+            low, high = torch.where(lower, theta, low), torch.where(upper, theta, high)
+            above, below = upper, lower
         return high
 
 

@@ -128,6 +128,30 @@ def test_events_that_jump_or_are_touched() -> None:
         torch.testing.assert_close(found, torch.full_like(y0, derivative), rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
+def test_roots_are_found_fast_and_row_by_row() -> None:
+    """A dozen values of the event inside a step; what a row finds is bitwise what it finds alone."""
+    height = torch.linspace(0.3, 3.0, 40, dtype=D)
+    y0 = torch.stack([height, torch.zeros_like(height)], 1)
+    fall = lambda t, y: torch.stack([y[:, 1], -9.81 - y[:, 1] ** 3], 1)  # noqa: E731
+    counts = []
+
+    def ground(t: Tensor, y: Tensor) -> Tensor:
+        counts[-1] += 1
+        return y[:, 0]
+
+    def land(y0: Tensor) -> tuple[Tensor, int]:
+        counts.append(0)
+        solution = solve_ivp(fall, y0, [0.0, 5.0], events=Event(ground), rtol=1e-4, atol=1e-6)
+        assert solution.event_t is not None
+        return solution.event_t, counts[-1] - int(solution.attempts.max()) - 1
+
+    together, _ = land(y0)
+    for row in range(0, 40, 3):
+        alone, inside = land(y0[row : row + 1])
+        assert torch.equal(alone, together[row : row + 1])
+        assert inside <= 13
+
+
 def test_recording_events_and_directions() -> None:
     y0 = torch.tensor([[1.0, 0.0], [0.5, 0.0]], dtype=D)
     circle = lambda t, y: torch.stack([y[:, 1], -y[:, 0]], 1)  # noqa: E731
