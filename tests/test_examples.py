@@ -35,6 +35,14 @@ def test_boltzmann() -> None:
         assert found["effective samples, %"] > 40
 
 
+def test_oscillator() -> None:
+    found = example("oscillator").main(steps=10)
+    truth, readings, zeros = found.values()
+    for name, value in truth.items():
+        assert abs(readings[name] - value) < 0.01
+        assert abs(zeros[name] - value) < 0.01
+
+
 def test_zuko_posterior() -> None:
     pytest.importorskip("zuko")
     found = example("zuko_posterior").main(steps=40, samples=200)
