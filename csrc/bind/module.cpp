@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "../math/power_series.h"
 #include "../math/rk_step.h"
 #include "dlpack.h"
 #include "launch.h"
@@ -249,8 +250,10 @@ template <size_t N, class... Args, Outputs<N> (*Op)(Frame&, Args...)> struct Wra
     }
 };
 
-// The Runge-Kutta ops of one number of slopes.
 template <size_t> using Slope = const Tensor&;
+template <size_t> using Parameter = const Tensor&;
+
+// The Runge-Kutta ops of one number of slopes.
 template <class> struct RkStep;
 template <size_t... I> struct RkStep<std::index_sequence<I...>> {
     static constexpr size_t N = sizeof...(I);
@@ -292,9 +295,25 @@ template <size_t N> void define_rk_step(py::module_& m) {
         define_rk_step<N - 1>(m);
 }
 
+// The series of a Jacobian with one number of factors.
+template <class> struct PowerSeriesOf;
+template <size_t... I> struct PowerSeriesOf<std::index_sequence<I...>> {
+    static Outputs<2> run(Frame& frame, const Tensor& probe, Parameter<I>... tensors, const Indices& reached,
+                          int64_t terms, int64_t exact_terms, double survival) {
+        const Tensor* all[] = {&tensors...};
+        return power_series(frame, probe, all, sizeof...(I) / 2 + 1, reached, terms, exact_terms, survival);
+    }
+};
+
+template <int Hidden> void define_power_series(py::module_& m) {
+    using Op = PowerSeriesOf<std::make_index_sequence<2 * Hidden + 1>>;
+    m.def(("power_series_" + std::to_string(Hidden)).c_str(), Wrapped<&Op::run>::call);
+    if constexpr (Hidden > 1)
+        define_power_series<Hidden - 1>(m);
+}
+
 #ifdef PFK_BACKEND_CPU
 // The networks of one number of layers.
-template <size_t> using Parameter = const Tensor&;
 template <class> struct MlpOf;
 template <size_t... I> struct MlpOf<std::index_sequence<I...>> {
     static constexpr size_t N = sizeof...(I);
@@ -363,6 +382,7 @@ PYBIND11_MODULE(PFK_MODULE, m) {
     m.def("made_inverse_backward", Wrapped<made_inverse_backward>::call);
     m.def("rq_spline", Wrapped<rq_spline>::call);
     m.def("rq_spline_backward", Wrapped<rq_spline_backward>::call);
+    define_power_series<pfk::kMostFactors - 1>(m);
     define_rk_step<pfk::kMostSlopes>(m);
 #ifdef PFK_BACKEND_CPU
     define_mlp<pfk::kMostHidden>(m);

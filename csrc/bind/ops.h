@@ -61,6 +61,10 @@ Outputs<3> made_inverse_backward(Frame&, const Tensor& x, const Tensor& weights,
                                  const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
                                  const Numbers& numbers);
 
+// `factors` - 1 slopes and `factors` matrices; module.cpp gives each number of factors a name of its own.
+Outputs<2> power_series(Frame&, const Tensor& probe, const Tensor* const* tensors, int factors, const Indices& reached,
+                        int64_t terms, int64_t exact_terms, double survival);
+
 // Checks what describes a spline; slopes are 1 where their raw value is zero.
 Spline spline_of(const char* op, int bins, int tails, double low, double high, double min_width, double min_height,
                  double min_slope, double softclip, bool inverse);

@@ -8,6 +8,7 @@
 #include "../math/lu_weight.h"
 #include "../math/made.h"
 #include "../math/mlp.h"
+#include "../math/power_series.h"
 #include "../math/rk_step.h"
 #include "../math/rq_spline.h"
 
@@ -38,6 +39,8 @@ namespace pfk::cpu {
     entry(mlp, Mlp)                                                             \
     entry(mlp_backward, Mlp)                                                    \
     entry(mlp_weights, Mlp)                                                     \
+    entry(power_series_pack, PowerSeries)                                       \
+    entry(power_series, PowerSeries)                                            \
     entry(rk_combine, RkCombine)                                                \
     entry(rk_combine_backward, RkCombineBackward)                               \
     entry(rk_control, RkControl)                                                \

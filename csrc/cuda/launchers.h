@@ -9,6 +9,7 @@
 #include "../math/hutchinson.h"
 #include "../math/lu_weight.h"
 #include "../math/made.h"
+#include "../math/power_series.h"
 #include "../math/rk_step.h"
 #include "../math/rq_spline.h"
 
@@ -48,6 +49,10 @@ int64_t made_backward_scratch(const MadeBackward& problem);
 Error made(const Made& problem, void* stream);
 Error made_backward(const MadeBackward& problem, void* stream);
 Error made_weights(const MadeWeights& problem, void* stream);
+
+// The panels of the blocks that run at once.
+int64_t power_series_scratch(const PowerSeries& problem);
+Error power_series(const PowerSeries& problem, void* stream);
 
 Error rk_combine(const RkCombine& problem, void* stream);
 Error rk_combine_backward(const RkCombineBackward& problem, void* stream);

@@ -119,6 +119,8 @@ PFK_DEVICE void product(Factors<A>& shared, Factor<A> left, int64_t rows, Factor
                 done(row + i, column + 2 * kAcross * v, sum[i][2 * v], sum[i][2 * v + 1]);
 }
 
+// done(row, column, element, the next one) for all of left right^T in tiles of 16 R rows; columns come in whole groups
+// of 32.
 template <bool LeftAlong, bool RightAlong, int R, class A, class Done>
 PFK_DEVICE void tiles(Factors<A>& shared, Factor<A> left, int64_t rows, Factor<A> right, int64_t columns, int64_t terms,
                       Done done) {
@@ -135,14 +137,14 @@ PFK_DEVICE void tiles(Factors<A>& shared, Factor<A> left, int64_t rows, Factor<A
     }
 }
 
-// done(row, column, element, the next one) for all of left right^T, rows of it; columns come in whole groups of 32.
-template <bool LeftAlong, bool RightAlong, int MostRows = kMostRows, class A, class Done>
+// The same in tiles that fit the rows.
+template <bool LeftAlong, bool RightAlong, class A, class Done>
 PFK_DEVICE void multiply(Factors<A>& shared, Factor<A> left, int64_t rows, Factor<A> right, int64_t columns,
                          int64_t terms, Done done) {
     if (rows <= kAcross)
         tiles<LeftAlong, RightAlong, 1>(shared, left, rows, right, columns, terms, done);
     else
-        tiles<LeftAlong, RightAlong, MostRows>(shared, left, rows, right, columns, terms, done);
+        tiles<LeftAlong, RightAlong, kMostRows>(shared, left, rows, right, columns, terms, done);
 }
 
 // Calls body(Type<arithmetic>).

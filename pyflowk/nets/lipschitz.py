@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops._router import functional, wrapped
+from ..ops.power_series import MOST_FACTORS, power_series
 from .context import add_context, make_context
 
 
@@ -316,13 +317,26 @@ class TransposedJacobian:
 
     def many(self, v: Tensor) -> Tensor:
         """The same for v (K, B, *event): K vectors for every row."""
-        if all(isinstance(layer, SpectralLinear) for layer in self.layers):
-            return self(v)  # broadcasts; vmap would cost more than the products of a small network
         return torch.func.vmap(self)(v)
 
     def rows(self, index: Tensor | slice) -> TransposedJacobian:
         """The pullback of the rows that ``index`` selects."""
         return TransposedJacobian(self.layers, self.weights, [slope[index] for slope in self.slopes])
+
+
+class MatrixChain(TransposedJacobian):
+    """The same for 2 to 5 matrices and x (B, features)."""
+
+    def many(self, v: Tensor) -> Tensor:
+        return self(v)  # broadcasts; vmap would cost more than the products of a small network
+
+    def power_series(
+        self, probe: Tensor, reached: Tensor | None, terms: int, exact_terms: int, survival: float
+    ) -> tuple[Tensor, Tensor]:
+        """:func:`pyflowk.ops.power_series` there."""
+        return power_series(
+            probe, self.slopes, self.weights, reached, terms=terms, exact_terms=exact_terms, survival=survival
+        )
 
 
 class LipschitzNet(nn.Module):
@@ -372,7 +386,9 @@ class LipschitzNet(nn.Module):
             h, slope = activation.value_and_slope(h)  # type: ignore[operator]
             slopes.append(slope)
             h = _affine(layer, weight, h)
-        return h, TransposedJacobian(layers, weights, slopes)
+        matrices = x.dim() == 2 and 2 <= len(layers) <= MOST_FACTORS
+        matrices = matrices and all(isinstance(layer, SpectralLinear) for layer in layers)
+        return h, (MatrixChain if matrices else TransposedJacobian)(layers, weights, slopes)
 
     def contraction(self) -> float:
         """A certified Lipschitz constant of the network as it is now: the product of its layers' ``norm_bound``.

@@ -9,6 +9,7 @@ from .lu_weight import SingularTransformError, lu_factor_slogdet, lu_weight
 from .made import made_forward, made_inverse
 from .made_layout import MadeLayout
 from .mlp import mlp
+from .power_series import power_series
 from .rk_control import rk_control
 from .rk_step import rk_combine, rk_error
 from .rq_spline import rq_spline, spline_params
@@ -28,6 +29,7 @@ __all__ = [
     "made_forward",
     "made_inverse",
     "mlp",
+    "power_series",
     "registry",
     "rk_combine",
     "rk_control",

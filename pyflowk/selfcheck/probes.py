@@ -17,6 +17,7 @@ from ..ops.made import MADE_ACTIVATIONS, SPLINE
 from ..ops.made_layout import MadeLayout
 from ..ops.masks import MASKS, transformed_channels
 from ..ops.mlp import MLP_ACTIVATIONS, MOST_HIDDEN
+from ..ops.power_series import MOST_FACTORS
 from ..ops.rk_control import Status
 from ..ops.rk_step import MOST_SLOPES
 from ..ops.rq_spline import TAILS, spline_params
@@ -145,6 +146,21 @@ def _mlp_probes() -> dict[str, Probe]:
     return {f"mlp_{hidden}": probe(hidden) for hidden in range(1, MOST_HIDDEN + 1)}
 
 
+def _power_series_probes() -> dict[str, Probe]:
+    def probe(hidden: int) -> Probe:
+        widths = (20, *(65,) * hidden, 20)
+
+        def inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+            slopes = [noise(rows, width).tanh() for width in widths[1:-1]]
+            weights = [noise(b, a) / (a**0.5 + b**0.5) for a, b in pairwise(widths)]
+            return noise(rows, 20), *slopes, *weights, torch.arange(rows) % (config[0] + 2)
+
+        # in float64 the formula is its own truth: sums of 65 products a factor, in another order
+        return Probe([(10, 1, 1.0), (12, 2, 0.6)], inputs, (torch.float32, torch.float64), lambda config: 16.0)
+
+    return {f"power_series_{hidden}": probe(hidden) for hidden in range(1, MOST_FACTORS)}
+
+
 def _spline_configs() -> list[tuple[Any, ...]]:
     flags = product(
         (MASKS["all"], MASKS["half"] + 1, MASKS["checkerboard"]), TAILS.values(), ((8, 0.0), (5, 6.9)), (False, True)
@@ -236,6 +252,7 @@ PROBES: dict[str, Probe] = {
         _spline_configs(), _spline_inputs, (torch.float32, torch.bfloat16, torch.float16), lambda config: 64.0
     ),
     **_mlp_probes(),
+    **_power_series_probes(),
     **_rk_probes(),
     **{f"rk_control_{n}": _control_probe(n) for n in range(1, MOST_SLOPES + 1)},
 }

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..ops._router import functional
+from ..ops.power_series import power_series_by
 from .base import sum_event
 
 #: v (n, *event) -> J^T v of the first n rows.
@@ -88,8 +89,7 @@ class Truncated:
 
     def draw(self, pull: Pull, x: Tensor, generator: torch.Generator | None = None) -> list[Draw]:
         """One estimate a probe, random numbers from ``generator``."""
-        counts, weights = [len(x)] * self.terms, [1.0] * self.terms
-        return [_series(pull, _rademacher(x, generator), counts, weights) for _ in range(self.probes)]
+        return [_draw(pull, _rademacher(x, generator), None, self.terms) for _ in range(self.probes)]
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,9 @@ class Roulette:
     is divided by :math:`P(N \ge k)`. Every row draws its own N and rows that have stopped are left out, so that a
     batch costs its mean number of terms, not its largest; ``shared`` draws one N for all. The variance is finite for
     certain where :math:`L^2 < q`. First derivatives are unbiased (the Neumann series with the same N, row by row);
-    a second one is refused; under torch.func those of every order are unbiased. An accelerator is waited for once, to
-    learn the number of terms; under torch.compile and vmap the loop runs to the 2^-24 quantile of N instead.
+    a second one is refused; under torch.func those of every order are unbiased. N ends at its 2^-24 quantile. A branch
+    that is no chain of matrices waits for an accelerator once, to learn the number of terms; under torch.compile and
+    vmap all rows of it have the largest there is.
 
     Cost: on average exact + q / (1 - q) products with the transposed Jacobian a probe, one more for a gradient.
     Chen, Behrmann, Duvenaud, Jacobsen, 2019, arXiv:1906.02735, sections 3.1 and 3.2.
@@ -129,16 +130,8 @@ class Roulette:
         u = torch.rand(1 if self.shared else len(x), generator=generator, dtype=torch.float64, device=x.device)
         more = torch.floor(torch.log1p(-u) / math.log(self.survival)).long()
         reached = (self.exact_terms + more).expand(len(x))
-        if symbolic():
-            terms = self.exact_terms + math.ceil(24 / -math.log2(self.survival))
-        else:
-            tally = torch.bincount(reached).flip(0).cumsum(0).flip(0)[1:].tolist()  # rows that reach term 1, 2, ...
-            terms = len(tally)
-        weights: list[Any] = [self.survival ** min(0, self.exact_terms - k) for k in range(1, terms + 1)]
-        if not symbolic() and hasattr(pull, "rows"):
-            return _series(pull, probe, tally, weights, order=reached.argsort(descending=True))
-        weights = [w * (reached >= k).to(x.dtype) for k, w in enumerate(weights, start=1)]
-        return _series(pull, probe, [len(x)] * terms, weights)
+        terms = self.exact_terms + math.ceil(24 / -math.log2(self.survival))
+        return _draw(pull, probe, reached.clamp(max=terms), terms, self.exact_terms, self.survival)
 
 
 def symbolic() -> bool:
@@ -157,26 +150,37 @@ def _rademacher(x: Tensor, generator: torch.Generator | None) -> Tensor:
     return (2 * bits - 1).to(x.dtype)
 
 
-def _series(pull: Any, probe: Tensor, counts: list[int], weights: list[Any], order: Tensor | None = None) -> Draw:
-    """The first len(counts) terms by rows; term k is of the first ``counts[k - 1]`` rows of ``order``."""
+def _draw(
+    pull: Any, probe: Tensor, reached: Tensor | None, terms: int, exact_terms: int = 1, survival: float = 1.0
+) -> Draw:
+    """``terms`` terms, of each row the first ``reached``, as :func:`pyflowk.ops.power_series` has them."""
     with torch.set_grad_enabled(torch.is_grad_enabled() and functional()):
-        return _terms(pull, probe, counts, weights, order)
+        if hasattr(pull, "power_series"):
+            value, v = pull.power_series(probe, reached, terms, exact_terms, survival)
+        elif reached is None or symbolic():
+            value, v = power_series_by(pull, probe, reached, terms, exact_terms, survival)
+        else:
+            value, v = _retiring(pull, probe, reached, exact_terms, survival)
+    return Draw(value, v, probe)
 
 
-def _terms(pull: Any, probe: Tensor, counts: list[int], weights: list[Any], order: Tensor | None) -> Draw:
-    part, epsilon = (pull, probe) if order is None else (pull.rows(order), probe[order])
-    w, v, value = epsilon, torch.zeros_like(epsilon), sum_event(torch.zeros_like(epsilon))
-    for k, (n, weight) in enumerate(zip(counts, weights), start=1):
-        weight = weight if k % 2 else -weight
+def _retiring(pull: Any, probe: Tensor, reached: Tensor, exact_terms: int, survival: float) -> tuple[Tensor, Tensor]:
+    """The same without the rows that have stopped, where ``pull`` has a part for the others."""
+    tally = torch.bincount(reached).flip(0).cumsum(0).flip(0)[1:].tolist()  # rows that reach term 1, 2, ...
+    if not hasattr(pull, "rows"):
+        return power_series_by(pull, probe, reached, len(tally), exact_terms, survival)
+    order = reached.argsort(descending=True)
+    part, w = pull.rows(order), probe[order]
+    v, total = torch.zeros_like(w), torch.zeros_like(w)
+    for k, n in enumerate(tally, start=1):
+        coefficient = (1 if k % 2 else -1) * survival ** min(0, exact_terms - k)
         if n < len(w):
             w, part = w[:n], part.rows(slice(n))
-        v = _add(v, n, _by_row(weight, w) * w)
+        v[:n] += coefficient * w
         w = part(w)
-        value = _add(value, n, weight / k * sum_event(w * epsilon[:n]))
-    if order is not None:
-        back = order.argsort()
-        v, value = v[back], value[back]
-    return Draw(value, v, probe)
+        total[:n] += coefficient / k * w
+    back = order.argsort()
+    return sum_event(total[back] * probe), v[back]
 
 
 def combine(draws: Sequence[Draw], slopes: Sequence[Tensor]) -> Tensor:
@@ -185,15 +189,6 @@ def combine(draws: Sequence[Draw], slopes: Sequence[Tensor]) -> Tensor:
     if not slopes:
         return value
     return _FirstOrder.apply(value, torch.stack(list(slopes)).mean(0))
-
-
-def _add(total: Tensor, n: int, term: Tensor) -> Tensor:
-    """total plus a term of its first n rows."""
-    return total + term if n == len(total) else torch.cat((total[:n] + term, total[n:]))
-
-
-def _by_row(weight: Any, w: Tensor) -> Any:
-    return weight.reshape(-1, *[1] * (w.dim() - 1)) if isinstance(weight, Tensor) else weight
 
 
 class _FirstOrder(torch.autograd.Function):

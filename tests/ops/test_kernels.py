@@ -113,14 +113,17 @@ def test_rows_do_not_depend_on_their_mates(case: OpCase) -> None:
     cotangents = cotangents_of(case, inputs)
     together = values_and_gradients(case, inputs, cotangents)
     alone = values_and_gradients(case, case.of_rows(lambda t: t[20:21], inputs), tuple(c[20:21] for c in cotangents))
-    for i, (whole, row) in enumerate(zip(together, alone)):
+    checked = len(cotangents) if case.gradients_of_torch else len(together)
+    for i, (whole, row) in enumerate(zip(together[:checked], alone)):
         if i - len(cotangents) not in case.shared:  # the gradient of what rows share is a sum over rows
             assert torch.equal(whole[20:21], row)
 
 
 def test_bitwise_equal_for_any_number_of_threads() -> None:
     def outcome(case: OpCase, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-        return values_and_gradients(case, inputs, cotangents_of(case, inputs))
+        cotangents = cotangents_of(case, inputs)
+        found = values_and_gradients(case, inputs, cotangents)
+        return found[: len(cotangents)] if case.gradients_of_torch else found
 
     before = torch.get_num_threads()
     results = []

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pyflowk.flows import DiagonalGaussian, Flow
 from pyflowk.nets import LipschitzConvNet, LipschitzMLP
+from pyflowk.nets.lipschitz import MatrixChain, TransposedJacobian
 from pyflowk.transforms import (
     ActNorm,
     Compose,
@@ -339,22 +340,44 @@ def test_the_seed_alone_decides(estimator: Truncated | Roulette) -> None:
 
 def test_roulette_leaves_out_rows_that_have_stopped() -> None:
     """A batch costs its mean number of terms: about 3 here, where the largest of 4000 is about 14."""
-    residual = layer(4, evaluation=Roulette(2, 0.5))
+    residual = Residual(LipschitzConvNet(1, (2, 2), 4, kernels=(3, 3)), evaluation=Roulette(2, 0.5), exact_dims=0)
+    residual = awake(residual).eval()
+    x = torch.randn(4000, 1, 2, 2)
+    residual.forward(x[:1])  # the norms are computed
     rows: list[int] = []
     real = type(residual.branch.layers[0]).apply_adjoint
 
     def counting(self: nn.Module, weight: Tensor, y: Tensor) -> Tensor:
-        rows.append(len(y) if y.dim() > 1 else 0)
+        rows.append(len(y))
         return real(self, weight, y)
 
     type(residual.branch.layers[0]).apply_adjoint = counting
     try:
         with torch.no_grad():
-            residual(torch.randn(4000, 4, dtype=torch.float64), None, seeded())
+            residual(x, None, seeded())
     finally:
         type(residual.branch.layers[0]).apply_adjoint = real
     products = sum(rows) / len(residual.branch.layers) / 4000
     assert 2.8 < products < 3.2 and len(rows) > 8 * len(residual.branch.layers)
+
+
+@pytest.mark.parametrize("estimator", [Truncated(6, probes=2), Roulette(2, 0.6), Roulette(1, 0.7, shared=True)])
+@pytest.mark.parametrize("conditional", [False, True])
+def test_one_call_for_all_terms_changes_nothing(estimator: Truncated | Roulette, conditional: bool) -> None:
+    """Against the chain in torch, whose products a branch gets that is no chain of matrices: value and gradients."""
+    residual = Residual(LipschitzMLP(5, 16, 2, 0.8, context_dim=3 if conditional else None), estimator, exact_dims=0)
+    residual = awake(residual).double()
+    residual(torch.zeros(1, 5, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.float64))
+    x = torch.randn(60, 5, dtype=torch.float64, requires_grad=True)
+    context = torch.randn(60, 3, dtype=torch.float64) if conditional else None
+    inputs = (x, *residual.branch.layers.parameters())
+    results = []
+    for chain in (MatrixChain, TransposedJacobian):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pyflowk.nets.lipschitz.MatrixChain", chain)
+            ladj = residual(x, context, seeded())[1]
+        results.append((ladj, *torch.autograd.grad((ladj * torch.arange(60)).sum(), inputs, allow_unused=True)))
+    torch.testing.assert_close(*results)
 
 
 @pytest.mark.parametrize("estimator", [Exact(), Truncated(6), Roulette()])

@@ -11,7 +11,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from . import affine_coupling, cnf_trajectory, conv1x1, hutchinson, lu_weight, made, mlp, rk_step, rq_spline
+from . import (
+    affine_coupling,
+    cnf_trajectory,
+    conv1x1,
+    hutchinson,
+    lu_weight,
+    made,
+    mlp,
+    power_series,
+    rk_step,
+    rq_spline,
+)
 from .base import DTYPES, OpCase
 
 __all__ = [
@@ -27,7 +38,7 @@ __all__ = [
     "tensors_of",
 ]
 
-MODULES = (affine_coupling, cnf_trajectory, conv1x1, hutchinson, lu_weight, made, mlp, rk_step, rq_spline)
+MODULES = (affine_coupling, cnf_trajectory, conv1x1, hutchinson, lu_weight, made, mlp, power_series, rk_step, rq_spline)
 
 #: ops without a CUDA kernel
 CPU_ONLY = frozenset({"mlp_1", "mlp_2", "mlp_3", "mlp_4"})

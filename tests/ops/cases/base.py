@@ -38,6 +38,7 @@ class OpCase:
     summands: int = 1  # in the longest sum: its rounding shows in float64, where the formula is its own truth
     extremes: bool = True  # whether infinities and huge values must come out as the formula has them
     spreads_nan: bool = False  # whether the formula may carry a NaN to outputs of the same row that the kernel spares
+    gradients_of_torch: bool = False  # whether they are its formula's, whose rounding depends on mates and threads
     conditioning: float = 1.0  # how much more than one operation it magnifies a rounding, of either implementation
 
     def __str__(self) -> str:
