@@ -2,7 +2,8 @@
 
 A training step is the normalisation of the weights, x + g(x) with its log-determinant, the mean negative log-density
 of a standard normal, its gradient, and a step of torch's fused AdamW. Everybody's branch is held to a Lipschitz
-constant of 0.9 by the power iteration. `python -m benchmarks --only residual`.
+constant of 0.9 by the power iteration. The series alone, weights normalised and network evaluated before: 10 terms of
+the log-determinant by one probe, with what its gradient needs. `python -m benchmarks --only residual`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from pyflowk.nets import LipschitzMLP
+from pyflowk.nets.lipschitz import TransposedJacobian
+from pyflowk.ops.power_series import power_series_by
 from pyflowk.transforms import Residual, Roulette, Truncated
 
 from .report import OURS, Case, ratio_bar
@@ -27,7 +30,8 @@ except ImportError:
     nf = None
 
 FEATURES, WIDTH, DEPTH, BATCH, LIPSCHITZ, TERMS = 63, 256, 3, 256, 0.9, 10
-RECOMPUTE, PLAIN, COMPILED, NORMFLOWS = "ours, recompute", "eager", "torch.compile", "normflows"
+RECOMPUTE, PLAIN, NORMFLOWS = "ours, recompute", "eager", "normflows"
+CHAIN, COMPILED, AUTOGRAD = "chain of products", "chain, torch.compile", "autograd"
 TASKS = (
     "training step, 10 terms",
     "training step, roulette",
@@ -35,6 +39,7 @@ TASKS = (
     "inverse to rounding",
     "inverse to 0.01",
 )
+SERIES = ((FEATURES, WIDTH, BATCH), (2, 64, 64))
 
 Layer = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -84,6 +89,8 @@ def notes() -> dict[str, str]:
     """What each rival's time includes."""
     return {
         OURS: "transforms.Residual around nets.LipschitzMLP",
+        CHAIN: "series: the closed chain of products in plain torch, as for convolutions",
+        AUTOGRAD: "series: a vector-Jacobian product of autograd a term",
         RECOMPUTE: "the same with recompute=True, which keeps x, v and the probe for the backward pass",
         PLAIN: "torch's spectral_norm, autograd's vector-Jacobian products, one Neumann gradient; right row weights",
         NORMFLOWS: "Residual around its LipschitzMLP, reduce_memory, 5 power iterations after the step (its example);"
@@ -155,8 +162,38 @@ def case(task: str) -> Case:
     return Case(f"residual layer, {task}", variants, [ratio_bar(1.0, *rivals)] if rivals else [], grad="train" in task)
 
 
+def series(features: int, width: int, batch: int) -> Case:
+    """The contest of the series alone."""
+    torch.manual_seed(0)
+    net = LipschitzMLP(features, width, DEPTH, LIPSCHITZ)
+    for linear in net.layers:
+        nn.init.kaiming_uniform_(linear.weight, 5**0.5)
+    x = torch.randn(batch, features, requires_grad=True)
+    probe = torch.randint_like(x, 2) * 2 - 1
+    with torch.no_grad():
+        pull = net.eval().linearize(x)[1]
+    chain = TransposedJacobian(pull.layers, pull.weights, pull.slopes)
+    with torch.enable_grad():
+        g = net.fixed()(x)
+    product = lambda v: torch.autograd.grad(g, x, v, retain_graph=True)[0]  # noqa: E731
+    variants: dict[str, Callable[[], object]] = {
+        OURS: lambda: pull.power_series(probe, None, TERMS, 1, 1.0),
+        CHAIN: lambda: power_series_by(chain, probe, None, TERMS),
+        COMPILED: torch.compile(lambda: power_series_by(chain, probe, None, TERMS)),
+        AUTOGRAD: lambda: power_series_by(product, probe, None, TERMS),
+    }
+    bars = [ratio_bar(2.8, AUTOGRAD)]
+    if nf is not None:
+        theirs = nf.flows.residual.basic_logdet_estimator  # without the vector that a gradient needs
+        variants[NORMFLOWS] = lambda: theirs(g, x, TERMS, probe, lambda k: 1, False)
+        bars.append(ratio_bar(3.0, NORMFLOWS))
+    return Case(f"series, {TERMS} terms, {features}-{width}x{DEPTH}-{features}, batch {batch}", variants, bars)
+
+
 def cases(quick: bool) -> Iterator[Case]:
     """Every contest, built when its turn comes."""
+    for sizes in SERIES[1:] if quick else SERIES:
+        yield series(*sizes)
     for task in TASKS[:1] if quick else TASKS:
         yield case(task)
 
