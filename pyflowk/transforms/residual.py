@@ -260,6 +260,8 @@ class Residual(Transform):
 
     @staticmethod
     def _state(x: Tensor) -> Tensor:
+        if x.dim() < 2:
+            raise ValueError(f"Residual expects (B, *event), got {tuple(x.shape)}")
         return x.to(state_dtype(x))
 
 

@@ -501,6 +501,9 @@ def test_wrong_arguments_are_named() -> None:
         Residual(nn.Linear(3, 3))
     with pytest.raises(ValueError, match=r"return \(2, 3\), got \(2, 4\)"):
         Residual(nn.Linear(3, 4), lipschitz=0.5)(torch.zeros(2, 3))
+    for direction in ("forward", "inverse", "to_data"):
+        with pytest.raises(ValueError, match=r"expects \(B, \*event\), got \(3,\)"):
+            getattr(Residual(net), direction)(torch.zeros(3))
     with pytest.raises(ValueError, match="terms"):
         Truncated(0)
     with pytest.raises(ValueError, match="survival"):
