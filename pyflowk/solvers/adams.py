@@ -43,7 +43,7 @@ def _weights(points: Tensor, first: int, nodes: int, order: int) -> Tensor:
     return torch.linalg.solve(powers, moments.expand(*powers.shape[:-2], order)[..., None])[..., 0].movedim(-1, 1)
 
 
-def integrate_adams(f: Field, order: int, y: Tensor, mesh: Mesh, *, every: int = 0) -> Tensor:
+def integrate_adams(f: Field, order: int, y: Tensor, mesh: Mesh, *, every: int = 0, k: Tensor | None = None) -> Tensor:
     """The outputs, (T, B, *event), as `mesh.integrate`."""
     rk4 = TABLEAUS["rk4"]
     steps, times = mesh.clocks(rk4, y)
@@ -77,7 +77,7 @@ def integrate_adams(f: Field, order: int, y: Tensor, mesh: Mesh, *, every: int =
                 found.append(y)
         return y, slopes, found
 
-    slopes: list[Tensor] = []
+    slopes = [] if k is None else [k]
     length = every or max(mesh.steps, 1)
     for begin in range(0, mesh.steps, length):
         end = min(begin + length, mesh.steps)

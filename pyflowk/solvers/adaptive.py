@@ -166,10 +166,12 @@ def solve_adaptive(
     clock = Clock.start(begin, step, end)
     at = clock.data if compiled else clock.times(table, real_dtype(y))
     fired = Fired.start(events, begin, y) if events else None
-    result = y.new_full((times.shape[1], *y.shape), float("nan"))
-    at_start = times == begin[:, None]
-    between = ~at_start & (times != end[:, None])
-    reader = Reader(table, times, between, result) if bool(between.any()) else None
+    reader = None
+    if times.shape[1] > 2:  # not the ends alone
+        result = y.new_full((times.shape[1], *y.shape), float("nan"))
+        at_start = times == begin[:, None]
+        between = ~at_start & (times != end[:, None])
+        reader = Reader(table, times, between, result) if bool(between.any()) else None
     numbers = control.numbers(table, begin.dtype)
     places, weights = table.rows[-1]
     recorded: list[tuple[Tensor | None, Tensor, Tensor, Tensor]] = []
@@ -211,10 +213,13 @@ def solve_adaptive(
     if reader is not None:
         reader.read()
     y, clock = _put(last, rows, y), Clock(_put(clocks, rows, clock.data))
-    arrived = ~at_start & (times == end[:, None]) & (clock.status == Status.SUCCESS)[:, None]
-    for here, state in ((at_start, first), (arrived, y)):
-        r, c = here.nonzero(as_tuple=True)
-        result[c, r] = state[r]
+    arrived = clock.status == Status.SUCCESS
+    if times.shape[1] > 2:
+        for here, state in ((at_start, first), (~at_start & (times == end[:, None]) & arrived[:, None], y)):
+            r, c = here.nonzero(as_tuple=True)
+            result[c, r] = state[r]
+    else:
+        result = torch.stack([first, torch.where(column(arrived, y), y, float("nan"))][: times.shape[1]])
     if fired is not None:
         y = torch.where(column(clock.status == Status.EVENT, y), fired.y, y)
     return Trace(result, clock, y, spent + clock.attempts * table.evaluations, fired, _whole(recorded, times.shape[0]))

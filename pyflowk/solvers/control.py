@@ -19,7 +19,6 @@ from ..ops.rk_control import (
     TIME,
     Status,
     rk_control,
-    stage_times,
     start_clock,
 )
 from ..ops.rk_step import rk_combine, rk_error, scaled_error
@@ -52,8 +51,12 @@ class Control:
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
             object.__setattr__(self, name, _tolerance(name, getattr(self, name)))
-        rtol, atol = torch.as_tensor(self.rtol), torch.as_tensor(self.atol)
-        if not bool((rtol >= 0).all() & (atol >= 0).all() & (rtol + atol > 0).all()):
+        if isinstance(self.rtol, Tensor) or isinstance(self.atol, Tensor):
+            rtol, atol = torch.as_tensor(self.rtol), torch.as_tensor(self.atol)
+            right = bool((rtol >= 0).all() & (atol >= 0).all() & (rtol + atol > 0).all())
+        else:
+            right = self.rtol >= 0 and self.atol >= 0 and self.rtol + self.atol > 0
+        if not right:
             raise ValueError(
                 f"rtol, atol: expected numbers that are not negative nor both zero; got {self.rtol}, {self.atol}"
             )
@@ -159,8 +162,10 @@ class Clock:
 
     def times(self, table: Tableau, dtype: torch.dtype) -> Tensor:
         """The times of the next step's stages and the step behind them, (B, stages + 1)."""
-        columns = self.data.unbind(1)
-        return torch.stack(stage_times(columns[TIME], columns[STEP], columns[END], table.c, dtype), 1)
+        t, step, end = self.data[:, TIME : TIME + 1], self.data[:, STEP : STEP + 1], self.data[:, END : END + 1]
+        c = torch.tensor(table.c, dtype=t.dtype, device=t.device)
+        after = torch.where(step == end - t, end, t + step)
+        return torch.cat([torch.where(c == 1, after, t + c * step), step], 1).to(dtype)
 
     def stopped(self, rows: Tensor, t: Tensor) -> Clock:
         """The clock where an event ended some rows at their times t."""
@@ -180,14 +185,14 @@ def first_step(f: Field, table: Tableau, control: Control, t: Tensor, y: Tensor,
     def norm(h: Tensor, ks: list[Tensor], weights: list[float]) -> Tensor:
         return control.error(y, y, h.to(real_dtype(y)), ks, weights).to(span.dtype)
 
-    one, sign = torch.ones_like(span), torch.where(span < 0, -1.0, 1.0).to(span.dtype)
+    one, limit = torch.ones_like(span), span.abs()
+    sign = torch.copysign(one, span)
     d0, d1 = norm(one, [y], [1.0]), norm(one, [k], [1.0])
-    h0 = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6, 0.01 * d0 / d1)
-    h0 = torch.where(h0.isfinite(), h0, 1e-6).minimum(span.abs())
-    step = (sign * h0).to(real_dtype(y))
-    moved = f(column((t + sign * h0).to(real_dtype(y)), y), rk_combine(y, step, [k], [1.0]))
+    h0 = torch.where(torch.minimum(d0, d1) < 1e-5, 1e-6, 0.01 * d0 / d1).nan_to_num(1e-6, 1e-6).minimum(limit)
+    step = sign * h0
+    moved = f(column((t + step).to(real_dtype(y)), y), rk_combine(y, step.to(real_dtype(y)), [k], [1.0]))
     d2 = norm(1 / torch.where(h0 == 0, 1, h0), [moved, k], [1.0, -1.0])
     largest = torch.maximum(d1, d2)
     h1 = torch.where(largest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / largest) ** (1 / table.error_order))
     h1 = torch.where(h1.isfinite(), h1, h0)
-    return sign * torch.minimum(torch.minimum(100 * h0, h1), span.abs()).clamp(max=control.dt_max)
+    return sign * torch.minimum(torch.minimum(100 * h0, h1), limit).clamp(max=control.dt_max)

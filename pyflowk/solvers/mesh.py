@@ -107,8 +107,11 @@ def differentiating(f: Field, t: Tensor, y: Tensor) -> tuple[Tensor, bool]:
     return k.detach().requires_grad_(k.requires_grad), read
 
 
-def integrate(f: Field, table: Tableau, y: Tensor, mesh: Mesh, *, every: int = 0, dense: Dense | None = None) -> Tensor:
-    """The outputs, (T, B, *event).
+def integrate(
+    f: Field, table: Tableau, y: Tensor, mesh: Mesh, *, every: int = 0, dense: Dense | None = None,
+    k: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """The outputs, (T, B, *event); k is the slope at the start, if it is known.
 
     With `every` > 0 only every so many steps a state is kept for the backward pass, which computes what lies between
     again.
@@ -136,7 +139,6 @@ def integrate(f: Field, table: Tableau, y: Tensor, mesh: Mesh, *, every: int = 0
             y, k = y1, ks[-1] if more and not mesh.perturb else None
         return y, k, found
 
-    k: Tensor | None = None
     length = every or max(mesh.steps, 1)
     for begin in range(0, mesh.steps, length):
         end = min(begin + length, mesh.steps)

@@ -221,8 +221,13 @@ def clock_times(t: Tensor | Sequence[float], y0: Tensor) -> Tensor:
 
 
 def _check_order(times: Tensor) -> None:
-    step = times.diff(dim=-1)
-    if not bool(times.isfinite().all() & ((step >= 0).all(-1) | (step <= 0).all(-1)).all()):
+    if times.ndim == 1 and not forward_or_functional():
+        values = times.tolist()
+        right = all(map(math.isfinite, values)) and sorted(values, reverse=values[-1] < values[0]) == values
+    else:
+        step = times.diff(dim=-1)
+        right = bool(times.isfinite().all() & ((step >= 0).all(-1) | (step <= 0).all(-1)).all())
+    if not right:
         raise ValueError("t: expected finite times that rise or fall, row by row")
 
 
@@ -236,16 +241,20 @@ def _fixed(
     mesh = fixed_mesh(times, step_size, steps)
     mesh.perturb = perturb
     output = Dense(table) if dense else None
-    every = _root(every, mesh.steps)
-    if every and torch.is_grad_enabled() and mesh.steps > 1 and not transformed():
+    every = _root(every, mesh.steps) if every > 0 or mesh.steps > 1 else 0
+    k = None
+    if every and torch.is_grad_enabled() and mesh.steps and not transformed():
         start = mesh.points[0].to(real_dtype(y0))
-        every = 0 if differentiating(f, column(start, y0) if start.ndim else start, y0)[1] else every
+        k, inside = differentiating(f, column(start, y0) if start.ndim else start, y0)
+        every = 0 if inside else every
+        if k.requires_grad or y0.requires_grad or times.requires_grad or perturb:
+            k = None  # its graph is gone, or it is of another time
     if adams:
-        y = integrate_adams(f, adams, y0, mesh, every=every)
+        y = integrate_adams(f, adams, y0, mesh, every=every, k=k)
         started = min(adams - 1, mesh.steps)
         evaluations = started * table.evaluations + 2 * (mesh.steps - started)
     else:
-        y = integrate(f, table, y0, mesh, every=every, dense=output)
+        y = integrate(f, table, y0, mesh, every=every, dense=output, k=k)
         evaluations = mesh.steps * table.evaluations
     rows = y0.shape[0]
     finite = y[-1].reshape(rows, y0[:1].numel()).isfinite().all(1)
@@ -297,7 +306,7 @@ def _adaptive(
     wide = times.expand(rows, -1) if times.ndim == 1 else times
     known = wide.detach()
     if rows:
-        _check_order(known)
+        _check_order(times.detach())
     start = column(known[:, 0].to(real_dtype(y0)), y0)
     if every and torch.is_grad_enabled() and not forward_or_functional():
         k, inside = differentiating(f, start, y0)
