@@ -60,7 +60,7 @@ class Trace:
         )
         points = torch.cat([torch.where(taken, start, ends), ends[None]])
         sign = torch.where(final < begin, -1.0, 1.0)
-        due = ~at_start & ~at_end & known.isfinite()
+        due = ~at_start & ~at_end & (known * sign[:, None] <= (self.clock.t * sign)[:, None])  # not behind an event
         place = torch.searchsorted((points * sign).t().contiguous(), (known * sign[:, None]).contiguous()) - 1
         inside: dict[int, Inside] = {}
         for i in range(steps):

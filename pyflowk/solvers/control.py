@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,8 @@ class Control:
                 "shrink, grow, safety: expected 0 < shrink < 1 <= grow and 0 < safety <= 1; "
                 f"got {self.shrink}, {self.grow}, {self.safety}"
             )
+        if len(self.pid) != 3 or not all(map(math.isfinite, self.pid)):
+            raise ValueError(f"pid: expected three finite numbers; got {self.pid}")
         if not 0 <= self.dt_min <= self.dt_max or not self.dt_max > 0 or self.max_steps < 1:
             raise ValueError(
                 "dt_min, dt_max, max_steps: expected 0 <= dt_min <= dt_max, dt_max > 0, max_steps >= 1; "

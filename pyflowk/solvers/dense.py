@@ -34,7 +34,7 @@ def interpolate(table: Tableau, theta: Tensor, y: Tensor, h: Tensor, ks: Sequenc
 
 @dataclass
 class Dense:
-    """A whole solution as a function of time: `dense(t)` with t (N,) or (B, N) gives (N, B, *event).
+    """A whole solution as a function of time: `dense(t)` with t (N,) or (B, N) gives (N, B, *event), () (B, *event).
 
     Outside the interval that a row was solved on the answer is NaN.
     """
@@ -46,15 +46,17 @@ class Dense:
         """One step of all rows: t, h (B,), which of them took it, y and slopes."""
         self.steps.append((t, h, taken, y, ks))
 
-    def __call__(self, t: Tensor) -> Tensor:
+    def __call__(self, t: Tensor | Sequence[float] | float) -> Tensor:
         if not self.steps:
             raise ValueError("dense output: no step was taken")
         first = self.steps[0][3]
         rows = first.shape[0]
-        t = t.to(self.steps[0][0])
+        t = torch.as_tensor(t, dtype=self.steps[0][0].dtype, device=self.steps[0][0].device)
+        if t.ndim == 0:
+            return self(t[None])[0]
         t = t.expand(rows, -1) if t.ndim == 1 else t
         if t.ndim != 2 or t.shape[0] != rows:
-            raise ValueError(f"dense output: t must be (N,) or ({rows}, N); got {tuple(t.shape)}")
+            raise ValueError(f"dense output: t must be (), (N,) or ({rows}, N); got {tuple(t.shape)}")
         found_rows, found_columns, values = [], [], []
         missing = torch.ones_like(t, dtype=torch.bool)
         for start, h, taken, y, ks in self.steps:

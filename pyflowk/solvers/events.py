@@ -30,6 +30,12 @@ class Event:
     terminal: bool = True
     direction: int = 0
 
+    def __post_init__(self) -> None:
+        if not callable(self.g) or self.direction not in (-1, 0, 1):
+            raise ValueError(
+                f"event: expected a function g and a direction of -1, 0 or 1; got {self.g!r} and {self.direction!r}"
+            )
+
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         value = self.g(column(t.to(real_dtype(y)), y), y)
         if not isinstance(value, Tensor) or value.numel() != y.shape[0]:

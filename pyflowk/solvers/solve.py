@@ -157,6 +157,11 @@ def solve_ivp(
     times = clock_times(t, y0)
     field_ = Field(f)
     listed = [events] if isinstance(events, Event) else list(events)
+    if any(not isinstance(event, Event) for event in listed):
+        got = ", ".join(type(event).__name__ for event in listed)
+        raise TypeError(f"events: expected an Event, or several of them; got {got}")
+    if poll is not None and poll < 1:
+        raise ValueError(f"poll: expected at least 1; got {poll}")
     if step_size is not None or steps is not None or table.error is None:
         if compile:
             raise ValueError("compile: expected an adaptive method; fixed steps are for torch.compile as they are")
@@ -274,10 +279,12 @@ def _fixed(
 def fixed_mesh(times: Tensor, step_size: float | None, steps: int | None) -> Mesh:
     """Equal steps from each time to the next: `steps` of them, or as few as are no longer than `step_size`."""
     count = times.shape[-1]
+    if step_size is not None and steps is not None:
+        raise ValueError(f"steps, step_size: expected one of them; got {steps} and {step_size}")
     if step_size is None:
-        if steps is not None and steps < 1:
-            raise ValueError(f"steps: expected at least 1; got {steps}")
-        each = [steps or 1] * (count - 1)
+        if steps is not None and (steps < 1 or steps != int(steps)):
+            raise ValueError(f"steps: expected at least 1, a whole number; got {steps}")
+        each = [int(steps or 1)] * (count - 1)
     else:
         if not step_size > 0:
             raise ValueError(f"step_size: expected a positive number; got {step_size}")

@@ -193,6 +193,15 @@ def test_recorded_events_have_gradients() -> None:
     assert solution.event_t is not None and solution.event_t.tolist() == pytest.approx([5.0] * 3)
 
 
+def test_outputs_behind_an_event_are_nan_with_and_without_gradient() -> None:
+    y0, times = torch.tensor([[1.0, 0.0], [3.0, 0.0]], dtype=D), torch.linspace(0, 2, 41, dtype=D)
+    event = Event(lambda t, y: y[:, 0])
+    plain = solve_ivp(fall, y0, times, events=event)
+    graph = solve_ivp(fall, y0.clone().requires_grad_(), times, events=event)
+    torch.testing.assert_close(graph.y, plain.y, equal_nan=True)
+    assert torch.equal(plain.y[:, :, 0].isnan(), times[:, None] > plain.event_t)
+
+
 def test_dense_output_is_the_solution() -> None:
     y0 = torch.tensor([[1.0, 0.0], [0.3, 0.2]], dtype=D)
     times = torch.linspace(0, 4, 33, dtype=D)
@@ -201,6 +210,7 @@ def test_dense_output_is_the_solution() -> None:
         solution = solve_ivp(pendulum, y0, [0.0, 4.0], method=method, rtol=1e-8, atol=1e-8, dense=True)
         assert (solution.dense(times) - truth).abs().max() < 1e-5
         assert solution.dense(torch.tensor([4.5], dtype=D)).isnan().all()
+        assert torch.equal(solution.dense(2.0), solution.dense([1.0, 2.0])[1])
 
 
 # ---- stochastic equations ------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyflowk.solvers import TABLEAUS, SolverError, Status, odeint, solve_ivp
+from pyflowk.solvers import TABLEAUS, Event, SolverError, Status, odeint, solve_ivp
 
 from .problems import PROBLEMS, Problem, pendulum, van_der_pol
 
@@ -266,6 +266,12 @@ def test_a_jump_at_a_step_is_seen_from_within() -> None:
         torch.testing.assert_close(y[:, 0, 0], torch.tensor([0.0, -0.5, 0.0], dtype=D), rtol=0, atol=1e-14)
 
 
+def test_events_are_checked_where_they_are_made() -> None:
+    for arguments in ({"g": 3}, {"g": len, "direction": 2}):
+        with pytest.raises(ValueError, match="event: expected a function g and a direction of -1, 0 or 1"):
+            Event(**arguments)  # type: ignore[arg-type]
+
+
 def test_rtol_zero() -> None:
     y = odeint(pendulum, torch.tensor([[1.0, 0.0]], dtype=D), [0.0, 1.0], rtol=0.0, atol=1e-9)
     truth = odeint(pendulum, torch.tensor([[1.0, 0.0]], dtype=D), [0.0, 1.0], method="dopri8", rtol=1e-12, atol=1e-12)
@@ -288,7 +294,13 @@ BAD = [
     ({"rtol": -1.0}, ValueError, "not negative"),
     ({"options": {"step_size": 0.0}}, ValueError, "step_size: expected a positive number"),
     ({"options": {"steps": 0}}, ValueError, "steps: expected at least 1"),
+    ({"options": {"steps": 2.5}}, ValueError, "steps: expected at least 1, a whole number; got 2.5"),
+    ({"options": {"steps": 2, "step_size": 0.1}}, ValueError, "steps, step_size: expected one of them; got 2 and 0.1"),
     ({"options": {"max_steps": 0}}, ValueError, "max_steps"),
+    ({"options": {"pid": (1.0,)}}, ValueError, "pid: expected three finite numbers"),
+    ({"options": {"pid": (math.nan, 1.0, 0.0)}}, ValueError, "pid: expected three finite numbers"),
+    ({"options": {"poll": -1}}, ValueError, "poll: expected at least 1"),
+    ({"options": {"events": [len]}}, TypeError, "events: expected an Event.*; got builtin_function_or_method"),
     ({"options": {"max_step": 10}}, TypeError, "options: expected some of .*; got max_step"),
     ({"options": {"steps_size": 0.1}, "method": "rk4"}, TypeError, "options: expected some of .*; got steps_size"),
     ({"rtol": "small"}, TypeError, "rtol: expected a number or numbers; got 'small'"),
