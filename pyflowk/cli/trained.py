@@ -124,10 +124,14 @@ def _check_label(option: str, label: int | None, data: Dataset) -> None:
 
 def trajectory(command: Sample, folder: Path) -> int:
     """Write the frames and the GIF of a model with one continuous flow in the plane."""
-    model, _ = training.load_model(command.run_folder, command.weights)
+    model, saved = training.load_model(command.run_folder, command.weights)
     flows = [layer for layer in model.modules() if isinstance(layer, Continuous)]
     if not isinstance(model, FlowModel) or model.dims != 2 or len(flows) != 1 or model.conditional:
-        raise ValueError("--trajectory: expected an unconditional model of the plane with one continuous flow")
+        name, shape = saved.meta["model"]["name"], tuple(getattr(model, "shape", ()))
+        raise ValueError(
+            "--trajectory: expected an unconditional model of the plane with one continuous flow; "
+            f"got {name} on events of {shape} with {len(flows)} of them"
+        )
     path = draw_trajectory(folder, flows[0], model.flow.base, command.n, seed=command.seed)
     print(f"{command.n} samples on their way in {path}, frame by frame beside it")
     return 0

@@ -90,6 +90,8 @@ def draw_trajectory(
     x = base.sample(samples, generator=torch.Generator().manual_seed(seed))
     ends = torch.cat([x, flow.move(x, 0.0, 1.0)])
     low, high = ends.quantile(0.005, 0) - 0.5, ends.quantile(0.995, 0) + 0.5
+    centre, half = (low + high) / 2, (high - low).max() / 2
+    low, high = centre - half, centre + half  # a square, so that nothing is stretched
     grids = [
         torch.cartesian_prod(*(torch.linspace(float(a), float(b), n) for a, b in zip(low, high))) for n in (80, 18)
     ]
@@ -105,8 +107,9 @@ def draw_trajectory(
             axis.pcolormesh(*(g.reshape(80, 80).numpy() for g in grids[0].unbind(1)), density.numpy(), cmap="magma")
             axis.scatter(x[:, 0], x[:, 1], s=2, linewidths=0, color="white", alpha=0.6)
             axis.quiver(*grids[1].t().numpy(), *arrows.t().numpy(), color="tab:cyan", alpha=0.8)
-            axis.set(title=f"t = {t:.2f}", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-            writer.grab_frame()
+            axis.set(title=f"t = {t:.2f}", aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+            for _ in range(1 if i + 1 < frames else writer.fps):  # the data stay for a second
+                writer.grab_frame()
             figure.savefig(folder / f"trajectory-{i:02d}.png", dpi=100)
             x = flow.move(x, t, min(1.0, (i + 1) / max(1, frames - 1)))
     plt.close(figure)
