@@ -14,7 +14,7 @@ from ..ops._router import functional
 from ..ops.power_series import power_series_by
 from .base import sum_event
 
-#: v (n, *event) -> J^T v of the first n rows.
+#: v (B, *event) -> J^T v, row by row.
 Pull = Callable[[Tensor], Tensor]
 
 

@@ -14,7 +14,7 @@ from simt import backend, build, mutate
 from simt.bench import Bench
 
 import pyflowk
-from tests.ops.cases import cnf_trajectory
+from tests.ops.cases import cnf_trajectory, power_series
 
 pytestmark = [
     pytest.mark.skipif("PYFLOWK_NIGHTLY" not in os.environ, reason="nightly: set PYFLOWK_NIGHTLY=1"),
@@ -58,6 +58,21 @@ def test_barriers_of_cnf_trajectory() -> None:
     files = [backend.CUDA / "cnf_trajectory.cu", backend.CUDA / "product.cuh"]
     every, unnoticed = mutate.survivors(files[0], run, files, make)
     assert len(every) == 6 and unnoticed == []
+
+
+def test_barriers_of_power_series() -> None:
+    """Its own; those of the products are the trajectory's too."""
+
+    def make(kernel: Path, flags: Sequence[str]) -> Bench:
+        return backend.register("checker", "mutant", backend.library("checker", replaced=kernel))
+
+    def run(bench: Bench) -> None:
+        with pyflowk.backend("mutant"), torch.no_grad():
+            power_series.ALL[1].call(*power_series.ALL[1].inputs(33, torch.float32))
+        assert bench.reports() == []
+
+    every, unnoticed = mutate.survivors(backend.CUDA / "power_series.cu", run, make=make)
+    assert len(every) == 1 and unnoticed == []
 
 
 SANITIZED = """
