@@ -385,6 +385,8 @@ PYBIND11_MODULE(PFK_MODULE, m) {
     define_power_series<pfk::kMostFactors - 1>(m);
     define_rk_step<pfk::kMostSlopes>(m);
 #ifdef PFK_BACKEND_CPU
+    m.def("lipswish", Wrapped<lipswish>::call);
+    m.def("lipswish_backward", Wrapped<lipswish_backward>::call);
     define_mlp<pfk::kMostHidden>(m);
     m.def("_elementary", Wrapped<elementary>::call);
     m.attr("isa") = pfk::cpu::kernels().isa;

@@ -39,6 +39,9 @@ Outputs<1> hutchinson_backward(Frame&, const Tensor& images, const Indices& keys
 Outputs<1> hutchinson_directions(Frame&, const Indices& keys, int64_t probes, int64_t size, int noise, bool wide);
 
 #ifdef PFK_BACKEND_CPU // ops that have no CUDA kernel
+Outputs<2> lipswish(Frame&, const Tensor& x, const Tensor& beta);
+Outputs<2> lipswish_backward(Frame&, const Tensor& x, const Tensor& beta, const Tensor& dvalue, const Tensor& dslope);
+
 // `layers` matrices and as many biases, in turn; module.cpp gives each number of hidden layers a name of its own.
 Outputs<2> mlp(Frame&, const Tensor& x, const Tensor& shift, const Tensor* const* parameters, int layers,
                int activation, bool keep);

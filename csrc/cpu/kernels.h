@@ -5,6 +5,7 @@
 #include "../math/cnf_trajectory.h"
 #include "../math/conv1x1.h"
 #include "../math/hutchinson.h"
+#include "../math/lipswish.h"
 #include "../math/lu_weight.h"
 #include "../math/made.h"
 #include "../math/mlp.h"
@@ -30,6 +31,9 @@ namespace pfk::cpu {
     entry(hutchinson, Hutchinson)                                               \
     entry(hutchinson_backward, Hutchinson)                                      \
     entry(hutchinson_directions, Hutchinson)                                    \
+    entry(lipswish, LipSwish)                                                   \
+    entry(lipswish_backward, LipSwish)                                          \
+    entry(lipswish_total, LipSwish)                                             \
     entry(lu_weight, LuWeight)                                                  \
     entry(lu_weight_backward, LuWeightBackward)                                 \
     entry(made, Made)                                                           \

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops._router import functional, wrapped
+from ..ops.lipswish import lipswish, lipswish_formula
 from ..ops.power_series import MOST_FACTORS, power_series
 from .context import add_context, make_context
 
@@ -33,14 +34,12 @@ class LipSwish(nn.Module):
         self.beta = nn.Parameter(torch.tensor(0.5))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(F.softplus(self.beta) * x) / 1.1
+        return self.value_and_slope(x)[0]
 
     def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        beta = F.softplus(self.beta)
-        s = torch.sigmoid(beta * x)
-        part = s / 1.1
-        value = x * part
-        return value, torch.addcmul(part, beta * value, 1 - s)
+        beta = F.softplus(self.beta).reshape(1)
+        fused = x.dim() > 0 and x.dtype == beta.dtype and x.dtype in (torch.float32, torch.float64)
+        return (lipswish if fused else lipswish_formula)(x, beta)
 
 
 class _Bounded(nn.Module):

@@ -5,6 +5,7 @@ from .affine_coupling import additive_coupling, affine_coupling, affine_coupling
 from .cnf_trajectory import cnf_trajectory
 from .conv1x1 import conv1x1, conv1x1_gradients
 from .hutchinson import draw_probes, trace_estimate
+from .lipswish import lipswish
 from .lu_weight import SingularTransformError, lu_factor_slogdet, lu_weight
 from .made import made_forward, made_inverse
 from .made_layout import MadeLayout
@@ -24,6 +25,7 @@ __all__ = [
     "conv1x1",
     "conv1x1_gradients",
     "draw_probes",
+    "lipswish",
     "lu_factor_slogdet",
     "lu_weight",
     "made_forward",

@@ -242,6 +242,12 @@ PROBES: dict[str, Probe] = {
         (torch.float32,),
         lambda config: 4.0,
     ),
+    "lipswish": Probe(
+        [()],
+        lambda config, rows: (3 * noise(rows, 65), noise(1).abs()),
+        (torch.float32, torch.float64),
+        lambda config: 16.0,
+    ),
     "lu_weight": Probe([(False,), (True,)], _lu_weight_inputs),
     # In float64 the formula is its own truth; sums over a whole path, and a spline's narrow bins, round more than is
     # allowed then.

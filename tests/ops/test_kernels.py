@@ -145,7 +145,7 @@ def test_extreme_inputs(case: OpCase) -> None:
             inputs = list(case.inputs(4, torch.float32))
             if not inputs[which].numel() or not (case.extremes or math.isnan(value)):
                 continue
-            inputs[which][1] = value
+            inputs[which][min(1, len(inputs[which]) - 1)] = value
             with pyflowk.backend("reference"):
                 expected = case.call(*inputs)
             for kernel, formula in zip(case.call(*inputs), expected):

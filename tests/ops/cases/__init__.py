@@ -16,6 +16,7 @@ from . import (
     cnf_trajectory,
     conv1x1,
     hutchinson,
+    lipswish,
     lu_weight,
     made,
     mlp,
@@ -38,10 +39,22 @@ __all__ = [
     "tensors_of",
 ]
 
-MODULES = (affine_coupling, cnf_trajectory, conv1x1, hutchinson, lu_weight, made, mlp, power_series, rk_step, rq_spline)
+MODULES = (
+    affine_coupling,
+    cnf_trajectory,
+    conv1x1,
+    hutchinson,
+    lipswish,
+    lu_weight,
+    made,
+    mlp,
+    power_series,
+    rk_step,
+    rq_spline,
+)
 
 #: ops without a CUDA kernel
-CPU_ONLY = frozenset({"mlp_1", "mlp_2", "mlp_3", "mlp_4"})
+CPU_ONLY = frozenset({"lipswish", "mlp_1", "mlp_2", "mlp_3", "mlp_4"})
 
 ALL_CASES = [case for module in MODULES for case in module.ALL]
 THIN_CASES = [case for module in MODULES for case in getattr(module, "THIN", module.ALL)]
