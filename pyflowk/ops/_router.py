@@ -40,6 +40,7 @@ __all__ = [
 functional: Callable[[], bool] = torch._C._are_functorch_transforms_active
 wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
 
+_unwrap: Callable[[Tensor], Tensor] = torch._C._functorch.unwrap_if_dead
 _modes_on_stack: Callable[[], int] = torch._C._len_torch_dispatch_stack
 _functorch_stack: Callable[[], list[Any] | None] = torch._C._functorch.get_interpreter_stack
 _Functionalize: object = torch._C._functorch.TransformType.Functionalize
@@ -282,7 +283,8 @@ def _functional_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
             config = ctx.config
-            return op._gradients(differentiate((*ctx.saved_tensors, *grads, *config)), config)
+            there = map(_unwrap, (*ctx.saved_tensors, *grads))  # a pullback may be called when its transform has ended
+            return op._gradients(differentiate((*there, *config)), config)
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:

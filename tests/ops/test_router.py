@@ -44,6 +44,7 @@ def test_private_names_of_torch_are_there() -> None:
     assert not _router.wrapped(torch.ones(1)) and grad(lambda x: x * float(_router.wrapped(x)))(torch.ones(())) == 1
     five = _router.while_loop(lambda i: i < 5, lambda i: (i + 1,), (torch.zeros((), dtype=torch.long),))
     assert five[0].item() == 5
+    assert _router._unwrap(five[0]) is five[0]
     assert _router._modes_on_stack() == 0
     with torch._subclasses.FakeTensorMode():
         assert _router._modes_on_stack() > 0
@@ -65,6 +66,8 @@ def test_jvp_and_vjp(case: OpCase) -> None:
     _, expected = vjp(lambda *t: plain(case, *t), *inputs)
     cotangents = tuple(torch.cos(o) for o in outputs)
     torch.testing.assert_close(pull(cotangents), expected(cotangents))
+    with torch.no_grad():
+        torch.testing.assert_close(vjp(case.call, *inputs)[1](cotangents), expected(cotangents))
 
 
 @pytest.mark.parametrize("case", SMALL_CASES, ids=str)
