@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ._router import FusedOp
 
-__all__ = ["MOST_FACTORS", "power_series", "power_series_by"]
+__all__ = ["MOST_FACTORS", "coefficient_of", "power_series", "power_series_by"]
 
 MOST_FACTORS = 5  # kMostFactors of csrc/math/power_series.h
 
@@ -29,7 +29,7 @@ def power_series_by(
     """:func:`power_series` in plain torch, for any v -> J^T v and (B, *event) probes; without `reached`, all terms."""
     w, v, total = probe, torch.zeros_like(probe), torch.zeros_like(probe)
     for k in range(1, terms + 1):
-        coefficient = _coefficient(k, exact_terms, survival)
+        coefficient = coefficient_of(k, exact_terms, survival)
         term = coefficient * w
         w = pull(w)
         trace = coefficient / k * w
@@ -40,7 +40,7 @@ def power_series_by(
     return (total * probe).flatten(1).sum(1), v
 
 
-def _coefficient(k: int, exact_terms: int, survival: float) -> float:
+def coefficient_of(k: int, exact_terms: int, survival: float) -> float:
     """Of term k, with its sign."""
     return (1 if k % 2 else -1) * survival ** min(0, exact_terms - k)
 
@@ -75,7 +75,7 @@ def _backward_formula(probe: Tensor, *rest: Any) -> tuple[Tensor, ...]:
             product = w @ weight
             ways.append((w, product))
             w = product if slope is None else product * slope
-        coefficient = torch.where(reached >= k, _coefficient(k, exact_terms, survival), 0.0).to(w).unsqueeze(1)
+        coefficient = torch.where(reached >= k, coefficient_of(k, exact_terms, survival), 0.0).to(w).unsqueeze(1)
         kept.append((coefficient, ways))
         total = total + coefficient / k * w
     dtotal, dw = dvalue.unsqueeze(1) * probe, torch.zeros_like(probe)

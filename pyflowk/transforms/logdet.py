@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..ops._router import functional
-from ..ops.power_series import power_series_by
+from ..ops.power_series import coefficient_of, power_series_by
 from .base import sum_event
 
 #: v (B, *event) -> J^T v, row by row.
@@ -100,9 +100,9 @@ class Roulette:
     is divided by :math:`P(N \ge k)`. Every row draws its own N and rows that have stopped are left out, so that a
     batch costs its mean number of terms, not its largest; ``shared`` draws one N for all. The variance is finite for
     certain where :math:`L^2 < q`. First derivatives are unbiased (the Neumann series with the same N, row by row);
-    a second one is refused; under torch.func those of every order are unbiased. N ends at its 2^-24 quantile. A branch
-    that is no chain of matrices waits for an accelerator once, to learn the number of terms; under torch.compile and
-    vmap all rows of it have the largest there is.
+    a second one is refused; under torch.func those of every order are unbiased. N ends at its 2^-24 quantile. Where
+    the branch is no chain of matrices, an accelerator is waited for once, to learn the largest N, and under
+    torch.compile and vmap every row costs the largest there is.
 
     Cost: on average exact + q / (1 - q) products with the transposed Jacobian a probe, one more for a gradient.
     Chen, Behrmann, Duvenaud, Jacobsen, 2019, arXiv:1906.02735, sections 3.1 and 3.2.
@@ -173,7 +173,7 @@ def _retiring(pull: Any, probe: Tensor, reached: Tensor, exact_terms: int, survi
     part, w = pull.rows(order), probe[order]
     v, total = torch.zeros_like(w), torch.zeros_like(w)
     for k, n in enumerate(tally, start=1):
-        coefficient = (1 if k % 2 else -1) * survival ** min(0, exact_terms - k)
+        coefficient = coefficient_of(k, exact_terms, survival)
         if n < len(w):
             w, part = w[:n], part.rows(slice(n))
         v[:n] += coefficient * w
