@@ -308,7 +308,8 @@ def _fold_rows(op: FusedOp, size: int, in_dims: tuple[Any, ...], args: tuple[Any
             rows.append(tensor)
             continue
         whole = tensor.unsqueeze(0).expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
-        rows.append(whole.reshape(size * whole.shape[1], *whole.shape[2:]))
+        folded = whole.reshape(size * whole.shape[1], *whole.shape[2:])
+        rows.append(folded if tensor.is_floating_point() else folded.contiguous())  # as kernels want indices
     outputs = op((*rows, *args[op._tensors :]))
     unfolded = tuple(o.reshape(size, o.shape[0] // size if size else 0, *o.shape[1:]) for o in outputs)
     return unfolded, (0,) * len(outputs)

@@ -204,4 +204,4 @@ def power_series(
         )
     if reached is None:
         reached = torch.full(probe.shape[:1], terms, dtype=torch.int64, device=probe.device)
-    return _ops[len(slopes)]((probe, *slopes, *weights, reached, terms, exact_terms, survival))
+    return _ops[len(slopes)]((probe, *slopes, *weights, reached.contiguous(), terms, exact_terms, survival))

@@ -71,6 +71,21 @@ def test_tiles_order_and_threads_leave_a_row_alone(dtype: torch.dtype) -> None:
             torch.testing.assert_close(found, expected)
 
 
+def test_rows_by_vmap_and_strides() -> None:
+    """Numbers of terms that all rows share, mapped, or every second one of a tensor."""
+    probe, slopes, weights = chain(6, (3, 5, 4, 3))
+    reached = torch.tensor([0, 1, 2, 3, 2, 1])
+    expected = power_series(probe, slopes, weights, reached, terms=3)
+    spread = torch.stack([reached, -reached], 1)[:, 0]
+    assert all(map(torch.equal, power_series(probe, slopes, weights, spread, terms=3), expected))
+    one = lambda e, s, t, n: power_series(e[None], [s[None], t[None]], weights, n, terms=3)  # noqa: E731
+    mapped = torch.func.vmap(one)(probe, *slopes, reached[:, None])
+    assert all(torch.equal(found[:, 0], whole) for found, whole in zip(mapped, expected))
+    shared = torch.func.vmap(one, in_dims=(0, 0, 0, None))(probe, *slopes, reached[4:5])
+    both = power_series(probe, slopes, weights, terms=2)
+    assert all(torch.equal(found[:, 0], whole) for found, whole in zip(shared, both))
+
+
 @pytest.mark.parametrize("name", ["cpu", "reference"])
 def test_bad_input_is_refused_in_words(name: str) -> None:
     probe, slopes, weights = chain(4, (3, 5, 3))
