@@ -55,10 +55,16 @@ class _Timed(nn.Module):
         gate = torch.sigmoid(self.time_gate * t + self.gate_bias)
         return gate, gate * self.bias + self.time_shift * t
 
-    def _applied(self, r: Tensor, t: Tensor) -> Tensor:
+    def _applied(self, r: Tensor, t: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Gate and shift of the products W h, and the gate of their tangents (B, K, ...)."""
         gate, shift = self.gate_and_shift(t)
         spread = [*shift.shape, *[1] * (r.dim() - 2)]  # (B, C, 1, 1), or (C, 1, 1) for one time
-        return r + shift.reshape(spread) if gate is None else r * gate.reshape(spread) + shift.reshape(spread)
+        if gate is None:
+            return r + shift.reshape(spread), v
+        gate = gate.reshape(spread)
+        if v is not None:
+            v = v * (gate.unsqueeze(1) if t.dim() else gate)
+        return r * gate + shift.reshape(spread), v
 
 
 class TimeLinear(_Timed):
@@ -81,7 +87,7 @@ class TimeLinear(_Timed):
         _start(self, plain.bias, zero)
 
     def forward(self, t: Tensor, h: Tensor) -> Tensor:
-        return self._applied(F.linear(h, self.weight), t)
+        return self._applied(F.linear(h, self.weight), t)[0]
 
 
 class TimeConv2d(_Timed):
@@ -103,7 +109,14 @@ class TimeConv2d(_Timed):
         _start(self, plain.bias, zero)
 
     def forward(self, t: Tensor, h: Tensor) -> Tensor:
-        return self._applied(F.conv2d(h, self.weight, padding=self.weight.shape[-1] // 2), t)
+        return self.with_tangents(t, h)[0]
+
+    def with_tangents(self, t: Tensor, h: Tensor, v: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """The layer, and its tangents for those v (B, K, C, H, W) of h."""
+        padding = self.weight.shape[-1] // 2
+        if v is not None:
+            v = F.conv2d(v.flatten(0, 1), self.weight, padding=padding).unflatten(0, v.shape[:2])
+        return self._applied(F.conv2d(h, self.weight, padding=padding), t, v)
 
 
 class MLPField(nn.Module):
@@ -145,15 +158,29 @@ class MLPField(nn.Module):
         self.takes_context = self.context is not None
 
     def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._run(t, x, None, context)[0]
+
+    def with_tangents(
+        self, t: Tensor | float, x: Tensor, probes: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """f(t, x) and df/dx e for probes e (B, K, features), layer by layer."""
+        x, images = self._run(t, x, probes, context)
+        assert images is not None
+        return x, images
+
+    def _run(
+        self, t: Tensor | float, x: Tensor, v: Tensor | None, context: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         t = as_time(t, x)
         for i, layer in enumerate(self.layers):
-            r = F.linear(x, layer.weight)  # type: ignore[arg-type]
+            assert isinstance(layer, TimeLinear)
+            x, v = F.linear(x, layer.weight), None if v is None else F.linear(v, layer.weight)
             if i == 0:
-                r = add_context(r, self.context, context)
-            x = layer._applied(r, t)  # type: ignore[operator]
+                x = add_context(x, self.context, context)
+            x, v = layer._applied(x, t, v)
             if i < self.depth:
-                x = _activate(self.activation, x)
-        return x
+                x, v = _activated(self.activation, x, v)
+        return x, v
 
     def fused(self, times: Tensor, context: Tensor | None = None) -> FusedParameters:
         """All that the kernel needs, for evaluations at ``times`` (T,)."""
@@ -235,11 +262,28 @@ class ConvField(nn.Module):
         self.takes_context = self.context is not None
 
     def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._run(t, x, None, context)[0]
+
+    def with_tangents(
+        self, t: Tensor | float, x: Tensor, probes: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """f(t, x) and df/dx e for probes e (B, K, C, H, W), layer by layer."""
+        x, images = self._run(t, x, probes, context)
+        assert images is not None
+        return x, images
+
+    def _run(
+        self, t: Tensor | float, x: Tensor, v: Tensor | None, context: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         t = as_time(t, x)
-        h = add_context(self.layers[0](t, x), self.context, context)
-        for layer in list(self.layers)[1:]:
-            h = layer(t, _activate(self.activation, h))
-        return h
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, TimeConv2d)
+            if i:
+                x, v = _activated(self.activation, x, v)
+            x, v = layer.with_tangents(t, x, v)
+            if i == 0:
+                x = add_context(x, self.context, context)
+        return x, v
 
 
 def as_time(t: Tensor | float, x: Tensor) -> Tensor:
@@ -262,6 +306,11 @@ def _activate(name: str, h: Tensor) -> Tensor:
     if name == "sin":
         return torch.sin(h)
     return torch.tanh(h) if name == "tanh" else getattr(F, name)(h)
+
+
+def _activated(name: str, h: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """The activation, and its tangents (B, K, ...) for those v of h."""
+    return _activate(name, h), None if v is None else v * _slope(name, h).unsqueeze(1)
 
 
 def _slope(name: str, h: Tensor) -> Tensor:

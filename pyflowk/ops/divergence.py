@@ -1,7 +1,8 @@
 r"""The divergence of a vector field given as a function of x: exact, Hutchinson's estimate, Hutch++.
 
 Each takes f: (B, \*event) -> (B, \*event), whose rows do not depend on each other, and returns f(x), the divergence
-tr(df/dx) of each row and the (estimated) squared Frobenius norm of df/dx: all from one pass.
+tr(df/dx) of each row and the (estimated) squared Frobenius norm of df/dx: all from one pass. An f that has
+``with_tangents(x, e)``, f(x) and df/dx e for e (B, K, \*event), is asked for that in place of forward-mode AD.
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ def hutchplusplus(f: Field, x: Tensor, probes: Probes, mode: str = "forward") ->
 def _images(f: Field, x: Tensor, probes: Tensor, mode: str) -> tuple[Tensor, Tensor]:
     """f(x) and A e (or A^T e) for every probe, (B, K, *event)."""
     if mode == "forward":
+        if hasattr(f, "with_tangents"):
+            return f.with_tangents(x, probes)
         if probes.shape[1] == 1:
             value, image = jvp(f, (x,), (probes[:, 0],))[:2]
             return value, image.unsqueeze(1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyflowk.flows import DiagonalGaussian, Flow
-from pyflowk.nets import MLPField
+from pyflowk.nets import ConvField, MLPField
 from pyflowk.objectives import rnode
 from pyflowk.ops.cnf_trajectory import _TABLEAUS, METHODS, stage_times
 from pyflowk.ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplusplus
@@ -92,6 +92,22 @@ def test_hutchplusplus_is_unbiased_and_exact_for_low_rank() -> None:
     thin = torch.outer(A[0], A[1])
     low = hutchplusplus(lambda x: x @ thin, x[:5], draw_probes(x[:5], 2, generator=seeded()))[1]
     torch.testing.assert_close(low, thin.trace().expand(5))
+
+
+@pytest.mark.parametrize("time", ["none", "concat", "concatsquash"])
+@pytest.mark.parametrize("times", [torch.tensor(0.3), torch.tensor([0.1, 0.5, 0.9])], ids=["one", "rows"])
+@pytest.mark.parametrize("image", [False, True], ids=["vector", "image"])
+def test_tangents_by_hand_are_those_of_forward_mode(image: bool, times: Tensor, time: str) -> None:
+    torch.manual_seed(0)
+    options = {"width": 8, "depth": 2, "time": time, "activation": "silu", "context_dim": 2}
+    net = (ConvField if image else MLPField)(3, **options).double()
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.5)
+    shape = (3, 4, 4) if image else (3,)
+    x, e, context = normal(3, *shape), normal(3, 2, *shape, seed=2), normal(3, 2, seed=3)
+    images = [torch.func.jvp(lambda x: net(times, x, context), (x,), (e[:, k],))[1] for k in range(2)]
+    found = net.with_tangents(times, x, e, context)
+    torch.testing.assert_close(found, (net(times, x, context), torch.stack(images, 1)))
 
 
 @pytest.mark.parametrize("activation", ["tanh", "softplus", "silu", "elu", "sin"])
