@@ -275,7 +275,6 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once<A>(2)) run(const Made
         }
         if (leads && lives)
             static_cast<A*>(p.ladj)[net.first + net.lane] = ladj;
-        __syncthreads(); // the next tile writes the scratch again
     }
 }
 

@@ -14,7 +14,7 @@ from simt import backend, build, mutate
 from simt.bench import Bench
 
 import pyflowk
-from tests.ops.cases import cnf_trajectory, power_series
+from tests.ops.cases import cnf_trajectory, conv1x1, made, power_series, rq_spline
 
 pytestmark = [
     pytest.mark.skipif("PYFLOWK_NIGHTLY" not in os.environ, reason="nightly: set PYFLOWK_NIGHTLY=1"),
@@ -41,38 +41,38 @@ def test_barriers_of_affine_coupling() -> None:
     ]
 
 
-def test_barriers_of_cnf_trajectory() -> None:
-    """A wide case of one step, a case of several, and one whose blocks take several panels, there and back."""
+#: per kernel: the files whose barriers are deleted, their number, and (case, rows) that together miss each of them; of
+#: thousands of rows a block takes several panels.
+BARRIERS = {
+    "cnf_trajectory": (
+        ["cnf_trajectory.cu", "product.cuh"],
+        6,
+        [(cnf_trajectory.ALL[0], 9), (cnf_trajectory.ALL[1], 9), (cnf_trajectory.MANY_ROWS, 264 * 32 + 1)],
+    ),
+    "conv1x1": (["conv1x1.cu"], 4, [(case, 9) for case in conv1x1.ALL]),
+    "made": (["made.cu"], 9, [(made.FEW[0], 512 * 32 + 1), *((case, 40) for case in made.ALL)]),
+    "power_series": (["power_series.cu"], 1, [(power_series.ALL[1], 33)]),
+    "rq_spline": (["rq_spline.cu"], 4, [(case, 3) for case in (rq_spline.UNMOVED, *rq_spline.ALL)]),
+}
+
+
+@pytest.mark.parametrize("kernel", BARRIERS)
+def test_barriers(kernel: str) -> None:
+    names, count, cases = BARRIERS[kernel]
 
     def make(kernel: Path, flags: Sequence[str]) -> Bench:
         return backend.register("checker", "mutant", backend.library("checker", replaced=kernel))
 
     def run(bench: Bench) -> None:
-        some = [(cnf_trajectory.ALL[0], 9), (cnf_trajectory.ALL[1], 9), (cnf_trajectory.MANY_ROWS, 264 * 32 + 1)]
-        for case, rows in some:
-            inputs = [t.requires_grad_() for t in case.inputs(rows, torch.float32)]
+        for case, rows in cases:
+            inputs = case.inputs(rows, torch.float32)
+            real = [t.requires_grad_() for t in inputs if t.is_floating_point()]
             with pyflowk.backend("mutant"):
-                torch.autograd.grad(sum(o.sum() for o in case.call(*inputs)), inputs)
+                torch.autograd.grad(sum(o.sum() for o in case.call(*inputs)), real)
             assert bench.reports() == []
 
-    files = [backend.CUDA / "cnf_trajectory.cu", backend.CUDA / "product.cuh"]
-    every, unnoticed = mutate.survivors(files[0], run, files, make)
-    assert len(every) == 6 and unnoticed == []
-
-
-def test_barriers_of_power_series() -> None:
-    """Its own; those of the products are the trajectory's too."""
-
-    def make(kernel: Path, flags: Sequence[str]) -> Bench:
-        return backend.register("checker", "mutant", backend.library("checker", replaced=kernel))
-
-    def run(bench: Bench) -> None:
-        with pyflowk.backend("mutant"), torch.no_grad():
-            power_series.ALL[1].call(*power_series.ALL[1].inputs(33, torch.float32))
-        assert bench.reports() == []
-
-    every, unnoticed = mutate.survivors(backend.CUDA / "power_series.cu", run, make=make)
-    assert len(every) == 1 and unnoticed == []
+    every, unnoticed = mutate.survivors(backend.CUDA / names[0], run, [backend.CUDA / name for name in names], make)
+    assert len(every) == count and unnoticed == []
 
 
 SANITIZED = """

@@ -11,7 +11,7 @@ from simt.bench import Bench
 
 import pyflowk
 from tests.ops import test_kernels
-from tests.ops.cases import BENCH_CASES, DTYPES, OpCase, cnf_trajectory, power_series, skip_without_kernel
+from tests.ops.cases import BENCH_CASES, DTYPES, OpCase, cnf_trajectory, made, power_series, skip_without_kernel
 from tests.ops.test_kernels import (  # collected here again, under the fixture below
     test_extreme_inputs,
     test_inplace,
@@ -101,7 +101,9 @@ def test_the_kernels_really_ran_here(bench: Bench) -> None:
     assert arrays == {"input 0", "input 1", "output 2", "output 3"}
 
 
-@pytest.mark.parametrize("case", [cnf_trajectory.MANY_ROWS, power_series.FEW[0]], ids=str)
-def test_a_block_takes_several_panels(case: OpCase) -> None:
-    """More samples than the blocks have lanes."""
-    test_kernels.assert_as_good_as_torch(case, case.inputs(264 * 32 + 1, torch.float32))
+@pytest.mark.parametrize(
+    "case, blocks", [(cnf_trajectory.MANY_ROWS, 264), (made.FEW[0], 512), (power_series.FEW[0], 264)], ids=str
+)
+def test_a_block_takes_several_panels(case: OpCase, blocks: int) -> None:
+    """More samples than that many blocks have lanes."""
+    test_kernels.assert_as_good_as_torch(case, case.inputs(blocks * 32 + 1, torch.float32))

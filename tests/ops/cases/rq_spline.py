@@ -82,3 +82,6 @@ FEW = [
     _spline((2, 3, 4), "checkerboard", True, 0.25, bins=3, tails="bounded", interleaved=False, inverse=True),
     _spline((5,), "all", False, 0.25, bins=2, tails="circular", interleaved=False, inverse=False),
 ]
+
+#: several turns of a warp, whose lanes read each other's params and move nothing.
+UNMOVED = _spline((40, 1, 1), "checkerboard", False, bins=4, tails="linear", interleaved=True, inverse=False)
