@@ -119,7 +119,28 @@ class TimeConv2d(_Timed):
         return self._applied(F.conv2d(h, self.weight, padding=padding), t, v)
 
 
-class MLPField(nn.Module):
+class _Field(nn.Module):
+    """A network whose values and tangents go through its layers together."""
+
+    def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._run(t, x, None, context)[0]
+
+    def with_tangents(
+        self, t: Tensor | float, x: Tensor, probes: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """f(t, x) and df/dx e for probes e (B, K, *event), layer by layer."""
+        x, images = self._run(t, x, probes, context)
+        assert images is not None
+        return x, images
+
+    def _run(
+        self, t: Tensor | float, x: Tensor, v: Tensor | None, context: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """f(t, x), and what becomes of the tangents v, if there are any."""
+        raise NotImplementedError
+
+
+class MLPField(_Field):
     r"""A vector field on (B, features): ``depth`` hidden layers of ``width`` units, each of them hearing the time.
 
     ``field(t, x, context=None) -> dx/dt``, shaped as x; t is a number, a tensor () or one time a row (B,). ``time`` is
@@ -156,17 +177,6 @@ class MLPField(nn.Module):
         self.layers = nn.ModuleList(TimeLinear(a, b, time, zero=i == depth) for i, (a, b) in enumerate(pairwise(sizes)))
         self.context = make_context(width, context_dim, classes)
         self.takes_context = self.context is not None
-
-    def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self._run(t, x, None, context)[0]
-
-    def with_tangents(
-        self, t: Tensor | float, x: Tensor, probes: Tensor, context: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """f(t, x) and df/dx e for probes e (B, K, features), layer by layer."""
-        x, images = self._run(t, x, probes, context)
-        assert images is not None
-        return x, images
 
     def _run(
         self, t: Tensor | float, x: Tensor, v: Tensor | None, context: Tensor | None
@@ -229,7 +239,7 @@ class MLPField(nn.Module):
         return add_context(self.layers[0].weight.new_zeros(rows, self.width), self.context, context)  # type: ignore[operator]
 
 
-class ConvField(nn.Module):
+class ConvField(_Field):
     r"""A vector field on images (B, C, H, W): ``depth`` hidden convolutions of ``width`` channels, zero at the start.
 
     As :class:`MLPField` in everything else; no downsampling inside. Cost: depth + 1 convolutions 3 x 3.
@@ -260,17 +270,6 @@ class ConvField(nn.Module):
         )
         self.context = make_context(width, context_dim, classes)
         self.takes_context = self.context is not None
-
-    def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self._run(t, x, None, context)[0]
-
-    def with_tangents(
-        self, t: Tensor | float, x: Tensor, probes: Tensor, context: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """f(t, x) and df/dx e for probes e (B, K, C, H, W), layer by layer."""
-        x, images = self._run(t, x, probes, context)
-        assert images is not None
-        return x, images
 
     def _run(
         self, t: Tensor | float, x: Tensor, v: Tensor | None, context: Tensor | None
