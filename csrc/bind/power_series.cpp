@@ -56,19 +56,22 @@ PowerSeries problem_of(const Tensor& probe, const Tensor* const* tensors, int fa
 
 #ifdef PFK_BACKEND_CPU
 
-// Samples by the terms they have, most first.
+// Samples by the terms they have, most first: counted, in as many places as the largest number of terms asks for.
 std::vector<int64_t> order_of(const PowerSeries& p) {
-    const auto place = [&](int64_t sample) {
+    const auto terms_of = [&](int64_t sample) {
         const int64_t n = p.reached[sample];
-        return p.terms - (n < 0 ? 0 : n > p.terms ? p.terms : n);
+        return n < 0 ? 0 : n > p.terms ? p.terms : n;
     };
-    std::vector<int64_t> next(p.terms + 2), order(p.samples);
+    int64_t most = 0;
     for (int64_t i = 0; i < p.samples; ++i)
-        ++next[place(i) + 1];
-    for (int64_t k = 1; k <= p.terms; ++k)
+        most = terms_of(i) > most ? terms_of(i) : most;
+    std::vector<int64_t> next(most + 2), order(p.samples);
+    for (int64_t i = 0; i < p.samples; ++i)
+        ++next[most - terms_of(i) + 1];
+    for (int64_t k = 1; k <= most; ++k)
         next[k] += next[k - 1];
     for (int64_t i = 0; i < p.samples; ++i)
-        order[next[place(i)]++] = i;
+        order[next[most - terms_of(i)]++] = i;
     return order;
 }
 

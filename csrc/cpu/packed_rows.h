@@ -6,24 +6,38 @@
 namespace pfk::cpu {
 namespace {
 
-// y[rows from..to) += w[., first..last) x[first..last): any stretch of rows, whatever the groups.
-template <class A>
-void add_product(const A* packed, int64_t depth, int64_t from, int64_t to, int64_t first, int64_t last, const A* x,
-                 A* y, int64_t n) {
-    if (last <= first)
-        return;
+template <int V> struct Registers {
+    static constexpr int value = V;
+};
+
+// Calls body(registers wide, w, row, rows, column) for the blocks of rows from..to, whatever the groups they lie in,
+// and n columns; w points at the block's element of column `first` of the matrix.
+template <class A, class Body>
+inline __attribute__((always_inline)) void for_blocks(const A* packed, int64_t depth, int64_t from, int64_t to,
+                                                      int64_t first, int64_t n, Body body) {
     for (int64_t row = from; row < to;) {
         const int64_t inside = row % kGemmRows, left = kGemmRows - inside;
         const int64_t rows = to - row < left ? to - row : left;
         const A* w = packed + (row - inside) * depth + first * kGemmRows + inside;
         int64_t at = 0;
         for (; at + kGemmWidth<A> <= n; at += kGemmWidth<A>)
-            gemm_detail::block<kTileVectors, true>(Packed<A>{w}, x + first * n + at, n, y + row * n + at, n, rows,
-                                                   last - first);
+            body(Registers<kTileVectors>{}, w, row, rows, at);
         for (; at < n; at += kGemmVector<A>)
-            gemm_detail::block<1, true>(Packed<A>{w}, x + first * n + at, n, y + row * n + at, n, rows, last - first);
+            body(Registers<1>{}, w, row, rows, at);
         row += rows;
     }
+}
+
+// y[rows from..to) += w[., first..last) x[first..last).
+template <class A>
+void add_product(const A* packed, int64_t depth, int64_t from, int64_t to, int64_t first, int64_t last, const A* x,
+                 A* y, int64_t n) {
+    if (last <= first)
+        return;
+    for_blocks(packed, depth, from, to, first, n, [&](auto wide, const A* w, int64_t row, int64_t rows, int64_t at) {
+        gemm_detail::block<decltype(wide)::value, true>(Packed<A>{w}, x + first * n + at, n, y + row * n + at, n, rows,
+                                                        last - first);
+    });
 }
 
 // x[first..last) += w[from..to, first..last)^t y[from..to): R rows and V registers at a time.
@@ -69,17 +83,9 @@ void add_transposed(const A* packed, int64_t depth, int64_t from, int64_t to, in
                     A* x, int64_t n) {
     if (last <= first)
         return;
-    for (int64_t row = from; row < to;) {
-        const int64_t inside = row % kGemmRows, left = kGemmRows - inside;
-        const int64_t rows = to - row < left ? to - row : left;
-        const A* w = packed + (row - inside) * depth + first * kGemmRows + inside;
-        int64_t at = 0;
-        for (; at + kGemmWidth<A> <= n; at += kGemmWidth<A>)
-            spread_rows<kTileVectors>(w, y + row * n + at, x + first * n + at, n, rows, last - first);
-        for (; at < n; at += kGemmVector<A>)
-            spread_rows<1>(w, y + row * n + at, x + first * n + at, n, rows, last - first);
-        row += rows;
-    }
+    for_blocks(packed, depth, from, to, first, n, [&](auto wide, const A* w, int64_t row, int64_t rows, int64_t at) {
+        spread_rows<decltype(wide)::value>(w, y + row * n + at, x + first * n + at, n, rows, last - first);
+    });
 }
 
 } // namespace

@@ -86,6 +86,14 @@ def test_rows_by_vmap_and_strides() -> None:
     assert all(torch.equal(found[:, 0], whole) for found, whole in zip(shared, both))
 
 
+def test_only_terms_that_a_row_reaches_cost_anything() -> None:
+    """`terms` is a bound, of any size: neither time nor memory goes with it."""
+    probe, slopes, weights = chain(4, (3, 5, 3))
+    reached = torch.tensor([0, 3, 1, 2])
+    few, many = (power_series(probe, slopes, weights, reached, terms=terms) for terms in (3, 2**40))
+    assert all(map(torch.equal, few, many))
+
+
 @pytest.mark.parametrize("name", ["cpu", "reference"])
 def test_bad_input_is_refused_in_words(name: str) -> None:
     probe, slopes, weights = chain(4, (3, 5, 3))
