@@ -46,7 +46,7 @@ class Continuous(Transform):
             whole way, else every row steps by itself. Fixed steps of a field that has ``fused`` (such as
             :class:`pyflowk.nets.MLPField`) run in one call of :func:`pyflowk.ops.cnf_trajectory`.
         mode: "forward" or "reverse", how tangents are made: see :func:`pyflowk.ops.divergence.hutchinson`.
-        steer: in training mode the noise's end is drawn from U(-steer, steer) at every solve.
+        steer: in training mode the noise's end is drawn from U(-steer, steer) at every solve, by ``generator``.
         options: further options of the solver.
 
     ``to_data`` computes no divergence. ``transport`` integrates between any two times, :func:`observed` gives the
@@ -101,7 +101,7 @@ class Continuous(Transform):
         self.divergence, self.probes, self.noise, self.mode = divergence, probes, noise, mode
         self.method, self.rtol, self.atol, self.steps = method, rtol, atol, steps
         self.adjoint, self.steer, self.options = adjoint, steer, dict(options or {})
-        self.estimates_ladj = divergence != "exact"
+        self.estimates_ladj = divergence != "exact" or steer > 0  # both draw from the caller's generator
         self._observers: list[list[Integrals]] = []
 
     def forward(
