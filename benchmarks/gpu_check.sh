@@ -37,11 +37,11 @@ card=$(python -c 'import torch; print("%d%d" % torch.cuda.get_device_capability(
 step machine bash -c 'nvidia-smi; nvcc --version; python -m torch.utils.collect_env'
 step build python -m pip install -v -e '.[test]' -C cmake.define.PYFLOWK_CUDA=ON -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$card"
 step card_tests python -m pytest tests/cuda tests/triton_backend tests/ops tests/test_selfcheck.py
-step selfcheck python -m pyflowk.cli selfcheck --megabytes 256
+step selfcheck python -m pyflowk selfcheck --megabytes 256
 if command -v compute-sanitizer >/dev/null; then
     step sanitizer compute-sanitizer --error-exitcode 1 python -m pytest tests/cuda/test_on_card.py -k "alignment or large"
 fi
-step benchmarks python -m pyflowk.cli bench
+step benchmarks python -m pyflowk bench
 
 cat "$logs/selfcheck.log"
 if [ ${#failed[@]} -gt 0 ]; then

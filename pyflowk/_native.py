@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from types import ModuleType
 
 import torch  # before the kernels: they borrow its threads
 
-from .ops._backends import Backend, backends, implementation, register_backend
+from .ops._backends import Backend, backends, register_backend
 from .ops._router import registry
 from .ops._triton import backend as triton
 
@@ -99,9 +100,10 @@ def covers(architectures: str, capability: tuple[int, int]) -> bool:
 
 
 def show_config(file: object = None) -> None:
-    """Print version, instruction set, threads, CUDA architectures, and what each op runs on and why.
+    """Print version, instruction set, threads and devices, then a table of ops: which back end has a kernel for each.
 
-    PYFLOWK_ISA=v2|v3|v4 forces an instruction set (baseline is the only one on other processors);
+    An op runs on the first back end, from left to right, of its tensors' device whose kernel is there, else as its
+    plain-torch formula. PYFLOWK_ISA=v2|v3|v4 forces an instruction set (baseline is the only one on other processors);
     PYFLOWK_OFF=cuda:affine_coupling leaves that kernel out.
 
     >>> show_config()  # doctest: +ELLIPSIS
@@ -109,34 +111,36 @@ def show_config(file: object = None) -> None:
     """
     from . import __version__
 
-    cuda = backends.get("cuda")
+    isa, cuda = backends["cpu"].kernels.isa, backends.get("cuda")
+    count = torch.cuda.device_count()
+    cards = ", ".join(torch.cuda.get_device_name(i) for i in range(count)) or "no card"
     lines = [
         f"pyflowk {__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}",
-        f"CPU: instruction set {backends['cpu'].kernels.isa}, {torch.get_num_threads()} thread(s) borrowed from torch",
-        "CUDA: " + (f"compiled for {cuda.kernels.architectures}" if cuda else "not compiled in"),
+        f"CPU: instruction set {isa}, {torch.get_num_threads()} thread(s) borrowed from torch",
+        "CUDA: " + (f"compiled for {cuda.kernels.architectures}" if cuda else "not compiled in") + f"; {cards}",
     ]
     for entry in backends.values():
         reason = entry.settled().unavailable
         lines.append(f"back end {entry.name}: " + (f"not usable: {reason}" if reason else "ready"))
-        lines += [f"    {op} is switched off: {why}" for op, why in entry.off.items()]
-    for name, op in registry().items():
-        for device in ("cpu", "cuda"):
-            lines.append(f"op {name} on {device}: {_serving(name, device, op.reference)}")
-    print("\n".join(lines), file=file)  # type: ignore[call-overload]
+    print("\n".join([*lines, "", *_table()]), file=file)  # type: ignore[call-overload]
 
 
-def _serving(name: str, device: str, formula: object) -> str:
-    """What serves an op, and why nothing that comes before it does."""
-    chosen = implementation(name, device, formula)  # type: ignore[arg-type]
-    passed_over: list[str] = []
-    for entry in backends.values():
-        if entry.device != device or not entry.automatic:
-            continue
-        if chosen is not formula and getattr(entry.kernels, name, None) is chosen:
-            return f"{entry.name} kernel" + _because(passed_over)
-        passed_over.append(f"{entry.name}: {entry.unavailable or entry.off.get(name) or 'no such kernel'}")
-    return "plain-torch formula" + _because(passed_over) if chosen is formula else "refused: another back end is forced"
+def _table() -> list[str]:
+    """An op a row, a back end a column; variants of one op that differ in their number of tensors share a row."""
+    rows: dict[tuple[str, ...], int] = {}
+    for name in registry():
+        row = (re.sub(r"_\d+$", "", name), *(_cell(entry, name) for entry in backends.values()))
+        rows[row] = rows.get(row, 0) + 1
+    named = [(f"{op} ({count} variants)" if count > 1 else op, *cells) for (op, *cells), count in rows.items()]
+    table = [("op", *backends), *named]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
-def _because(passed_over: list[str]) -> str:
-    return f" ({'; '.join(passed_over)})" if passed_over else ""
+def _cell(entry: Backend, op: str) -> str:
+    """What a back end has for an op; a dash where it is not usable."""
+    if entry.unavailable:
+        return "-"
+    if op in entry.off:
+        return f"off: {entry.off[op]}"
+    return "kernel" if entry.kernel(op) else "formula"

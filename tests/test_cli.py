@@ -21,7 +21,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
 def pyflowk(*arguments):
-    return [sys.executable, "-m", "pyflowk.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "pyflowk", *map(str, arguments)]
 
 
 def shell(*arguments, **options):

@@ -58,7 +58,7 @@ def test_the_sdist_installs(sdist: Path, tmp_path: Path) -> None:
     subprocess.run([*command, "-C", "cmake.define.PYFLOWK_CUDA=OFF"], check=True, capture_output=True, env=environment)
     done = python("import pyflowk; print(pyflowk.__version__, pyflowk.__file__); pyflowk.show_config()", where)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"{pyflowk.__version__} {where}") and "cpu kernel" in done.stdout
+    assert done.stdout.startswith(f"{pyflowk.__version__} {where}") and "back end cpu: ready" in done.stdout
 
 
 def test_a_source_folder_without_kernels_says_what_to_do(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -144,7 +145,7 @@ def test_ops_are_switched_off_from_outside() -> None:
     code = "import pyflowk; pyflowk.show_config()"
     off = {**os.environ, "PYFLOWK_OFF": "cpu:affine_coupling"}
     text = subprocess.run([sys.executable, "-c", code], env=off, capture_output=True, text=True, check=True).stdout
-    assert "op affine_coupling on cpu: plain-torch formula (cpu: PYFLOWK_OFF)" in text
+    assert re.search(r"\naffine_coupling +off: PYFLOWK_OFF", text)
     bad = {**os.environ, "PYFLOWK_OFF": "affine"}
     done = subprocess.run([sys.executable, "-c", code], env=bad, capture_output=True, text=True)
     assert done.returncode and "PYFLOWK_OFF: expected" in done.stderr

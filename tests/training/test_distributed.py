@@ -18,7 +18,7 @@ def launch(processes, out, *extra):
     command = [sys.executable, "-m"]
     if processes > 1:
         command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
-    command += ["pyflowk.cli", *ARGUMENTS, "--out", str(out), *extra]
+    command += ["pyflowk", *ARGUMENTS, "--out", str(out), *extra]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
