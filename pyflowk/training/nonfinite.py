@@ -8,6 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..transforms import Transform
+
+SQUARE_OVERFLOWS = 1e18
+"""Beyond this a density, which squares, is not finite in float32."""
+
 
 class NonFiniteLoss(RuntimeError):
     """The loss or its gradient is not finite; the message names the step, the learning rate and the first layer."""
@@ -23,15 +28,25 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         yield from _tensors(list(value.values()))
 
 
+def _floating(value: Any) -> Iterator[Tensor]:
+    return (t for t in _tensors(value) if t.is_floating_point())
+
+
 def _bad(value: Any) -> bool:
-    return any(not bool(t.isfinite().all()) for t in _tensors(value) if t.is_floating_point())
+    return any(not bool(t.isfinite().all()) for t in _floating(value))
+
+
+def _largest(value: Any) -> float:
+    return max((t.detach().abs().amax().item() for t in _floating(value) if t.numel()), default=0.0)
 
 
 def first_nonfinite(model: nn.Module, loss: Callable[[], Tensor], batch: Tensor) -> str:
-    """Run `loss() -> (B,)` and its gradient once more and say where the first NaN or infinity appears.
+    """Run `loss() -> (B,)` and its gradient once more and say which layer makes the first NaN or infinity.
 
-    Looks, in this order, at the batch, the parameters, the output of each module in the order of computation, and the
-    gradient at each module's output in the order of the backward pass. Cost: one training step, one check per module.
+    Looks, in this order, at the batch, the parameters, the output of each module in the order of computation (where
+    all of them are finite and the loss is not: at the first one too large to be squared), the gradients between
+    modules in the order of the backward pass, and the parameters' gradients. Cost: one training step, two checks per
+    module.
 
     >>> import torch
     >>> from pyflowk.training.nonfinite import first_nonfinite
@@ -45,27 +60,69 @@ def first_nonfinite(model: nn.Module, loss: Callable[[], Tensor], batch: Tensor)
     for name, parameter in model.named_parameters():
         if _bad(parameter):
             return f"parameter {name}"
-    found: list[str] = []
-
-    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        def look(module: nn.Module, inputs: Any, output: Any) -> None:
-            if _bad(output):
-                found.append(f"the output of layer {name} ({type(module).__name__})")
-            for t in _tensors(output):
-                if t.requires_grad:
-                    t.register_hook(
-                        lambda grad: found.append(f"the gradient at the output of layer {name}") if _bad(grad) else None
-                    )
-
-        return look
-
-    hooks = [m.register_forward_hook(watch(name or "(model)")) for name, m in model.named_modules()]
+    watch = _Watch(model)
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     try:
         with torch.enable_grad():
             value = loss()
-            if not found and not _bad(value):
-                torch.autograd.grad(value.mean(), [p for p in model.parameters() if p.requires_grad], allow_unused=True)
+            if watch.found:
+                return watch.found[0]
+            if _bad(value):
+                return watch.overflow or "the loss itself, after the last layer"
+            gradients = torch.autograd.grad(value.mean(), list(parameters.values()), allow_unused=True)
     finally:
-        for hook in hooks:
+        watch.end()
+    bad = [name for name, gradient in zip(parameters, gradients, strict=True) if _bad(gradient)]
+    # the backward pass goes from the last parameter to the first
+    return (watch.found or [f"the gradient of parameter {name}" for name in reversed(bad)] or ["nothing, this time"])[0]
+
+
+class _Watch:
+    """Hooks on every module: which output, or which gradient between two of them, is the first that is not finite."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.found: list[str] = []
+        self.overflow: str | None = None
+        self._uses: dict[int, tuple[Tensor, list[str]]] = {}  # the tensors are kept, or others would get their ids
+        self._hooks: list[Any] = []
+        for name, module in model.named_modules():
+            what = f"layer {name or '(model)'} ({type(module).__name__})"
+            self._hooks.append(module.register_forward_pre_hook(self._before(what), with_kwargs=True))
+            self._hooks.append(module.register_forward_hook(self._after(what)))
+
+    def end(self) -> None:
+        for hook in self._hooks:
             hook.remove()
-    return found[0] if found else "the loss itself, after the last layer"
+
+    def _before(self, what: str) -> Callable[..., None]:
+        def look(module: nn.Module, args: Any, kwargs: Any) -> None:
+            self._follow((args, kwargs), f"the gradient that {what} passes back", used=True)
+
+        return look
+
+    def _after(self, what: str) -> Callable[[nn.Module, Any, Any], None]:
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+            if _bad(output):
+                self.found.append(f"the {_part(module, output)} of {what}")
+            elif self.overflow is None and (size := _largest(output)) > SQUARE_OVERFLOWS:
+                self.overflow = f"the density of what {what} makes: numbers as large as {size:.1e}"
+            self._follow(output, f"the gradient at the output of {what}", used=False)
+
+        return look
+
+    def _follow(self, value: Any, what: str, used: bool) -> None:
+        """Look at a tensor's gradient: to blame is the innermost layer that used it, else its origin."""
+        for t in _floating(value):
+            if not t.requires_grad:
+                continue
+            names = self._uses.setdefault(id(t), (t, []))[1]
+            if not names:
+                t.register_hook(lambda grad, names=names: self.found.append(names[-1]) if _bad(grad) else None)
+            if used or not names:
+                names.append(what)
+
+
+def _part(module: nn.Module, output: Any) -> str:
+    """A transform's output has two parts, of which the second is the log-determinant."""
+    pair = isinstance(module, Transform) and isinstance(output, tuple) and len(output) == 2
+    return "log-determinant" if pair and not _bad(output[0]) else "output"

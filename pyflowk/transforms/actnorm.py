@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .base import Transform, state_dtype
+from .base import Transform, state_dtype, varying
 from .pullback import Pullback
 
 
@@ -19,14 +19,17 @@ class ActNorm(Transform):
     x is (B, C) or (B, C, \*rest); a (``log_scale``) and b (``bias``) are (C,). ``initialize(batch)`` chooses them so
     that each channel of z has mean 0 and variance 1 over the batch and all positions, over the batches of all
     processes when torch.distributed is initialised; without it the first forward in training mode does. Until then
-    the map is the identity. Before torch.compile, call ``initialize``. ``eps`` is added to the standard deviation: a
-    constant channel stays finite.
+    the map is the identity. Before torch.compile, call ``initialize``.
+
+    A batch need not be a good one: a channel that is constant up to rounding (``eps`` times its mean) is centred and
+    keeps its scale, numbers that are not finite are left out, and a batch of fewer than two numbers a channel (no row,
+    one row of a vector) sets nothing: the next one will.
 
     The buffer ``initialized`` records that this has happened; loading a state dict sets the Python attribute
     ``is_initialized``, the only one that forward looks at, so a step never waits for the device.
 
-    Cost: one pass, both directions. Raises ValueError for another number of channels, and on initialisation from
-    fewer than two rows. Kingma, Dhariwal, 2018, arXiv:1807.03039, section 3.1.
+    Cost: one pass, both directions. Raises ValueError for another number of channels.
+    Kingma, Dhariwal, 2018, arXiv:1807.03039, section 3.1.
 
     >>> from pyflowk.transforms import ActNorm
     >>> import torch
@@ -70,7 +73,7 @@ class ActNorm(Transform):
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """Set scale and bias from the batch x (B >= 2 over all processes), again if it was done before."""
+        """Set scale and bias from the batch x (of all processes), again if it was done before."""
         self._check(x)
         self._set_from(x)
         return self.forward(x)[0]
@@ -78,18 +81,14 @@ class ActNorm(Transform):
     @torch.no_grad()
     def _set_from(self, x: Tensor) -> None:
         wide = x.detach().to(torch.float64).transpose(0, 1).flatten(1)
-        rows = torch.full((1,), x.shape[0], dtype=torch.float64, device=x.device)
-        sums = torch.cat((rows, wide.sum(1)))
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(sums)
-        if sums[0] < 2:
-            raise ValueError(f"ActNorm expects at least 2 rows to initialise from, got {int(sums[0])}")
-        count = sums[0] * self._positions(x)
-        mean = sums[1:] / count
-        squares = (wide - mean[:, None]).square().sum(1)
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(squares)
-        std = (squares / count).sqrt() + self.eps
+        finite = wide.isfinite()
+        count, total = _over_processes(torch.stack((finite.sum(1).double(), wide.where(finite, 0).sum(1))))
+        if not bool((count >= 2).any()):
+            return
+        mean = (total / count).nan_to_num(0, 0, 0)  # no number at all, or a sum beyond float64
+        squares = _over_processes((wide - mean[:, None]).where(finite, 0).square().sum(1))
+        std = (squares / count.clamp(min=1)).sqrt()
+        std = std.where(varying(mean, std, self.eps), 1)
         self.log_scale.copy_(-std.log())
         self.bias.copy_(-mean / std)
         self.initialized.fill_(True)
@@ -113,6 +112,13 @@ class ActNorm(Transform):
 
     def extra_repr(self) -> str:
         return f"channels={self.log_scale.numel()}, is_initialized={self.is_initialized}"
+
+
+def _over_processes(sums: Tensor) -> Tensor:
+    """The sums over all processes of torch.distributed, in place."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(sums)
+    return sums
 
 
 def _mirror_flag(module: Any, incompatible_keys: Any) -> None:

@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from .pullback import Pullback
 
+SMALLEST_SPREAD = 1e-30
+"""Its inverse and the square of it stay within float32 and float64."""
+
 
 class Transform(nn.Module):
     """An invertible map between data x and noise z that knows its log-determinant.
@@ -86,6 +89,18 @@ def zero_ladj(x: Tensor) -> Tensor:
 def sum_event(x: Tensor) -> Tensor:
     """Sum over everything but the batch: ``(B, *event) -> (B,)`` in the dtype of log-determinants."""
     return x.flatten(1).sum(1, dtype=state_dtype(x))
+
+
+@torch.no_grad()
+def varying(mean: Tensor, std: Tensor, eps: float = 1e-6) -> Tensor:
+    """Which columns of a batch have a spread to divide by: True where std exceeds what rounding alone would leave.
+
+    That is ``eps`` times the column's mean, or times the widest column of the batch where no column is wider than 1:
+    dividing what stays the same in one batch by its rounding would blow up the first row that differs. Finite columns
+    only; mean and std (C,).
+    """
+    widest = std.nan_to_num(posinf=0.0).amax().clamp(max=1) if std.numel() else 0.0
+    return (std > eps * mean.abs()) & (std > eps * widest) & (std > SMALLEST_SPREAD) & (std + mean.abs()).isfinite()
 
 
 class Compose(Transform):

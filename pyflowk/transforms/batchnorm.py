@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import Transform, state_dtype
+from .base import Transform, state_dtype, varying
 
 
 class BatchNorm(Transform):
@@ -15,7 +15,8 @@ class BatchNorm(Transform):
     variance of the batch (B >= 2), through which gradients flow and which the running statistics follow with
     ``momentum``; so a row's density then depends on its mates, and the log-determinant is that of the map with m and v
     held fixed, as in the paper. In evaluation mode, and in ``inverse`` in either mode, m and v are the running
-    statistics: there the map is exactly invertible row by row. ``initialize(batch)`` sets them from one batch.
+    statistics: there the map is exactly invertible row by row. ``initialize(batch)`` sets them from one batch. A column
+    that is constant up to rounding has no v of its own in that batch: its running variance serves, and stays.
 
     With several processes each normalises by its own part of the batch, and DistributedDataParallel broadcasts the
     running statistics of the first one (its default); :class:`ActNorm` has one set for all.
@@ -61,21 +62,22 @@ class BatchNorm(Transform):
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """Set the running statistics from the batch x (B >= 2)."""
+        """Set the running statistics from the rows of the batch x that are finite (2 or more)."""
         self._check(x)
-        self._follow(*self._of_batch(x.to(state_dtype(x))), 1.0)
+        self._follow(*self._of_batch(x[x.isfinite().all(1)].to(torch.float64)), 1.0)
         log_scale = self._log_scale(self.running_var)
-        return (x - self.running_mean) * log_scale.exp() + self.bias
+        return (x.to(state_dtype(x)) - self.running_mean) * log_scale.exp() + self.bias
 
     def _of_batch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if x.shape[0] < 2:
             raise ValueError(f"BatchNorm in training mode expects at least 2 rows, got {x.shape[0]}")
-        return x.mean(0), x.var(0, correction=0)
+        mean, var = x.mean(0), x.var(0, correction=0)
+        return mean, var.where(varying(mean, var.sqrt()), self.running_var.to(var.dtype))
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, var: Tensor, momentum: float) -> None:
-        self.running_mean.lerp_(mean.to(self.running_mean), momentum)
-        self.running_var.lerp_(var.to(self.running_var), momentum)
+        for kept, new in ((self.running_mean, mean), (self.running_var, var)):
+            kept.lerp_(new.to(kept).where(new.isfinite(), kept), momentum)  # one NaN must not stay for ever
 
     def _log_scale(self, var: Tensor) -> Tensor:
         return self.log_scale - 0.5 * (var + self.eps).log()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .base import Transform, state_dtype, zero_ladj
+from .base import Transform, state_dtype, varying, zero_ladj
 from .pullback import Pullback
 
 
@@ -51,9 +51,9 @@ class Standardize(Transform):
     r"""Remove the mean and the spread of a training set: :math:`z = (x - \mu) / \sigma`, element by element.
 
     x is (B, \*shape); :math:`\mathrm{ladj} = -\sum \log \sigma`. ``fit(x)`` (or ``initialize``) sets the two buffers
-    from a whole set (N, \*shape), N >= 2; before that the map is the identity. ``eps`` is the smallest
-    :math:`\sigma`, so that a constant column survives. Cost: one pass, both directions. Raises ValueError when x does
-    not have the given shape.
+    from a whole set (N, \*shape), N >= 2; before that the map is the identity. A column that is constant up to
+    rounding, ``eps`` times its mean, keeps its scale, :math:`\sigma = 1`. Cost: one pass, both directions. Raises
+    ValueError when x has another shape, and on fitting to fewer than two rows or to numbers that are not finite.
 
     >>> from pyflowk.transforms import Standardize
     >>> import torch
@@ -76,8 +76,11 @@ class Standardize(Transform):
         if x.shape[0] < 2:
             raise ValueError(f"Standardize.fit expects at least 2 rows, got {x.shape[0]}")
         wide = x.to(torch.float64)
-        self.mean.copy_(wide.mean(0))
-        self.std.copy_(wide.std(0, correction=0).clamp(min=self.eps))
+        mean, std = wide.mean(0), wide.std(0, correction=0)
+        if not bool((mean.isfinite() & std.isfinite()).all()):
+            raise ValueError("Standardize.fit expects finite numbers whose squares are finite, got others")
+        self.mean.copy_(mean)
+        self.std.copy_(std.where(varying(mean, std, self.eps), 1))
         return self
 
     @torch.no_grad()

@@ -2,7 +2,10 @@ import pytest
 import torch
 from torch import nn
 
+from pyflowk.flows import DiagonalGaussian
 from pyflowk.training.nonfinite import first_nonfinite
+from pyflowk.transforms import Compose, Coupling, Scale
+from pyflowk.zoo import FlowModel
 
 
 class Root(nn.Module):
@@ -35,7 +38,46 @@ def test_the_first_layer_in_order_is_named():
 
 
 def test_gradients_are_looked_at_when_the_loss_is_finite():
-    assert ask(net(Root(), nn.Identity()), torch.zeros(3, 2)) == "the gradient at the output of layer 0"
+    assert ask(net(Root(), nn.Identity()), torch.zeros(3, 2)) == "the gradient that layer 1 (Root) passes back"
+    inside = net(nn.Sequential(nn.Identity(), Root()), nn.Tanh())
+    assert ask(inside, torch.zeros(3, 2)) == "the gradient that layer 1.1 (Root) passes back"
+
+
+def test_a_gradient_that_only_parameters_get_is_named():
+    class Rooted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(2))
+
+        def forward(self, x):
+            return x * self.weight.sqrt()
+
+    model = nn.Sequential(Rooted())
+    assert ask(model, torch.ones(3, 2)) == "the gradient of parameter 0.weight"
+
+
+@pytest.mark.parametrize("memory_flat", [False, True])
+def test_the_layers_of_a_flow_are_named(memory_flat):
+    """A log-determinant, a network inside a coupling, and finite numbers whose density is not."""
+
+    class Spoilt(Scale):
+        def forward(self, x, context=None):
+            z, ladj = super().forward(x, context)
+            return z, ladj - torch.inf
+
+    def blame(transform):
+        model = FlowModel((2,), DiagonalGaussian((2,), True), transform, memory_flat=memory_flat)
+        return first_nonfinite(model, lambda: model.loss(torch.zeros(3, 2)), torch.zeros(3, 2))
+
+    place = "layer flow.transform.transforms.0.transforms"
+    assert blame(Compose(Scale(2.0), Spoilt(2.0))) == f"the log-determinant of {place}.1 (Spoilt)"
+    bad_net = Coupling(nn.Sequential(nn.Linear(1, 1), Log(), nn.Linear(1, 2)))
+    nn.init.zeros_(bad_net.net[0].weight)
+    nn.init.zeros_(bad_net.net[0].bias)
+    assert blame(Compose(Scale(2.0), bad_net)) == f"the output of {place}.1.net.1 (Log)"
+    assert blame(Compose(Scale(2.0), Scale(2.0, 1e20), Scale(3.0))) == (
+        f"the density of what {place}.1 (Scale) makes: numbers as large as 1.0e+20"
+    )
 
 
 def test_batch_parameters_and_loss():

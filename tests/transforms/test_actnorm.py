@@ -51,19 +51,35 @@ def test_the_flag_travels_with_the_state_dict() -> None:
     assert not trained.is_initialized
 
 
-@pytest.mark.parametrize("rows", [0, 1])
-def test_fewer_than_two_rows_are_refused(rows: int) -> None:
-    with pytest.raises(ValueError, match=f"at least 2 rows.*got {rows}"):
-        ActNorm(2).initialize(torch.randn(rows, 2))
-    with pytest.raises(ValueError, match="at least 2 rows"):
-        ActNorm(2).train()(torch.randn(rows, 2))
+@pytest.mark.parametrize("shape", [(0, 2), (1, 2), (0, 2, 3)])
+def test_too_few_numbers_set_nothing(shape: tuple[int, ...]) -> None:
+    norm, x = ActNorm(2), torch.randn(shape)
+    assert torch.equal(norm.initialize(x), x) and torch.equal(norm.train()(x)[0], x) and not norm.is_initialized
+    assert norm(torch.randn(50, *shape[1:]) + 9)[0].mean().abs() < 1e-5 and norm.is_initialized
 
 
-def test_a_constant_channel_stays_finite() -> None:
-    x = torch.randn(20, 2)
-    x[:, 1] = 7
-    z, ladj = ActNorm(2).train()(x)
-    assert z.isfinite().all() and ladj.isfinite().all()
+def test_one_image_is_enough() -> None:
+    z = ActNorm(2).initialize(3 + torch.randn(1, 2, 8, 8))
+    torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
+
+
+def test_what_does_not_vary_keeps_its_scale() -> None:
+    """Columns: ordinary, constant, constant up to rounding, the rounding of a sum that cancels, a huge one, a NaN."""
+    x = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
+    x[:, 1], x[:, 2] = (
+        7,
+        torch.where(torch.arange(200) % 2 == 0, 7.1, torch.nextafter(torch.tensor(7.1), torch.tensor(8.0))),
+    )
+    x[:, 3], x[:, 4], x[5, 5] = 1e-8 * x[:, 3], 1e30 * x[:, 4], torch.nan
+    norm = ActNorm(6)
+    z = norm.initialize(x)
+    torch.testing.assert_close(norm.log_scale[1:4].exp(), torch.ones(3))
+    assert z[:, 1:4].abs().max() < 1e-5
+    torch.testing.assert_close(z[:, [0, 4]].std(0, correction=0), torch.ones(2))
+    assert z.isnan().sum() == 1 and z[:, 5].nanmean().abs() < 1e-5
+    tiny = 1e-9 * torch.randn(50, 2)  # all of a batch in small units is no rounding
+    torch.testing.assert_close(ActNorm(2).initialize(tiny).std(0, correction=0), torch.ones(2))
+    assert (ActNorm(2).double().initialize(torch.full((4, 2), 1e300, dtype=torch.float64))).isfinite().all()
 
 
 def test_wrong_channels_are_named() -> None:

@@ -170,6 +170,18 @@ def test_batch_norm_normalises_in_training_and_inverts_in_evaluation() -> None:
         BatchNorm(3, momentum=0.0)
 
 
+def test_batch_norm_of_a_constant_column_keeps_the_running_variance() -> None:
+    norm, x = BatchNorm(2, momentum=0.5), torch.randn(50, 2)
+    x[:, 1] = 7.1
+    for _ in range(9):
+        z = norm(x)[0]
+    assert z[:, 1].abs().max() < 1e-5 and norm.running_var[1] == 1
+    x[3, 0] = torch.nan
+    assert norm(x)[0].isnan().any() and norm.running_mean.isfinite().all()
+    norm.initialize(x)
+    assert norm.running_var[1] == 1 and abs(norm.running_mean[1] - 7.1) < 1e-5 and norm.eval()(x)[0].isnan().sum() == 1
+
+
 def test_not_finite_weights_give_not_finite_results() -> None:
     maf = build(5)
     with torch.no_grad():

@@ -64,7 +64,10 @@ def test_standardize_fits() -> None:
     z = standardize.initialize(x)
     torch.testing.assert_close(z.mean(0), torch.zeros(4), atol=1e-4, rtol=0)
     torch.testing.assert_close(z[:, :3].std(0, correction=0), torch.ones(3), atol=1e-4, rtol=0)
-    assert z.isfinite().all()
+    x[7, 3] = 2  # a row that differs from the training set is not 1e6 deviations away
+    torch.testing.assert_close(standardize(x)[0][7, 3], torch.tensor(1.0))
+    with pytest.raises(ValueError, match="finite numbers"):
+        standardize.fit(x / 0)
     with pytest.raises(ValueError, match="at least 2 rows"):
         standardize.fit(x[:1])
     with pytest.raises(ValueError, match=r"\(B, 4\), got \(2, 3\)"):
