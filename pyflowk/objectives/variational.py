@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from ..transforms.base import state_dtype
 from .nll import Density, reduce
 
 __all__ = ["effective_sample_size", "forward_kl", "importance_sample", "log_evidence", "reverse_kl"]
@@ -145,36 +145,47 @@ def importance_sample(
 def effective_sample_size(log_weights: Tensor) -> Tensor:
     r"""How many independent samples n weighted ones are worth: :math:`(\sum w)^2 / \sum w^2`, in 1..n.
 
-    ``log_weights`` is (n,), or (n, \*rest) for several sets side by side; the result has no first dimension. A set
-    whose weights are all zero has none: 0. Raises ValueError for a number without dimension. Kong, 1992.
+    ``log_weights`` is (n,), or (n, \*rest) for several sets side by side; the result has no first dimension. A constant
+    added to a set changes nothing. A set whose weights are all zero (-inf) has none: 0; one with a NaN or an infinite
+    weight gives NaN. Raises ValueError for a number without dimension. Kong, 1992.
 
     >>> import torch
     >>> from pyflowk.objectives import effective_sample_size
     >>> effective_sample_size(torch.tensor([0.0, 0.0, -torch.inf]))
     tensor(2.)
     """
-    _require_some(log_weights, "effective_sample_size")
-    size = torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0))
-    return torch.where(torch.isneginf(log_weights).all(0), 0, size)
+    weights, _ = _relative(log_weights, "effective_sample_size")
+    total = weights.sum(0)
+    return (total.square() / weights.square().sum(0)).where(total != 0, 0)
 
 
 def log_evidence(log_weights: Tensor) -> Tensor:
     r"""The logarithm of the mean weight, an estimate of :math:`\log Z` in nats: :math:`\log \frac 1n \sum w`.
 
     Shapes and errors as :func:`effective_sample_size`. The mean weight is unbiased, its logarithm too small on average.
+    A constant added to the log-weights is added to the result: -inf where all weights are zero, inf where one is
+    infinite, NaN where one is NaN.
 
     >>> import torch
     >>> from pyflowk.objectives import log_evidence
     >>> log_evidence(torch.tensor([1.0, 1.0]))
     tensor(1.)
     """
-    _require_some(log_weights, "log_evidence")
-    return torch.logsumexp(log_weights, 0) - math.log(log_weights.shape[0])
+    weights, largest = _relative(log_weights, "log_evidence")
+    return largest + weights.mean(0).log()
 
 
-def _require_some(log_weights: Tensor, name: str) -> None:
+def _relative(log_weights: Tensor, name: str) -> tuple[Tensor, Tensor]:
+    """Weights as multiples of the largest one of their set, and its logarithm (0 unless finite), float32 or better.
+
+    The difference of the logarithms is taken first: it is exact where they are close, however large they are.
+    """
     if log_weights.dim() == 0 or log_weights.shape[0] == 0:
         raise ValueError(f"{name} expects log-weights (n,) or (n, *rest), n at least 1; got {tuple(log_weights.shape)}")
+    log_weights = log_weights.to(state_dtype(log_weights))
+    largest = log_weights.detach().amax(0)
+    largest = largest.where(largest.isfinite(), 0)
+    return torch.exp(log_weights - largest), largest
 
 
 def _evaluated(log_density: LogDensity, x: Tensor, context: Tensor | None) -> Tensor:

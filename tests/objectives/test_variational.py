@@ -142,7 +142,26 @@ def test_effective_sample_size() -> None:
     sets = torch.stack([torch.zeros(4), torch.tensor([0.0, *[-math.inf] * 3]), torch.full((4,), -math.inf)], 1)
     assert effective_sample_size(sets).tolist() == [4, 1, 0]
     assert log_evidence(sets).tolist() == pytest.approx([0, -math.log(4), -math.inf])
-    assert effective_sample_size(torch.tensor([0.0, math.nan])).isnan()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shift", [-1e7, 0.0, 3e38])
+def test_a_shift_of_all_log_weights_changes_nothing(shift: float, dtype: torch.dtype) -> None:
+    equal = torch.full((1000,), shift, dtype=dtype)
+    assert effective_sample_size(equal) == 1000 and effective_sample_size(equal[:1]) == 1
+    assert log_evidence(equal) == equal[0] and log_evidence(equal[:1]) == equal[0]
+    half = torch.where(torch.arange(1000) < 500, equal, -math.inf)
+    assert effective_sample_size(half) == 500
+    assert log_evidence(half).double() == pytest.approx(float(equal[0]) - math.log(2))
+
+
+def test_weights_that_are_no_numbers() -> None:
+    for odd, evidence in ((math.nan, math.nan), (math.inf, math.inf)):
+        sets = torch.tensor([[0.0, 0.0], [odd, 1.0]])
+        assert effective_sample_size(sets).isnan().tolist() == [True, False]
+        torch.testing.assert_close(log_evidence(sets)[0], torch.tensor(evidence), equal_nan=True)
+    draws = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(log_evidence, draws) and torch.autograd.gradcheck(effective_sample_size, draws)
 
 
 def test_a_seed_is_a_result_and_a_context_is_handed_on() -> None:
