@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .nets.context import check_labels
+from .ops.draw import draw_normal, draw_uniform
 from .transforms.base import Transform, call, call_inverse, state_dtype, sum_event
 
 LOG_2PI = math.log(2 * math.pi)
@@ -42,7 +43,7 @@ class Base(nn.Module):
     def _noise(self, n: int, generator: torch.Generator | None) -> Tensor:
         """n standard normal draws (n, *shape)."""
         dtype, device = state_dtype(self.anchor), self.anchor.device
-        return torch.randn((n, *self.shape), generator=generator, dtype=dtype, device=device)
+        return draw_normal((n, *self.shape), generator, dtype=dtype, device=device)
 
     def log_prob(self, z: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """Log-density (B,) in nats of z (B, *shape), with every standard deviation multiplied by ``temperature``."""
@@ -160,7 +161,7 @@ class GaussianMixture(Base):
         temperature: float = 1.0,
     ) -> Tensor:
         # by the inverse of the distribution function: multinomial would need replacement and refuses n = 0
-        uniform = torch.rand(n, generator=generator, dtype=state_dtype(self.anchor), device=self.anchor.device)
+        uniform = draw_uniform((n,), generator, dtype=state_dtype(self.anchor), device=self.anchor.device)
         last = len(self.logits) - 1
         which = torch.searchsorted(self.logits.softmax(0).cumsum(0).to(uniform), uniform).clamp(max=last)
         noise = self._noise(n, generator)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
+from .draw import draw_integers
 
 __all__ = ["NOISES", "Probes", "draw_probes", "trace_estimate"]
 
@@ -132,7 +133,7 @@ def draw_probes(
         raise ValueError(f"expected at least one probe, got {count}")
     if noise not in NOISES:
         raise ValueError(f"noise: expected one of {', '.join(NOISES)}; got {noise!r}")
-    keys = torch.randint(2**63 - 1, (x.shape[0],), generator=generator, device=x.device)
+    keys = draw_integers(0, 2**63 - 1, x.shape[:1], generator, device=x.device)
     return Probes(keys, count, noise)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..ops.draw import draw_normal
 from .field import Field, real_dtype
 from .solve import clock_times, fixed_mesh
 
@@ -19,8 +20,8 @@ def _noise(y: Tensor, generator: torch.Generator | Sequence[torch.Generator] | N
     """Standard normal numbers like y; from a generator a row, if there is a list, whatever the other rows are."""
     dtype = real_dtype(y)
     if generator is None or isinstance(generator, torch.Generator):
-        return torch.randn(y.shape, dtype=dtype, device=y.device, generator=generator)
-    rows = [torch.randn(y.shape[1:], dtype=dtype, device=y.device, generator=g) for g in generator]
+        return draw_normal(y.shape, generator, dtype=dtype, device=y.device)
+    rows = [draw_normal(y.shape[1:], g, dtype=dtype, device=y.device) for g in generator]
     return torch.stack(rows) if rows else y.new_empty(y.shape, dtype=dtype)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..ops.cnf_trajectory import STAGES, cnf_trajectory, stage_times
 from ..ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplusplus
+from ..ops.draw import draw_uniform
 from ..ops.hutchinson import NOISES, Probes
 from ..solvers import METHODS, TABLEAUS, odeint
 from ..solvers.solve import ADJOINTS
@@ -239,7 +240,7 @@ class Continuous(Transform):
         if not (self.training and self.steer):
             return 0.0
         device = "cpu" if generator is None else generator.device
-        return self.steer * (2 * torch.rand((), generator=generator, device=device).item() - 1)
+        return self.steer * (2 * draw_uniform((), generator, dtype=torch.float32, device=device).item() - 1)
 
     def extra_repr(self) -> str:
         how = f"steps={self.steps}" if self.steps is not None else f"rtol={self.rtol}, atol={self.atol}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..ops.draw import draw_uniform
 from .base import Transform, state_dtype, zero_ladj
 
 
@@ -39,7 +40,7 @@ class Dequantize(Transform):
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         dtype = state_dtype(x)
-        noise = torch.rand(x.shape, generator=generator, dtype=dtype, device=x.device)
+        noise = draw_uniform(x.shape, generator, dtype=dtype, device=x.device)
         # Close to 1 the sum would round up to the next integer: stop one rounding step before it.
         noise = noise.clamp(max=1 - self.levels * torch.finfo(dtype).eps)
         return x.to(dtype) + noise, zero_ladj(x)

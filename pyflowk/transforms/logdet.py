@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..ops._router import functional
+from ..ops.draw import draw_integers, draw_uniform
 from ..ops.power_series import coefficient_of, power_series_by
 from .base import sum_event
 
@@ -127,7 +128,8 @@ class Roulette:
 
     def _one(self, pull: Pull, x: Tensor, generator: torch.Generator | None) -> Draw:
         probe = _rademacher(x, generator)
-        u = torch.rand(1 if self.shared else len(x), generator=generator, dtype=torch.float64, device=x.device)
+        rows = 1 if self.shared else x.shape[0]
+        u = draw_uniform((rows,), generator, dtype=torch.float64, device=x.device)
         more = torch.floor(torch.log1p(-u) / math.log(self.survival)).long()
         reached = (self.exact_terms + more).expand(len(x))
         terms = self.exact_terms + math.ceil(24 / -math.log2(self.survival))
@@ -146,8 +148,7 @@ def wants_slopes() -> bool:
 
 
 def _rademacher(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    bits = torch.randint(0, 2, x.shape, generator=generator, device=x.device)
-    return (2 * bits - 1).to(x.dtype)
+    return (2 * draw_integers(0, 2, x.shape, generator, device=x.device) - 1).to(x.dtype)
 
 
 def _draw(

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops.draw import draw_uniform
 from .base import Transform, state_dtype, sum_event
 
 
@@ -50,7 +51,7 @@ class VariationalDequantize(Transform):
     ) -> tuple[Tensor, Tensor]:
         x = x.to(state_dtype(x))
         eps = torch.finfo(x.dtype).eps
-        start = torch.rand(x.shape, generator=generator, dtype=x.dtype, device=x.device).clamp(eps, 1 - eps).logit()
+        start = draw_uniform(x.shape, generator, dtype=x.dtype, device=x.device).clamp(eps, 1 - eps).logit()
         logit, ladj = self.noise.inverse(start, self._scaled(x))
         # Close to 1 the sum would round up to the next integer: stop one rounding step before it.
         u = torch.sigmoid(logit).clamp(max=1 - self.levels * eps)

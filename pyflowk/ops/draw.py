@@ -1,0 +1,44 @@
+"""Random numbers: from the generator that was handed in, or from torch's own, and so that a compiler can trace them.
+
+torch refuses ``generator=None`` itself where a size is symbolic (torch.compile at a second batch size, torch.export with
+a dynamic batch): without a generator the argument must not be there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+__all__ = ["draw_integers", "draw_normal", "draw_uniform"]
+
+
+def draw_uniform(
+    shape: Sequence[int], generator: Generator | None, *, dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    """Uniform numbers in [0, 1).
+
+    >>> draw_uniform((2, 3), torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu").shape
+    torch.Size([2, 3])
+    """
+    return torch.rand(shape, dtype=dtype, device=device, **_of(generator))
+
+
+def draw_normal(
+    shape: Sequence[int], generator: Generator | None, *, dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    """Standard normal numbers."""
+    return torch.randn(shape, dtype=dtype, device=device, **_of(generator))
+
+
+def draw_integers(
+    low: int, high: int, shape: Sequence[int], generator: Generator | None, *, device: torch.device | str
+) -> Tensor:
+    """Integers in [low, high), int64, each as likely."""
+    return torch.randint(low, high, shape, device=device, **_of(generator))
+
+
+def _of(generator: Generator | None) -> dict[str, Any]:
+    return {} if generator is None else {"generator": generator}
