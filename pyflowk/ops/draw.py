@@ -1,7 +1,7 @@
 """Random numbers: from the generator that was handed in, or from torch's own, and so that a compiler can trace them.
 
-torch refuses ``generator=None`` itself where a size is symbolic (torch.compile at a second batch size, torch.export with
-a dynamic batch): without a generator the argument must not be there.
+torch refuses ``generator=None`` itself where a size is symbolic (torch.compile at a second batch size, a dynamic batch
+under torch.export): without a generator the argument must not be there.
 """
 
 from __future__ import annotations
