@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +50,7 @@ class Base(nn.Module):
 
     def log_prob(self, z: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """Log-density (B,) in nats of z (B, *shape), with every standard deviation multiplied by ``temperature``."""
+        check_temperature(temperature)
         z = self._state(z)
         constant = math.prod(self.shape) * (0.5 * LOG_2PI + math.log(temperature))
         location = self._location(context)
@@ -64,6 +68,8 @@ class Base(nn.Module):
         temperature: float = 1.0,
     ) -> Tensor:
         """n draws (n, *shape); context as in :meth:`Flow.sample`."""
+        n = number_of(n)
+        check_temperature(temperature)
         noise = self._noise(n, generator)
         location = self._location(expand_context(context, n))
         if location is None:
@@ -146,7 +152,11 @@ class GaussianMixture(Base):
         self.mean = nn.Parameter(torch.randn(components, *self.shape))
         self.log_std = nn.Parameter(torch.zeros(components, *self.shape))
 
+    def _location(self, context: Tensor | None) -> None:
+        """A mixture has none: it is spread about the origin."""
+
     def log_prob(self, z: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        check_temperature(temperature)
         z = self._state(z)
         log_std = (self.log_std + math.log(temperature)).to(z.dtype)
         scaled = (z[:, None] - self.mean) * torch.exp(-log_std)
@@ -160,6 +170,8 @@ class GaussianMixture(Base):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
+        n = number_of(n)
+        check_temperature(temperature)
         # by the inverse of the distribution function: multinomial would need replacement and refuses n = 0
         uniform = draw_uniform((n,), generator, dtype=state_dtype(self.anchor), device=self.anchor.device)
         last = len(self.logits) - 1
@@ -179,9 +191,17 @@ class Flow(nn.Module):
     - many contexts, one sample each: ``sample(len(context), context)``
     - k samples for each of many: ``sample(k * len(context), context.repeat_interleave(k, 0))``
 
-    Anything else raises ValueError. Every call that draws random numbers takes ``generator``; for integers (Dequantize)
-    ``log_prob`` is one draw of a lower bound. torch.compile cannot trace a generator object: pass none there and call
-    torch.manual_seed. Cost: one pass of the transform in the direction named.
+    Anything else raises ValueError. A shape in place of the number draws as many samples as it has places and shapes
+    them: ``sample((5,))`` is ``sample(5)``, ``sample((2, 3))`` is (2, 3, \*event), ``sample(())`` one event.
+
+    x and contexts come in the model's dtype or in one that it holds exactly (integers, half precision; float32 in a
+    model that was made ``.double()``); float64 for a float32 model raises TypeError, another device ValueError. A model
+    whose weights are themselves half precision is refused: log-scales need float32, and ``torch.autocast`` runs the
+    networks, and only them, in 16 bits.
+
+    Every call that draws random numbers takes ``generator``; for integers (Dequantize) ``log_prob`` is one draw of a
+    lower bound. torch.compile cannot trace a generator object: pass none there and call torch.manual_seed. Cost: one
+    pass of the transform in the direction named.
 
     >>> import torch
     >>> from pyflowk.flows import DiagonalGaussian, Flow
@@ -202,24 +222,24 @@ class Flow(nn.Module):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Log-density (B,) of x (B, *event) in nats; runs ``transform.forward``."""
-        context = expand_context(context, x.shape[0])
+        x, context = self._enter(x, context)
         z, ladj = call(self.transform, x, context, generator)
         return self.base.log_prob(z, context) + ladj
 
     def sample(
         self,
-        n: int,
+        n: int | Sequence[int],
         context: Tensor | None = None,
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
         """n samples (n, *event); ``temperature`` scales the base's standard deviation; runs ``transform.to_data``."""
-        context, z = self._draw(n, context, generator, temperature)
-        return self.transform.to_data(z, context, generator)
+        shape, context, z = self._draw(n, context, generator, temperature)
+        return _shaped(self.transform.to_data(z, context, generator), shape)
 
     def sample_and_log_prob(
         self,
-        n: int,
+        n: int | Sequence[int],
         context: Tensor | None = None,
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
@@ -228,9 +248,9 @@ class Flow(nn.Module):
 
         With a Dequantize in the transform the samples are integers and the value is the lower bound at that draw.
         """
-        context, z = self._draw(n, context, generator, temperature)
+        shape, context, z = self._draw(n, context, generator, temperature)
         x, ladj = call_inverse(self.transform, z, context, generator)
-        return x, self.base.log_prob(z, context, temperature) - ladj
+        return _shaped(x, shape), _shaped(self.base.log_prob(z, context, temperature) - ladj, shape)
 
     @property
     def reparameterised(self) -> bool:
@@ -239,15 +259,89 @@ class Flow(nn.Module):
 
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> None:
         """Set every data-dependent layer (ActNorm, Standardize) from one batch x (B, *event)."""
-        self.transform.initialize(x, expand_context(context, x.shape[0]), generator)
+        x, context = self._enter(x, context)
+        self.transform.initialize(x, context, generator)
 
     def _draw(
-        self, n: int, context: Tensor | None, generator: torch.Generator | None, temperature: float
-    ) -> tuple[Tensor | None, Tensor]:
-        if temperature <= 0:
-            raise ValueError(f"expected a positive temperature, got {temperature}")
-        context = expand_context(context, n)
-        return context, self.base.sample(n, context, generator, temperature)
+        self, n: int | Sequence[int], context: Tensor | None, generator: torch.Generator | None, temperature: float
+    ) -> tuple[tuple[int, ...], Tensor | None, Tensor]:
+        shape = sample_shape(n)
+        check_temperature(temperature)
+        rows = shape[0] if len(shape) == 1 else math.prod(shape)
+        self._require_wide()
+        context = expand_context(self._fit("context", context), rows)
+        return shape, context, self.base.sample(rows, context, generator, temperature)
+
+    def _enter(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """x and context as the transform takes them, or an error that names what does not fit."""
+        entered = self._fit("x", x)
+        if entered is None or entered.dim() == 0:
+            raise ValueError(f"x: expected events (B, *event), got {'none' if x is None else 'a number'}")
+        return entered, expand_context(self._fit("context", context), entered.shape[0])
+
+    def _fit(self, name: str, value: Tensor | None) -> Tensor | None:
+        if value is None:
+            return None
+        own = self.base.anchor
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+        self._require_wide()
+        if value.device != own.device:
+            raise ValueError(f"{name}: expected {own.device}, where the model is, got a tensor on {value.device}")
+        if value.dtype == own.dtype or (name == "context" and not value.is_floating_point()):
+            return value
+        if value.dtype == torch.float64 or value.is_complex():
+            raise TypeError(
+                f"{name}: expected {own.dtype}, the model's dtype, got {value.dtype}: pass {name}.to({own.dtype}), or "
+                "compute in double precision by model.double()"
+            )
+        return value.to(own.dtype)
+
+    def _require_wide(self) -> None:
+        dtype, device = self.base.anchor.dtype, self.base.anchor.device.type
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"this model's weights are {dtype}, too coarse for log-scales and log-determinants: keep it in float32 "
+                f"and run its networks in 16 bits by torch.autocast({device!r}, {dtype})"
+            )
+
+
+def sample_shape(n: int | Sequence[int]) -> tuple[int, ...]:
+    """The leading shape that a number of samples, or a shape of them, means.
+
+    >>> from pyflowk.flows import sample_shape
+    >>> sample_shape(5), sample_shape((2, 3))
+    ((5,), (2, 3))
+    """
+    return tuple(_count(size) for size in n) if isinstance(n, (tuple, list)) else (_count(n),)
+
+
+def _count(n: Any) -> int:
+    if not isinstance(n, (int, torch.SymInt)) or isinstance(n, bool):
+        if isinstance(n, bool) or not hasattr(n, "__index__"):
+            raise TypeError(f"n: expected a number of samples or a shape of them, got {n!r}")
+        n = operator.index(n)  # an integer of numpy or torch
+    if n < 0:
+        raise ValueError(f"n: expected at least 0 samples, got {n!r}")
+    return n
+
+
+def number_of(n: int) -> int:
+    """A number of samples, checked as :func:`sample_shape` does; no shape."""
+    if isinstance(n, (tuple, list)):
+        raise TypeError(f"n: expected a number of samples, got {n!r}")
+    return sample_shape(n)[0]
+
+
+def _shaped(value: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return value if len(shape) == 1 else value.reshape(*shape, *value.shape[1:])
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError unless it is a finite number above 0."""
+    number = isinstance(temperature, (int, float, Real)) and not isinstance(temperature, bool)
+    if not number or not 0 < temperature < math.inf:
+        raise ValueError(f"temperature: expected a finite number > 0, got {temperature!r}")
 
 
 def expand_context(context: Tensor | None, rows: int) -> Tensor | None:

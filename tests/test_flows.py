@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ from pyflowk.transforms import (
     Transform,
     check_invertibility,
 )
+from pyflowk.zoo import create
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -185,9 +188,64 @@ def test_any_other_number_of_contexts_is_refused() -> None:
     assert expand_context(None, 3) is None
 
 
-def test_temperature_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="positive temperature"):
-        conditional_flow().sample(1, torch.zeros(1, 2), temperature=0.0)
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf, "1", True, None])
+def test_temperature_must_be_a_positive_number(temperature: Any) -> None:
+    flow, mixture = conditional_flow(), GaussianMixture((3,), 2)
+    for call in (
+        lambda: flow.sample(1, torch.zeros(1, 2), temperature=temperature),
+        lambda: flow.sample_and_log_prob(1, torch.zeros(1, 2), temperature=temperature),
+        lambda: flow.base.log_prob(torch.zeros(1, 3), temperature=temperature),
+        lambda: mixture.sample(1, temperature=temperature),
+        lambda: mixture.log_prob(torch.zeros(1, 3), temperature=temperature),
+    ):
+        with pytest.raises(ValueError, match="temperature: expected a finite number > 0, got"):
+            call()
+    assert flow.sample(1, torch.zeros(1, 2), temperature=1).shape == (1, 3)
+
+
+def test_a_shape_in_place_of_a_number() -> None:
+    flow, context = conditional_flow(), torch.randn(6, 2)
+    for n in ((6,), torch.Size([6]), [6], torch.tensor(6)):
+        assert torch.equal(flow.sample(n, context, seeded()), flow.sample(6, context, seeded()))
+    x, log_prob = flow.sample_and_log_prob((2, 3), context, seeded())
+    assert torch.equal(x, flow.sample(6, context, seeded()).reshape(2, 3, 3)) and log_prob.shape == (2, 3)
+    assert flow.sample((), context[:1]).shape == (3,) and flow.sample((2, 0), context[:1]).shape == (2, 0, 3)
+    assert create("nice", (2,), width=4, levels=4).sample((2, 3)).shape == (2, 3, 2)
+
+
+@pytest.mark.parametrize("n, error", [(-1, ValueError), (2.5, TypeError), (True, TypeError), ("3", TypeError)])
+def test_a_number_of_samples_is_one(n: Any, error: type[Exception]) -> None:
+    for model in (conditional_flow(), DiagonalGaussian((2,)), GaussianMixture((2,), 2), create("nice", (2,), width=4)):
+        with pytest.raises(error, match="n: expected"):
+            model.sample(n, torch.zeros(1, 2) if isinstance(model, Flow) else None)
+    with pytest.raises(ValueError, match="at least 0 samples"):
+        conditional_flow().sample((2, -3), torch.zeros(1, 2))
+    with pytest.raises(TypeError, match="expected a number of samples, got"):
+        GaussianMixture((2,), 2).sample((5,))
+
+
+def test_what_does_not_fit_is_named_at_the_border() -> None:
+    flow = Flow(DiagonalGaussian((2,)), Coupling(MLP(1, 2, width=4, context_dim=2)))
+    x, context = torch.randn(3, 2), torch.randn(3, 2)
+    with pytest.raises(TypeError, match=r"x: expected torch.float32, the model's dtype, got torch.float64: pass x.to"):
+        flow.log_prob(x.double(), context)
+    with pytest.raises(TypeError, match=r"context: expected torch\.float32"):
+        flow.sample(3, context.double())
+    with pytest.raises(TypeError, match="x: expected a tensor, got list"):
+        flow.log_prob([[0.0, 1.0]], context)
+    with pytest.raises(ValueError, match=r"x: expected events \(B, \*event\), got a number"):
+        flow.log_prob(torch.tensor(1.0))
+    with pytest.raises(ValueError, match="x: expected cpu, where the model is, got a tensor on meta"):
+        flow.log_prob(x.to("meta"), context)
+    with pytest.raises(TypeError, match=r"weights are torch.bfloat16.*torch.autocast\('cpu', torch.bfloat16\)"):
+        copy.deepcopy(flow).bfloat16().log_prob(x, context)
+    with pytest.raises(TypeError, match=r"weights are torch\.float16"):
+        copy.deepcopy(flow).half().sample(3)
+    for dtype in (torch.int64, torch.uint8, torch.bfloat16):
+        exact = x.abs().to(dtype)
+        assert torch.equal(flow.log_prob(exact, context), flow.log_prob(exact.float(), context))
+    wide = copy.deepcopy(flow).double()
+    assert torch.equal(wide.log_prob(x, context), wide.log_prob(x.double(), context.double()))
 
 
 def test_empty_batches() -> None:

@@ -9,12 +9,15 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
+from ..transforms import check_levels
+
 
 @dataclass(frozen=True)
 class Dataset:
     """Train, validation and test tensors of one data set, each (N, *shape) float32.
 
-    `levels` is an integer L when the entries are integers 0..L-1 (images), None for continuous data.
+    `levels` is an integer L when the entries are integers 0..L-1 (images; others raise ValueError), None for continuous
+    data.
     `classes` is the number of labels, None without labels; labels are (N,) int64, or (N, C) float32 where each sample
     has a context of C numbers (:meth:`given`).
     `entropy` is the differential entropy in nats where it is known exactly: "NLL minus entropy" is an absolute score.
@@ -37,6 +40,11 @@ class Dataset:
     levels: int | None = None
     classes: int | None = None
     entropy: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.levels is not None:
+            for part in ("train", "valid", "test"):
+                check_levels(getattr(self, part), self.levels, f"{self.name}, {part}")
 
     @property
     def shape(self) -> tuple[int, ...]:

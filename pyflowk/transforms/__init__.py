@@ -13,7 +13,7 @@ from .check import InvertibilityReport, LayerError, check_invertibility
 from .continuous import Continuous, Integrals, observed
 from .conv1x1 import InvertibleConv1x1, LULinear
 from .coupling import Additive, Affine, Coupling, Elementwise, Map
-from .dequantize import Dequantize
+from .dequantize import Dequantize, check_levels
 from .logdet import Exact, Roulette, Truncated
 from .logit import Logit
 from .memory_flat import MemoryFlat
@@ -68,5 +68,6 @@ __all__ = [
     "VariationalDequantize",
     "check_contraction",
     "check_invertibility",
+    "check_levels",
     "observed",
 ]

@@ -5,8 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..ops._router import transformed
 from ..ops.draw import draw_uniform
 from .base import Transform, state_dtype, zero_ladj
+
+
+def check_levels(x: Tensor, levels: int, name: str = "x") -> None:
+    """Raise ValueError for numbers in x that are no integers of 0..levels-1; NaN is let through, to come out as NaN.
+
+    >>> import torch
+    >>> from pyflowk.transforms import check_levels
+    >>> check_levels(torch.tensor([0, 3]), levels=4)
+    """
+    if not x.numel():
+        return
+    low, high = (float(end) for end in torch.aminmax(x))
+    if low < 0 or high > levels - 1:
+        raise ValueError(f"{name}: expected integers 0 to {levels - 1} ({levels} levels), got {low:g} to {high:g}")
+    if x.is_floating_point() and bool(((x - x.round()).abs() > 0).any()):
+        broken = x[(x - x.round()).abs() > 0]
+        raise ValueError(f"{name}: expected integers 0 to {levels - 1} ({levels} levels), got {broken[0].item():g}")
 
 
 class Dequantize(Transform):
@@ -16,8 +34,8 @@ class Dequantize(Transform):
     flow's log-density at z is, on average over u, a lower bound on log P(x), and the cells' integrals sum to one:
     bits per dimension need no constant. ``inverse`` clamps to 0..levels-1.
 
-    Cost: one random number per element; the inverse one pass. Raises ValueError for levels < 2. Values outside
-    0..levels-1 are not looked for (that would stall an accelerator): ``datasets`` checks them once.
+    Cost: one random number per element; the inverse one pass. Raises ValueError for levels < 2, and on the CPU for
+    other values than the integers 0..levels-1 (elsewhere looking would stall the device: ``Dataset`` checks them once).
     Theis, van den Oord, Bethge, 2016, arXiv:1511.01844.
 
     >>> from pyflowk.transforms import Dequantize
@@ -40,6 +58,8 @@ class Dequantize(Transform):
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         dtype = state_dtype(x)
+        if x.is_cpu and not transformed():
+            check_levels(x, self.levels)
         noise = draw_uniform(x.shape, generator, dtype=dtype, device=x.device)
         # Close to 1 the sum would round up to the next integer: stop one rounding step before it.
         noise = noise.clamp(max=1 - self.levels * torch.finfo(dtype).eps)

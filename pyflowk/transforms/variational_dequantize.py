@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..ops._router import transformed
 from ..ops.draw import draw_uniform
 from .base import Transform, state_dtype, sum_event
+from .dequantize import check_levels
 
 
 class VariationalDequantize(Transform):
@@ -50,6 +52,8 @@ class VariationalDequantize(Transform):
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         x = x.to(state_dtype(x))
+        if x.is_cpu and not transformed():
+            check_levels(x, self.levels)
         eps = torch.finfo(x.dtype).eps
         start = draw_uniform(x.shape, generator, dtype=x.dtype, device=x.device).clamp(eps, 1 - eps).logit()
         logit, ladj = self.noise.inverse(start, self._scaled(x))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..flows import Base, Flow, expand_context
+from ..flows import Base, Flow, expand_context, sample_shape
 from ..nets import MLP, ConvNet
 from ..objectives.nll import nll
 from ..transforms import (
@@ -34,6 +34,8 @@ class GenerativeModel(nn.Module):
         levels: data are integers 0..levels-1 (in any dtype), or None for real numbers.
         classes, context_dim: the context is (B,) integer labels, or (B, context_dim) floats, or absent (both None).
         config: JSON values; the name, the shape and all options, enough to build the model again.
+        loss_unit: "nats" where the loss is a negative log-likelihood (or a bound), which is told in bits per dimension
+            for integer data; None for every other loss. It may differ between training and evaluation mode.
 
     Calling the model computes the loss, so that wrappers such as DistributedDataParallel work.
     """
@@ -57,6 +59,11 @@ class GenerativeModel(nn.Module):
         """The number of elements of an event, for bits per dimension."""
         return math.prod(self.shape)
 
+    @property
+    def loss_unit(self) -> str | None:
+        """ "nats" or None."""
+        return None
+
     def forward(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """The same as :meth:`loss`."""
         return self.loss(x, context, generator)
@@ -65,8 +72,10 @@ class GenerativeModel(nn.Module):
         """The training loss per event, (B,)."""
         raise NotImplementedError(f"{type(self).__name__} has no loss")
 
-    def sample(self, n: int, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """n events (n, *shape), in the units of the data."""
+    def sample(
+        self, n: int | Sequence[int], context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """n events (n, *shape), in the units of the data; a shape in place of n as in :meth:`Flow.sample`."""
         raise NotImplementedError(f"{type(self).__name__} has no sampler")
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
@@ -131,25 +140,35 @@ class FlowModel(GenerativeModel):
             transform = MemoryFlat(*(transform if isinstance(transform, Compose) else (transform,)))
         self.flow = Flow(base, Compose(*unsquash(levels, self.shape, dequantize), transform))
 
+    @property
+    def loss_unit(self) -> str | None:
+        return "nats"
+
     def loss(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         return nll(self, x, context, generator=generator)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        if tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"expected x (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        self._check_events(x)
         return self.flow.log_prob(x, self.check_context(context, x.shape[0]), generator)
 
     def sample(
         self,
-        n: int,
+        n: int | Sequence[int],
         context: Tensor | None = None,
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        return self.flow.sample(n, self.check_context(context, n), generator, temperature)
+        return self.flow.sample(n, self.check_context(context, math.prod(sample_shape(n))), generator, temperature)
 
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> None:
+        self._check_events(x)
         self.flow.initialize(x, self.check_context(context, x.shape[0]), generator)
+
+    def _check_events(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected x to be a tensor, got {type(x).__name__}")
+        if x.dim() == 0 or tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"expected x (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
 
 
 def unsquash(levels: int | None, shape: Sequence[int], dequantize: str = "uniform") -> list[Transform]:

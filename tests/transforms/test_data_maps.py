@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pyflowk import zoo
 from pyflowk.transforms import Dequantize, Logit, Scale, Standardize
 
 
@@ -54,6 +55,23 @@ def test_scale_refuses() -> None:
     for factor in (0.0, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="finite factor"):
             Scale(factor)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.uint8, torch.bfloat16])
+def test_values_that_are_no_levels_are_refused(dtype: torch.dtype) -> None:
+    """By the layer, so by every model that has it; a NaN comes out as one."""
+    model = zoo.create("nice", (2,), levels=4, width=4)
+    for call in (Dequantize(4), model.log_prob, zoo.create("nice", (2,), levels=4, dequantize="variational").loss):
+        for wrong in ([[0, 4]], [[-1, 0]], [[0.5, 1]], [[0, torch.inf]]):
+            x = torch.tensor(wrong, dtype=torch.float64).nan_to_num(posinf=4).to(dtype)
+            if torch.equal(x.double().round(), torch.tensor(wrong, dtype=torch.float64)):  # the dtype can hold it
+                with pytest.raises(ValueError, match=r"x: expected integers 0 to 3 \(4 levels\), got"):
+                    call(x if dtype != torch.float64 else x.float())
+    if dtype.is_floating_point:
+        with pytest.raises(ValueError, match=r"4 levels\), got 0\.5"):
+            Dequantize(4)(torch.tensor([[0.5, torch.nan]], dtype=dtype))
+        assert Dequantize(4)(torch.tensor([[3, torch.nan]], dtype=dtype))[0].isnan().tolist() == [[False, True]]
+    assert model.double().loss(torch.tensor([[0, 3]]).to(dtype)).dtype == torch.float64
 
 
 def test_standardize_fits() -> None:
