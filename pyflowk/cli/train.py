@@ -155,7 +155,7 @@ def finish(trainer: Trainer, out: Path, console: Console) -> None:
     context = None if context is None else context.to(trainer.device)
     with torch.no_grad():
         draw_samples(out / "samples.png", model.sample(count, context, noise), data.test, data.levels)
-    draw_curve(out, data, report)
+    draw_curve(out, data, report, (trainer.model.loss_unit, model.loss_unit))
     result = {"step": saved.meta["step"], "seconds": saved.meta["seconds"], **report.as_dict()}
     (out / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
     console.print(
@@ -166,10 +166,14 @@ def finish(trainer: Trainer, out: Path, console: Console) -> None:
     )
 
 
-def draw_curve(out: Path, data: Dataset, report: Report) -> None:
-    """loss.png in bits/dim for integer data, in nats otherwise."""
-    gaussian = report.gaussian
-    if data.levels is not None:
-        draw_loss(out / "loss.png", read_rows(out / "log.csv"), "bits/dim", gaussian.bits if gaussian else None)
+def draw_curve(out: Path, data: Dataset, report: Report, units: tuple[str | None, str | None]) -> None:
+    """loss.png in bits/dim for integer data, in nats otherwise; `units` are those of the loss in training, evaluation.
+
+    A loss that is no likelihood has no unit, and nothing to compare it with.
+    """
+    rows, gaussian = read_rows(out / "log.csv"), report.gaussian if units[1] == "nats" else None
+    label = "train" if units[0] == units[1] else "train, with regularisers"
+    if data.levels is not None and units[1] == "nats":
+        draw_loss(out / "loss.png", rows, "bits/dim", gaussian.bits if gaussian else None, label)
     else:
-        draw_loss(out / "loss.png", read_rows(out / "log.csv"), "nats", -gaussian.nats if gaussian else None)
+        draw_loss(out / "loss.png", rows, units[1] or "loss", -gaussian.nats if gaussian else None, label)

@@ -33,12 +33,13 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 
 
 def _describe(row: dict[str, float]) -> str:
-    if "bits_per_dim" in row:
-        text = f"bits/dim {row['bits_per_dim']:.3f}"
-        text += f" valid {row['valid_bits_per_dim']:.3f}" if "valid_bits_per_dim" in row else ""
-    else:
-        text = f"loss {row['loss']:.3f}"
-        text += f" valid {row['valid_loss']:.3f}" if "valid_loss" in row else ""
+    shown = []
+    for part in ("", "valid_"):
+        for column, name in ((f"{part}bits_per_dim", "bits/dim"), (f"{part}loss", "loss")):
+            if column in row:
+                shown.append(f"{part.replace('_', ' ')}{name} {row[column]:.3f}")
+                break
+    text = " ".join(shown)
     return f"{text}  {row['samples_per_second']:,.0f} samples/s"
 
 

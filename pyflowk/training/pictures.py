@@ -116,17 +116,22 @@ def draw_trajectory(
     return folder / "trajectory.gif"
 
 
-def draw_loss(path: Path, rows: list[dict[str, float]], unit: str, level: float | None) -> None:
-    """Training and validation curves of log.csv; `level` is the Gaussian's value in the same unit."""
+def draw_loss(path: Path, rows: list[dict[str, float]], unit: str, level: float | None, label: str = "train") -> None:
+    """Training and validation curves of log.csv; `level` is the Gaussian's value in the same unit.
+
+    A training loss that is not in the unit, because regularisers are in it, is left out.
+    """
     key = "bits_per_dim" if unit == "bits/dim" else "loss"
     figure, axis = plt.subplots(figsize=(7, 4.5))
-    axis.plot([r["step"] for r in rows], [r[key] for r in rows], label="train", linewidth=1)
+    train = [(r["step"], r[key]) for r in rows if key in r]
+    if train:
+        axis.plot(*zip(*train, strict=True), label=label, linewidth=1)
     valid = [(r["step"], r[f"valid_{key}"]) for r in rows if f"valid_{key}" in r]
     if valid:
         axis.plot(*zip(*valid, strict=True), label="validation, averaged weights", linewidth=2)
     if level is not None:
         axis.axhline(level, color="grey", linestyle="--", label="one full Gaussian (test)")
-    values = sorted(r[key] for r in rows)
+    values = sorted(value for _, value in train)
     if values:  # the first steps would squeeze everything else into a line
         top = values[int(0.95 * (len(values) - 1))]
         low = min([values[0], *(v for _, v in valid)] + ([level] if level is not None else []))

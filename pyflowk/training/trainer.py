@@ -97,6 +97,7 @@ class Trainer:
         console: Console | None = None,
         resume: bool = False,
     ) -> None:
+        _check_fit(model, data)
         self.model, self.data, self.config, self.out = model, data, config, out
         self.origin = origin or {"name": data.name}
         self.accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.mixed_precision)
@@ -242,8 +243,9 @@ class Trainer:
         )
 
     @torch.no_grad()
-    def _validate(self) -> float:
-        """Mean loss of the averaged weights on the first validation samples, with the same noise every time."""
+    def _validate(self) -> tuple[float, str | None]:
+        """Mean loss of the averaged weights on the first validation samples, with the same noise every time; its unit,
+        which may be another than in training, where regularisers act."""
         count = min(len(self.data.valid), self.config.validate_samples)
         model, total = self.averaged, 0.0
         noise = Generator(self.device).manual_seed(self.config.seed)
@@ -251,15 +253,15 @@ class Trainer:
         for rows in torch.arange(count).split(512):
             x, context = self._take("valid", rows)
             total += model.loss(x, context, noise).double().sum().item()
+        unit = model.loss_unit
         self.model.train()
-        return total / count
+        return total / count, unit
 
     def _report(self, log: RunLog | None, window: _Window, progress: float, *, validate: bool) -> None:
         loss = torch.tensor(window.loss / window.count, dtype=torch.float64)
         loss = self.accelerator.reduce(loss.to(self.device), "mean").item()
         if log is None:
             return
-        unit = self.data.dim * math.log(2)
         row = {
             "step": self.step,
             "epoch": self.step * self.config.batch_size / len(self.data.train),
@@ -268,17 +270,21 @@ class Trainer:
             "loss": loss,
             "grad_norm": window.norm / window.count,
             "samples_per_second": window.count * self.config.batch_size / (time.monotonic() - window.started),
+            **self._in_bits("bits_per_dim", loss, self.model.loss_unit),
         }
         if validate:
-            row["valid_loss"] = valid = self._validate()
+            valid, unit = self._validate()
+            row |= {"valid_loss": valid, **self._in_bits("valid_bits_per_dim", valid, unit)}
             if valid < self.best:
                 self.best = valid
                 self.best_weights = {k: t.detach().cpu().clone() for k, t in self.averaged.state_dict().items()}
-        if self.data.levels is not None:
-            row["bits_per_dim"] = row["loss"] / unit
-            if validate:
-                row["valid_bits_per_dim"] = row["valid_loss"] / unit
         log.write(row, progress)
+
+    def _in_bits(self, column: str, loss: float, unit: str | None) -> dict[str, float]:
+        """A column of bits per dimension; none where the loss is not in nats or the data are no integers."""
+        if unit != "nats" or self.data.levels is None:
+            return {}
+        return {column: loss / (self.data.dim * math.log(2))}
 
     def _agree(self, elapsed: float, halt: bool) -> tuple[float, bool]:
         """The same clock and the same decision to stop on every process."""
@@ -314,6 +320,14 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
+
+
+def _check_fit(model: GenerativeModel, data: Dataset) -> None:
+    if model.shape != data.shape:
+        raise ValueError(f"expected data of shape {model.shape}, which the model is for; got {data.name}: {data.shape}")
+    if model.levels is not None and model.levels != data.levels:
+        got = "real numbers" if data.levels is None else f"{data.levels} levels"
+        raise ValueError(f"expected data of {model.levels} levels, which the model is for; got {data.name}: {got}")
 
 
 def _fusable(model: nn.Module) -> bool:

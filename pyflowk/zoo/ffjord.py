@@ -22,8 +22,16 @@ class ContinuousModel(FlowModel):
 
     kinetic = jacobian = 0.0
 
+    @property
+    def loss_unit(self) -> str | None:
+        return None if self._regularised else "nats"
+
+    @property
+    def _regularised(self) -> bool:
+        return bool(self.training and (self.kinetic or self.jacobian))
+
     def loss(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        if not (self.training and (self.kinetic or self.jacobian)):
+        if not self._regularised:
             return super().loss(x, context, generator)
         weights: dict[str, Any] = {"kinetic": self.dims * self.kinetic, "jacobian": self.dims * self.jacobian}
         return rnode(self, x, context, per_dim=False, generator=generator, **weights)

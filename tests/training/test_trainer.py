@@ -192,6 +192,43 @@ def test_resume_needs_a_checkpoint_that_fits(digits, tmp_path):
         trainer(datasets.load("moons"), tmp_path, resume=True)
 
 
+def test_only_nats_become_bits(digits, tmp_path):
+    """Regularisers act in training: its loss is no likelihood, that of the validation is; a bound is one, too."""
+    small = {"architecture": "vector", "width": 8, "depth": 1, "steps": 1}
+    config = replace(CONFIG, steps=1, log_every=1, validate_every=1)
+    for name, options, columns in (
+        ("ffjord", {"kinetic": 0.01, **small}, {"valid_bits_per_dim"}),
+        ("ffjord", small, {"bits_per_dim", "valid_bits_per_dim"}),
+        ("realnvp", {**SMALL, "dequantize": "variational"}, {"bits_per_dim", "valid_bits_per_dim"}),
+    ):
+        run = Trainer(zoo.create(name, digits.shape, levels=17, **options), digits, config, out=tmp_path)
+        run.run()
+        (row,) = read_rows(tmp_path / "log.csv")
+        assert {column for column in row if "bits" in column} == columns
+        assert row["valid_bits_per_dim"] == pytest.approx(row["valid_loss"] / (64 * math.log(2)), rel=1e-4)
+
+    class Matching(zoo.GenerativeModel):
+        def __init__(self):
+            super().__init__(digits.shape, levels=17)
+            self.weight = torch.nn.Parameter(torch.ones(()))
+
+        def loss(self, x, context=None, generator=None):
+            return (self.weight * x).square().flatten(1).sum(1)
+
+    Trainer(Matching(), digits, config, out=tmp_path / "other").run()
+    (row,) = read_rows(tmp_path / "other" / "log.csv")
+    assert "loss" in row and not any("bits" in column for column in row)
+
+
+def test_data_that_do_not_fit_the_model_are_named(digits, tmp_path):
+    with pytest.raises(ValueError, match=r"expected data of shape \(2,\).*got digits: \(1, 8, 8\)"):
+        Trainer(zoo.create("nice", (2,)), digits, CONFIG, out=tmp_path)
+    with pytest.raises(ValueError, match=r"expected data of 9 levels.*got digits: 17 levels"):
+        Trainer(zoo.create("nice", (1, 8, 8), levels=9), digits, CONFIG, out=tmp_path)
+    with pytest.raises(ValueError, match=r"digits, train: expected integers 0 to 8 \(9 levels\), got 0 to 16"):
+        replace(digits, levels=9)
+
+
 def test_tensorboard_is_optional(digits, tmp_path, monkeypatch, capsys):
     import sys
 
