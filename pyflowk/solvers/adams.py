@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-from ..ops._router import functional
 from .field import Field, column, rk_stages
-from .mesh import Mesh
+from .mesh import Mesh, in_stretches
 from .tableaus import TABLEAUS
 
 __all__ = ["adams_order", "integrate_adams"]
@@ -52,7 +50,7 @@ def integrate_adams(f: Field, order: int, y: Tensor, mesh: Mesh, *, every: int =
     dtype = steps[0].dtype if steps else y.dtype
     predictor = _weights(wide, begin_adams, 0, order).to(dtype) if begin_adams < mesh.steps else wide
     corrector = _weights(wide, begin_adams, 1, order).to(dtype) if begin_adams < mesh.steps else wide
-    first, pieces = y, []
+    first = y
 
     def combined(y: Tensor, h: Tensor, weights: Tensor, slopes: list[Tensor]) -> Tensor:
         total = y.to(dtype)
@@ -77,13 +75,5 @@ def integrate_adams(f: Field, order: int, y: Tensor, mesh: Mesh, *, every: int =
                 found.append(y)
         return y, slopes, found
 
-    slopes = [] if k is None else [k]
-    length = every or max(mesh.steps, 1)
-    for begin in range(0, mesh.steps, length):
-        end = min(begin + length, mesh.steps)
-        if every and torch.is_grad_enabled() and not functional():  # whose tensors have no hooks
-            y, slopes, found = checkpoint(stretch, y, slopes, begin, end, use_reentrant=False, preserve_rng_state=False)
-        else:
-            y, slopes, found = stretch(y, slopes, begin, end)
-        pieces += found
+    y, pieces = in_stretches(stretch, f, y, [] if k is None else [k], mesh.steps, every)
     return mesh.gather(first, y, pieces)

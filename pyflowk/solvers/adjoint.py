@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ..ops._recompute import Standing
 from .adaptive import solve_adaptive
 from .control import Control, Status
 from .field import Field, column, real_dtype
@@ -111,16 +112,21 @@ class _Backsolve(Function):
             ys = solve(y0, times)
         ctx.save_for_backward(ys, times, *params)
         ctx.solver = f, table, control
+        ctx.standing = Standing(f.f)
         return ys
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         if torch.is_grad_enabled():
             raise NotImplementedError("backsolve has no second derivative: use adjoint='checkpoint' instead")
+        with ctx.standing:
+            return _Backsolve._solved(ctx, *grads)
+
+    @staticmethod
+    def _solved(ctx: Any, dys: Tensor) -> Any:
         ys, times, *params = ctx.saved_tensors
         f, table, control = ctx.solver
         control = _of_both(control, ys[0])
-        (dys,) = grads
         wanted = [p for p in params if p.requires_grad]
         reverse = _Reverse(f, table, ys[0], wanted)
         last = times.shape[1] - 1

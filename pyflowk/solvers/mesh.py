@@ -6,19 +6,21 @@ the field's parameters and the mesh.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
+from ..ops._recompute import Standing, computed_again
 from ..ops._router import functional
 from .dense import Dense, interpolate
 from .field import Field, real_dtype, rk_stages
 from .tableaus import Tableau
 
-__all__ = ["Inside", "Mesh", "differentiating", "integrate"]
+__all__ = ["Inside", "Mesh", "differentiating", "in_stretches", "integrate"]
 
 Inside = tuple[Tensor, Tensor, Tensor]  # rows, columns of the output, theta
 
@@ -118,7 +120,6 @@ def integrate(
     """
     steps, times = mesh.clocks(table, y)
     first = y
-    pieces: list[Tensor] = []
 
     def stretch(y: Tensor, k: Tensor | None, begin: int, end: int) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         found = []
@@ -131,7 +132,7 @@ def integrate(
             if i in mesh.inside:
                 rows, _, theta = mesh.inside[i]
                 found.append(interpolate(table, theta, y[rows], steps[i][rows], [s[rows] for s in ks]))
-            if dense is not None:
+            if dense is not None and len(dense.steps) == i:  # not when it is computed again
                 start = mesh.points[i].expand(y.shape[0])
                 dense.add(start, mesh.points[i + 1] - start, torch.ones_like(start, dtype=torch.bool), y, ks)
             if mesh.outputs and mesh.outputs[i + 1]:
@@ -139,12 +140,24 @@ def integrate(
             y, k = y1, ks[-1] if more and not mesh.perturb else None
         return y, k, found
 
-    length = every or max(mesh.steps, 1)
-    for begin in range(0, mesh.steps, length):
-        end = min(begin + length, mesh.steps)
-        if every and torch.is_grad_enabled() and not functional():  # whose tensors have no hooks
-            y, k, found = checkpoint(stretch, y, k, begin, end, use_reentrant=False, preserve_rng_state=False)
-        else:
-            y, k, found = stretch(y, k, begin, end)
-        pieces += found
+    y, pieces = in_stretches(stretch, f, y, k, mesh.steps, every)
     return mesh.gather(first, y, pieces)
+
+
+def in_stretches(
+    stretch: Callable[..., tuple[Tensor, Any, list[Tensor]]], f: Field, y: Tensor, slopes: Any, steps: int, every: int
+) -> tuple[Tensor, list[Tensor]]:
+    """The last state and all that was found, from `stretch(y, slopes, begin, end) -> y, slopes, found`, `every` so many
+    steps, whose insides the backward pass computes again; of all steps at once where `every` is 0."""
+    again = every and torch.is_grad_enabled() and not functional()  # whose tensors have no hooks
+    standing = Standing(f.f) if again and not torch.compiler.is_compiling() else None
+    pieces: list[Tensor] = []
+    length = every or max(steps, 1)
+    for begin in range(0, steps, length):
+        arguments = y, slopes, begin, min(begin + length, steps)
+        if again:
+            y, slopes, found = computed_again(stretch, *arguments, standing=standing, arrival=itemgetter(0))
+        else:
+            y, slopes, found = stretch(*arguments)
+        pieces += found
+    return y, pieces

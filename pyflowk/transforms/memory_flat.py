@@ -15,13 +15,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.checkpoint import checkpoint, get_device_states, set_device_states
 
+from ..ops._recompute import Place, holding
 from ..ops._router import plain_autograd
 from .base import Compose, Transform, state_dtype
 from .check import InvertibilityReport, check_invertibility
 from .pullback import Pullback, Replay
 from .split import Split
 
-Place = tuple[dict[str, Any], str]
 WATCHED_ROWS = 8
 SMALLEST_SCALE = 1e-2  # rows of zeros are rebuilt well enough when they are small
 
@@ -178,7 +178,8 @@ class _Rebuild(torch.autograd.Function):
         for layer, inputs, random in zip(ctx.layers, saved[len(leaves) :], ctx.random, strict=True):
             replays.setdefault(layer, []).append(functools.partial(_replay, inputs, random))
         pullback = Pullback(wanted, replays)
-        with ctx.autocast(), _statistics_at_rest(ctx.flat), _holding(leaves, ctx.places):
+        standing = [(place, leaf) for leaf, places in zip(leaves, ctx.places, strict=True) for place in places]
+        with ctx.autocast(), _statistics_at_rest(ctx.flat), holding(standing):
             x, grad_x = ctx.flat.backward_from_output(z, grad_z, grad_ladj, context, pullback)
         ctx.flat._watch(ctx.rows, x)
         return (
@@ -195,20 +196,6 @@ def _places(module: nn.Module) -> dict[Tensor, list[Place]]:
             if parameter is not None:
                 places.setdefault(parameter, []).append((inner._parameters, name))
     return places
-
-
-@contextlib.contextmanager
-def _holding(tensors: list[Tensor], places: list[list[Place]]) -> Iterator[None]:
-    """Put each tensor where its parameter is, for a while; functional_call loses modules that are used twice."""
-    pairs = [(place, tensor) for tensor, where in zip(tensors, places, strict=True) for place in where]
-    before = [holder[name] for (holder, name), _ in pairs]
-    try:
-        for (holder, name), tensor in pairs:
-            holder[name] = tensor
-        yield
-    finally:
-        for ((holder, name), _), tensor in zip(pairs, before, strict=True):
-            holder[name] = tensor
 
 
 def _autocast(device: str) -> Callable[[], Any]:

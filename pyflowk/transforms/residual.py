@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
+from ..ops._recompute import Standing, computed_again
 from ..ops._router import functional, while_loop
 from .base import Transform, state_dtype
 from .logdet import Exact, Pull, Roulette, Truncated, combine, symbolic, wants_slopes
@@ -174,7 +174,8 @@ class Residual(Transform):
             g, pull = self._linearize(x, context)
             return g, *([draw.slope(pull) for draw in draws] or [Exact().log_det(pull, x)])
 
-        g, *slopes = checkpoint(run, x, use_reentrant=False)
+        standing = Standing(self, context)
+        g, *slopes = computed_again(run, x, standing=standing, arrival=lambda found: found[-1])
         return g, combine(draws, slopes) if draws else slopes[0]
 
     def _linearize(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Pull]:
