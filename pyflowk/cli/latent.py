@@ -17,10 +17,11 @@ ENCODED = 512
 
 @torch.no_grad()
 def interpolate(model: FlowModel, data: Dataset, walks: int, label: int | None, generator: Generator) -> Tensor:
-    """Straight lines between the latents of pairs of test events: (walks * STEPS, *shape), a walk after the other.
+    """Walks between the latents of pairs of test events, by :func:`arc`: (walks * STEPS, *shape), one after the other.
 
-    ``label`` picks the class of the events; without it a conditional model walks inside each class in turn, and an
-    unconditional one from any event to any other. Both ends come back as the events they are.
+    The walks go around the base's mean, in units of its deviations. ``label`` picks the class of the events; without it
+    a conditional model walks inside each class in turn, and an unconditional one from any event to any other. Both ends
+    come back as the events they are.
     """
     if label is None and model.classes is None:
         picked = torch.arange(2 * walks) % len(data.test)
@@ -30,9 +31,44 @@ def interpolate(model: FlowModel, data: Dataset, walks: int, label: int | None, 
         picked = torch.cat([_of_class(data, kinds[which], 2, skip=2 * turn) for turn, which in turns])
     context = _labels(data)[picked] if model.conditional else None
     z = encode(model, data.test[picked], context, generator)
-    along = torch.linspace(0, 1, STEPS).reshape(-1, *[1] * (z.dim() - 1))
-    path = torch.cat([torch.lerp(a, b, along) for a, b in zip(z[0::2], z[1::2], strict=True)])
-    return decode(model, path, None if context is None else context[0::2].repeat_interleave(STEPS, 0))
+    start, end = z[0::2], z[1::2]
+    context = None if context is None else context[0::2]
+    location = model.flow.base._location(context)
+    mean, std = (location[0], location[1].exp()) if location else (torch.zeros_like(z[0]), torch.ones_like(z[0]))
+    noise = arc((start - mean) / std, (end - mean) / std, torch.linspace(0, 1, STEPS)[1:-1])
+    path = torch.cat((start[:, None], mean.unsqueeze(-z.dim()) + std.unsqueeze(-z.dim()) * noise, end[:, None]), 1)
+    return decode(model, path.flatten(0, 1), None if context is None else context.repeat_interleave(STEPS, 0))
+
+
+def arc(a: Tensor, b: Tensor, along: Tensor) -> Tensor:
+    r"""Points between a and b (N, \*event) at the fractions ``along`` (T,) of the way: (N, T, \*event).
+
+    The direction turns evenly, on the great circle through both, and the length goes evenly from that of a to that of
+    b: Gaussian noise of many dimensions lies close to a sphere, and a straight line would cut through its middle,
+    where there are no data. From or to zero, and between parallel vectors, that is the straight line; between opposite
+    ones the circle is one of many.
+
+    >>> import torch
+    >>> from pyflowk.cli.latent import arc
+    >>> arc(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 3.0]]), torch.tensor([0.5]))
+    tensor([[[1.4142, 1.4142]]])
+    """
+    flat = torch.stack((a.flatten(1), b.flatten(1))).double()
+    length = flat.norm(dim=2, keepdim=True)
+    unit = flat / length.clamp(min=torch.finfo(flat.dtype).tiny)
+    unit = torch.where(length > 0, unit, unit.flip(0))  # zero has any direction: the other's
+    first, second = unit
+    cosine = (first * second).sum(1, keepdim=True).clamp(-1, 1)
+    sideways = second - cosine * first
+    other = torch.zeros_like(first).scatter(1, first.abs().argmin(1, keepdim=True), 1.0)  # for opposite vectors
+    other = other - (other * first).sum(1, keepdim=True) * first
+    sideways = torch.where(sideways.norm(dim=1, keepdim=True) > 1e-9, sideways, other)
+    sideways = sideways / sideways.norm(dim=1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
+    fraction = along.double()[None, :, None]
+    angle = fraction * torch.atan2((second * sideways).sum(1, keepdim=True).clamp(min=0), cosine)[:, None]
+    size = torch.lerp(length[0][:, None], length[1][:, None], fraction)
+    points = size * (angle.cos() * first[:, None] + angle.sin() * sideways[:, None])
+    return points.to(a.dtype).reshape(len(a), len(along), *a.shape[1:])
 
 
 @torch.no_grad()
