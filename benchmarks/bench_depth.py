@@ -163,7 +163,7 @@ def run(minutes: float, folder: Path | None) -> bool:
             "depths": table,
         }
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "depth.json").write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
+        (folder / "depth.json").write_text(json.dumps(page, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         _plot(table, facts, folder / "depth.png")
     return True
 

@@ -36,7 +36,7 @@ def run(minutes: float, folder: Path | None) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
         page = {"machine": machine(), "minutes": minutes, "bits": bits, "mean": mean(bits), "standard_error": error}
         page["steps"] = [steps for _, steps in scores]
-        (folder / "digits.json").write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
+        (folder / "digits.json").write_text(json.dumps(page, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return True
 
 

@@ -44,7 +44,7 @@ def run(minutes: float, folder: Path | None) -> bool:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         page = {"machine": machine(), "minutes": minutes, "rows": rows}
-        (folder / "ffjord.json").write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
+        (folder / "ffjord.json").write_text(json.dumps(page, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return True
 
 

@@ -172,7 +172,7 @@ def scaling() -> None:
     axes.legend()
     figure.savefig(RESULTS / "made_inverse_scaling.png", dpi=120)
     content = {"machine": machine(), "batch": batch, "hidden": [HIDDEN] * 2, "D": sizes, "seconds": seconds}
-    (RESULTS / "made_inverse_scaling.json").write_text(json.dumps(content, indent=1) + "\n")
+    (RESULTS / "made_inverse_scaling.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 @pytest.mark.parametrize("variant", (OURS, *peers()))

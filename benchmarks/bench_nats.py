@@ -123,5 +123,5 @@ def run(minutes: float, folder: Path | None) -> bool:
             print(f"  {rival:24} {found['nats']:8.2f} +- {found['error']:.2f} after {found['steps']} steps", flush=True)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "nats.json").write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
+        (folder / "nats.json").write_text(json.dumps(page, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return True

@@ -219,6 +219,6 @@ def run(minutes: float, folder: Path | None) -> bool:
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         page = {"machine": facts, "solves": found}
-        (folder / "solvers.json").write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
+        (folder / "solvers.json").write_text(json.dumps(page, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         plot(found, folder / "solvers.png")
     return True

@@ -193,7 +193,7 @@ def write(
     """folder/NAME.json and folder/NAME.png."""
     folder.mkdir(parents=True, exist_ok=True)
     page = {"machine": facts, "effort": asdict(effort), "notes": notes, "cases": entries}
-    (folder / f"{name}.json").write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(page, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     _chart(entries, facts, folder / f"{name}.png")
     print(f"\nwrote {name}.json and {name}.png into {folder.name}/")
 

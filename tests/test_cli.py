@@ -194,7 +194,7 @@ def test_given_columns(tmp_path, capsys):
     assert Checkpoint.open(out).meta["model"]["context_dim"] == 1
     assert main(["eval", str(out)]) == 0
     assert "round trip" in capsys.readouterr().out
-    assert main(["sample", str(out), "--n", "5", "--out", str(x)]) == 0 and np.load(x).shape == (5, 1)
+    assert main(["sample", str(out), "--n", "5", "--out", str(x)]) == 0 and np.load(x).shape == (5, 2)
     assert main(["sample", str(out), "--interpolate", "--n", "16"]) == 0
     assert main(["sample", str(out), "--label", "1", "--out", str(x)]) == 2
     assert "--label: this model has no classes" in capsys.readouterr().err
@@ -260,7 +260,7 @@ BAD_INPUT = {
     "no option": (("train", "--set", "width"), r"--set: expected KEY=VALUE, got 'width'"),
     "bad option value": (("train", "--set", "architecture=cube"), r"architecture: expected auto, vector or"),
     "no labels": (("train", "--data", "scurve", "--conditional"), "scurve has none"),
-    "no such column": (("train", "--data", "scurve", "--given", "2"), r"scurve: expected some of the columns 0 to 1"),
+    "no such column": (("train", "--data", "scurve", "--given", "2"), r"scurve: no column '2': there are x, y"),
     "no table": (("train", "--given", "2"), "digits: only a table without labels"),
     "missing files": (
         ("train", "--data", "fashion-mnist", "--data-dir", "nowhere"),
@@ -285,7 +285,7 @@ def test_bad_input_is_one_line_and_status_2(kind, tmp_path, monkeypatch, capsys)
 
 def test_samples_need_a_known_suffix_and_a_number(run, capsys):
     assert main(["sample", str(run), "--out", "x.jpg"]) == 2
-    assert "ending in .png or .npy" in capsys.readouterr().err
+    assert "ending in .png, .npy or .csv" in capsys.readouterr().err
     assert main(["sample", str(run), "--n", "0"]) == 2 and main(["eval", str(run), "--draws", "0"]) == 2
 
 

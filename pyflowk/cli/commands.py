@@ -44,13 +44,15 @@ class Train(Command):
     """Folder of the files of fashion-mnist."""
     data_seed: int = 0
     """Seed of the split into train, validation and test."""
+    split: Literal["random", "time"] = "random"
+    """Of a table: draw all parts by the seed, or test on its last tenth, as for a time series."""
     set: tuple[str, ...] = ()
     """Options of the system, such as `width=256 couplings=8`; `pyflowk zoo MODEL` lists them."""
     conditional: bool = False
     """Condition the system on the labels of the data."""
-    given: tuple[int, ...] = ()
-    """Condition the system on these columns of a table, counted from 0, and model the others: `--data galaxies
-    --given 1 2 3 4 5 6` is the redshift given the magnitudes."""
+    given: tuple[str, ...] = ()
+    """Condition the system on these columns of a table, by name or counted from 0, and model the others:
+    `--data galaxies --given u g r i z y` is the redshift given the magnitudes."""
     out: File = None
     """The run's folder, which receives log.csv, checkpoint/, samples.png, loss.png and result.json; by default the
     first free runs/MODEL-DATA."""
@@ -71,13 +73,16 @@ class Sample(Command):
 
     run_folder: Run
     """A run's folder or its checkpoint folder."""
-    n: int = 64
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
     """How many."""
     out: File = None
-    """A .png picture (grid of images, scatter or histograms) or an .npy array; RUN/samples.png by default."""
+    """A .png picture (grid of images, scatter or histograms), an .npy array or, for rows, a .csv table, in the units of
+    the data; RUN/samples.png by default."""
     label: Number = None
-    """Class to draw from a conditional model, or to take events from; all in turn by default. A model trained with
-    --given draws for the test set's rows in turn."""
+    """Class to draw from a conditional model, or to take events from; all in turn by default."""
+    given: tuple[str, ...] = ()
+    """Values of the columns that the model was trained with as --given, in the table's units: `temp=21.5 humidity=40`;
+    by default those of the rows of the test set in turn."""
     temperature: float = 1.0
     """Factor of the base distribution's standard deviation: below 1 for likelier, less varied samples."""
     interpolate: bool = False
@@ -107,7 +112,8 @@ class Eval(Command):
     draws: int = 1
     """Dequantisation draws to average for integer data."""
     data: Text = None
-    """Another data set than the one the model was trained on."""
+    """Other data than those the model was trained on, such as a table of the same columns: all its rows are scored, by
+    the means and standard deviations of the run."""
     data_dir: Text = None
     """Folder of the files of fashion-mnist, if it has moved."""
     weights: Literal["best", "ema", "last"] = "best"

@@ -20,8 +20,9 @@ from ..training.evaluation import Report
 from ..training.log import read_rows
 from ..training.pictures import draw_loss, draw_samples
 from ..zoo import GenerativeModel
+from .runs import data_of, portable_name
 from .tables import print_pairs
-from .trained import contexts
+from .trained import contexts, in_units
 
 if TYPE_CHECKING:
     from .commands import Train
@@ -43,16 +44,20 @@ def train(command: Train) -> int:
     if saved is not None:
         config = resumed_config(saved, command)
         options = {key: value for key, value in saved.meta["model"].items() if key not in ("name", "shape")}
-        name, origin = saved.meta["model"]["name"], saved.meta["data"]
+        name, origin = saved.meta["model"]["name"], dict(saved.meta["data"])
+        if command.data is not None:
+            origin["name"] = portable_name(command.data)
+        data = data_of(saved, origin["name"] if command.data is not None else None)
     else:
         if (out / "checkpoint").exists():
             raise ValueError(f"{out} holds a checkpoint already: add --resume to go on, or choose another --out")
         data_dir = None if command.data_dir is None else str(Path(command.data_dir).resolve())
-        origin = {"name": portable_name(source), "data_dir": data_dir, "seed": command.data_seed}
-        origin |= {"given": list(command.given)} if command.given else {}
-    data = datasets.load(
-        origin["name"], data_dir=origin["data_dir"], seed=origin["seed"], given=origin.get("given", ())
-    )
+        origin = {
+            "name": portable_name(source), "data_dir": data_dir, "seed": command.data_seed, "split": command.split
+        }  # fmt: skip
+        data = datasets.load(
+            origin["name"], data_dir=data_dir, seed=command.data_seed, given=command.given, split=command.split
+        )
     if saved is None and command.conditional:
         options["classes"] = labels_of(data)
     if saved is None and command.given:
@@ -65,6 +70,8 @@ def train(command: Train) -> int:
     size = f"{len(data.train)} / {len(data.valid)} / {len(data.test)} samples of {shown}"
     what = f"{name} ({count:,} parameters) on {data.name} ({size}), into {out}"
     console.print(what, highlight=False, soft_wrap=True)
+    for note in (*data.notes, *given_note(data)):
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
     result = trainer.run()
     if result.interrupted:
         console.print(
@@ -93,10 +100,13 @@ def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
     return options
 
 
-def portable_name(data: str) -> str:
-    """A registered name as it is, a path made absolute: the checkpoint may be read from another folder."""
-    path = Path(data).expanduser()
-    return str(path.resolve()) if data not in datasets.names() and path.exists() else data
+def given_note(data: Dataset) -> list[str]:
+    """Which columns of a table are modelled given which."""
+    preparation = data.preparation
+    if preparation is None or not preparation.given:
+        return []
+    modelled, given = ([preparation.names[i] for i in of] for of in (preparation.modelled, preparation.given))
+    return [f"models {', '.join(modelled)} given {', '.join(given)}"]
 
 
 def default_folder(root: Path, model: str, data: str, *, resume: bool) -> Path:
@@ -113,7 +123,9 @@ def resumed_config(saved: Checkpoint, command: Train) -> TrainConfig:
     name = saved.meta["model"]["name"]
     if command.model is not None and name != command.model:
         raise CheckpointError(f"{saved.folder}: holds a {name}, not a {command.model}")
-    if command.data is not None and saved.meta["data"]["name"] != portable_name(command.data):
+    before, now = saved.meta["data"]["name"], portable_name(command.data or saved.meta["data"]["name"])
+    moved = "content" in saved.meta and before not in datasets.names() and now not in datasets.names()
+    if before != now and not moved:  # of a file that has moved the content will be compared
         raise CheckpointError(f"{saved.folder}: was trained on {saved.meta['data']['name']}, not on {command.data}")
     try:
         config = TrainConfig(**saved.meta["train"])
@@ -154,10 +166,13 @@ def finish(trainer: Trainer, out: Path, console: Console) -> None:
     context = contexts(model, data, count)
     context = None if context is None else context.to(trainer.device)
     with torch.no_grad():
-        draw_samples(out / "samples.png", model.sample(count, context, noise), data.test, data.levels)
+        samples = in_units(data.preparation, model.sample(count, context, noise), context)
+    reference = in_units(data.preparation, data.test, data.test_labels)
+    names = data.preparation.names if data.preparation else ()
+    draw_samples(out / "samples.png", samples, reference, data.levels, names=names)
     draw_curve(out, data, report, (trainer.model.loss_unit, model.loss_unit))
     result = {"step": saved.meta["step"], "seconds": saved.meta["seconds"], **report.as_dict()}
-    (out / "result.json").write_text(json.dumps(result, indent=2), encoding="utf-8")
+    (out / "result.json").write_text(json.dumps(result, indent=2, allow_nan=False), encoding="utf-8")
     console.print(
         f"{saved.meta['step']} steps in {saved.meta['seconds']:.1f} s, test and pictures in "
         f"{time.monotonic() - started:.1f} s; see {out / 'samples.png'} and {out / 'loss.png'}",

@@ -10,27 +10,21 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from .. import datasets, training
-from ..datasets import Dataset
+from .. import training
+from ..datasets import Dataset, Preparation
+from ..datasets.files import write_csv
 from ..training import Checkpoint
 from ..training.pictures import draw_samples, draw_trajectory
 from ..transforms import Continuous, check_invertibility
 from ..zoo import FlowModel, GenerativeModel
 from . import latent
+from .runs import check_fits, data_of, given_values, other_data
 from .tables import print_pairs
 
 if TYPE_CHECKING:
     from .commands import Eval, Sample
 
 ROUND_TRIP_SAMPLES = 64
-
-
-def _data_of(saved: Checkpoint, name: str | None = None, data_dir: str | None = None) -> Dataset:
-    origin = saved.meta["data"]
-    return datasets.load(
-        name or origin["name"], data_dir=data_dir or origin["data_dir"], seed=origin["seed"],
-        given=origin.get("given", ()),
-    )  # fmt: skip
 
 
 def contexts(model: GenerativeModel, data: Dataset | None, n: int, label: int | None = None) -> Tensor | None:
@@ -56,36 +50,81 @@ def sample(command: Sample) -> int:
     out: Path = command.out or (folder if folder.name != "checkpoint" else folder.parent) / "samples.png"
     if command.trajectory:
         return trajectory(command, out.parent)
-    if out.suffix not in (".png", ".npy"):
-        raise ValueError(f"--out: expected a file ending in .png or .npy, got {out}")
+    if out.suffix not in (".png", ".npy", ".csv"):
+        raise ValueError(f"--out: expected a file ending in .png, .npy or .csv, got {out}")
     model, saved = training.load_model(folder, command.weights)
     assert isinstance(model, GenerativeModel)
+    if out.suffix == ".csv" and (len(model.shape) != 1 or model.levels is not None):
+        raise ValueError(f"--out: a .csv holds rows of numbers, got samples of shape {model.shape}")
     walks = command.interpolate or command.attribute is not None
     x = _walk(command, model, saved) if walks else _draw(command, model, saved)
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix == ".npy":
-        import numpy as np
-
-        np.save(out, x.numpy())
-    else:
-        is_image = model.levels is not None and len(model.shape) == 3
-        draw_samples(out, x, x if is_image else _data_of(saved).test, model.levels, latent.STEPS if walks else None)
+    _write(out, x, model, saved, latent.STEPS if walks else None)
     what = f"{command.n // latent.STEPS} walks of {latent.STEPS} samples" if walks else f"{command.n} samples"
-    print(f"{what} of {'x'.join(map(str, model.shape))} in {out}")
+    print(f"{what} of {'x'.join(map(str, x.shape[1:]))} in {out}")
     return 0
 
 
+def _write(out: Path, x: Tensor, model: GenerativeModel, saved: Checkpoint, columns: int | None) -> None:
+    """Samples, or rows in a table's units, as an array, a table or a picture beside the data where they still are."""
+    if out.suffix == ".npy":
+        import numpy as np
+
+        return np.save(out, x.numpy())
+    preparation = saved.preparation or Preparation.identity(model.dims)
+    shown = range(len(preparation.names)) if x.shape[1] == len(preparation.names) else preparation.modelled
+    if out.suffix == ".csv":
+        names = [preparation.columns[i] for i in shown] if preparation.columns else ()
+        return write_csv(out, x, names, [preparation.digits[i] for i in shown])
+    if model.levels is not None and len(model.shape) == 3:
+        return draw_samples(out, x, None, model.levels, columns)
+    try:
+        data = data_of(saved)
+        reference = in_units(data.preparation if saved.preparation else None, data.test, data.test_labels)
+    except FileNotFoundError as error:
+        print(f"{error}: the picture shows the samples alone")
+        return draw_samples(out, x, None, model.levels, columns, [preparation.names[i] for i in shown])
+    whole = x.shape[1] == reference.shape[1]
+    reference = reference if whole else reference[:, list(preparation.modelled)]
+    draw_samples(out, x, reference, model.levels, columns, [preparation.names[i] for i in shown])
+
+
+def in_units(preparation: Preparation | None, x: Tensor, context: Tensor | None) -> Tensor:
+    """Samples as they are, or rows in the units of the table that the run was trained on, given columns included."""
+    return x if preparation is None else preparation.undo(x, context)
+
+
 def _draw(command: Sample, model: GenerativeModel, saved: Checkpoint) -> Tensor:
-    """Samples of the model."""
+    """Samples of the model, in the units of the data."""
     if not command.temperature > 0:
         raise ValueError(f"--temperature: expected a number > 0, got {command.temperature}")
     generator = torch.Generator().manual_seed(command.seed)
     options = {} if command.temperature == 1 else {"temperature": command.temperature}
     if options and "temperature" not in inspect.signature(model.sample).parameters:
         raise ValueError(f"--temperature: {model.config['name']} has no temperature")
-    data = None if model.context_dim is None else _data_of(saved)
+    preparation = saved.preparation
+    if command.given:
+        exact = given_values(command.given, preparation)
+        assert preparation is not None
+        context: Tensor | None = preparation.context_of(exact)
+    else:
+        data = None if model.context_dim is None else _for_contexts(saved)
+        context = contexts(model, data, command.n, command.label)
     with torch.no_grad():
-        return model.sample(command.n, contexts(model, data, command.n, command.label), generator, **options)
+        rows = in_units(preparation, model.sample(command.n, context, generator, **options), context)
+    if command.given and preparation is not None:
+        rows[:, list(preparation.given)] = exact  # as they were typed, not as float32 has them
+    return rows
+
+
+def _for_contexts(saved: Checkpoint) -> Dataset:
+    try:
+        return data_of(saved)
+    except FileNotFoundError as error:
+        names = (
+            " ".join(f"{saved.preparation.names[i]}=..." for i in saved.preparation.given) if saved.preparation else ""
+        )
+        raise FileNotFoundError(f"{error}: say what to draw for by --given {names}") from error
 
 
 def _walk(command: Sample, model: GenerativeModel, saved: Checkpoint) -> Tensor:
@@ -95,22 +134,24 @@ def _walk(command: Sample, model: GenerativeModel, saved: Checkpoint) -> Tensor:
         raise ValueError("--interpolate and --attribute: expected one of them")
     if command.temperature != 1:
         raise ValueError(f"--temperature: nothing is drawn with {name}")
+    if command.given:
+        raise ValueError(f"--given: nothing is drawn with {name}")
     if not isinstance(model, FlowModel):
         raise ValueError(f"{name}: {model.config['name']} has no latent space to walk in")
     if command.n % latent.STEPS:
         raise ValueError(f"--n: expected a multiple of {latent.STEPS} with {name}, one walk a row; got {command.n}")
-    data, walks = _data_of(saved), command.n // latent.STEPS
+    data, walks = data_of(saved), command.n // latent.STEPS
     generator = torch.Generator().manual_seed(command.seed)
     if command.attribute is None:
         _check_label("--label", command.label, data)
-        return latent.interpolate(model, data, walks, command.label, generator)
+        return in_units(saved.preparation, latent.interpolate(model, data, walks, command.label, generator), None)
     if command.label is not None:
         raise ValueError(f"--label: the events of --attribute are of its first class, got {command.label}")
     if model.conditional:
         raise ValueError("--attribute: this model is conditional: draw with --label, its latents do not tell the class")
     for kind in command.attribute:
         _check_label("--attribute", kind, data)
-    return latent.manipulate(model, data, walks, command.attribute, generator)
+    return in_units(saved.preparation, latent.manipulate(model, data, walks, command.attribute, generator), None)
 
 
 def _check_label(option: str, label: int | None, data: Dataset) -> None:
@@ -143,19 +184,21 @@ def evaluate(command: Eval) -> int:
         raise ValueError(f"--draws: expected at least 1, got {command.draws}")
     model, saved = training.load_model(command.run_folder, command.weights)
     assert isinstance(model, GenerativeModel)
-    data = _data_of(saved, command.data, command.data_dir)
-    if data.shape != model.shape or data.levels != model.levels:
-        raise ValueError(
-            f"expected data of shape {model.shape} with levels {model.levels}, "
-            f"got {data.name} with {data.shape} and {data.levels}"
-        )
+    console = Console()
+    if command.data is None:
+        data = data_of(saved, None, command.data_dir)
+        check_fits(model, data)
+        what, changes = f"the test set of {data.name}", saved.changes(data)
+        if changes:
+            console.print(f"note: {data.name} has changed since the run: {changes}", highlight=False, soft_wrap=True)
+    else:
+        data, what = other_data(saved, model, command.data, command.data_dir)
     report = training.evaluate(model, data, seed=command.seed, draws=command.draws)
     rows = report.lines()
     flow = getattr(model, "flow", None)
     if isinstance(flow, nn.Module):
         rows.append(("round trip", _round_trip(flow, model, data)))
-    console = Console()
-    console.print(f"{saved.meta['model']['name']} on the test set of {data.name}", highlight=False)
+    console.print(f"{saved.meta['model']['name']} on {what}", highlight=False, soft_wrap=True)
     print_pairs(console, rows)
     return 0
 

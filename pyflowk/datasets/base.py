@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..transforms import check_levels
+from .files import digest
+from .preparation import Preparation
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Dataset:
     `classes` is the number of labels, None without labels; labels are (N,) int64, or (N, C) float32 where each sample
     has a context of C numbers (:meth:`given`).
     `entropy` is the differential entropy in nats where it is known exactly: "NLL minus entropy" is an absolute score.
+    `preparation` leads back to the units of a table, `fingerprint` is a digest of what a user's file holds, and `notes`
+    say what was taken for what in it.
 
     >>> import torch
     >>> from pyflowk.datasets import Dataset
@@ -40,6 +44,9 @@ class Dataset:
     levels: int | None = None
     classes: int | None = None
     entropy: float | None = None
+    preparation: Preparation | None = None
+    fingerprint: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.levels is not None:
@@ -62,8 +69,8 @@ class Dataset:
         labels = self.train_labels
         return labels.shape[1] if labels is not None and labels.ndim == 2 else None
 
-    def given(self, columns: Sequence[int]) -> Dataset:
-        """The other columns of a table (N, D), with these as their contexts (N, C).
+    def given(self, columns: Sequence[int | str]) -> Dataset:
+        """The other columns of a table (N, D), with these, by name or number, as their contexts (N, C).
 
         Raises ValueError for data that is no table, columns that it does not have, twice the same, or all of them.
 
@@ -75,13 +82,16 @@ class Dataset:
         """
         if len(self.shape) != 1 or self.levels is not None or self.train_labels is not None:
             raise ValueError(f"{self.name}: only a table without labels can be split into samples and contexts")
-        width, chosen = self.dim, list(columns)
-        if not 0 < len(set(chosen)) == len(chosen) < width or not all(0 <= column < width for column in chosen):
-            raise ValueError(f"{self.name}: expected some of the columns 0 to {width - 1}, each once; got {chosen}")
-        rest = [column for column in range(width) if column not in chosen]
-        x = (part[:, rest] for part in (self.train, self.valid, self.test))
-        contexts = (part[:, chosen] for part in (self.train, self.valid, self.test))
-        return Dataset(self.name, *x, *contexts)
+        try:
+            preparation = (self.preparation or Preparation.identity(self.dim)).conditioned(columns)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
+        x = (part[:, list(preparation.modelled)] for part in (self.train, self.valid, self.test))
+        contexts = (part[:, list(preparation.given)] for part in (self.train, self.valid, self.test))
+        return replace(
+            Dataset(self.name, *x, *contexts),
+            preparation=preparation, fingerprint=self.fingerprint, notes=self.notes,
+        )  # fmt: skip
 
     @property
     def is_image(self) -> bool:
@@ -106,11 +116,13 @@ def split(
     part = round(held_out * count)
     if part < 1 or count - 2 * part < 1:
         raise ValueError(f"{name}: expected at least 10 samples to split into train, validation and test, got {count}")
+    content = digest(x, labels)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     parts = order[: count - 2 * part], order[count - 2 * part : count - part], order[count - part :]
     x = x.float()
     train, valid, test = (x[rows] for rows in parts)
     if labels is None:
-        return Dataset(name, train, valid, test, levels=levels)
+        return Dataset(name, train, valid, test, levels=levels, fingerprint=content)
     marks = [labels[rows] for rows in parts]
-    return Dataset(name, train, valid, test, *marks, levels=levels, classes=int(labels.max()) + 1)
+    classes = int(labels.max()) + 1
+    return Dataset(name, train, valid, test, *marks, levels=levels, classes=classes, fingerprint=content)

@@ -25,21 +25,33 @@ MAX_GAUSSIAN_DIM = 4096
 class Score:
     """Mean log-likelihood of a test set with its standard error, in nats a sample and, for integer data, bits/dim.
 
+    One sample has no standard error: None. Nats of a table are those of the standardised columns.
+
     >>> from pyflowk.datasets import Score
     >>> str(Score(nats=-108.9, nats_error=0.8, bits=2.456, bits_error=0.018))
     '2.456 +- 0.018 bits/dim (log-likelihood -108.90 +- 0.80 nats)'
     """
 
     nats: float
-    nats_error: float
+    nats_error: float | None
     bits: float | None = None
     bits_error: float | None = None
 
     def __str__(self) -> str:
-        nats = f"{self.nats:.2f} +- {self.nats_error:.2f} nats"
+        nats = f"{with_error(self.nats, self.nats_error, 2)} nats"
         if self.bits is None:
             return f"log-likelihood {nats}"
-        return f"{self.bits:.3f} +- {self.bits_error:.3f} bits/dim (log-likelihood {nats})"
+        return f"{with_error(self.bits, self.bits_error, 3)} bits/dim (log-likelihood {nats})"
+
+
+def with_error(value: float, error: float | None, digits: int) -> str:
+    """A number and its standard error, where there is one.
+
+    >>> from pyflowk.datasets.levels import with_error
+    >>> with_error(1.234, 0.5, 2), with_error(1.234, None, 2)
+    ('1.23 +- 0.50', '1.23')
+    """
+    return f"{value:.{digits}f}" if error is None else f"{value:.{digits}f} +- {error:.{digits}f}"
 
 
 def score(log_prob: Tensor, data: Dataset) -> Score:
@@ -52,12 +64,15 @@ def score(log_prob: Tensor, data: Dataset) -> Score:
     -2.0
     """
     log_prob = log_prob.double()
-    mean = log_prob.mean().item()
-    error = log_prob.std().item() / math.sqrt(len(log_prob))
+    nats = log_prob.mean().item(), _standard_error(log_prob)
     if data.levels is None:
-        return Score(mean, error)
+        return Score(*nats)
     bits = bits_per_dim(log_prob, data.dim)
-    return Score(mean, error, bits.mean().item(), bits.std().item() / math.sqrt(len(bits)))
+    return Score(*nats, bits.mean().item(), _standard_error(bits))
+
+
+def _standard_error(values: Tensor) -> float | None:
+    return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def trivial_level(data: Dataset) -> float | None:
@@ -94,7 +109,7 @@ def gaussian_level(data: Dataset, *, seed: int = 0) -> Score | None:
     >>> abs(gaussian_level(Dataset("x", draw(9000), draw(10), draw(8000))).nats + 2.838) < 0.05
     True
     """
-    if data.dim > MAX_GAUSSIAN_DIM or len(data.train) <= data.dim + (data.context_dim or 0) or len(data.test) < 2:
+    if data.dim > MAX_GAUSSIAN_DIM or len(data.train) <= data.dim + (data.context_dim or 0) or not len(data.test):
         return None
     generator = torch.Generator().manual_seed(seed)
     train, _ = _prepare(data.train, data.levels, generator)

@@ -9,14 +9,17 @@ from pathlib import Path
 
 from . import images, tables, toys
 from .base import Dataset
+from .base import split as split_pictures
+from .files import SUFFIXES, Table, read_file
 from .patches import load_patches
+from .preparation import Preparation
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How one data set is loaded, and one line about it."""
+    """How one data set is loaded, or a table that is still to be split, and one line about it."""
 
-    load: Callable[[str | None, int], Dataset]
+    load: Callable[[str | None, int], Dataset | Table]
     summary: str
 
 
@@ -29,7 +32,9 @@ _ENTRIES: dict[str, Entry] = {
     "digits": Entry(lambda _, seed: images.load_digits(seed), "1797 grey 8x8 images, 17 levels, 10 classes"),
     "fashion-mnist": Entry(images.load_fashion_mnist, "70,000 grey 28x28 images, 256 levels, 10 classes"),
     "patches": Entry(lambda _, seed: load_patches(seed), "144,000 natural-image patches, 63 numbers"),
-    "galaxies": Entry(tables.load_galaxies, "100,000 galaxies: redshift and six magnitudes, 7 numbers"),
+    "galaxies": Entry(
+        lambda folder, _: tables.read_galaxies(folder), "100,000 galaxies: redshift and six magnitudes, 7 numbers"
+    ),
     "8gaussians": _toy("8gaussians", toys.eight_gaussians, "ring of eight Gaussians", 8, 2.8316),
     "moons": _toy("moons", toys.moons, "two interleaved half circles", 2),
     "checkerboard": _toy("checkerboard", toys.checkerboard, "eight uniform squares", 8, math.log(32)),
@@ -61,31 +66,68 @@ def describe() -> dict[str, str]:
     return {name: entry.summary for name, entry in _ENTRIES.items()}
 
 
-def load(name: str, *, data_dir: str | None = None, seed: int = 0, given: Sequence[int] = ()) -> Dataset:
+def load(
+    name: str,
+    *,
+    data_dir: str | None = None,
+    seed: int = 0,
+    given: Sequence[int | str] = (),
+    split: tables.Split = "random",
+    preparation: Preparation | None = None,
+) -> Dataset:
     """Load a registered data set by name, or the user's own by path: a folder of images, .npy, .csv or .parquet.
 
     `seed` draws the split (and, for generated data, the data); `data_dir` is where Fashion-MNIST's files lie; `given`
-    are columns of a table that become contexts (:meth:`Dataset.given`).
-    Raises ValueError for a wrong name, FileNotFoundError or ImportError, naming what to install, for a missing file.
+    are columns of a table, by name or number, that become contexts (:meth:`Dataset.given`); `split` "time" tests a
+    table on its last rows; `preparation` is that of an earlier run, given columns included, which a table is prepared
+    by instead of its own. Raises ValueError for a wrong name, FileNotFoundError or ImportError, naming what to install,
+    for a missing file.
 
     >>> from pyflowk.datasets import load
     >>> data = load("moons", seed=1)
     >>> data.train.shape, data.classes
     (torch.Size([10000, 2]), 2)
     """
-    data = _load(name, data_dir, seed)
-    return data.given(given) if given else data
+    found = find(name, data_dir, seed)
+    if isinstance(found, Table):
+        data = tables.prepare(found, seed=seed, split=split, preparation=preparation)
+    elif split != "random":
+        raise ValueError(f"split {split!r}: expected a table, but {name} is none")
+    else:
+        data = found
+    chosen = given if preparation is None else preparation.given
+    return data.given(chosen) if chosen and data.context_dim is None else data
 
 
-def _load(name: str, data_dir: str | None, seed: int) -> Dataset:
+def read_table(name: str, *, data_dir: str | None = None, seed: int = 0) -> Table:
+    """All rows of a table, a file or a registered one, in its own units; of other registered vectors the test part.
+
+    Raises ValueError for pictures, and what `load` raises.
+    """
+    found = find(name, data_dir, seed)
+    if isinstance(found, Table):
+        return found
+    if len(found.shape) != 1 or found.levels is not None:
+        raise ValueError(f"{name}: expected rows of numbers, got samples {found.shape} with levels {found.levels}")
+    return Table(name, found.test.double(), found.preparation.columns if found.preparation else ())
+
+
+def find(name: str, data_dir: str | None, seed: int) -> Dataset | Table:
+    """A registered data set or the user's own as it is loaded: a table is neither checked nor split yet."""
     if name in _ENTRIES:
         return _ENTRIES[name].load(data_dir, seed)
     path = Path(name).expanduser()
     if path.is_dir():
         return images.load_folder(path, seed)
-    if path.suffix.lower() in tables.SUFFIXES:
-        return tables.load_table(path, seed)
-    raise ValueError(
-        f"unknown data set {name!r}: expected one of {', '.join(names())}, "
-        f"a folder of images, or a file ending in {', '.join(tables.SUFFIXES)}"
-    )
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"unknown data set {name!r}: expected one of {', '.join(names())}, "
+            f"a folder of images, or a file ending in {', '.join(SUFFIXES)}"
+        )
+    found = read_file(path)
+    if isinstance(found, Table):
+        return found
+    pictures = found.unsqueeze(1) if found.ndim == 3 else found
+    if pictures.shape[1] not in (1, 3):
+        raise ValueError(f"{path}: expected images (N, H, W), (N, 1, H, W) or (N, 3, H, W), got {tuple(found.shape)}")
+    return split_pictures(str(path), pictures, seed=seed, levels=256)

@@ -1,104 +1,109 @@
-"""Tables of numbers: .npy, .csv and .parquet files.
-
-A table (N, D) is standardised by the mean and standard deviation of its training and validation rows; its last tenth is
-the test set, a seeded tenth the validation set. An .npy file of unsigned bytes (N, H, W), (N, 1, H, W) or (N, 3, H, W)
-is a set of images.
-"""
+"""Tables of numbers as data sets: checked, split, and standardised by their training rows."""
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .base import Dataset, split
+from .base import Dataset
+from .files import Table, from_columns
+from .preparation import Preparation
 
-SUFFIXES = (".npy", ".csv", ".parquet")
-
-
-def _read_csv(path: Path) -> Tensor:
-    """Numbers separated by commas; a first row that is not all numbers is the header."""
-    rows: list[list[float]] = []
-    with path.open(newline="", encoding="utf-8") as file:
-        for line, cells in enumerate(csv.reader(file), start=1):
-            if not cells:
-                continue
-            try:
-                rows.append([float(cell) for cell in cells])
-            except ValueError as error:
-                if rows or line > 1:
-                    raise ValueError(f"{path}, line {line}: expected numbers, got {','.join(cells)[:60]!r}") from error
-            if rows and len(rows[-1]) != len(rows[0]):
-                raise ValueError(f"{path}, line {line}: expected {len(rows[0])} columns, got {len(rows[-1])}")
-    return torch.tensor(rows, dtype=torch.float64)
+Split = Literal["random", "time"]
+RESOLVED = 65_536
+"""Rows that are looked at to see whether the values of a column stay apart in float32."""
 
 
-def _read_npy(path: Path) -> Tensor:
-    import numpy as np
+def prepare(table: Table, *, seed: int, split: Split = "random", preparation: Preparation | None = None) -> Dataset:
+    """Split a table (N, D), N >= 20, and standardise it: a tenth for the test, a tenth for validation, the rest trains.
 
-    try:
-        array = np.load(path, allow_pickle=False)
-    except ValueError as error:  # numpy takes what is not an array for a pickle
-        raise ValueError(f"{path}: expected a .npy array of numbers, got something else") from error
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{path}: expected an array of numbers, got dtype {array.dtype}")
-    return torch.from_numpy(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="))))
-
-
-def _read_parquet(path: Path) -> Tensor:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise ImportError(f"{path}: reading parquet needs pyarrow: pip install pyarrow") from error
-    import numpy as np
-
-    try:
-        table = parquet.read_table(path)
-    except ValueError as error:
-        raise ValueError(f"{path}: not a readable .parquet file ({error})") from error
-    columns = [column.to_numpy() for column in table.columns]
-    for name, column in zip(table.column_names, columns, strict=True):
-        if column.dtype.kind not in "fiub":
-            raise ValueError(f"{path}: expected columns of numbers, got {name!r} of {column.dtype}")
-    return torch.from_numpy(np.stack(columns, axis=1).astype(np.float64))
-
-
-def standardise(name: str, x: Tensor, seed: int) -> Dataset:
-    """Split a table (N, D) and standardise it: last tenth test, a seeded tenth of N validation, the rest training.
-
-    The order of rows is kept for the test set, so a time series is tested on its future.
-    Raises ValueError for fewer than 20 rows, non-finite entries and constant columns.
+    `split` "random" draws all parts by `seed`; "time" takes the last tenth of the rows for the test, so that a time
+    series is tested on its future, and draws a tenth of N from the others for validation. The means and standard
+    deviations are those of the training rows, or of a `preparation` that is there already, given columns included.
+    Raises ValueError, naming column and row, for entries that are not finite, constant columns, and columns that lose
+    their values in float32 because one of them is too far out.
 
     >>> import torch
-    >>> from pyflowk.datasets.tables import standardise
-    >>> data = standardise("ramp", torch.arange(40.0).reshape(20, 2), seed=0)
-    >>> len(data.train), len(data.valid), len(data.test), round(torch.cat([data.train, data.valid]).std().item(), 2)
-    (16, 2, 2, 0.99)
+    >>> from pyflowk.datasets import Table
+    >>> from pyflowk.datasets.tables import prepare
+    >>> data = prepare(Table("ramp", torch.arange(40.0).reshape(20, 2).double()), seed=0)
+    >>> len(data.train), len(data.valid), len(data.test), round(data.train.std().item(), 2)
+    (16, 2, 2, 0.98)
     """
-    if x.ndim != 2 or x.shape[1] < 1 or len(x) < 20:
-        raise ValueError(f"{name}: expected a table of at least 20 rows, got shape {tuple(x.shape)}")
-    x = x.double()
-    if not bool(x.isfinite().all()):
-        row = int((~x.isfinite()).any(dim=1).nonzero()[0])
-        raise ValueError(f"{name}: expected finite numbers, got {x[row].tolist()} in row {row}")
-    count = len(x) // 10
-    known, test = x[:-count], x[-count:]
-    std = known.std(dim=0)
-    if bool((std == 0).any()):
-        raise ValueError(f"{name}: expected varying columns, got a constant column {int((std == 0).nonzero()[0])}")
-    known, test = (((part - known.mean(dim=0)) / std).float() for part in (known, test))
-    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
-    return Dataset(name, known[order[:-count]], known[order[-count:]], test)
+    check(table)
+    train, valid, test = parts(len(table.values), seed, split)
+    if preparation is None:
+        _check_varying(table, train)
+        preparation = Preparation.fit(table.values[train], table.columns)
+    values = preparation.select(table)
+    x, contexts = preparation.apply(table)
+    seen = (None, None, None) if contexts is None else (contexts[train], contexts[valid], contexts[test])
+    return Dataset(
+        table.name, x[train], x[valid], x[test], *seen,
+        preparation=preparation, fingerprint=Table(table.name, values).fingerprint(), notes=table.notes,
+    )  # fmt: skip
+
+
+def parts(count: int, seed: int, split: Split = "random") -> tuple[Tensor, Tensor, Tensor]:
+    """The rows of the training, validation and test part of a table of `count` rows; see `prepare`."""
+    if split not in ("random", "time"):
+        raise ValueError(f"split: expected random or time, got {split!r}")
+    part, generator = count // 10, torch.Generator().manual_seed(seed)
+    order = torch.randperm(count if split == "random" else count - part, generator=generator)
+    if split == "time":
+        order = torch.cat([order, torch.arange(count - part, count)])
+    return order[: count - 2 * part], order[count - 2 * part : count - part], order[count - part :]
+
+
+def before_the_last_tenth(table: Table) -> Preparation:
+    """What runs used that were made before the preparation was stored with them: all rows but the test's."""
+    return Preparation.fit(table.values[: -(len(table.values) // 10)], table.columns)
+
+
+def check(table: Table) -> None:
+    """Raise ValueError, naming column and row, for a table that cannot be learned from."""
+    values = table.values
+    if values.ndim != 2 or values.shape[1] < 1 or len(values) < 20:
+        raise ValueError(f"{table.name}: expected a table of at least 20 rows, got shape {tuple(values.shape)}")
+    if not bool(values.isfinite().all()):
+        row, column = (~values.isfinite()).nonzero()[0].tolist()
+        raise ValueError(
+            f"{table.name}, {table.row(row)}, {table.column(column)}: expected a finite number, "
+            f"got {values[row, column].item():g}"
+        )
+    _check_varying(table, torch.arange(len(values)))
+    shown = values[:: max(1, len(values) // RESOLVED)]
+    z = Preparation.fit(values).apply(shown)[0]
+    for column in range(values.shape[1]):
+        apart = len(shown[:, column].unique())
+        if len(z[:, column].unique()) < max(min(apart, 8), apart // 2):
+            row = int((values[:, column] - values[:, column].median()).abs().argmax())
+            raise ValueError(
+                f"{table.name}, {table.column(column)}: {values[row, column].item():g} ({table.row(row)}) is so far "
+                "from the other values that they become equal in float32: remove it, or take logarithms"
+            )
+
+
+def _check_varying(table: Table, rows: Tensor) -> None:
+    values = table.values[rows]
+    constant = (values.amin(0) == values.amax(0)).nonzero().flatten().tolist()
+    if constant:
+        where = "every row" if len(rows) == len(table.values) else "every training row"
+        value = values[0, constant[0]].item()
+        raise ValueError(
+            f"{table.name}: expected columns that vary, but {table.column(constant[0])} is {value:g} in {where}"
+        )
 
 
 GALAXIES = "galaxy-data.pkl"
 
 
-def load_galaxies(data_dir: str | None, seed: int) -> Dataset:
-    """100,000 simulated galaxies, redshift and the magnitudes u, g, r, i, z, y (Crenshaw et al. 2024), standardised.
+def read_galaxies(data_dir: str | None) -> Table:
+    """100,000 simulated galaxies, redshift and the magnitudes u, g, r, i, z, y (Crenshaw et al. 2024).
 
     The table is a pickle inside the pzflow package, which is not imported, or in the folder ``data_dir``.
     """
@@ -115,21 +120,5 @@ def load_galaxies(data_dir: str | None, seed: int) -> Dataset:
         import pandas
     except ImportError as error:
         raise ImportError("galaxies is a table of pandas: pip install pandas") from error
-    return standardise("galaxies", torch.from_numpy(pandas.read_pickle(folder / GALAXIES).to_numpy(copy=True)), seed)
-
-
-def load_table(path: Path, seed: int) -> Dataset:
-    """A .npy, .csv or .parquet file as a standardised table, or an .npy file of bytes as images."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    readers = {".npy": _read_npy, ".csv": _read_csv, ".parquet": _read_parquet}
-    try:
-        x = readers[path.suffix.lower()](path)
-    except (EOFError, OSError) as error:
-        raise ValueError(f"{path}: not a readable {path.suffix} file ({error})") from error
-    if x.dtype == torch.uint8 and x.ndim in (3, 4):
-        images = x.unsqueeze(1) if x.ndim == 3 else x
-        if images.shape[1] not in (1, 3):
-            raise ValueError(f"{path}: expected images (N, H, W), (N, 1, H, W) or (N, 3, H, W), got {tuple(x.shape)}")
-        return split(str(path), images, seed=seed, levels=256)
-    return standardise(str(path), x, seed)
+    frame = pandas.read_pickle(folder / GALAXIES)
+    return from_columns("galaxies", {str(name): frame[name].to_numpy() for name in frame.columns})

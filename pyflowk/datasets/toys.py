@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 
 from .base import Dataset
+from .preparation import Preparation
 
 Toy = Callable[[int, Generator], tuple[Tensor, Tensor]]
 
@@ -113,7 +114,8 @@ def load_toy(name: str, toy: Toy, classes: int | None, entropy: float | None, se
     (train, train_labels), (valid, valid_labels), (test, test_labels) = (
         toy(n, generator) for n in (10_000, 2_000, 10_000)
     )
+    plane = Preparation.identity(2, ("x", "y"))
     if classes is None:
-        return Dataset(name, train, valid, test, entropy=entropy)
+        return Dataset(name, train, valid, test, entropy=entropy, preparation=plane)
     labels = train_labels, valid_labels, test_labels
-    return Dataset(name, train, valid, test, *labels, classes=classes, entropy=entropy)
+    return Dataset(name, train, valid, test, *labels, classes=classes, entropy=entropy, preparation=plane)

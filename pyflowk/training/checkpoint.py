@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .. import zoo
+from ..datasets import Dataset, Preparation
 
 FORMAT = "pyflowk checkpoint"
 VERSION = 1
@@ -58,7 +59,7 @@ def write(folder: Path, weights: dict[str, dict[str, Tensor]], state: dict[str, 
         save_file(copies, temporary / f"{name}.safetensors")
     torch.save(state, temporary / "trainer.pt")
     files = {path.name: [path.stat().st_size, _crc(path)] for path in sorted(temporary.iterdir())}
-    text = json.dumps({"format": FORMAT, "version": VERSION, **meta, "files": files}, indent=2)
+    text = json.dumps({"format": FORMAT, "version": VERSION, **meta, "files": files}, indent=2, allow_nan=False)
     (temporary / "config.json").write_text(text, encoding="utf-8")
     for path in temporary.iterdir():
         _sync(path)
@@ -111,6 +112,29 @@ class Checkpoint:
             if _crc(file) != crc:
                 raise CheckpointError(f"{file}: damaged, its checksum is not the one in config.json")
         return cls(folder, meta)
+
+    @property
+    def preparation(self) -> Preparation | None:
+        """What was done to the rows of a table before the model saw them; None for other data, and in older runs."""
+        stored = self.meta.get("preparation")
+        try:
+            return None if stored is None else Preparation.from_json(stored)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{self.folder / 'config.json'}: no preparation of a table ({error})") from error
+
+    def changes(self, data: Dataset) -> str:
+        """In what `data` are not the run's, in words; empty where they are, or where the run did not note it."""
+        found, content = [], self.meta.get("content", {})
+        rows = len(data.train) + len(data.valid) + len(data.test)
+        if content.get("fingerprint") not in (None, data.fingerprint):
+            same = rows == content["rows"]
+            found.append("other values than there were" if same else f"{rows} rows where there were {content['rows']}")
+        before, now = self.preparation, data.preparation
+        if before is not None and (now is None or (before.columns, before.given) != (now.columns, now.given)):
+            found.append("other columns" if now is None or before.columns != now.columns else "other given columns")
+        elif before is not None and now is not None and not before.is_identity:
+            found += before.drift(now.undo(data.train, data.train_labels))
+        return "; ".join(found)
 
     def weights(self, name: str) -> dict[str, Tensor]:
         """The tensors of name.safetensors."""

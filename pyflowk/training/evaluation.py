@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..datasets import Dataset, Score, gaussian_level, score, trivial_level
+from ..datasets.levels import with_error
 from ..zoo import GenerativeModel
 
 
@@ -56,7 +58,11 @@ def log_prob(
 
 @dataclass(frozen=True)
 class Report:
-    """A model's score on the test part beside the levels it has to beat; `model` is None without a likelihood."""
+    """A model's score on the test part beside the levels it has to beat; `model` is None without a likelihood.
+
+    Nats of a table are those of the columns that the model sees, standardised by the training rows, so that they do not
+    change with a unit, and are those of the training log; in the table's own units they are lower by `log_scale`.
+    """
 
     data: Dataset
     model: Score | None
@@ -66,22 +72,37 @@ class Report:
         """(what, how much) pairs, to be printed as a table."""
         trivial = trivial_level(self.data)
         rows = [("model", str(self.model) if self.model else "has no likelihood")]
-        rows += [("one full Gaussian", str(self.gaussian) if self.gaussian else "not defined for so few samples")]
+        why = "not defined for so few samples" if len(self.data.train) else "no training rows to fit it to"
+        rows += [("one full Gaussian", str(self.gaussian) if self.gaussian else why)]
         rows += [("trivial", f"{trivial:.3f} bits/dim")] if trivial is not None else []
         if self.data.entropy is not None and self.model is not None:
             excess = -self.model.nats - self.data.entropy
-            rows += [("NLL minus entropy", f"{excess:.3f} +- {self.model.nats_error:.3f} nats")]
+            rows += [("NLL minus entropy", f"{with_error(excess, self.model.nats_error, 3)} nats")]
+        if self.log_scale and self.model is not None:
+            own = with_error(self.model.nats - self.log_scale, self.model.nats_error, 2)
+            why = f"minus the sum of log std, {self.log_scale:.2f}"
+            rows += [("units", f"nats are of standardised columns; in the table's units {own} for the model ({why})")]
         return rows
 
+    @property
+    def log_scale(self) -> float:
+        """Nats by which a density in the table's units is lower than one of the standardised columns."""
+        return 0.0 if self.data.preparation is None else self.data.preparation.log_scale
+
     def as_dict(self) -> dict[str, Any]:
-        """The same numbers for JSON."""
+        """The same numbers for JSON, which has none that are not finite: None stands for them."""
         scores = {"model": self.model, "gaussian": self.gaussian}
         return {
             "data": self.data.name,
-            **{name: asdict(value) if value else None for name, value in scores.items()},
+            **{name: _finite(asdict(value)) if value else None for name, value in scores.items()},
             "trivial_bits": trivial_level(self.data),
             "entropy": self.data.entropy,
+            "log_scale": self.log_scale,
         }
+
+
+def _finite(values: dict[str, float | None]) -> dict[str, float | None]:
+    return {key: value if value is not None and math.isfinite(value) else None for key, value in values.items()}
 
 
 def evaluate(model: GenerativeModel, data: Dataset, *, seed: int = 0, draws: int = 1) -> Report:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import matplotlib
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,34 +47,55 @@ def _save(figure: plt.Figure, path: Path) -> None:
 
 
 def draw_samples(
-    path: Path, samples: Tensor, reference: Tensor, levels: int | None, columns: int | None = None
+    path: Path,
+    samples: Tensor,
+    reference: Tensor | None,
+    levels: int | None,
+    columns: int | None = None,
+    names: Sequence[str] = (),
 ) -> None:
-    """Images as a grid of ``columns``; others beside the data: points as a scatter plot, vectors as histograms."""
-    samples, reference = samples.float().cpu(), reference.float().cpu()
+    """Images as a grid of ``columns``; others beside the data, if there are any: points as scatter plots, vectors as
+    histograms. ``names`` are those of the coordinates."""
+    samples = samples.cpu()
     if levels is not None and samples.ndim == 4 and samples.shape[1] in (1, 3):
         grid = image_grid(samples, levels, columns)
         scale = max(1, round(800 / max(grid.shape[:2])))
         plt.imsave(path, grid.repeat_interleave(scale, 0).repeat_interleave(scale, 1).numpy())
         return
-    samples, reference = samples.flatten(1), reference.flatten(1)
-    if samples.shape[1] == 2:
-        (left, bottom), (right, top) = (reference.amin(0) - 0.5).tolist(), (reference.amax(0) + 0.5).tolist()
-        figure, axes = plt.subplots(1, 2, figsize=(10, 5), sharex=True, sharey=True)
-        for axis, points, title in zip(axes, (reference, samples), ("data", "samples"), strict=True):
-            axis.scatter(points[:, 0], points[:, 1], s=2, linewidths=0, alpha=0.6)
-            axis.set(title=title, aspect="equal", xlim=(left, right), ylim=(bottom, top))
-        return _save(figure, path)
-    shown = min(MARGINALS, samples.shape[1])
+    clouds = {"data": reference.cpu().double().flatten(1)} if reference is not None else {}
+    clouds["samples"] = samples.double().flatten(1)
+    (_scatter if samples[0].numel() == 2 else _histograms)(path, clouds, names)
+
+
+def _scatter(path: Path, clouds: dict[str, Tensor], names: Sequence[str]) -> None:
+    """Points in the plane, in the window of the first cloud; equal scales unless one side is much the longer."""
+    low, high = next(iter(clouds.values())).aminmax(dim=0)
+    margin = 0.08 * (high - low) + 1e-6
+    (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
+    aspect: Literal["equal", "auto"] = "equal" if 0.25 < (right - left) / (top - bottom) < 4 else "auto"
+    figure, axes = plt.subplots(1, len(clouds), figsize=(5 * len(clouds), 5), sharex=True, sharey=True, squeeze=False)
+    for axis, (title, points) in zip(axes.flat, clouds.items(), strict=True):
+        axis.scatter(points[:, 0], points[:, 1], s=2, linewidths=0, alpha=0.6)
+        axis.set(title=title, aspect=aspect, xlim=(left, right), ylim=(bottom, top))
+        if names:
+            axis.set(xlabel=names[0], ylabel=names[1])
+    _save(figure, path)
+
+
+def _histograms(path: Path, clouds: dict[str, Tensor], names: Sequence[str]) -> None:
+    """One for each coordinate, over the range of the first cloud without its thousandths."""
+    first = next(iter(clouds.values()))
+    shown = min(MARGINALS, first.shape[1])
     columns = math.ceil(math.sqrt(shown))
     figure, axes = plt.subplots(math.ceil(shown / columns), columns, figsize=(10, 10), squeeze=False)
     for i, axis in enumerate(axes.flat):
         if i >= shown:
             axis.axis("off")
             continue
-        low, high = reference[:, i].quantile(0.001).item(), reference[:, i].quantile(0.999).item()
-        for points, name in ((reference, "data"), (samples, "samples")):
+        low, high = (float(np.quantile(first[:, i].numpy(), q)) for q in (0.001, 0.999))
+        for name, points in clouds.items():
             axis.hist(points[:, i].numpy(), bins=50, range=(low, high), density=True, histtype="step", label=name)
-        axis.set_title(f"dimension {i}", fontsize=8)
+        axis.set_title(names[i] if names else f"dimension {i}", fontsize=8)
     axes[0, 0].legend(fontsize=7)
     _save(figure, path)
 

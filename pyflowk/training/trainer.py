@@ -72,9 +72,10 @@ class Trainer:
     bit, what an uninterrupted one does, unless its budget is one of minutes (whose schedule follows the clock).
     With several processes (`accelerate launch`, `torchrun`) each takes its share of the same global batches.
 
-    `origin` is stored with the checkpoint so that commands can find the data again. With `resume` the run goes on
-    from `out`/checkpoint. Raises ValueError for settings that do not fit the data or the number of processes,
-    CheckpointError when there is nothing sound to resume from, NonFiniteLoss from `run`.
+    `origin` is stored with the checkpoint so that commands can find the data again, and what was done to the rows of a
+    table so that samples come back in its units. With `resume` the run goes on from `out`/checkpoint. Raises ValueError
+    for settings that do not fit the data or the number of processes, CheckpointError when there is nothing sound to
+    resume from or the data are others by now, NonFiniteLoss from `run`.
 
     >>> import tempfile, torch
     >>> from pathlib import Path
@@ -114,6 +115,9 @@ class Trainer:
         if saved is None:
             self._initialize()
         else:
+            changes = saved.changes(data)
+            if changes:
+                raise checkpoint.CheckpointError(f"{data.name} is not what {out} was trained on: {changes}")
             saved.load_into(model, "model")
         self.average = MovingAverage(model, config.ema) if config.ema else None
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -157,7 +161,7 @@ class Trainer:
         """Write `out`/checkpoint atomically (main process only)."""
         if not self.main:
             return
-        model = self.model.state_dict()
+        model, data = self.model.state_dict(), self.data
         average = self.averaged.state_dict()
         state = {
             "optimizer": self.optimizer.state_dict(),
@@ -170,6 +174,8 @@ class Trainer:
             "pyflowk": __version__,
             "model": self.model.config,
             "data": self.origin,
+            "content": {"rows": len(data.train) + len(data.valid) + len(data.test), "fingerprint": data.fingerprint},
+            "preparation": None if data.preparation is None else data.preparation.as_json(),
             "train": dataclasses.asdict(self.config),
             "step": self.step,
             "seconds": self.elapsed,

@@ -35,7 +35,7 @@ def register(name: str) -> Callable[[Callable[P, Model]], Callable[P, Model]]:
             if bound.arguments.get("classes") is not None and bound.arguments.get("context_dim") is not None:
                 raise ValueError(f"{name} expects classes or context_dim, not both")
             model = builder(*args, **kwargs)
-            model.config = json.loads(json.dumps({"name": name, **bound.arguments, "shape": shape}))
+            model.config = json.loads(json.dumps({"name": name, **bound.arguments, "shape": shape}, allow_nan=False))
             return model
 
         _BUILDERS[name] = build

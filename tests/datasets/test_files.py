@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pyflowk import datasets
-from pyflowk.datasets import images, patches, tables
+from pyflowk.datasets import images, patches
 
 
 def without(monkeypatch, *packages):
@@ -140,104 +140,11 @@ def test_pictures_that_cannot_be_used(tmp_path):
         datasets.load(str(tmp_path))
 
 
-@pytest.fixture
-def table():
-    return np.random.default_rng(0).normal(3.0, [1.0, 10.0, 0.1], (50, 3))
-
-
-def write(path, table, header=True):
-    if path.suffix == ".npy":
-        np.save(path, table)
-    elif path.suffix == ".csv":
-        lines = ["a,b,c"] * header + [",".join(map(repr, row)) for row in table.tolist()]
-        path.write_text("\n".join(lines) + "\n")
-    else:
-        pyarrow = pytest.importorskip("pyarrow")
-        from pyarrow import parquet
-
-        parquet.write_table(pyarrow.table({name: table[:, i] for i, name in enumerate("abc")}), path)
-    return str(path)
-
-
-@pytest.mark.parametrize("suffix", tables.SUFFIXES)
-def test_tables_are_standardised_by_their_known_rows(tmp_path, table, suffix):
-    data = datasets.load(write(tmp_path / f"t{suffix}", table))
-    assert (len(data.train), len(data.valid), len(data.test)) == (40, 5, 5) and data.shape == (3,)
-    known = torch.cat([data.train, data.valid])
-    assert torch.allclose(known.mean(0), torch.zeros(3), atol=1e-5) and torch.allclose(known.std(0), torch.ones(3))
-    first = table[:45]
-    expected = (table[45:] - first.mean(0)) / first.std(0, ddof=1)
-    assert np.allclose(data.test.numpy(), expected, atol=1e-5)  # the last rows, in their order
-
-
-def test_csv_without_a_header(tmp_path, table):
-    with_header = datasets.load(write(tmp_path / "h.csv", table))
-    without_header = datasets.load(write(tmp_path / "n.csv", table, header=False))
-    assert torch.equal(with_header.train, without_header.train)
-
-
 def test_npy_of_bytes_is_a_set_of_images(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (30, 5, 5), dtype=np.uint8)
-    data = datasets.load(write(tmp_path / "x.npy", x))
+    np.save(tmp_path / "x.npy", x)
+    data = datasets.load(str(tmp_path / "x.npy"))
     assert data.shape == (1, 5, 5) and data.levels == 256 and data.is_image
-
-
-BAD_TABLES = {
-    "short.csv": ("a,b\n1,2\n", "at least 20 rows"),
-    "words.csv": ("a,b\n1,2\n3,x\n", r"line 3: expected numbers, got '3,x'"),
-    "ragged.csv": ("1,2\n1,2,3\n", r"line 2: expected 2 columns, got 3"),
-    "empty.csv": ("", "at least 20 rows"),
-    "constant.csv": ("\n".join(f"{i},1" for i in range(30)), "constant column 1"),
-    "nan.csv": ("\n".join(f"{i},{'nan' if i == 7 else -i}" for i in range(30)), "finite numbers, got .* in row 7"),
-    "broken.npy": ("no array", r"broken\.npy"),
-    "broken.parquet": ("no table", r"broken\.parquet|pyarrow"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_TABLES)
-def test_bad_tables(tmp_path, name):
-    text, message = BAD_TABLES[name]
-    (tmp_path / name).write_text(text)
-    with pytest.raises((ValueError, ImportError), match=message):
-        datasets.load(str(tmp_path / name))
-
-
-def test_a_missing_table(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nothing\.csv: no such file"):
-        datasets.load(str(tmp_path / "nothing.csv"))
-
-
-def test_a_table_of_strings(tmp_path):
-    np.save(tmp_path / "s.npy", np.array(["a", "b"]))
-    with pytest.raises(ValueError, match="expected an array of numbers"):
-        datasets.load(str(tmp_path / "s.npy"))
-
-
-def test_galaxies(tmp_path):
-    pandas = pytest.importorskip("pandas")
-    with pytest.raises(
-        FileNotFoundError, match=r"galaxy-data\.pkl is not in .*pip install --no-deps pzflow.*--data-dir"
-    ):
-        datasets.load("galaxies", data_dir=str(tmp_path))
-    table = pandas.DataFrame(np.random.default_rng(0).normal(3, 2, (200, 7)), columns=["redshift", *"ugrizy"])
-    table.to_pickle(tmp_path / "galaxy-data.pkl")
-    redshift = datasets.load("galaxies", data_dir=str(tmp_path), given=range(1, 7))
-    assert redshift.shape == (1,) and redshift.context_dim == 6
-    data = datasets.load("galaxies", data_dir=str(tmp_path))
-    assert torch.equal(redshift.valid, data.valid[:, :1]) and torch.equal(redshift.valid_labels, data.valid[:, 1:])
-    assert (len(data.train), len(data.valid), len(data.test)) == (160, 20, 20) and data.shape == (7,)
-    known = torch.cat([data.train, data.valid])
-    assert known.mean(0).abs().max() < 1e-6 and (known.std(0) - 1).abs().max() < 1e-6
-    row = torch.from_numpy(table.to_numpy(copy=True)[-1])
-    assert torch.allclose(
-        data.test[-1] - data.test[0], ((row - table.to_numpy()[-20]) / table[:-20].std().to_numpy()).float()
-    )
-
-
-def test_galaxies_without_the_package(monkeypatch):
-    monkeypatch.setattr(tables.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(FileNotFoundError, match="in no installed package: pip install --no-deps pzflow"):
-        datasets.load("galaxies")
 
 
 def test_patches_have_no_mean_and_are_small():

@@ -43,7 +43,7 @@ def test_gaussian_level_given_columns_is_that_of_linear_regression():
     expected = noise.log_prob(conditional.test - test @ weights).mean().item()
     assert gaussian_level(conditional).nats == pytest.approx(expected, abs=1e-3)
     for columns in ([], [0, 1, 2], [3], [-1], [1, 1]):
-        with pytest.raises(ValueError, match="columns 0 to 2, each once"):
+        with pytest.raises(ValueError, match=r"made: (expected some of the columns|no column .*: there are) 0 to 2"):
             data.given(columns)
 
 
@@ -77,3 +77,9 @@ def test_score_standard_error():
     got = score(torch.tensor([-1.0, -3.0, -5.0, -7.0]), data)
     assert got.nats == -4.0 and got.nats_error == pytest.approx(math.sqrt(20 / 3) / 2)
     assert got.bits == pytest.approx(1 / math.log(2)) and "bits/dim" in str(got)
+
+
+def test_one_sample_has_a_score_and_no_error_bar():
+    images = dataset(lambda n, g: torch.zeros(n, 2, 2), n=1, levels=2)
+    assert str(score(torch.tensor([-2.0]), images)) == "0.721 bits/dim (log-likelihood -2.00 nats)"
+    assert score(torch.tensor([-2.0]), images).nats_error is None

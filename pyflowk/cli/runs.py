@@ -1,0 +1,143 @@
+"""The data of a run: where they are now, what was done to them, and other data seen as the run saw its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import datasets
+from ..datasets import Dataset, Preparation, Table, tables
+from ..datasets.registry import find
+from ..training import Checkpoint
+from ..zoo import GenerativeModel
+
+
+def portable_name(data: str) -> str:
+    """A registered name as it is, a path made absolute: the checkpoint may be read from another folder."""
+    path = Path(data).expanduser()
+    return str(path.resolve()) if data not in datasets.names() and path.exists() else data
+
+
+def data_of(saved: Checkpoint, name: str | None = None, data_dir: str | None = None) -> Dataset:
+    """The run's own data, prepared and split as it did; ``name`` says where they are if they have moved."""
+    origin: dict[str, Any] = saved.meta["data"]
+    source, folder = name or origin["name"], data_dir or origin["data_dir"]
+    split = origin.get("split", "random")
+    try:
+        preparation = preparation_of(saved, source, folder)
+        if preparation is not None and saved.preparation is None:
+            split = "time"
+        return datasets.load(
+            source, data_dir=folder, seed=origin["seed"],
+            given=origin.get("given", ()), split=split, preparation=preparation,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        if name is not None or source in datasets.names():
+            raise
+        raise FileNotFoundError(f"{error}: the run was trained on it, and it may have moved") from error
+
+
+def preparation_of(saved: Checkpoint, source: str | None = None, folder: str | None = None) -> Preparation | None:
+    """The run's own; that of a run which is older than stored ones is worked out from its table again."""
+    if "content" in saved.meta:
+        return saved.preparation
+    origin = saved.meta["data"]
+    found = find(source or origin["name"], folder or origin["data_dir"], origin["seed"])
+    if isinstance(found, Dataset):
+        return None
+    preparation = tables.before_the_last_tenth(found)
+    return preparation.conditioned(origin["given"]) if origin.get("given") else preparation
+
+
+def other_data(
+    saved: Checkpoint, model: GenerativeModel, name: str, data_dir: str | None = None
+) -> tuple[Dataset, str]:
+    """Other data than the run's own, prepared as the run's were, and in words what of them is the test part.
+
+    Of a file or folder that are all samples, of a registered set its test part. The run's own data at another place
+    are split as they were. The training part, to which the Gaussian is fitted, is the run's if it is still there.
+    """
+    origin = saved.meta["data"]
+    found = find(name, data_dir or origin["data_dir"], origin["seed"])
+    if name == origin["name"] and name in datasets.names():
+        return data_of(saved, None, data_dir), f"the test set of {name}"
+    if model.levels is None and len(model.shape) == 1 and _is_rows(found):
+        preparation = preparation_of(saved) or Preparation.identity(model.shape[0])
+        other, content = _prepared(found, preparation)
+    elif isinstance(found, Table):
+        raise ValueError(
+            f"expected data of shape {model.shape} with levels {model.levels}, "
+            f"got {name}, a table of {found.values.shape[1]} columns"
+        )
+    else:
+        check_fits(model, found)
+        other, content = found if name in datasets.names() else _whole(found), found.fingerprint
+    if content is not None and content == saved.meta.get("content", {}).get("fingerprint"):
+        return data_of(saved, name), f"the test set of {name}, where the run's own data are"
+    try:
+        own = data_of(saved)
+        other = replace(other, train=own.train, train_labels=own.train_labels)
+    except (FileNotFoundError, ImportError):
+        other = replace(other, train=other.test[:0], train_labels=None)
+    whole = name not in datasets.names() or isinstance(found, Table)
+    what = f"all {len(other.test)} samples of {name}" if whole else f"the test set of {name}"
+    standardised = other.preparation is not None and not other.preparation.is_identity
+    return other, f"{what}, by the means and standard deviations of the run" if standardised else what
+
+
+def check_fits(model: GenerativeModel, data: Dataset) -> None:
+    """Raise ValueError for data of another shape, or with other levels, than the model's."""
+    if data.shape != model.shape or data.levels != model.levels:
+        raise ValueError(
+            f"expected data of shape {model.shape} with levels {model.levels}, "
+            f"got {data.name} with {data.shape} and {data.levels}"
+        )
+
+
+def _is_rows(found: Dataset | Table) -> bool:
+    return isinstance(found, Table) or (found.levels is None and len(found.shape) == 1)
+
+
+def _prepared(found: Dataset | Table, preparation: Preparation) -> tuple[Dataset, str | None]:
+    """Rows as the run sees them, all of them the test part, and the digest of what the run would see of a file."""
+    if isinstance(found, Table):
+        x, contexts = preparation.apply(found)
+        other = Dataset(found.name, x[:0], x[:0], x, None, None, contexts, preparation=preparation, notes=found.notes)
+        return other, Table(found.name, preparation.select(found)).fingerprint()
+    columns = found.preparation.columns if found.preparation else ()
+    x, contexts = preparation.apply(Table(found.name, found.test.double(), columns if preparation.is_identity else ()))
+    labels = found.test_labels if contexts is None else contexts
+    entropy = found.entropy if preparation.is_identity and not preparation.given else None
+    return replace(found, test=x, test_labels=labels, entropy=entropy, preparation=preparation), None
+
+
+def _whole(data: Dataset) -> Dataset:
+    """Everything in the test part."""
+    labels = [data.train_labels, data.valid_labels, data.test_labels]
+    marks = None if data.test_labels is None else torch.cat([part for part in labels if part is not None])
+    return replace(data, test=torch.cat([data.train, data.valid, data.test]), test_labels=marks)
+
+
+def given_values(pairs: Sequence[str], preparation: Preparation | None) -> Tensor:
+    """`("temp=21.5", "humidity=40")` -> (1, 2) float64 in the order of the run's contexts, in the table's units."""
+    values: dict[str, float] = {}
+    for pair in pairs:
+        name, equals, text = pair.rpartition("=")
+        try:
+            value = float(text)
+        except ValueError:
+            raise ValueError(f"--given: expected a number for {name or text!r}, got {text!r}") from None
+        if not equals or not name:
+            raise ValueError(f"--given: expected NAME=NUMBER, got {pair!r}")
+        if name in values:
+            raise ValueError(f"--given: {name!r} stands twice")
+        values[name] = value
+    try:
+        return (preparation or Preparation((), ())).given_values(values)
+    except ValueError as error:
+        raise ValueError(f"--given: {error}") from error

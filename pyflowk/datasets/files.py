@@ -1,0 +1,270 @@
+"""Files of numbers become tables, and samples become files: .csv, .npy and .parquet, with the names of the columns."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import hashlib
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SUFFIXES = (".npy", ".csv", ".parquet")
+MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
+"""What stands for a number that is not there; among numbers, such a cell does not make a row a header."""
+INDEX = ("", "Unnamed: 0", "__index_level_0__")
+"""What pandas and R call the column of row numbers that they put in front."""
+MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of numbers: ``values`` (N, D) float64, and the names of the columns, () where they have none.
+
+    ``notes`` say what was taken for what; ``lines`` (N,) are the lines of a text file in which the rows stand.
+
+    >>> import torch
+    >>> from pyflowk.datasets import Table
+    >>> table = Table("weather", torch.zeros(3, 2, dtype=torch.float64), ("temp", "rain"))
+    >>> table.column(1), table.row(2)
+    ("column 'rain'", 'row 2')
+    """
+
+    name: str
+    values: Tensor
+    columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    lines: Tensor | None = None
+
+    def column(self, position: int) -> str:
+        """How a message calls a column: by its name, or by its number, counted from 0."""
+        return f"column {self.columns[position]!r}" if self.columns else f"column {position}"
+
+    def row(self, position: int) -> str:
+        """How a message calls a row: by the line of its file, or by its number, counted from 0."""
+        return f"row {position}" if self.lines is None else f"line {int(self.lines[position])}"
+
+    def fingerprint(self) -> str:
+        """A digest of all values: two tables with the same one hold the same rows in the same order."""
+        return digest(self.values)
+
+
+def digest(*tensors: Tensor | None) -> str:
+    """A digest of what tensors hold, their shapes and dtypes included."""
+    state = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        if tensor is not None:
+            state.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+            state.update(tensor.contiguous().numpy().data.cast("B") if tensor.numel() else b"")
+    return state.hexdigest()
+
+
+def read_file(path: Path) -> Table | Tensor:
+    """A file of numbers as a table; pictures of a .npy file, bytes (N, H, W) or (N, C, H, W), come as they are.
+
+    Raises FileNotFoundError, ImportError where a package is missing, and ValueError for what is no table of numbers.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    readers = {".npy": read_npy, ".csv": read_csv, ".parquet": read_parquet}
+    try:
+        found = readers[path.suffix.lower()](path)
+    except (EOFError, OSError) as error:
+        raise ValueError(f"{path}: not a readable {path.suffix} file ({error})") from error
+    return found if isinstance(found, Tensor) else _named(_without_index(found))
+
+
+def read_csv(path: Path) -> Table:
+    """Numbers separated by commas, semicolons or tabs, in UTF-8 or what a byte order mark says.
+
+    The first row is a header when one of its cells is a word, or when it counts 0, 1, 2, ... as pandas does for a frame
+    without names, unless it could be the first row of one or two columns of whole numbers.
+    """
+    names: tuple[str, ...] = ()
+    values, lines = array("d"), array("q")
+    width, counts, whole = 0, False, True
+    for line, cells in _rows(path):
+        if not width:
+            width, counts = len(cells), _counts(cells)
+            if _has_words(cells) or (counts and not cells[0]):
+                names, counts = tuple(cells), False
+                continue
+        elif counts:  # a header, or numbers? what stands below decides
+            whole = whole and all(re.fullmatch(r"[+-]?\d+", cell) for cell in cells)
+        if len(cells) != width:
+            raise ValueError(f"{path}, line {line}: expected {width} columns, got {len(cells)}")
+        values.extend(_numbers(f"{path}, line {line}", cells, names))
+        lines.append(line)
+    if counts and (width > 2 or not whole):
+        names = tuple(map(str, range(width)))
+        del values[:width], lines[:1]
+    if not lines:
+        what = f"only the header {', '.join(names)[:60]}" if names else "nothing"
+        raise ValueError(f"{path}: expected a table of at least 20 rows, got {what}")
+    numbers = torch.frombuffer(values, dtype=torch.float64).reshape(-1, width).clone()
+    return Table(str(path), numbers, names, (), torch.frombuffer(lines, dtype=torch.int64).clone())
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(line, cells) of the rows that are not blank."""
+    with path.open("rb") as raw:
+        head = raw.read(4096)
+    encoding = next((name for mark, name in MARKS if head.startswith(mark)), "utf-8")
+    if encoding == "utf-8" and b"\0" in head:
+        raise ValueError(f"{path}: expected text, got bytes that are none (or UTF-16 without its byte order mark)")
+    try:
+        with path.open(newline="", encoding=encoding) as file:
+            first = next((line for line in file if line.strip()), "")
+            unquoted = re.sub(r'"[^"]*"', "", first)
+            separator = next((mark for mark in (";", "\t") if mark in unquoted), ",")
+            file.seek(0)
+            reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
+            for cells in reader:
+                if len(cells) > 1 or (cells and cells[0].strip()):
+                    yield reader.line_num, [cell.strip() for cell in cells]
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path}{_bad_line(path)}: expected text in UTF-8, got a byte that is not; save it so"
+        ) from error
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a readable .csv file ({error})") from error
+
+
+def _bad_line(path: Path) -> str:
+    """Where the first byte stands that is not UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return f", line {number}"
+    return ""
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _has_words(cells: Sequence[str]) -> bool:
+    """Whether a cell is neither a number nor what stands for a missing one; "na" is one only beside numbers."""
+    numbers = any(_is_number(cell) for cell in cells)
+    missing = MISSING if numbers else ("",)
+    return any(not _is_number(cell) and cell.lower() not in missing for cell in cells)
+
+
+def _counts(cells: Sequence[str]) -> bool:
+    """Whether the cells are 0, 1, 2, ..., as pandas writes columns without names; an unnamed index may stand first."""
+    counted = cells[1:] if cells[0] == "" else cells
+    return len(counted) > 0 and list(counted) == [str(i) for i in range(len(counted))]
+
+
+def _numbers(where: str, cells: Sequence[str], names: Sequence[str]) -> list[float]:
+    try:
+        return [float(cell) for cell in cells]
+    except ValueError:
+        position = next(i for i, cell in enumerate(cells) if not _is_number(cell))
+        cell, name = cells[position], repr(names[position]) if names else str(position)
+        hint = " (with a point for the decimals)" if re.fullmatch(r"[+-]?\d+,\d+", cell) else ""
+        got = repr(cell[:60]) if cell else "nothing"
+        raise ValueError(f"{where}, column {name}: expected a number{hint}, got {got}") from None
+
+
+def read_npy(path: Path) -> Table | Tensor:
+    """An array (N, D), or (N,) as one column, of any real dtype; bytes of more dimensions are pictures."""
+    import zipfile
+
+    import numpy as np
+
+    try:
+        array: Any = np.load(path, allow_pickle=False)
+    except (ValueError, zipfile.BadZipFile) as error:  # numpy takes what is not an array for a pickle
+        raise ValueError(f"{path}: expected a .npy array of numbers, got something else") from error
+    if not isinstance(array, np.ndarray):
+        held = ", ".join(array.files)
+        array.close()
+        raise ValueError(
+            f"{path}: expected one .npy array, got a .npz archive of {held}: save one of them with numpy.save"
+        )
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{path}: expected an array of numbers, got dtype {array.dtype}")
+    if array.dtype == np.uint8 and array.ndim in (3, 4):
+        return torch.from_numpy(array.copy())
+    if array.ndim not in (1, 2) or 0 in array.shape:
+        raise ValueError(f"{path}: expected a table (N, D) of numbers, or pictures in bytes, got shape {array.shape}")
+    return Table(str(path), torch.from_numpy(array.astype(np.float64).reshape(len(array), -1)))
+
+
+def read_parquet(path: Path) -> Table:
+    """Columns of numbers with their names."""
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ImportError(f"{path}: reading parquet needs pyarrow: pip install pyarrow") from error
+
+    try:
+        table = parquet.read_table(path)
+    except ValueError as error:
+        raise ValueError(f"{path}: not a readable .parquet file ({error})") from error
+    return from_columns(str(path), {name: column.to_numpy() for name, column in zip(table.column_names, table.columns)})
+
+
+def from_columns(name: str, columns: dict[str, Any]) -> Table:
+    """A table of numpy columns by name, or ValueError for one that does not hold numbers."""
+    import numpy as np
+
+    for key, column in columns.items():
+        if column.dtype.kind not in "fiub":
+            raise ValueError(f"{name}: expected columns of numbers, got {key!r} of {column.dtype}")
+    if not columns:
+        raise ValueError(f"{name}: expected columns of numbers, got none")
+    values = np.stack([column.astype(np.float64) for column in columns.values()], axis=1)
+    return Table(name, torch.from_numpy(values), tuple(map(str, columns)))
+
+
+def _without_index(table: Table) -> Table:
+    """The table without the row numbers that pandas and R put in front of the columns: whole numbers, each once."""
+    if not table.columns or table.columns[0] not in INDEX or len(table.columns) < 2:
+        return table
+    index = table.values[:, 0]
+    if not torch.equal(index, index.round()) or len(index.unique()) < len(index):
+        return table
+    note = f"the first column, {table.columns[0]!r}, is taken for row numbers and left out"
+    return replace(table, values=table.values[:, 1:].contiguous(), columns=table.columns[1:], notes=(note,))
+
+
+def _named(table: Table) -> Table:
+    """The table with a note on its columns; unnamed columns among named ones take their number for a name."""
+    names = tuple(name or str(i) for i, name in enumerate(table.columns))
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise ValueError(f"{table.name}: expected a name for each column, got {twice!r} twice")
+    count = table.values.shape[1]
+    shown = ", ".join(repr(name) if "," in name else name for name in names[:12]) + (
+        f", ... ({count})" if count > 12 else ""
+    )
+    without = "a column" if count == 1 else f"columns 0 to {count - 1}"
+    note = f"columns: {shown}" if names else f"{without} without names"
+    return replace(table, columns=names, notes=(note, *table.notes))
+
+
+def write_csv(path: Path, rows: Tensor, columns: Sequence[str], digits: Sequence[int]) -> None:
+    """Rows (N, D) with `digits[i]` significant digits in column i, below a header unless `columns` is empty."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        if columns:
+            writer.writerow(columns)
+        formats = [f".{count}g" for count in digits]
+        writer.writerows([format(v, shown) for v, shown in zip(row, formats, strict=True)] for row in rows.tolist())
