@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops._kept import Kept
 from ..ops.made import MADE_ACTIVATIONS, made_forward, made_inverse
 from ..ops.made_layout import MadeLayout
 from ._maps import Map
@@ -82,7 +83,7 @@ class Masked(nn.Module):
         self.register_buffer("moved", ~still[::params] if rounds else None, persistent=False)
         #: nothing is left out of a coupling's matrices, so that computing the units again for the gradient may not pay
         self._wide = coupling and len(layout.source) > _NARROW
-        self._cache: tuple[Any, Tensor] | None = None
+        self._kept = Kept()
 
     @property
     def pays(self) -> bool:
@@ -102,25 +103,13 @@ class Masked(nn.Module):
         return (y if self.moved is None else torch.where(self.moved, y, x)), ladj
 
     def _packed(self, layers: Sequence[Layer]) -> Tensor:
-        parts = [part for layer in layers for part in layer]
-        wanted = torch.is_grad_enabled() and any(p.requires_grad for p in parts)
-        # tensors that are no parameters say nothing of their version
-        fresh = torch.compiler.is_compiling() or any(type(p) is not nn.Parameter or p.is_inference() for p in parts)
-        if wanted or fresh:
-            return self._pack(layers)
-        key = torch.is_inference_mode_enabled(), [(p.data_ptr(), p._version, p.dtype, p.device) for p in parts]
-        if self._cache is None or self._cache[0] != key:
-            self._cache = key, self._pack(layers)
-        return self._cache[1]
+        return self._kept.get([part for layer in layers for part in layer], lambda: self._pack(layers))
 
     def _pack(self, layers: Sequence[Layer]) -> Tensor:
         layers = [*layers[:-1], self.map.for_kernels(*layers[-1])]
         first = layers[0][0].new_tensor((0.0, *self.map.identity))
         flat = torch.cat([first, *(bias for _, bias in layers), *(weight.flatten() for weight, _ in layers)])
         return flat.index_select(0, self.source)  # type: ignore[arg-type]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": None}
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in {"hidden": self.hidden, **self.options}.items())

@@ -9,12 +9,11 @@ from .lipschitz import (
     LipschitzMLP,
     LipschitzNet,
     LipSwish,
-    SpectralConv2d,
-    SpectralLinear,
 )
 from .made import MADE
 from .mlp import MLP
 from .resnet import ResidualConvNet, WeightNormConv2d
+from .spectral import SpectralConv2d, SpectralLinear
 
 __all__ = [
     "ACTIVATIONS",

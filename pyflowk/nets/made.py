@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops._kept import Keeper, Kept
 from ..ops.made_layout import MadeLayout
 from .context import make_activation, make_context
 
 __all__ = ["MADE"]
 
 
-class MADE(nn.Module):
+class MADE(Keeper, nn.Module):
     r"""An MLP with masked weights: the parameters of coordinate i are a function of x_0..x_{i-1} and the context.
 
     (B, D) -> (B, params_per_element D), zero at the start, so that a flow starts as the identity. A hidden unit of
@@ -100,7 +100,7 @@ class MADE(nn.Module):
         nn.init.zeros_(self.last.bias)
         for number, mask in enumerate(self._masks()):
             self.register_buffer(f"mask{number}", mask, persistent=False)
-        self._cache: tuple[Any, Tensor] | None = None
+        self._kept = Kept()
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.features:
@@ -137,8 +137,8 @@ class MADE(nn.Module):
     def packed(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor | None, Tensor, tuple[int, ...]]:
         """(weights, shift, plan, hidden) for :func:`pyflowk.ops.made_inverse` on rows like x; differentiable.
 
-        Where no gradient is wanted the packed weights are kept until a parameter changes: its memory or its version
-        counter, which every in-place operation raises but those through ``.data``.
+        Where no gradient is wanted the packed weights are kept, on a CPU, until a bit of a parameter changes: each
+        call compares them with a copy, which a :func:`pyflowk.frozen` model does without.
         """
         shift = self.shift(x, context)
         if shift is not None:
@@ -149,18 +149,13 @@ class MADE(nn.Module):
         """The network coordinate by coordinate, on rows like x."""
         return Incremental(self, x, context)
 
+    def keep(self) -> None:
+        self._packed_weights()
+
     def _packed_weights(self) -> Tensor:
         layers = [(linear.weight, linear.bias) for linear in self._linears()]
         parameters = [p for pair in layers for p in pair]
-        wanted = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
-        # a compiler, functional_call and functorch bring tensors that say nothing of their version
-        fresh = torch.compiler.is_compiling() or any(type(p) is not nn.Parameter for p in parameters)
-        if wanted or fresh or any(p.is_inference() for p in parameters):
-            return MadeLayout.pack(layers, self.source)
-        key = torch.is_inference_mode_enabled(), [(p.data_ptr(), p._version, p.dtype) for p in parameters]
-        if self._cache is None or self._cache[0] != key:
-            self._cache = key, MadeLayout.pack(layers, self.source)
-        return self._cache[1]
+        return self._kept.get(parameters, lambda: MadeLayout.pack(layers, self.source))
 
     def _linears(self) -> list[nn.Linear]:
         return [*self.layers, self.last]
@@ -174,9 +169,6 @@ class MADE(nn.Module):
         )
         degrees = [coordinate + 1, *(torch.tensor(d) for d in self.degrees), outputs]
         return [(before <= after[:, None]).float() for before, after in pairwise(degrees)]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_cache": None}
 
     def extra_repr(self) -> str:
         return (

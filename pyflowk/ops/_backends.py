@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Backend", "backend", "backends", "implementation", "on_change", "register_backend"]
+__all__ = ["Backend", "backend", "backends", "forced", "implementation", "on_change", "register_backend"]
 
 
 @dataclass
@@ -45,6 +45,11 @@ class Backend:
 backends: dict[str, Backend] = {}
 _forced: str | None = None
 _listeners: list[Callable[[], None]] = []
+
+
+def forced() -> str | None:
+    """The implementation that a `with backend(...)` block forces on every op."""
+    return _forced
 
 
 def on_change(listener: Callable[[], None]) -> None:

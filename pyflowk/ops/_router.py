@@ -32,6 +32,7 @@ __all__ = [
     "plain_autograd",
     "registry",
     "transformed",
+    "watched",
     "while_loop",
     "wrapped",
 ]
@@ -63,10 +64,14 @@ def registry() -> dict[str, FusedOp]:
     return {name: op for name, op in _ops.items() if name not in backward}
 
 
+def watched() -> bool:
+    """Whether a compiler, a tracer or a dispatch mode watches: there may be no values at all."""
+    return bool(_compiling() or _modes_on_stack() or _tracing() is not None)
+
+
 def transformed() -> bool:
-    """Whether a compiler, a tracer, functorch, forward AD or a dispatch mode watches: values may not be looked at."""
-    watched = _compiling() or functional() or _modes_on_stack() or _tracing() is not None
-    return bool(watched or forward_ad._current_level >= 0)
+    """Whether one of these, functorch or forward AD is active: values may not be looked at."""
+    return watched() or forward_or_functional()
 
 
 def forward_or_functional() -> bool:

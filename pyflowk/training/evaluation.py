@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,8 +16,8 @@ from ..zoo import GenerativeModel
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
-    """Where the model's parameters are."""
-    return next(model.parameters()).device
+    """Where the model's weights are."""
+    return next(itertools.chain(model.parameters(), model.buffers())).device
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -158,7 +159,8 @@ class Continuous(Transform):
         """probes -> (state, integrals) by the whole-trajectory kernel, or None where it cannot serve."""
         if self.steps is None or self.method not in STAGES or x.dim() != 2 or not hasattr(self.field, "fused"):
             return None
-        if self.options or next(self.field.parameters()).dtype != x.dtype:
+        weights = itertools.chain(self.field.parameters(), self.field.buffers())  # a frozen field has no parameters
+        if self.options or next(weights).dtype != x.dtype:
             return None
         steps = max(1, math.ceil(self.steps * abs(stop - start) - 1e-9))
         field = self.field.fused(stage_times(self.method, start, stop, steps, x), context)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..ops import SingularTransformError, conv1x1, conv1x1_gradients, lu_factor_slogdet, lu_weight
+from ..ops._kept import Keeper, Kept
 from ..ops._router import transformed
 from ..ops.lu_weight import require_pivots
 from .actnorm import ActNorm
@@ -19,7 +19,7 @@ _Map = tuple[Tensor, Tensor, "Tensor | None"]  # weight, terms of log |det|, bia
 PARAMETRISATIONS = ("plu", "dense", "householder")
 
 
-class InvertibleConv1x1(Transform):
+class InvertibleConv1x1(Keeper, Transform):
     r"""Mix features or channels by a learned square matrix: :math:`z_{:,p} = W x_{:,p}`,
     :math:`\mathrm{ladj} = P \log |\det W|` with P positions.
 
@@ -35,16 +35,16 @@ class InvertibleConv1x1(Transform):
             product then does both: :math:`W' = W \mathrm{diag}(e^a), b' = W b`.
         generator: for the rotation.
 
-    What the parameters make (W or its inverse) is kept while no gradient is asked for, as long as the parameters have
-    the same memory, version counter, dtype and device; whether the module is in training or evaluation plays no part.
-    A change behind autograd's back (through ``p.data``) is not seen: call ``forget()`` after it.
+    What the parameters make (W or its inverse) is kept on a CPU while no gradient is asked for, until a bit of them
+    changes; whether the module is in training or evaluation plays no part.
 
     Cost: 2 C flops an element in either direction, and C^3 / 3 to make W. The first inverse after a change of the
-    parameters inverts W by triangular solves. "dense" on a GPU waits for the pivots.
+    parameters (on a GPU every one, unless the model is :func:`pyflowk.frozen`) inverts W by triangular solves. "dense"
+    on a GPU waits for the pivots.
 
     Raises:
         SingularTransformError: W has no inverse: at the forward of "dense", when a singular W is loaded, and at the
-            inverse; the message names the pivot.
+            inverse (on a GPU, which would have to be waited for, of "dense" only); the message names the pivot.
         ValueError: another number of channels, an unknown parametrisation, a norm of another size.
 
     Sources: Kingma, Dhariwal 2018 (arXiv:1807.03039), section 3.2; Tomczak, Welling 2016 (arXiv:1611.09630) for the
@@ -102,7 +102,7 @@ class InvertibleConv1x1(Transform):
             self.weight = nn.Parameter(_rotation(gaussian).to(dtype))
         else:
             self.reflections = nn.Parameter(gaussian.to(dtype))
-        self._kept = _Kept()
+        self._kept = Kept()
         self.register_load_state_dict_post_hook(_check_loaded)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -146,35 +146,31 @@ class InvertibleConv1x1(Transform):
         """
         return float(self.matrix().double().norm(1, 0).max() * self.matrix(True).double().norm(1, 0).max())
 
-    def forget(self) -> None:
-        """Drop what is kept of the parameters."""
-        self._kept.entries.clear()
-
     def _apply_map(self, x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         return conv1x1(x, *_to(state_dtype(x), self._map(inverse)))
 
+    def keep(self) -> None:
+        self._map(False), self._map(True)
+
     def _map(self, inverse: bool) -> _Map:
-        parameters = [p for p in self._parameters.values() if p is not None]  # parameters() takes as long as a kernel
+        tensors = self._tensors()
         if self.norm is not None:
-            parameters += (self.norm.log_scale, self.norm.bias)
-        differentiate = torch.is_grad_enabled() and any(p.requires_grad for p in parameters)
-        if differentiate or transformed() or any(p.is_inference() for p in parameters):
-            return self._folded(inverse)
-        key = tuple((p.data_ptr(), p._version, p.dtype, p.device) for p in parameters)
-        entry = self._kept.entries.get(inverse)
-        if entry is None or entry[0] != key:
-            with torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext():
-                made = self._folded(inverse)
-                if inverse and not made[0].isfinite().all():
-                    self.check_invertible()
-                # the views keep the memory from being given to others while its address is the key
-                entry = key, made, tuple(p.detach() for p in parameters)
-            self._kept.entries[inverse] = entry
-        return entry[1]
+            tensors += (self.norm.log_scale, self.norm.bias)
+        return self._kept.get(tensors, lambda: self._made(inverse), inverse)
+
+    def _tensors(self) -> list[Tensor]:
+        """Its own; parameters() takes as long as a kernel."""
+        return [t for t in (*self._parameters.values(), *self._buffers.values()) if t is not None]
+
+    def _made(self, inverse: bool) -> _Map:
+        made = self._folded(inverse)
+        if inverse and not transformed() and made[0].is_cpu and not made[0].isfinite().all():
+            self.check_invertible()
+        return made
 
     def _folded(self, inverse: bool) -> _Map:
         """(weight, terms, bias) of the whole map, norm included; autocast must not narrow any of it."""
-        device = next(self.parameters()).device.type
+        device = self._tensors()[0].device.type
         if not torch.is_autocast_enabled(device):  # entering the context takes 5 us
             return self._folded_wide(inverse)
         with torch.autocast(device, enabled=False):
@@ -262,16 +258,6 @@ def _to(dtype: torch.dtype, map: _Map) -> _Map:
     if weight.dtype == dtype:
         return map
     return weight.to(dtype), terms.to(dtype), None if bias is None else bias.to(dtype)
-
-
-class _Kept:
-    """What one module keeps of its parameters. Copies and pickles of the module begin without."""
-
-    def __init__(self) -> None:
-        self.entries: dict[bool, Any] = {}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Kept, ()
 
 
 def _rotation(gaussian: Tensor) -> Tensor:

@@ -118,7 +118,8 @@ CHANGES: dict[str, Callable[[InvertibleConv1x1], InvertibleConv1x1]] = {
     "copied, then changed": lambda layer: moved(copy.deepcopy(layer)),
     "pickled, then changed": lambda layer: moved(pickle.loads(pickle.dumps(layer))),
     "training mode": lambda layer: layer.train(),
-    "data, and told": lambda layer: (layer.lu.data.mul_(0.5), layer.forget(), layer)[-1],
+    "through data": lambda layer: (layer.lu.data.mul_(0.5), layer)[-1],
+    "a buffer": lambda layer: (layer.permutation.copy_(layer.permutation.flip(0)), layer)[-1],
 }
 
 

@@ -1,0 +1,74 @@
+"""What is remembered of parameters: made once, and made again as soon as a single bit of them has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from ._backends import backends, forced
+from ._router import transformed
+
+__all__ = ["Keeper", "Kept"]
+
+_PLAIN = (Tensor, Parameter)
+Made = TypeVar("Made")
+
+
+class Kept:
+    """What one module made of some tensors, as long as these hold the same bits.
+
+    Nothing is known by its address or its version counter: fused optimisers, writes through ``.data`` or numpy and
+    memory that is used again change neither. The tensors are compared with a copy of them (C++, one call, at the speed
+    of memcmp), which stops at the first difference. Where values cannot be looked at without waiting for a device, or
+    not at all (compilers, functional transformations), and where a gradient is wanted, nothing is remembered. Copies
+    and pickles begin without, but for those that are frozen, which never look again.
+    """
+
+    def __init__(self) -> None:
+        self.frozen = False
+        self._entries: dict[Hashable, tuple[Any, Any, Any]] = {}
+
+    def get(self, tensors: Sequence[Tensor], make: Callable[[], Made], which: Hashable = None) -> Made:
+        """``make()`` of these tensors, or what it was; ``which`` tells apart what is made of the same ones."""
+        entry = self._entries.get(which)
+        if self.frozen:
+            place = tensors[0].dtype, tensors[0].device
+            if entry is not None and entry[0] == place:
+                return entry[2]
+            if transformed():
+                return make()
+            return self._note(which, place, None, make)
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return make()
+        if transformed() or not all(type(t) in _PLAIN and t.is_cpu and not t.is_neg() for t in tensors):
+            return make()
+        tensors = list(tensors)
+        if entry is None or entry[0] != forced() or not entry[1].same(tensors):
+            self._entries.pop(which, None)
+            return self._note(which, forced(), backends["cpu"].kernels.Snapshot(tensors), make)
+        return entry[2]
+
+    def _note(self, which: Hashable, place: Any, snapshot: Any, make: Callable[[], Made]) -> Made:
+        with torch.inference_mode(False), torch.no_grad():  # so that a backward to the input may save it
+            made = make()
+        self._entries[which] = place, snapshot, made
+        return made
+
+    def freeze(self) -> None:
+        """From now on, what is made first is right for ever."""
+        self.frozen, self._entries = True, {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"frozen": self.frozen, "_entries": self._entries if self.frozen else {}}
+
+
+class Keeper:
+    """A module that keeps what it makes of its own parameters."""
+
+    def keep(self) -> None:
+        """Make all of it now."""
+        raise NotImplementedError(f"{type(self).__name__} keeps nothing")
