@@ -46,6 +46,8 @@ class Train(Command):
     """Seed of the split into train, validation and test."""
     split: Literal["random", "time"] = "random"
     """Of a table: draw all parts by the seed, or test on its last tenth, as for a time series."""
+    size: Number = None
+    """Of a folder of pictures: bring the shorter side to this many pixels and cut out the middle square."""
     set: tuple[str, ...] = ()
     """Options of the system, such as `width=256 couplings=8`; `pyflowk zoo MODEL` lists them."""
     conditional: bool = False
@@ -116,6 +118,8 @@ class Eval(Command):
     the means and standard deviations of the run."""
     data_dir: Text = None
     """Folder of the files of fashion-mnist, if it has moved."""
+    size: Number = None
+    """Size of the pictures of another folder; that of the run by default."""
     weights: Literal["best", "ema", "last"] = "best"
     """Weights with the best validation loss, their moving average at the end, or the last ones."""
     seed: int = 0

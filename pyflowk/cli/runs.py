@@ -34,7 +34,7 @@ def data_of(saved: Checkpoint, name: str | None = None, data_dir: str | None = N
             split = "time"
         return datasets.load(
             source, data_dir=folder, seed=origin["seed"],
-            given=origin.get("given", ()), split=split, preparation=preparation,
+            given=origin.get("given", ()), split=split, preparation=preparation, size=origin.get("size"),
         )  # fmt: skip
     except FileNotFoundError as error:
         if name is not None or source in datasets.names():
@@ -55,15 +55,18 @@ def preparation_of(saved: Checkpoint, source: str | None = None, folder: str | N
 
 
 def other_data(
-    saved: Checkpoint, model: GenerativeModel, name: str, data_dir: str | None = None
+    saved: Checkpoint, model: GenerativeModel, name: str, data_dir: str | None = None, size: int | None = None
 ) -> tuple[Dataset, str]:
     """Other data than the run's own, prepared as the run's were, and in words what of them is the test part.
 
     Of a file or folder that are all samples, of a registered set its test part. The run's own data at another place
-    are split as they were. The training part, to which the Gaussian is fitted, is the run's if it is still there.
+    are split as they were; pictures are brought to the run's size unless another one is given. The training part, to
+    which the Gaussian is fitted, is the run's if it is still there.
     """
     origin = saved.meta["data"]
-    found = find(name, data_dir or origin["data_dir"], origin["seed"])
+    is_folder = name not in datasets.names() and Path(name).expanduser().is_dir()
+    size = size if size is not None or not is_folder else origin.get("size")
+    found = find(name, data_dir or origin["data_dir"], origin["seed"], size)
     if name == origin["name"] and name in datasets.names():
         return data_of(saved, None, data_dir), f"the test set of {name}"
     if model.levels is None and len(model.shape) == 1 and _is_rows(found):

@@ -53,11 +53,13 @@ def train(command: Train) -> int:
             raise ValueError(f"{out} holds a checkpoint already: add --resume to go on, or choose another --out")
         data_dir = None if command.data_dir is None else str(Path(command.data_dir).resolve())
         origin = {
-            "name": portable_name(source), "data_dir": data_dir, "seed": command.data_seed, "split": command.split
+            "name": portable_name(source), "data_dir": data_dir, "seed": command.data_seed, "split": command.split,
+            "size": command.size,
         }  # fmt: skip
         data = datasets.load(
-            origin["name"], data_dir=data_dir, seed=command.data_seed, given=command.given, split=command.split
-        )
+            origin["name"], data_dir=data_dir, seed=command.data_seed, given=command.given, split=command.split,
+            size=command.size,
+        )  # fmt: skip
     if saved is None and command.conditional:
         options["classes"] = labels_of(data)
     if saved is None and command.given:

@@ -182,6 +182,8 @@ def evaluate(command: Eval) -> int:
     """Print the test score beside the levels to beat, and how well the inverse comes back."""
     if command.draws < 1:
         raise ValueError(f"--draws: expected at least 1, got {command.draws}")
+    if command.size is not None and command.data is None:
+        raise ValueError("--size: expected --data FOLDER with it; the run's own pictures have the run's size")
     model, saved = training.load_model(command.run_folder, command.weights)
     assert isinstance(model, GenerativeModel)
     console = Console()
@@ -192,7 +194,7 @@ def evaluate(command: Eval) -> int:
         if changes:
             console.print(f"note: {data.name} has changed since the run: {changes}", highlight=False, soft_wrap=True)
     else:
-        data, what = other_data(saved, model, command.data, command.data_dir)
+        data, what = other_data(saved, model, command.data, command.data_dir, command.size)
     report = training.evaluate(model, data, seed=command.seed, draws=command.draws)
     rows = report.lines()
     flow = getattr(model, "flow", None)

@@ -107,10 +107,12 @@ def split(
     seed: int,
     held_out: float = 0.1,
     levels: int | None = None,
+    groups: Tensor | None = None,
 ) -> Dataset:
     """Shuffle once with `seed` and hold out two equal parts: 80 % train, 10 % validation, 10 % test by default.
 
-    x (N, *shape), labels (N,) int64 or None. Raises ValueError when a part would be empty.
+    x (N, *shape), labels (N,) int64 or None. Samples of one group, (N,) int64, stay together; the parts are then as
+    near to these sizes as groups end. Raises ValueError when a part would be empty.
     """
     count = len(x)
     part = round(held_out * count)
@@ -118,7 +120,10 @@ def split(
         raise ValueError(f"{name}: expected at least 10 samples to split into train, validation and test, got {count}")
     content = digest(x, labels)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    parts = order[: count - 2 * part], order[count - 2 * part : count - part], order[count - part :]
+    cuts = [count - 2 * part, count - part]
+    if groups is not None:
+        order, cuts = _together(name, order, groups, cuts)
+    parts = order.tensor_split(cuts)
     x = x.float()
     train, valid, test = (x[rows] for rows in parts)
     if labels is None:
@@ -126,3 +131,15 @@ def split(
     marks = [labels[rows] for rows in parts]
     classes = int(labels.max()) + 1
     return Dataset(name, train, valid, test, *marks, levels=levels, classes=classes, fingerprint=content)
+
+
+def _together(name: str, order: Tensor, groups: Tensor, cuts: list[int]) -> tuple[Tensor, list[int]]:
+    """The order with each group at its first member, and the two cuts where the nearest groups end."""
+    place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+    first = torch.full_like(order, len(order)).scatter_reduce(0, groups, place, "amin")
+    order = order[first[groups[order]].argsort(stable=True)]
+    ends = (groups[order].diff() != 0).nonzero().flatten() + 1
+    if len(ends) < 2:
+        raise ValueError(f"{name}: expected at least 3 different samples to split, got {len(ends) + 1}")
+    last = 1 + int((ends[1:] - cuts[1]).abs().argmin())
+    return order, [int(ends[(ends[:last] - cuts[0]).abs().argmin()]), int(ends[last])]

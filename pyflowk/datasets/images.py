@@ -1,4 +1,4 @@
-"""Images: digits, Fashion-MNIST, and a folder of the user's own pictures."""
+"""Images that packages bring: digits and Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from .base import Dataset, split
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package dataset-fashion-mnist puts its files."""
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 def load_digits(seed: int) -> Dataset:
@@ -60,38 +58,3 @@ def load_fashion_mnist(data_dir: str | None, seed: int) -> Dataset:
     pictures = [part.unsqueeze(1).float() for part in (x[train], x[valid], test)]
     labels = [part.long() for part in (y[train], y[valid], test_labels)]
     return Dataset("fashion-mnist", *pictures, *labels, levels=256, classes=10)
-
-
-def load_folder(folder: Path, seed: int) -> Dataset:
-    """All pictures below `folder`, all of one size; subfolders, where there are any, are the classes. 80 / 10 / 10 %.
-
-    Grey when every picture is grey, otherwise RGB. Raises ValueError for no picture, an unreadable one, or two sizes.
-    """
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise ImportError("a folder of images needs Pillow: pip install 'pyflowk[train]'") from error
-    import numpy as np
-
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise ValueError(f"{folder}: expected pictures ({', '.join(SUFFIXES)}), found none")
-    pictures = []
-    for path in paths:
-        try:
-            with Image.open(path) as picture:
-                pictures.append(picture.convert("L" if picture.mode in ("1", "L", "I;16") else "RGB"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{path}: not a readable picture ({error})") from error
-        if pictures[-1].size != pictures[0].size:
-            raise ValueError(
-                f"{folder}: expected pictures of one size, got {paths[0].name} {pictures[0].size} "
-                f"and {path.name} {pictures[-1].size}"
-            )
-    mode = "L" if all(p.mode == "L" for p in pictures) else "RGB"
-    x = torch.stack([torch.from_numpy(np.asarray(p.convert(mode)).copy()) for p in pictures])
-    x = x.unsqueeze(1) if mode == "L" else x.permute(0, 3, 1, 2)
-    labels, groups = None, sorted({p.relative_to(folder).parts[0] for p in paths if p.parent != folder})
-    if len(groups) > 1 and all(p.parent != folder for p in paths):
-        labels = torch.tensor([groups.index(p.relative_to(folder).parts[0]) for p in paths])
-    return split(str(folder), x, labels, seed=seed, levels=256)

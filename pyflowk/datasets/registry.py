@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import images, tables, toys
+from . import folder, images, tables, toys
 from .base import Dataset
 from .base import split as split_pictures
 from .files import SUFFIXES, Table, read_file
@@ -74,21 +74,22 @@ def load(
     given: Sequence[int | str] = (),
     split: tables.Split = "random",
     preparation: Preparation | None = None,
+    size: int | None = None,
 ) -> Dataset:
     """Load a registered data set by name, or the user's own by path: a folder of images, .npy, .csv or .parquet.
 
     `seed` draws the split (and, for generated data, the data); `data_dir` is where Fashion-MNIST's files lie; `given`
     are columns of a table, by name or number, that become contexts (:meth:`Dataset.given`); `split` "time" tests a
     table on its last rows; `preparation` is that of an earlier run, given columns included, which a table is prepared
-    by instead of its own. Raises ValueError for a wrong name, FileNotFoundError or ImportError, naming what to install,
-    for a missing file.
+    by instead of its own; `size` brings the pictures of a folder to size x size pixels. Raises ValueError for a wrong
+    name, FileNotFoundError or ImportError, naming what to install, for a missing file.
 
     >>> from pyflowk.datasets import load
     >>> data = load("moons", seed=1)
     >>> data.train.shape, data.classes
     (torch.Size([10000, 2]), 2)
     """
-    found = find(name, data_dir, seed)
+    found = find(name, data_dir, seed, size)
     if isinstance(found, Table):
         data = tables.prepare(found, seed=seed, split=split, preparation=preparation)
     elif split != "random":
@@ -112,13 +113,15 @@ def read_table(name: str, *, data_dir: str | None = None, seed: int = 0) -> Tabl
     return Table(name, found.test.double(), found.preparation.columns if found.preparation else ())
 
 
-def find(name: str, data_dir: str | None, seed: int) -> Dataset | Table:
+def find(name: str, data_dir: str | None, seed: int, size: int | None = None) -> Dataset | Table:
     """A registered data set or the user's own as it is loaded: a table is neither checked nor split yet."""
+    path = Path(name).expanduser()
+    if name not in _ENTRIES and path.is_dir():
+        return folder.load_folder(path, seed, size)
+    if size is not None:
+        raise ValueError(f"size: expected a folder of pictures to resize, but {name} is none")
     if name in _ENTRIES:
         return _ENTRIES[name].load(data_dir, seed)
-    path = Path(name).expanduser()
-    if path.is_dir():
-        return images.load_folder(path, seed)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"unknown data set {name!r}: expected one of {', '.join(names())}, "
