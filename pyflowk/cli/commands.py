@@ -96,6 +96,9 @@ class Sample(Command):
     """Weights with the best validation loss, their moving average at the end, or the last ones."""
     seed: int = 0
     """Seed of the noise."""
+    threads: Number = None
+    """Threads on the CPU; by default the batches are timed with 1, 2, 4, ... of them, unless OMP_NUM_THREADS says how
+    many."""
     trajectory: bool = False
     """Of a continuous flow in the plane: write trajectory.gif and its frames, density and field from noise to data."""
 
@@ -124,6 +127,9 @@ class Eval(Command):
     """Weights with the best validation loss, their moving average at the end, or the last ones."""
     seed: int = 0
     """Seed of the noise."""
+    threads: Number = None
+    """Threads on the CPU; by default the batches are timed with 1, 2, 4, ... of them, unless OMP_NUM_THREADS says how
+    many."""
 
     def run(self) -> int:
         from .trained import evaluate

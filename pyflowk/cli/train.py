@@ -121,7 +121,7 @@ def default_folder(root: Path, model: str, data: str, *, resume: bool) -> Path:
 
 
 def resumed_config(saved: Checkpoint, command: Train) -> TrainConfig:
-    """The checkpoint's settings, with the budget of the command when it names one; checks that the two agree."""
+    """The checkpoint's settings with the command's threads, and its budget if it names one; checks that both agree."""
     name = saved.meta["model"]["name"]
     if command.model is not None and name != command.model:
         raise CheckpointError(f"{saved.folder}: holds a {name}, not a {command.model}")
@@ -130,7 +130,7 @@ def resumed_config(saved: Checkpoint, command: Train) -> TrainConfig:
     if before != now and not moved:  # of a file that has moved the content will be compared
         raise CheckpointError(f"{saved.folder}: was trained on {saved.meta['data']['name']}, not on {command.data}")
     try:
-        config = TrainConfig(**saved.meta["train"])
+        config = dataclasses.replace(TrainConfig(**saved.meta["train"]), threads=command.config.threads)
     except TypeError as error:
         raise CheckpointError(f"{saved.folder}: its settings are not those of this version: {error}") from error
     budget = {key: getattr(command.config, key) for key in ("steps", "epochs", "minutes")}
@@ -160,15 +160,14 @@ def finish(trainer: Trainer, out: Path, console: Console) -> None:
     model, saved = training.load_model(out, "best")
     assert isinstance(model, GenerativeModel)
     model.to(trainer.device)
-    report = training.evaluate(model, data, seed=trainer.config.seed)
+    report = training.evaluate(model, data, seed=trainer.config.seed, threads=trainer.threads)
     console.print("test set", highlight=False)
     print_pairs(console, report.lines())
     noise = torch.Generator(trainer.device).manual_seed(trainer.config.seed)
     count = 64 if data.is_image else 1024
     context = contexts(model, data, count)
-    context = None if context is None else context.to(trainer.device)
-    with torch.no_grad():
-        samples = in_units(data.preparation, model.sample(count, context, noise), context)
+    x = training.sample(model, count, context, noise, threads=trainer.threads)
+    samples = in_units(data.preparation, x, context)
     reference = in_units(data.preparation, data.test, data.test_labels)
     names = data.preparation.names if data.preparation else ()
     draw_samples(out / "samples.png", samples, reference, data.levels, names=names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .. import training
 from ..datasets import Dataset, Preparation
 from ..datasets.files import write_csv
-from ..training import Checkpoint
+from ..training import Checkpoint, Threads
 from ..training.pictures import draw_samples, draw_trajectory
 from ..transforms import Continuous, check_invertibility
 from ..zoo import FlowModel, GenerativeModel
@@ -57,7 +57,12 @@ def sample(command: Sample) -> int:
     if out.suffix == ".csv" and (len(model.shape) != 1 or model.levels is not None):
         raise ValueError(f"--out: a .csv holds rows of numbers, got samples of shape {model.shape}")
     walks = command.interpolate or command.attribute is not None
-    x = _walk(command, model, saved) if walks else _draw(command, model, saved)
+    threads = Threads(command.threads, say=print)
+    if walks:
+        with threads, threads.step():
+            x = _walk(command, model, saved)
+    else:
+        x = _draw(command, model, saved, threads)
     out.parent.mkdir(parents=True, exist_ok=True)
     _write(out, x, model, saved, latent.STEPS if walks else None)
     what = f"{command.n // latent.STEPS} walks of {latent.STEPS} samples" if walks else f"{command.n} samples"
@@ -94,12 +99,12 @@ def in_units(preparation: Preparation | None, x: Tensor, context: Tensor | None)
     return x if preparation is None else preparation.undo(x, context)
 
 
-def _draw(command: Sample, model: GenerativeModel, saved: Checkpoint) -> Tensor:
+def _draw(command: Sample, model: GenerativeModel, saved: Checkpoint, threads: Threads) -> Tensor:
     """Samples of the model, in the units of the data."""
     if not command.temperature > 0:
         raise ValueError(f"--temperature: expected a number > 0, got {command.temperature}")
     generator = torch.Generator().manual_seed(command.seed)
-    options = {} if command.temperature == 1 else {"temperature": command.temperature}
+    options: dict[str, Any] = {} if command.temperature == 1 else {"temperature": command.temperature}
     if options and "temperature" not in inspect.signature(model.sample).parameters:
         raise ValueError(f"--temperature: {model.config['name']} has no temperature")
     preparation = saved.preparation
@@ -110,8 +115,8 @@ def _draw(command: Sample, model: GenerativeModel, saved: Checkpoint) -> Tensor:
     else:
         data = None if model.context_dim is None else _for_contexts(saved)
         context = contexts(model, data, command.n, command.label)
-    with torch.no_grad():
-        rows = in_units(preparation, model.sample(command.n, context, generator, **options), context)
+    x = training.sample(model, command.n, context, generator, threads=threads, **options)
+    rows = in_units(preparation, x, context)
     if command.given and preparation is not None:
         rows[:, list(preparation.given)] = exact  # as they were typed, not as float32 has them
     return rows
@@ -173,7 +178,8 @@ def trajectory(command: Sample, folder: Path) -> int:
             "--trajectory: expected an unconditional model of the plane with one continuous flow; "
             f"got {name} on events of {shape} with {len(flows)} of them"
         )
-    path = draw_trajectory(folder, flows[0], model.flow.base, command.n, seed=command.seed)
+    threads = Threads(command.threads, say=print)
+    path = draw_trajectory(folder, flows[0], model.flow.base, command.n, seed=command.seed, threads=threads)
     print(f"{command.n} samples on their way in {path}, frame by frame beside it")
     return 0
 
@@ -195,7 +201,8 @@ def evaluate(command: Eval) -> int:
             console.print(f"note: {data.name} has changed since the run: {changes}", highlight=False, soft_wrap=True)
     else:
         data, what = other_data(saved, model, command.data, command.data_dir, command.size)
-    report = training.evaluate(model, data, seed=command.seed, draws=command.draws)
+    threads = Threads(command.threads, say=print)
+    report = training.evaluate(model, data, seed=command.seed, draws=command.draws, threads=threads)
     rows = report.lines()
     flow = getattr(model, "flow", None)
     if isinstance(flow, nn.Module):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint, CheckpointError, load_model
     from .config import TrainConfig
-    from .evaluation import evaluate, log_prob
+    from .evaluation import evaluate, log_prob, sample
     from .nonfinite import NonFiniteLoss
+    from .threads import Threads
     from .trainer import Result, Trainer
 
 _HOME = {
@@ -20,22 +21,26 @@ _HOME = {
     "CheckpointError": "checkpoint",
     "NonFiniteLoss": "nonfinite",
     "Result": "trainer",
+    "Threads": "threads",
     "TrainConfig": "config",
     "Trainer": "trainer",
     "evaluate": "evaluation",
     "load_model": "checkpoint",
     "log_prob": "evaluation",
+    "sample": "evaluation",
 }
 __all__ = [
     "Checkpoint",
     "CheckpointError",
     "NonFiniteLoss",
     "Result",
+    "Threads",
     "TrainConfig",
     "Trainer",
     "evaluate",
     "load_model",
     "log_prob",
+    "sample",
 ]
 
 

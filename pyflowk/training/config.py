@@ -48,6 +48,10 @@ class TrainConfig:
     """Precision of the networks; state and log-determinants stay in float32."""
     cpu: bool = False
     """Stay on the CPU even where there is a GPU."""
+    threads: int | None = None
+    """Threads on the CPU; by default the steps themselves are timed with 1, 2, 4, ... of them, unless OMP_NUM_THREADS
+    or torch.set_num_threads says how many. Gradients of torch's convolutions depend on it in their last bits: say it
+    for a run that repeats bit for bit."""
     tensorboard: bool = True
     """Write TensorBoard events beside log.csv."""
     seed: int = 0
@@ -62,6 +66,8 @@ class TrainConfig:
             value = getattr(self, name)
             if not (value > 0 and math.isfinite(value)):
                 raise ValueError(f"{name}: expected a number > 0, got {value}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads: expected a number >= 1, got {self.threads}")
         for name in ("warmup", "weight_decay", "clip"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)}")

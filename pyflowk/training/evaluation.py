@@ -1,4 +1,4 @@
-"""Log-likelihoods of a data set under a model, in batches."""
+"""Log-likelihoods of a data set under a model, and samples of it, in batches."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from torch import Generator, Tensor
 from ..datasets import Dataset, Score, gaussian_level, score, trivial_level
 from ..datasets.levels import with_error
 from ..zoo import GenerativeModel
+from .threads import Threads
+
+BATCH = 512
+"""Samples that are scored or drawn at a time."""
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
@@ -28,13 +32,15 @@ def log_prob(
     *,
     seed: int = 0,
     draws: int = 1,
-    batch_size: int = 512,
+    batch_size: int = BATCH,
+    threads: Threads | None = None,
 ) -> Tensor:
     """Log-likelihood (N,) float64 in nats of samples x (N, *shape), on the CPU.
 
     Integer data is dequantised by seeded noise: the mean over `draws` independent draws is a lower bound on the
     log-probability, the same in expectation for every number of draws. `labels`, (N,) or contexts (N, C), are used by
-    conditional models only. The model is evaluated in eval mode and left as it was. Cost: `draws` forward passes.
+    conditional models only. The model is evaluated in eval mode and left as it was. `threads` is told of every batch;
+    by default the batches choose their own number of threads. Cost: `draws` forward passes.
 
     >>> import torch
     >>> from pyflowk import zoo
@@ -48,13 +54,45 @@ def log_prob(
     model.eval()
     total = torch.zeros(len(x), dtype=torch.float64)
     try:
-        for _ in range(draws):
-            for rows in torch.arange(len(x)).split(batch_size):
+        with threads or Threads(device=device) as threads:
+            for rows in torch.arange(len(x)).split(batch_size) * draws:
                 context = None if not model.conditional or labels is None else labels[rows].to(device)
-                total[rows] += model.log_prob(x[rows].to(device), context, generator).double().cpu()
+                with threads.step():
+                    total[rows] += model.log_prob(x[rows].to(device), context, generator).double().cpu()
     finally:
         model.train(training)
     return total / draws
+
+
+@torch.no_grad()
+def sample(
+    model: GenerativeModel,
+    n: int,
+    context: Tensor | None = None,
+    generator: Generator | None = None,
+    *,
+    batch_size: int = BATCH,
+    threads: Threads | None = None,
+    **options: Any,
+) -> Tensor:
+    """Samples (n, *shape) of a model, on the CPU; `context` is (n,) labels or (n, C), or one row for all.
+
+    `options` are the model's own. Samples are drawn in batches, so that the memory of the work does not grow with n; up
+    to `batch_size` are what `model.sample` gives. `threads` is told of every batch; by default the batches choose their
+    own number of threads.
+
+    >>> from pyflowk import training, zoo
+    >>> training.sample(zoo.create("nice", (2,)), 1000).shape
+    torch.Size([1000, 2])
+    """
+    drawn = []
+    context = None if context is None else context.expand(n, *context.shape[1:])
+    with threads or Threads(device=device_of(model)) as threads:
+        for rows in torch.arange(n).split(batch_size):
+            some = None if context is None else context[rows].to(device_of(model))
+            with threads.step():
+                drawn.append(model.sample(len(rows), some, generator, **options).cpu())
+    return torch.cat(drawn)
 
 
 @dataclass(frozen=True)
@@ -106,10 +144,12 @@ def _finite(values: dict[str, float | None]) -> dict[str, float | None]:
     return {key: value if value is not None and math.isfinite(value) else None for key, value in values.items()}
 
 
-def evaluate(model: GenerativeModel, data: Dataset, *, seed: int = 0, draws: int = 1) -> Report:
-    """Score a model on the test part, beside one Gaussian fitted to the training part."""
+def evaluate(
+    model: GenerativeModel, data: Dataset, *, seed: int = 0, draws: int = 1, threads: Threads | None = None
+) -> Report:
+    """Score a model on the test part, beside one Gaussian fitted to the training part; `threads` as in `log_prob`."""
     try:
-        own = score(log_prob(model, data.test, data.test_labels, seed=seed, draws=draws), data)
+        own = score(log_prob(model, data.test, data.test_labels, seed=seed, draws=draws, threads=threads), data)
     except NotImplementedError:
         own = None
     return Report(data, own, gaussian_level(data, seed=seed))

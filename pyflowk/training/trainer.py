@@ -28,6 +28,7 @@ from .config import TrainConfig
 from .ema import MovingAverage
 from .log import RunLog
 from .nonfinite import NonFiniteLoss, first_nonfinite
+from .threads import Threads
 
 INITIAL_BATCH = 512
 """Samples that set data-dependent layers."""
@@ -104,6 +105,7 @@ class Trainer:
         self.accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.mixed_precision)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.console = console or Console(quiet=not self.main)
+        self.threads = Threads(config.threads, device=self.device, say=self._say)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.batches = Batches(len(data.train), config.batch_size, config.seed, rank, world)
         self.budget = config.step_budget(len(data.train))
@@ -140,14 +142,16 @@ class Trainer:
         if self.step == 0:
             self.save()  # finds out early that the disk can be written, and leaves something to go back to
         config, started = self.config, time.monotonic() - self.elapsed
-        with interruptible() as stop, self._log() as log:
+        with interruptible() as stop, self._log() as log, self.threads:
             window = _Window()
             while True:
                 self.elapsed, halt = self._agree(time.monotonic() - started, stop.is_set())
                 progress = self.elapsed / config.seconds if self.budget is None else self.step / self.budget
                 done = halt or progress >= 1 or self.step == until
                 if not done:
-                    window.add(*self._train_step(progress))
+                    with self.threads.step():
+                        taken = self._train_step(progress)
+                    window.add(*taken)
                 due = done or self.step % config.validate_every == 0
                 if window.count and (due or self.step % config.log_every == 0):
                     self._report(log, window, progress, validate=due)
@@ -291,6 +295,9 @@ class Trainer:
         if unit != "nats" or self.data.levels is None:
             return {}
         return {column: loss / (self.data.dim * math.log(2))}
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def _agree(self, elapsed: float, halt: bool) -> tuple[float, bool]:
         """The same clock and the same decision to stop on every process."""
