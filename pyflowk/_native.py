@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import re
 import sys
 from types import ModuleType
 
@@ -126,13 +125,8 @@ def show_config(file: object = None) -> None:
 
 
 def _table() -> list[str]:
-    """An op a row, a back end a column; variants of one op that differ in their number of tensors share a row."""
-    rows: dict[tuple[str, ...], int] = {}
-    for name in registry():
-        row = (re.sub(r"_\d+$", "", name), *(_cell(entry, name) for entry in backends.values()))
-        rows[row] = rows.get(row, 0) + 1
-    named = [(f"{op} ({count} variants)" if count > 1 else op, *cells) for (op, *cells), count in rows.items()]
-    table = [("op", *backends), *named]
+    """An op a row, a back end a column."""
+    table = [("op", *backends), *((op, *(_cell(entry, op) for entry in backends.values())) for op in registry())]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 

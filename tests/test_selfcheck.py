@@ -26,7 +26,7 @@ from pyflowk.ops._backends import Backend, backends, register_backend
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ways to call each of three ops instead of all."""
-    ops = {name: registry()[name] for name in ("affine_coupling", "hutchinson", "rk_control_3")}
+    ops = {name: registry()[name] for name in ("affine_coupling", "hutchinson", "rk_control")}
     monkeypatch.setattr(selfcheck, "registry", lambda: ops)
     for name in ops:
         probe = selfcheck.PROBES[name]
@@ -79,7 +79,7 @@ def test_every_call_of_every_op_is_right() -> None:
 
 @pytest.mark.parametrize(
     "name, output, error",
-    [("affine_coupling", 0, 1e-4), ("affine_coupling", 0, float("nan")), ("rk_control_3", 2, 1e-5)],
+    [("affine_coupling", 0, 1e-4), ("affine_coupling", 0, float("nan")), ("rk_control", 2, 1e-5)],
 )
 def test_a_wrong_kernel_is_found_switched_off_and_replaced(few: None, name: str, output: int, error: float) -> None:
     op, probe = registry()[name], selfcheck.PROBES[name]

@@ -22,7 +22,11 @@ void require(const Tensor& x, const Tensor& t, const std::string& what, DType dt
         refuse<std::invalid_argument>(kOp, ": ", what, " must be ", shape_text(shape, ndim), "; got ", shape_text(t));
 }
 
-Mlp problem_of(const Tensor& x, const Tensor& shift, const Tensor* const* parameters, int layers, int activation) {
+Mlp problem_of(const Tensor& x, const Tensor& shift, const Tensors& parameters, int activation) {
+    const int layers = parameters.count / 2;
+    if (parameters.count % 2 != 0 || layers < 2 || layers > kMostLayers)
+        refuse<std::invalid_argument>(kOp, ": expected the weights and biases of 2 to ", kMostLayers, " layers; got ",
+                                      parameters.count, " tensors");
     if (x.dtype != accumulator(x.dtype))
         refuse<TypeError>(kOp, ": x must be float32 or float64; got ", name(x.dtype));
     if (x.ndim != 2)
@@ -30,7 +34,7 @@ Mlp problem_of(const Tensor& x, const Tensor& shift, const Tensor* const* parame
     if (activation < 0 || activation >= kActivations)
         refuse<std::invalid_argument>(kOp, ": no such activation: ", activation);
     Mlp p{};
-    p.type = x.dtype, p.param = parameters[0]->dtype;
+    p.type = x.dtype, p.param = parameters[0].dtype;
     const bool narrow = x.dtype == DType::F32 && (p.param == DType::BF16 || p.param == DType::F16);
     if (p.param != x.dtype && !narrow)
         refuse<TypeError>(kOp, ": weights must have x's dtype (or 16 bits beside a float32 x); got x ", name(x.dtype),
@@ -39,7 +43,7 @@ Mlp problem_of(const Tensor& x, const Tensor& shift, const Tensor* const* parame
     p.layers = layers;
     p.widths[0] = x.shape[1];
     for (int l = 0; l < layers; ++l) {
-        const Tensor &weight = *parameters[2 * l], &bias = *parameters[2 * l + 1];
+        const Tensor &weight = parameters[2 * l], &bias = parameters[2 * l + 1];
         const std::string number = std::to_string(l);
         p.widths[l + 1] = weight.ndim > 0 ? weight.shape[0] : 0;
         const int64_t shape[] = {p.widths[l + 1], p.widths[l]};
@@ -73,10 +77,10 @@ int64_t cost_of_tile(const Mlp& p) { return kMlpTile * mlp_panels(p) / 8; }
 
 } // namespace
 
-Outputs<2> mlp(Frame& frame, const Tensor& x, const Tensor& shift, const Tensor* const* parameters, int layers,
-               int activation, bool keep) {
-    Mlp p = problem_of(x, shift, parameters, layers, activation);
-    const int64_t shape[] = {p.samples, p.widths[layers]}, kept_shape[] = {p.samples, keep ? mlp_hidden(p) : 0};
+Outputs<2> mlp(Frame& frame, const Tensor& x, const Tensor& shift, const Tensors& parameters, int activation,
+               bool keep) {
+    Mlp p = problem_of(x, shift, parameters, activation);
+    const int64_t shape[] = {p.samples, p.widths[p.layers]}, kept_shape[] = {p.samples, keep ? mlp_hidden(p) : 0};
     const Tensor y = frame.empty(shape, 2, x.dtype, x.device), kept = frame.empty(kept_shape, 2, x.dtype, x.device);
     p.y = y.data;
     p.kept = keep ? kept.data : nullptr;
@@ -85,10 +89,10 @@ Outputs<2> mlp(Frame& frame, const Tensor& x, const Tensor& shift, const Tensor*
     return {y, kept};
 }
 
-void mlp_backward(Frame& frame, const Tensor& x, const Tensor& shift, const Tensor* const* parameters, int layers,
-                  const Tensor& kept, const Tensor& dy, int activation, Tensor* outputs) {
-    Mlp p = problem_of(x, shift, parameters, layers, activation);
-    const int64_t shape[] = {p.samples, p.widths[layers]}, units[] = {p.samples, mlp_units(p)};
+OutputsAndList<2> mlp_backward(Frame& frame, const Tensor& x, const Tensor& shift, const Tensors& parameters,
+                               const Tensor& kept, const Tensor& dy, const Tensor&, int activation, bool) {
+    Mlp p = problem_of(x, shift, parameters, activation);
+    const int64_t shape[] = {p.samples, p.widths[p.layers]}, units[] = {p.samples, mlp_units(p)};
     const int64_t kept_shape[] = {p.samples, mlp_hidden(p)};
     require(x, dy, "dy", x.dtype, shape, 2);
     require(x, kept, "kept", x.dtype, kept_shape, 2);
@@ -98,19 +102,20 @@ void mlp_backward(Frame& frame, const Tensor& x, const Tensor& shift, const Tens
     p.dy = dy.data, p.dy_stride = dy.row_stride;
     p.pre = frame.empty(units, 2, x.dtype, x.device).data;
     p.act = frame.empty(units, 2, x.dtype, x.device).data;
-    outputs[0] = frame.empty_like(x), outputs[1] = frame.empty_like(shift);
-    p.dx = outputs[0].data, p.dshift = outputs[1].data;
+    OutputsAndList<2> outputs{{frame.empty_like(x), frame.empty_like(shift)}, {parameters.count, {}}};
+    for (int i = 0; i < parameters.count; ++i)
+        outputs.list.at[i] = frame.empty_like(parameters[i]);
+    p.dx = outputs.first[0].data, p.dshift = outputs.first[1].data;
     int64_t blocks = 0;
-    for (int l = 0; l < layers; ++l) {
-        outputs[2 + 2 * l] = frame.empty_like(*parameters[2 * l]);
-        outputs[3 + 2 * l] = frame.empty_like(*parameters[2 * l + 1]);
-        p.dweights[l] = outputs[2 + 2 * l].data, p.dbiases[l] = outputs[3 + 2 * l].data;
+    for (int l = 0; l < p.layers; ++l) {
+        p.dweights[l] = outputs.list[2 * l].data, p.dbiases[l] = outputs.list[2 * l + 1].data;
         blocks += mlp_blocks(p.widths[l + 1]);
     }
     pack(frame, x, p, true);
     PFK_LAUNCH(frame, x.device, mlp_backward, p, cost_of_tile(p));
     p.rows = blocks;
     PFK_LAUNCH(frame, x.device, mlp_weights, p, p.samples * mlp_panels(p) / blocks / 8);
+    return outputs;
 }
 
 } // namespace pfk::bind

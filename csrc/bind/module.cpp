@@ -7,8 +7,6 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include "../math/power_series.h"
-#include "../math/rk_step.h"
 #include "dlpack.h"
 #include "launch.h"
 #include "ops.h"
@@ -239,112 +237,51 @@ template <> struct Python<const Numbers&> {
     }
 };
 
+template <> struct Python<const Tensors&> {
+    using Type = py::handle;
+    static Tensors read(PythonFrame& frame, py::handle value) {
+        if (!PyList_Check(value.ptr()) && !PyTuple_Check(value.ptr()))
+            throw TypeError("expected a list of tensors");
+        const Py_ssize_t count = PySequence_Fast_GET_SIZE(value.ptr());
+        if (count > Tensors::kMost)
+            refuse<std::invalid_argument>("expected at most ", Tensors::kMost, " tensors in a list; got ", count);
+        Tensors tensors;
+        tensors.count = static_cast<int>(count);
+        for (int i = 0; i < tensors.count; ++i)
+            tensors.at[i] = frame.read(PySequence_Fast_GET_ITEM(value.ptr(), i));
+        return tensors;
+    }
+};
+
+py::object object_of(const Tensor& t) { return py::reinterpret_borrow<py::object>(static_cast<PyObject*>(t.object)); }
+
 template <size_t N> py::tuple objects(const Outputs<N>& outputs) {
     py::tuple result(N);
     for (size_t i = 0; i < N; ++i)
-        result[i] = py::reinterpret_borrow<py::object>(static_cast<PyObject*>(outputs[i].object));
+        result[i] = object_of(outputs[i]);
+    return result;
+}
+
+template <size_t N> py::tuple objects(const OutputsAndList<N>& outputs) {
+    py::tuple result(N + 1);
+    for (size_t i = 0; i < N; ++i)
+        result[i] = object_of(outputs.first[i]);
+    py::list list(outputs.list.count);
+    for (int i = 0; i < outputs.list.count; ++i)
+        list[i] = object_of(outputs.list[i]);
+    result[N] = list;
     return result;
 }
 
 template <auto Op> struct Wrapped;
-template <size_t N, class... Args, Outputs<N> (*Op)(Frame&, Args...)> struct Wrapped<Op> {
+template <class Result, class... Args, Result (*Op)(Frame&, Args...)> struct Wrapped<Op> {
     static py::tuple call(typename Python<Args>::Type... args) {
         PythonFrame frame;
         return objects(Op(frame, Python<Args>::read(frame, args)...));
     }
 };
 
-template <size_t> using Slope = const Tensor&;
-template <size_t> using Parameter = const Tensor&;
-
-// The Runge-Kutta ops of one number of slopes.
-template <class> struct RkStep;
-template <size_t... I> struct RkStep<std::index_sequence<I...>> {
-    static constexpr size_t N = sizeof...(I);
-
-    static Outputs<1> combine(Frame& frame, const Tensor& y, const Tensor& h, Slope<I>... k, const Numbers& weights) {
-        const Tensor* slopes[] = {&k...};
-        return {rk_combine(frame, y, h, slopes, N, weights)};
-    }
-    static Outputs<N + 2> combine_backward(Frame& frame, const Tensor& h, Slope<I>... k, const Tensor& dy,
-                                           const Numbers& weights) {
-        const Tensor* slopes[] = {&k...};
-        Outputs<N + 2> outputs{};
-        rk_combine_backward(frame, h, slopes, N, dy, weights, outputs.data());
-        return outputs;
-    }
-    static Outputs<1> error(Frame& frame, const Tensor& y0, const Tensor& y1, const Tensor& h, Slope<I>... k,
-                            const Numbers& weights, double rtol, double atol) {
-        const Tensor* slopes[] = {&k...};
-        return {rk_error(frame, y0, y1, h, slopes, N, weights, rtol, atol)};
-    }
-    static Outputs<4> control(Frame& frame, const Tensor& y0, const Tensor& y1, const Tensor& k0, const Tensor& k1,
-                              const Tensor& clock, Slope<I>... k, const Numbers& weights, const Numbers& control,
-                              const Numbers& c) {
-        const Tensor* slopes[] = {&k...};
-        Outputs<4> outputs{};
-        rk_control(frame, y0, y1, k0, k1, clock, slopes, N, weights, control, c, outputs.data());
-        return outputs;
-    }
-};
-
-template <size_t N> void define_rk_step(py::module_& m) {
-    using Ops = RkStep<std::make_index_sequence<N>>;
-    const std::string count = std::to_string(N);
-    m.def(("rk_combine_" + count).c_str(), Wrapped<&Ops::combine>::call);
-    m.def(("rk_combine_" + count + "_backward").c_str(), Wrapped<&Ops::combine_backward>::call);
-    m.def(("rk_error_" + count).c_str(), Wrapped<&Ops::error>::call);
-    m.def(("rk_control_" + count).c_str(), Wrapped<&Ops::control>::call);
-    if constexpr (N > 1)
-        define_rk_step<N - 1>(m);
-}
-
-// The series of a Jacobian with one number of factors.
-template <class> struct PowerSeriesOf;
-template <size_t... I> struct PowerSeriesOf<std::index_sequence<I...>> {
-    static Outputs<2> run(Frame& frame, const Tensor& probe, Parameter<I>... tensors, const Indices& reached,
-                          int64_t terms, int64_t exact_terms, double survival) {
-        const Tensor* all[] = {&tensors...};
-        return power_series(frame, probe, all, sizeof...(I) / 2 + 1, reached, terms, exact_terms, survival);
-    }
-};
-
-template <int Hidden> void define_power_series(py::module_& m) {
-    using Op = PowerSeriesOf<std::make_index_sequence<2 * Hidden + 1>>;
-    m.def(("power_series_" + std::to_string(Hidden)).c_str(), Wrapped<&Op::run>::call);
-    if constexpr (Hidden > 1)
-        define_power_series<Hidden - 1>(m);
-}
-
 #ifdef PFK_BACKEND_CPU
-// The networks of one number of layers.
-template <class> struct MlpOf;
-template <size_t... I> struct MlpOf<std::index_sequence<I...>> {
-    static constexpr size_t N = sizeof...(I);
-
-    static Outputs<2> forward(Frame& frame, const Tensor& x, const Tensor& shift, Parameter<I>... parameters,
-                              int activation, bool keep) {
-        const Tensor* all[] = {&parameters...};
-        return mlp(frame, x, shift, all, N / 2, activation, keep);
-    }
-    static Outputs<N + 2> backward(Frame& frame, const Tensor& x, const Tensor& shift, Parameter<I>... parameters,
-                                   const Tensor& kept, const Tensor& dy, const Tensor&, int activation, bool) {
-        const Tensor* all[] = {&parameters...};
-        Outputs<N + 2> outputs{};
-        mlp_backward(frame, x, shift, all, N / 2, kept, dy, activation, outputs.data());
-        return outputs;
-    }
-};
-
-template <int Hidden> void define_mlp(py::module_& m) {
-    using Ops = MlpOf<std::make_index_sequence<2 * (Hidden + 1)>>;
-    const std::string name = "mlp_" + std::to_string(Hidden);
-    m.def(name.c_str(), Wrapped<&Ops::forward>::call);
-    m.def((name + "_backward").c_str(), Wrapped<&Ops::backward>::call);
-    if constexpr (Hidden > 1)
-        define_mlp<Hidden - 1>(m);
-}
-
 // Calls run(data, bytes) on every dense stretch of a tensor, in the order of its elements, until one says no.
 template <class Run> bool all_stretches(const dlpack::Tensor& t, Run run) {
     if (element_count(t) == 0)
@@ -465,12 +402,16 @@ PYBIND11_MODULE(PFK_MODULE, m) {
     m.def("made_inverse_backward", Wrapped<made_inverse_backward>::call);
     m.def("rq_spline", Wrapped<rq_spline>::call);
     m.def("rq_spline_backward", Wrapped<rq_spline_backward>::call);
-    define_power_series<pfk::kMostFactors - 1>(m);
-    define_rk_step<pfk::kMostSlopes>(m);
+    m.def("power_series", Wrapped<power_series>::call);
+    m.def("rk_combine", Wrapped<rk_combine>::call);
+    m.def("rk_combine_backward", Wrapped<rk_combine_backward>::call);
+    m.def("rk_error", Wrapped<rk_error>::call);
+    m.def("rk_control", Wrapped<rk_control>::call);
 #ifdef PFK_BACKEND_CPU
     m.def("lipswish", Wrapped<lipswish>::call);
     m.def("lipswish_backward", Wrapped<lipswish_backward>::call);
-    define_mlp<pfk::kMostHidden>(m);
+    m.def("mlp", Wrapped<mlp>::call);
+    m.def("mlp_backward", Wrapped<mlp_backward>::call);
     m.def("_elementary", Wrapped<elementary>::call);
     py::class_<Snapshot>(m, "Snapshot").def(py::init<const py::list&>()).def("same", &Snapshot::same);
     m.attr("isa") = pfk::cpu::kernels().isa;

@@ -11,6 +11,12 @@ namespace pfk::bind {
 
 template <size_t N> using Outputs = std::array<Tensor, N>;
 
+// Outputs whose last one is a list of tensors.
+template <size_t N> struct OutputsAndList {
+    Outputs<N> first;
+    Tensors list;
+};
+
 Outputs<2> affine_coupling(Frame&, const Tensor& x, const Tensor& params, int mask, int bound, double limit,
                            bool interleaved, bool inverse, bool inplace);
 Outputs<2> affine_coupling_backward(Frame&, const Tensor& y, const Tensor& params, const Tensor& dy,
@@ -42,11 +48,10 @@ Outputs<1> hutchinson_directions(Frame&, const Indices& keys, int64_t probes, in
 Outputs<2> lipswish(Frame&, const Tensor& x, const Tensor& beta);
 Outputs<2> lipswish_backward(Frame&, const Tensor& x, const Tensor& beta, const Tensor& dvalue, const Tensor& dslope);
 
-// `layers` matrices and as many biases, in turn; module.cpp gives each number of hidden layers a name of its own.
-Outputs<2> mlp(Frame&, const Tensor& x, const Tensor& shift, const Tensor* const* parameters, int layers,
-               int activation, bool keep);
-void mlp_backward(Frame&, const Tensor& x, const Tensor& shift, const Tensor* const* parameters, int layers,
-                  const Tensor& kept, const Tensor& dy, int activation, Tensor* outputs);
+// `parameters`: matrices and biases in turn.
+Outputs<2> mlp(Frame&, const Tensor& x, const Tensor& shift, const Tensors& parameters, int activation, bool keep);
+OutputsAndList<2> mlp_backward(Frame&, const Tensor& x, const Tensor& shift, const Tensors& parameters,
+                               const Tensor& kept, const Tensor& dy, const Tensor& dkept, int activation, bool keep);
 #endif
 
 Outputs<2> made_forward(Frame&, const Tensor& x, const Tensor& weights, const Tensor& shift, const Indices& plan,
@@ -64,9 +69,8 @@ Outputs<3> made_inverse_backward(Frame&, const Tensor& x, const Tensor& weights,
                                  const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
                                  const Numbers& numbers);
 
-// `factors` - 1 slopes and `factors` matrices; module.cpp gives each number of factors a name of its own.
-Outputs<2> power_series(Frame&, const Tensor& probe, const Tensor* const* tensors, int factors, const Indices& reached,
-                        int64_t terms, int64_t exact_terms, double survival);
+Outputs<2> power_series(Frame&, const Tensor& probe, const Tensors& slopes, const Tensors& weights,
+                        const Indices& reached, int64_t terms, int64_t exact_terms, double survival);
 
 // Checks what describes a spline; slopes are 1 where their raw value is zero.
 Spline spline_of(const char* op, int bins, int tails, double low, double high, double min_width, double min_height,
@@ -79,14 +83,13 @@ Outputs<2> rq_spline_backward(Frame&, const Tensor& x, const Tensor& y, const Te
                               double min_width, double min_height, double min_slope, double softclip, bool interleaved,
                               bool inverse);
 
-// The Runge-Kutta ops take `count` slopes; module.cpp gives each count a name of its own.
-Tensor rk_combine(Frame&, const Tensor& y, const Tensor& h, const Tensor* const* k, int count, const Numbers& weights);
-void rk_combine_backward(Frame&, const Tensor& h, const Tensor* const* k, int count, const Tensor& dy,
-                         const Numbers& weights, Tensor* outputs);
-Tensor rk_error(Frame&, const Tensor& y0, const Tensor& y1, const Tensor& h, const Tensor* const* k, int count,
-                const Numbers& weights, double rtol, double atol);
-void rk_control(Frame&, const Tensor& y0, const Tensor& y1, const Tensor& k0, const Tensor& k1, const Tensor& clock,
-                const Tensor* const* k, int count, const Numbers& weights, const Numbers& control, const Numbers& c,
-                Tensor* outputs);
+Outputs<1> rk_combine(Frame&, const Tensor& y, const Tensor& h, const Tensors& k, const Numbers& weights);
+OutputsAndList<2> rk_combine_backward(Frame&, const Tensor& h, const Tensors& k, const Tensor& dy,
+                                      const Numbers& weights);
+Outputs<1> rk_error(Frame&, const Tensor& y0, const Tensor& y1, const Tensor& h, const Tensors& k,
+                    const Numbers& weights, double rtol, double atol);
+Outputs<4> rk_control(Frame&, const Tensor& y0, const Tensor& y1, const Tensor& k0, const Tensor& k1,
+                      const Tensor& clock, const Tensors& k, const Numbers& weights, const Numbers& control,
+                      const Numbers& c);
 
 } // namespace pfk::bind

@@ -9,9 +9,12 @@ namespace {
 
 constexpr const char* kOp = "power_series";
 
-// Takes `factors` - 1 slopes and then as many matrices as `factors` says.
-PowerSeries problem_of(const Tensor& probe, const Tensor* const* tensors, int factors, const Indices& reached,
+PowerSeries problem_of(const Tensor& probe, const Tensors& slopes, const Tensors& weights, const Indices& reached,
                        int64_t terms, int64_t exact_terms, double survival) {
+    const int factors = weights.count;
+    if (factors < 2 || factors > kMostFactors || slopes.count != factors - 1)
+        refuse<std::invalid_argument>(kOp, ": expected 2 to ", kMostFactors, " weights and one slope less; got ",
+                                      factors, " and ", slopes.count);
     if (probe.dtype != accumulator(probe.dtype))
         refuse<TypeError>(kOp, ": probe must be float32 or float64; got ", name(probe.dtype));
     if (probe.ndim != 2 || probe.shape[1] < 1)
@@ -33,15 +36,15 @@ PowerSeries problem_of(const Tensor& probe, const Tensor* const* tensors, int fa
     };
     p.widths[0] = probe.shape[1];
     for (int l = 0; l < factors; ++l) {
-        const Tensor& weight = *tensors[factors - 1 + l];
+        const Tensor& weight = weights[l];
         const bool last = l + 1 == factors;
         p.widths[l + 1] = last ? p.widths[0] : weight.ndim > 0 && weight.shape[0] > 0 ? weight.shape[0] : 1;
         require(weight, "weight " + std::to_string(l), p.widths[l + 1], p.widths[l]);
         p.weights[l] = weight.data, p.weight_strides[l] = weight.row_stride;
         if (last)
             break;
-        require(*tensors[l], "slope " + std::to_string(l), p.samples, p.widths[l + 1]);
-        p.slopes[l] = tensors[l]->data, p.slope_strides[l] = tensors[l]->row_stride;
+        require(slopes[l], "slope " + std::to_string(l), p.samples, p.widths[l + 1]);
+        p.slopes[l] = slopes[l].data, p.slope_strides[l] = slopes[l].row_stride;
     }
     if (!(reached.device == probe.device))
         refuse<std::invalid_argument>(kOp, ": probe and reached must be on one device; got ", name(probe.device),
@@ -101,9 +104,9 @@ void run(Frame& frame, const Tensor& probe, PowerSeries& p) {
 
 } // namespace
 
-Outputs<2> power_series(Frame& frame, const Tensor& probe, const Tensor* const* tensors, int factors,
+Outputs<2> power_series(Frame& frame, const Tensor& probe, const Tensors& slopes, const Tensors& weights,
                         const Indices& reached, int64_t terms, int64_t exact_terms, double survival) {
-    PowerSeries p = problem_of(probe, tensors, factors, reached, terms, exact_terms, survival);
+    PowerSeries p = problem_of(probe, slopes, weights, reached, terms, exact_terms, survival);
     const Tensor value = frame.empty(probe.shape, 1, probe.dtype, probe.device), v = frame.empty_like(probe);
     p.value = value.data, p.v = v.data;
     run(frame, probe, p);

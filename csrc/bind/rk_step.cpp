@@ -8,8 +8,10 @@ namespace pfk::bind {
 namespace {
 
 // Slopes like `y`, with as many weights.
-Slopes slopes_of(const char* op, const Tensor& y, const char* y_name, const Tensor* const* k, int count,
-                 const Numbers& weights) {
+Slopes slopes_of(const char* op, const Tensor& y, const char* y_name, const Tensors& k, const Numbers& weights) {
+    const int count = k.count;
+    if (count < 1 || count > kMostSlopes)
+        refuse<std::invalid_argument>(op, ": expected 1 to ", kMostSlopes, " slopes; got ", count);
     if (y.ndim < 1)
         refuse<std::invalid_argument>(op, ": ", y_name, " must be (B, *event); got ", shape_text(y));
     if (weights.count != count)
@@ -18,11 +20,11 @@ Slopes slopes_of(const char* op, const Tensor& y, const char* y_name, const Tens
     slopes.count = count;
     for (int j = 0; j < count; ++j) {
         const std::string name = "slope " + std::to_string(j);
-        require_same_shape(op, y, y_name, *k[j], name.c_str());
-        require_dtype(op, *k[j], name.c_str(), y.dtype);
-        require_same_device(op, y, y_name, *k[j], name.c_str());
-        slopes.k[j] = k[j]->data;
-        slopes.stride[j] = k[j]->row_stride;
+        require_same_shape(op, y, y_name, k[j], name.c_str());
+        require_dtype(op, k[j], name.c_str(), y.dtype);
+        require_same_device(op, y, y_name, k[j], name.c_str());
+        slopes.k[j] = k[j].data;
+        slopes.stride[j] = k[j].row_stride;
         slopes.weight[j] = weights.at[j];
     }
     return slopes;
@@ -38,39 +40,38 @@ void require_rows(const char* op, const Tensor& t, const char* t_name, const Ten
 
 } // namespace
 
-Tensor rk_combine(Frame& frame, const Tensor& y, const Tensor& h, const Tensor* const* k, int count,
-                  const Numbers& weights) {
+Outputs<1> rk_combine(Frame& frame, const Tensor& y, const Tensor& h, const Tensors& k, const Numbers& weights) {
     constexpr const char* op = "rk_combine";
-    const Slopes slopes = slopes_of(op, y, "y", k, count, weights);
+    const Slopes slopes = slopes_of(op, y, "y", k, weights);
     require_rows(op, h, "h", y);
     Tensor out = frame.empty_like(y);
     RkCombine problem{y.dtype, y.rows(), y.row_size(), slopes, y.data, h.data, y.row_stride, h.row_stride, out.data};
     PFK_LAUNCH(frame, y.device, rk_combine, problem, problem.size);
-    return out;
+    return {out};
 }
 
-void rk_combine_backward(Frame& frame, const Tensor& h, const Tensor* const* k, int count, const Tensor& dy,
-                         const Numbers& weights, Tensor* outputs) {
+OutputsAndList<2> rk_combine_backward(Frame& frame, const Tensor& h, const Tensors& k, const Tensor& dy,
+                                      const Numbers& weights) {
     constexpr const char* op = "rk_combine";
-    const Slopes slopes = slopes_of(op, dy, "dy", k, count, weights);
+    const Slopes slopes = slopes_of(op, dy, "dy", k, weights);
     require_rows(op, h, "h", dy);
     RkCombineBackward problem{dy.dtype,      dy.rows(),    dy.row_size(), slopes,  dy.data, h.data,
                               dy.row_stride, h.row_stride, nullptr,       nullptr, {}};
-    outputs[0] = frame.empty_like(dy);
-    outputs[1] = frame.empty(dy.shape, 1, h.dtype, h.device);
-    problem.dstate = outputs[0].data;
-    problem.dh = outputs[1].data;
-    for (int j = 0; j < count; ++j) {
-        outputs[2 + j] = frame.empty_like(dy);
-        problem.dk[j] = outputs[2 + j].data;
+    OutputsAndList<2> outputs{{frame.empty_like(dy), frame.empty(dy.shape, 1, h.dtype, h.device)}, {k.count, {}}};
+    problem.dstate = outputs.first[0].data;
+    problem.dh = outputs.first[1].data;
+    for (int j = 0; j < k.count; ++j) {
+        outputs.list.at[j] = frame.empty_like(dy);
+        problem.dk[j] = outputs.list[j].data;
     }
     PFK_LAUNCH(frame, dy.device, rk_combine_backward, problem, 2 * problem.size);
+    return outputs;
 }
 
-Tensor rk_error(Frame& frame, const Tensor& y0, const Tensor& y1, const Tensor& h, const Tensor* const* k, int count,
-                const Numbers& weights, double rtol, double atol) {
+Outputs<1> rk_error(Frame& frame, const Tensor& y0, const Tensor& y1, const Tensor& h, const Tensors& k,
+                    const Numbers& weights, double rtol, double atol) {
     constexpr const char* op = "rk_error";
-    const Slopes slopes = slopes_of(op, y0, "y0", k, count, weights);
+    const Slopes slopes = slopes_of(op, y0, "y0", k, weights);
     require_same_shape(op, y0, "y0", y1, "y1");
     require_dtype(op, y1, "y1", y0.dtype);
     require_same_device(op, y0, "y0", y1, "y1");
@@ -82,14 +83,14 @@ Tensor rk_error(Frame& frame, const Tensor& y0, const Tensor& y1, const Tensor& 
     RkError problem{y0.dtype, y0.rows(), y0.row_size(), slopes,        rtol,         atol,     y0.data,
                     y1.data,  h.data,    y0.row_stride, y1.row_stride, h.row_stride, norm.data};
     PFK_LAUNCH(frame, y0.device, rk_error, problem, problem.size);
-    return norm;
+    return {norm};
 }
 
-void rk_control(Frame& frame, const Tensor& y0, const Tensor& y1, const Tensor& k0, const Tensor& k1,
-                const Tensor& clock, const Tensor* const* k, int count, const Numbers& weights, const Numbers& control,
-                const Numbers& c, Tensor* outputs) {
+Outputs<4> rk_control(Frame& frame, const Tensor& y0, const Tensor& y1, const Tensor& k0, const Tensor& k1,
+                      const Tensor& clock, const Tensors& k, const Numbers& weights, const Numbers& control,
+                      const Numbers& c) {
     constexpr const char* op = "rk_control";
-    const Slopes slopes = slopes_of(op, y0, "y0", k, count, weights);
+    const Slopes slopes = slopes_of(op, y0, "y0", k, weights);
     const Tensor* const others[] = {&y1, &k0, &k1};
     const char* const names[] = {"y1", "k0", "k1"};
     for (int i = 0; i < 3; ++i) {
@@ -127,15 +128,14 @@ void rk_control(Frame& frame, const Tensor& y0, const Tensor& y1, const Tensor& 
     problem.k1_stride = k1.row_stride;
     problem.clock_stride = clock.row_stride;
     const int64_t times[] = {y0.rows(), c.count + 1};
-    outputs[0] = frame.empty_like(y0);
-    outputs[1] = frame.empty_like(y0);
-    outputs[2] = frame.empty_like(clock);
-    outputs[3] = frame.empty(times, 2, accumulator(y0.dtype), y0.device);
+    const Outputs<4> outputs{frame.empty_like(y0), frame.empty_like(y0), frame.empty_like(clock),
+                             frame.empty(times, 2, accumulator(y0.dtype), y0.device)};
     problem.y = outputs[0].data;
     problem.k = outputs[1].data;
     problem.after = static_cast<double*>(outputs[2].data);
     problem.times = outputs[3].data;
     PFK_LAUNCH(frame, y0.device, rk_control, problem, 2 * problem.size + 64);
+    return outputs;
 }
 
 } // namespace pfk::bind

@@ -38,6 +38,14 @@ struct Tensor {
     }
 };
 
+// A short list of tensors: slopes, the weights of layers.
+struct Tensors {
+    static constexpr int kMost = 16;
+    int count;
+    Tensor at[kMost];
+    const Tensor& operator[](int i) const { return at[i]; }
+};
+
 // A dense int64 tensor: permutations, degrees, positions.
 struct Indices {
     const int64_t* data;

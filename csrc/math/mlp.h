@@ -1,4 +1,4 @@
-// One call of mlp_<n> or of its backward, as every back end receives it.
+// One call of mlp or of its backward, as every back end receives it.
 #pragma once
 
 #include "activation.h"

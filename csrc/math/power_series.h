@@ -1,4 +1,4 @@
-// One call of power_series_<n>, as every back end receives it.
+// One call of power_series, as every back end receives it.
 #pragma once
 
 #include "host_device.h"

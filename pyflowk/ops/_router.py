@@ -12,7 +12,7 @@ Every private torch name that the package needs in a call is bound here and prov
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -26,6 +26,7 @@ from ._backends import implementation, on_change
 
 __all__ = [
     "FusedOp",
+    "flat",
     "forward_or_functional",
     "functional",
     "no_tangents",
@@ -99,13 +100,15 @@ class FusedOp:
 
     Args:
         name: of the op, and of its kernels in every compiled module.
-        schema: tensors first, then plain configuration.
+        schema: tensors first, then plain configuration. An op with a varying number of tensors, such as slopes, has a
+            list of them, `Tensor[] ks`; formula, kernels and the torch.library op all take it as a list.
         formula: the op in plain, differentiable torch operations.
         fake: shapes and dtypes of the outputs, from the same arguments.
         check: raises on arguments that do not fit; called where no kernel does it.
         saved: (*inputs, *outputs) -> the tensors that the backward op takes first.
         backward: the op that takes (*saved, *output gradients, *configuration) to the input gradients, those of
-            `indices` left out. Its own derivatives come from its formula, so every higher order exists.
+            `indices` left out and a list of them for a list. Its own derivatives come from its formula, so every
+            higher order exists.
         shared: names of the tensors that all rows share, such as weights; dimension 0 of every other one is the rows.
         indices: names of the integer tensors.
         expand_below: a call under torch.compile on fewer elements becomes the formula; 0 (never) for ops whose formula
@@ -117,10 +120,10 @@ class FusedOp:
         name: str,
         schema: str,
         *,
-        formula: Callable[..., tuple[Tensor, ...]],
-        fake: Callable[..., tuple[Tensor, ...]],
+        formula: Callable[..., tuple[Any, ...]],
+        fake: Callable[..., tuple[Any, ...]],
         check: Callable[..., None] | None = None,
-        saved: Callable[..., tuple[Tensor, ...]] | None = None,
+        saved: Callable[..., tuple[Any, ...]] | None = None,
         backward: FusedOp | None = None,
         shared: Collection[str] = (),
         indices: Collection[str] = (),
@@ -129,11 +132,12 @@ class FusedOp:
         self.name, self.formula, self.check, self.backward = name, formula, check, backward
         self._fake, self._saved, self.expand_below = fake, saved, expand_below
         arguments = [argument.split() for argument in schema.split("->")[0].strip("( )").split(",")]
-        tensors = [argument[1] for argument in arguments if argument[0] == "Tensor"]
+        tensors = [argument[1] for argument in arguments if argument[0] in ("Tensor", "Tensor[]")]
         if unknown := {*shared, *indices} - set(tensors):
             raise ValueError(f"{name}: no tensor of its schema is called {', '.join(sorted(unknown))}")
         self._tensors, self._arguments = len(tensors), len(arguments)
-        self._single = schema.split("->")[1].count("Tensor") == 1  # such an op returns it bare where torch calls it
+        self._lists = any(argument[0] == "Tensor[]" for argument in arguments)
+        self._single = schema.split("->")[1].strip() == "Tensor"  # such an op returns it bare where torch calls it
         self._shared = tuple(tensor in shared for tensor in tensors)
         self._real = tuple(tensor not in indices for tensor in tensors)
         self._implementations: dict[str, Callable[..., Any]] = {}
@@ -149,7 +153,7 @@ class FusedOp:
         if _compiling():
             return self._compiled(args, inplace)
         needs_gradient = False
-        for tensor in args[: self._tensors]:
+        for tensor in self._inputs(args):
             if type(tensor) not in _PLAIN or tensor.is_neg():
                 return self._through_library(args, inplace)
             needs_gradient = needs_gradient or tensor.requires_grad
@@ -191,7 +195,7 @@ class FusedOp:
         return self._through_library(args, inplace)
 
     def _through_library(self, args: tuple[Any, ...], inplace: bool) -> Any:
-        for tensor in args[: self._tensors]:
+        for tensor in self._inputs(args):
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"{self.name}: expected torch.Tensor arguments; got {type(tensor).__name__}")
         outputs = self._from_library(*args)
@@ -204,18 +208,32 @@ class FusedOp:
     def _functional_call(self, args: tuple[Any, ...], inplace: bool) -> Any:
         if self.backward is None or _functionalizing():
             return self._by_formula(args, inplace)
-        outputs = self._functional.apply(*args)
+        outputs = self._functional.apply(*self._spread(args))
         return _overwrite(args[0], outputs) if inplace else outputs
 
     def _with_gradient(self, args: tuple[Any, ...], inplace: bool) -> Any:
         if self.backward is None:
             return self.reference(*args)
-        return self._eager.apply(inplace, *args)
+        return self._eager.apply(inplace, *self._spread(args))
+
+    # ---- lists of tensors -----------------------------------------------------------------------------------------
+
+    def _inputs(self, args: tuple[Any, ...]) -> Sequence[Any]:
+        """The tensors of a call, those in lists too."""
+        return flat(args[: self._tensors]) if self._lists else args[: self._tensors]
+
+    def _spread(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """What an autograd.Function takes, which looks for tensors in no list: the lengths of lists, then all tensors
+        and the configuration. `_gather` is the way back."""
+        if not self._lists:
+            return None, *args
+        tensors = args[: self._tensors]
+        return _lengths(tensors), *flat(tensors), *args[self._tensors :]
 
     # ---- registration ---------------------------------------------------------------------------------------------
 
-    def _gradients(self, gradients: tuple[Tensor, ...], config: tuple[Any, ...]) -> tuple[Tensor | None, ...]:
-        """One gradient an argument: None for indices and configuration."""
+    def _gradients(self, gradients: tuple[Any, ...], config: tuple[Any, ...]) -> tuple[Any, ...]:
+        """One gradient (of a list: one list) an argument: None for indices and configuration."""
         if all(self._real):
             return *gradients, *(None,) * len(config)
         rest = iter(gradients)
@@ -250,23 +268,67 @@ def _overwrite(target: Tensor, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...
     return target.copy_(outputs[0]), *outputs[1:]
 
 
+def flat(arguments: Iterable[Any]) -> list[Any]:
+    """All tensors of arguments some of which are lists of them."""
+    tensors: list[Any] = []
+    for argument in arguments:
+        if type(argument) is list:
+            tensors += argument
+        else:
+            tensors.append(argument)
+    return tensors
+
+
+def _lengths(arguments: Iterable[Any]) -> tuple[int | None, ...]:
+    """How many tensors each argument holds; None for one that is no list."""
+    return tuple([len(a) if type(a) is list else None for a in arguments])
+
+
+def _gather(lengths: tuple[int | None, ...] | None, spread: Sequence[Any]) -> tuple[Any, ...]:
+    """`spread` with its first elements in lists of these lengths again."""
+    if lengths is None:
+        return tuple(spread)
+    gathered: list[Any] = []
+    at = 0
+    for length in lengths:
+        if length is None:
+            gathered.append(spread[at])
+            at += 1
+        else:
+            gathered.append([*spread[at : at + length]])
+            at += length
+    return *gathered, *spread[at:]
+
+
+def _save(ctx: Any, tensors: tuple[Any, ...]) -> None:
+    """Save tensors and lists of tensors; `_saved` gives them back."""
+    ctx.lengths = _lengths(tensors)
+    ctx.save_for_backward(*flat(tensors))
+
+
+def _saved(ctx: Any) -> tuple[Any, ...]:
+    return _gather(ctx.lengths, ctx.saved_tensors)
+
+
 def _eager_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..., Any]) -> type[Function]:
     tensors = op._tensors
 
     class Eager(Function):
         @staticmethod
-        def forward(ctx: Any, inplace: bool, *args: Any) -> Any:
+        def forward(ctx: Any, inplace: bool, lengths: Any, *spread: Any) -> Any:
+            args = _gather(lengths, spread)
             outputs = op.run(args, inplace)
             if inplace:
                 ctx.mark_dirty(args[0])
-            ctx.save_for_backward(*saved(*args[:tensors], *outputs))
+            _save(ctx, saved(*args[:tensors], *outputs))
             ctx.config = args[tensors:]
             return outputs
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
             config = ctx.config
-            return None, *op._gradients(differentiate((*ctx.saved_tensors, *grads, *config)), config)
+            gradients = op._gradients(differentiate((*_saved(ctx), *grads, *config)), config)
+            return None, None, *(flat(gradients) if op._lists else gradients)
 
     Eager.__qualname__ = Eager.__name__ = op.name
     return Eager
@@ -277,23 +339,26 @@ def _functional_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..
 
     class Functional(Function):
         @staticmethod
-        def forward(*args: Any) -> Any:
-            return op.run(args)
+        def forward(lengths: Any, *spread: Any) -> Any:
+            return op.run(_gather(lengths, spread))
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-            ctx.save_for_backward(*saved(*inputs[:tensors], *output))
-            ctx.config = inputs[tensors:]
+            args = _gather(inputs[0], inputs[1:])
+            _save(ctx, saved(*args[:tensors], *output))
+            ctx.config = args[tensors:]
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
             config = ctx.config
-            there = map(_unwrap, (*ctx.saved_tensors, *grads))  # a pullback may be called when its transform has ended
-            return op._gradients(differentiate((*there, *config)), config)
+            # a pullback may be called when its transform has ended
+            there = _gather(ctx.lengths, [*map(_unwrap, (*ctx.saved_tensors, *grads))])
+            gradients = op._gradients(differentiate((*there, *config)), config)
+            return None, *(flat(gradients) if op._lists else gradients)
 
         @staticmethod
-        def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
-            return _fold_rows(op, info.batch_size, in_dims, args)
+        def vmap(info: Any, in_dims: tuple[Any, ...], lengths: Any, *spread: Any) -> Any:
+            return _fold_rows(op, info.batch_size, _gather(lengths, in_dims[1:]), _gather(lengths, spread))
 
     Functional.__qualname__ = Functional.__name__ = f"{op.name}_functional"
     return Functional
@@ -304,17 +369,19 @@ def _fold_rows(op: FusedOp, size: int, in_dims: tuple[Any, ...], args: tuple[Any
 
     Where a tensor that all rows share is mapped itself, there is no such way, and the formula serves.
     """
-    if any(shared and dim is not None for shared, dim in zip(op._shared, in_dims)):
+    tensors = args[: op._tensors]
+    if any(shared and d is not None for shared, dims in zip(op._shared, in_dims) for d in flat((dims,))):
         outputs = torch.func.vmap(op.reference, in_dims)(*args)
         return outputs, (0,) * len(outputs)
-    rows = []
-    for tensor, dim, shared in zip(args[: op._tensors], in_dims, op._shared):
-        if shared:
-            rows.append(tensor)
-            continue
+
+    def fold(tensor: Any, dim: Any) -> Any:
+        if isinstance(tensor, list):
+            return [fold(*pair) for pair in zip(tensor, dim)]
         whole = tensor.unsqueeze(0).expand(size, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
         folded = whole.reshape(size * whole.shape[1], *whole.shape[2:])
-        rows.append(folded if tensor.is_floating_point() else folded.contiguous())  # as kernels want indices
+        return folded if tensor.is_floating_point() else folded.contiguous()  # as kernels want indices
+
+    rows = [t if shared else fold(t, dim) for t, dim, shared in zip(tensors, in_dims, op._shared)]
     outputs = op((*rows, *args[op._tensors :]))
     unfolded = tuple(o.reshape(size, o.shape[0] // size if size else 0, *o.shape[1:]) for o in outputs)
     return unfolded, (0,) * len(outputs)
@@ -323,11 +390,11 @@ def _fold_rows(op: FusedOp, size: int, in_dims: tuple[Any, ...], args: tuple[Any
 def _library_backward(op: FusedOp) -> tuple[Callable[..., None], Callable[..., Any]]:
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         outputs = (output,) if op._single else output
-        ctx.save_for_backward(*op._saved(*inputs[: op._tensors], *outputs))  # type: ignore[misc]
+        _save(ctx, op._saved(*inputs[: op._tensors], *outputs))  # type: ignore[misc]
         ctx.config = inputs[op._tensors :]
 
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        gradients = op.backward._from_library(*ctx.saved_tensors, *grads, *ctx.config)  # type: ignore[union-attr]
+        gradients = op.backward._from_library(*_saved(ctx), *grads, *ctx.config)  # type: ignore[union-attr]
         return op._gradients(gradients, ctx.config)
 
     return setup_context, backward
@@ -336,18 +403,19 @@ def _library_backward(op: FusedOp) -> tuple[Callable[..., None], Callable[..., A
 def _formula_backward(op: FusedOp) -> tuple[Callable[..., None], Callable[..., Any]]:
     """For backward ops: the derivative of their formula, itself differentiable to any order."""
 
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.save_for_backward(*inputs[: op._tensors])
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        _save(ctx, inputs[: op._tensors])
         ctx.config = inputs[op._tensors :]
 
-    def backward(ctx: Any, *grads: Tensor) -> Any:
-        tensors = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Any) -> Any:
+        tensors = _saved(ctx)
+        real = [t for t, r in zip(tensors, op._real) if r]
 
-        def of_real(*real: Tensor) -> tuple[Tensor, ...]:
-            rest = iter(real)
-            return op.formula(*(next(rest) if r else t for t, r in zip(tensors, op._real)), *ctx.config)
+        def of_real(*spread: Tensor) -> tuple[Tensor, ...]:
+            rest = iter(_gather(_lengths(real), spread))
+            return tuple(flat(op.formula(*(next(rest) if r else t for t, r in zip(tensors, op._real)), *ctx.config)))
 
-        pull = torch.func.vjp(of_real, *(t for t, r in zip(tensors, op._real) if r))[1]
-        return op._gradients(pull(grads), ctx.config)
+        pull = torch.func.vjp(of_real, *flat(real))[1]
+        return op._gradients(_gather(_lengths(real), pull(tuple(flat(grads)))), ctx.config)
 
     return setup_context, backward

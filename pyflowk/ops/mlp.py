@@ -1,7 +1,7 @@
 """Multi-layer perceptrons in one call: conditioners of couplings are narrow, and a call a layer is most of their time.
 
-An op has as many hidden layers as its name ends with. Its second output, what stands before the activations, is for its
-own backward alone: nobody else sees it, so that no gradient ever comes back for it.
+The op's second output, what stands before the activations, is for its own backward alone: nobody else sees it, so that
+no gradient ever comes back for it.
 """
 
 from __future__ import annotations
@@ -40,16 +40,19 @@ def _run(x: Tensor, shift: Tensor, parameters: Sequence[Tensor], activation: int
     return inputs, pres
 
 
-def _formula(x: Tensor, shift: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def _formula(
+    x: Tensor, shift: Tensor, parameters: Sequence[Tensor], activation: int, keep: bool
+) -> tuple[Tensor, Tensor]:
     """The op in plain torch: the reference of every kernel, and what Inductor and functorch see."""
-    *parameters, activation, keep = rest
     *pres, y = _run(x, shift, parameters, activation)[1]
     return y, torch.cat(pres, 1) if keep else y.new_empty(y.shape[0], 0)
 
 
-def _backward_formula(x: Tensor, shift: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+def _backward_formula(
+    x: Tensor, shift: Tensor, parameters: Sequence[Tensor], kept: Tensor, delta: Tensor, dkept: Tensor, *config: Any
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     """From x and the parameters alone: derivatives of any order must not stop at what was kept."""
-    *parameters, _, delta, _, activation, _ = rest
+    activation, _ = config
     inputs, pres = _run(x, shift, parameters, activation)
     gradients: list[Tensor] = []
     first = delta
@@ -59,12 +62,15 @@ def _backward_formula(x: Tensor, shift: Tensor, *rest: Any) -> tuple[Tensor, ...
         delta = delta @ weight.to(x.dtype)
         if number:
             delta = delta * _activation_slope(pres[number - 1], activation)
-    return delta, first.clone() if shift.shape[1] else torch.zeros_like(shift), *gradients
+    return delta, first.clone() if shift.shape[1] else torch.zeros_like(shift), gradients
 
 
-def _check(x: Tensor, shift: Tensor, *rest: Any) -> None:
+def _check(x: Tensor, shift: Tensor, parameters: Sequence[Tensor], *config: Any) -> None:
     """What `csrc/bind/mlp.cpp` checks, for the paths that do not go through it."""
-    *parameters, _, _ = rest
+    if len(parameters) % 2 or not 2 <= len(parameters) // 2 <= MOST_HIDDEN + 1:
+        raise ValueError(
+            f"mlp: expected the weights and biases of 2 to {MOST_HIDDEN + 1} layers; got {len(parameters)} tensors"
+        )
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"mlp: x must be float32 or float64; got {x.dtype}")
     if x.ndim != 2:
@@ -91,36 +97,32 @@ def _check(x: Tensor, shift: Tensor, *rest: Any) -> None:
             raise ValueError(f"mlp: {name} must be {shape}; got {tuple(tensor.shape)}")
 
 
-def _fake(x: Tensor, shift: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    *parameters, _, keep = rest
+def _fake(x: Tensor, shift: Tensor, parameters: Sequence[Tensor], activation: int, keep: bool) -> tuple[Tensor, Tensor]:
     hidden = sum(bias.shape[0] for bias in parameters[1:-2:2])
     return x.new_empty(x.shape[0], parameters[-1].shape[0]), x.new_empty(x.shape[0], hidden if keep else 0)
 
 
-def _op(hidden: int) -> FusedOp:
-    name = f"mlp_{hidden}"
-    names = [f"{kind}{layer}" for layer in range(hidden + 1) for kind in "wb"]
-    inputs = ", ".join(f"Tensor {argument}" for argument in ("x", "shift", *names))
-    outputs = ", ".join(["Tensor"] * (len(names) + 2))
-    return FusedOp(
-        name,
-        f"({inputs}, int activation, bool keep) -> (Tensor, Tensor)",
-        formula=_formula,
-        check=_check,
-        fake=_fake,
-        saved=lambda *tensors: (*tensors[:-2], tensors[-1]),
-        shared=names,
-        backward=FusedOp(
-            f"{name}_backward",
-            f"({inputs}, Tensor kept, Tensor dy, Tensor dkept, int activation, bool keep) -> ({outputs})",
-            formula=_backward_formula,
-            fake=lambda *args: tuple(t.new_empty(t.shape) for t in args[:-5]),
-            shared=names,
+_mlp = FusedOp(
+    "mlp",
+    "(Tensor x, Tensor shift, Tensor[] parameters, int activation, bool keep) -> (Tensor, Tensor)",
+    formula=_formula,
+    check=_check,
+    fake=_fake,
+    saved=lambda x, shift, parameters, y, kept: (x, shift, parameters, kept),
+    shared=("parameters",),
+    backward=FusedOp(
+        "mlp_backward",
+        "(Tensor x, Tensor shift, Tensor[] parameters, Tensor kept, Tensor dy, Tensor dkept, int activation, "
+        "bool keep) -> (Tensor, Tensor, Tensor[])",
+        formula=_backward_formula,
+        fake=lambda x, shift, parameters, *rest: (
+            x.new_empty(x.shape),
+            shift.new_empty(shift.shape),
+            [t.new_empty(t.shape) for t in parameters],
         ),
-    )
-
-
-_ops = {hidden: _op(hidden) for hidden in range(1, MOST_HIDDEN + 1)}
+        shared=("parameters",),
+    ),
+)
 
 
 def mlp(
@@ -166,4 +168,4 @@ def mlp(
     none = x.new_empty(x.shape[0], 0) if shift is None else shift
     recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (x, none, *parameters))
     code = MLP_ACTIVATIONS[activation]
-    return _ops[len(weights) - 1]((x, none, *parameters, code, recorded or transformed()))[0]
+    return _mlp((x, none, parameters, code, recorded or transformed()))[0]

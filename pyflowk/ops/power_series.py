@@ -1,7 +1,4 @@
-"""The series of log det(I + J) for the Jacobian of a chain of matrices and slopes: all terms in one call.
-
-An op has as many slopes as its name ends with, and one matrix more.
-"""
+"""The series of log det(I + J) for the Jacobian of a chain of matrices and slopes: all terms in one call."""
 
 from __future__ import annotations
 
@@ -45,16 +42,22 @@ def coefficient_of(k: int, exact_terms: int, survival: float) -> float:
     return (1 if k % 2 else -1) * survival ** min(0, exact_terms - k)
 
 
-def _factors(tensors: Sequence[Tensor]) -> list[tuple[Tensor | None, Tensor]]:
+def _factors(slopes: Sequence[Tensor], weights: Sequence[Tensor]) -> list[tuple[Tensor | None, Tensor]]:
     """(slopes that a product with the matrix meets, the matrix), last layer first."""
-    half = len(tensors) // 2
-    return list(zip([*reversed(tensors[:half]), None], reversed(tensors[half:])))
+    return list(zip([*reversed(slopes), None], reversed(weights)))
 
 
-def _formula(probe: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+def _formula(
+    probe: Tensor,
+    slopes: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    reached: Tensor,
+    terms: int,
+    exact_terms: int,
+    survival: float,
+) -> tuple[Tensor, Tensor]:
     """The op in plain torch: the reference of every kernel."""
-    *tensors, reached, terms, exact_terms, survival = rest
-    factors = _factors(tensors)
+    factors = _factors(slopes, weights)
 
     def pull(v: Tensor) -> Tensor:
         for slope, weight in factors:
@@ -64,10 +67,18 @@ def _formula(probe: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     return power_series_by(pull, probe, reached, terms, exact_terms, survival)
 
 
-def _backward_formula(probe: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+def _backward_formula(
+    probe: Tensor,
+    slopes: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    reached: Tensor,
+    dvalue: Tensor,
+    dv: Tensor,
+    *config: Any,
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
     """Back through the terms, whose products are all kept: plain torch, so that derivatives of every order exist."""
-    *tensors, reached, dvalue, dv, terms, exact_terms, survival = rest
-    factors = _factors(tensors)
+    terms, exact_terms, survival = config
+    factors = _factors(slopes, weights)
     w, total, kept = probe, torch.zeros_like(probe), []
     for k in range(1, terms + 1):
         ways = []
@@ -91,13 +102,28 @@ def _backward_formula(probe: Tensor, *rest: Any) -> tuple[Tensor, ...]:
             dweights[i] = dweights[i] + before.mT @ dw
             dw = dw @ weight.mT
         dw = dw + coefficient * dv
-    return dw + dvalue.unsqueeze(1) * total, *reversed(dslopes), *reversed(dweights)
+    return dw + dvalue.unsqueeze(1) * total, dslopes[::-1], dweights[::-1]
 
 
-def _check(probe: Tensor, *rest: Any) -> None:
+def _check_count(slopes: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
+    if not 2 <= len(weights) <= MOST_FACTORS or len(slopes) != len(weights) - 1:
+        raise ValueError(
+            f"power_series: expected 2 to {MOST_FACTORS} weights and one slope less; "
+            f"got {len(weights)} and {len(slopes)}"
+        )
+
+
+def _check(
+    probe: Tensor,
+    slopes: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    reached: Tensor,
+    terms: int,
+    exact_terms: int,
+    survival: float,
+) -> None:
     """What `csrc/bind/power_series.cpp` checks, for the paths that do not go through it."""
-    *tensors, reached, terms, exact_terms, survival = rest
-    slopes, weights = tensors[: len(tensors) // 2], tensors[len(tensors) // 2 :]
+    _check_count(slopes, weights)
     if probe.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"power_series: probe must be float32 or float64; got {probe.dtype}")
     if probe.ndim != 2 or probe.shape[1] < 1:
@@ -123,33 +149,31 @@ def _check(probe: Tensor, *rest: Any) -> None:
             raise ValueError(f"power_series: {name} must be {shape}; got {tuple(tensor.shape)}")
 
 
-def _op(hidden: int) -> FusedOp:
-    name, weights = f"power_series_{hidden}", [f"w{i}" for i in range(hidden + 1)]
-    real = ["probe", *(f"s{i}" for i in range(hidden)), *weights]
-    inputs = ", ".join(f"Tensor {argument}" for argument in (*real, "reached"))
-    config = "int terms, int exact_terms, float survival"
-    return FusedOp(
-        name,
-        f"({inputs}, {config}) -> (Tensor, Tensor)",
-        formula=_formula,
-        check=_check,
-        fake=lambda probe, *rest: (probe.new_empty(probe.shape[0]), probe.new_empty(probe.shape)),
-        saved=lambda *tensors: tensors[:-2],
-        shared=weights,
-        indices=("reached",),
-        expand_below=0,
-        backward=FusedOp(
-            f"{name}_backward",
-            f"({inputs}, Tensor dvalue, Tensor dv, {config}) -> ({', '.join(['Tensor'] * len(real))})",
-            formula=_backward_formula,
-            fake=lambda *args: tuple(t.new_empty(t.shape) for t in args[:-6]),
-            shared=weights,
-            indices=("reached",),
+_power_series = FusedOp(
+    "power_series",
+    "(Tensor probe, Tensor[] slopes, Tensor[] weights, Tensor reached, int terms, int exact_terms, float survival) -> "
+    "(Tensor, Tensor)",
+    formula=_formula,
+    check=_check,
+    fake=lambda probe, *rest: (probe.new_empty(probe.shape[0]), probe.new_empty(probe.shape)),
+    saved=lambda probe, slopes, weights, reached, *outputs: (probe, slopes, weights, reached),
+    shared=("weights",),
+    indices=("reached",),
+    expand_below=0,
+    backward=FusedOp(
+        "power_series_backward",
+        "(Tensor probe, Tensor[] slopes, Tensor[] weights, Tensor reached, Tensor dvalue, Tensor dv, int terms, "
+        "int exact_terms, float survival) -> (Tensor, Tensor[], Tensor[])",
+        formula=_backward_formula,
+        fake=lambda probe, slopes, weights, *rest: (
+            probe.new_empty(probe.shape),
+            [t.new_empty(t.shape) for t in slopes],
+            [t.new_empty(t.shape) for t in weights],
         ),
-    )
-
-
-_ops = {hidden: _op(hidden) for hidden in range(1, MOST_FACTORS)}
+        shared=("weights",),
+        indices=("reached",),
+    ),
+)
 
 
 def power_series(
@@ -197,11 +221,7 @@ def power_series(
     >>> value, v  # log(1 + 1/2) and 1 / (1 + 1/2)
     (tensor([0.4055]), tensor([[0.6667]]))
     """
-    if not 2 <= len(weights) <= MOST_FACTORS or len(slopes) != len(weights) - 1:
-        raise ValueError(
-            f"power_series: expected 2 to {MOST_FACTORS} weights and one slope less; "
-            f"got {len(weights)} and {len(slopes)}"
-        )
+    _check_count(slopes, weights)
     if reached is None:
         reached = torch.full(probe.shape[:1], terms, dtype=torch.int64, device=probe.device)
-    return _ops[len(slopes)]((probe, *slopes, *weights, reached.contiguous(), terms, exact_terms, survival))
+    return _power_series((probe, [*slopes], [*weights], reached.contiguous(), terms, exact_terms, survival))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
-from .rk_step import MOST_SLOPES, _accumulator, _check_slopes, _present, rk_error_formula
+from .rk_step import _accumulator, _check_like, _check_slopes, _present, rk_error_formula
 
 __all__ = ["Status", "rk_control", "start_clock"]
 
@@ -88,20 +88,40 @@ def stage_times(t: Tensor, step: Tensor, end: Tensor, c: Sequence[float], dtype:
     return [*((after if at == 1 else t + at * step).to(dtype) for at in c), step.to(dtype)]
 
 
-def _control(y0: Tensor, y1: Tensor, k0: Tensor, k1: Tensor, clock: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    *ks, weights, control, c = rest
+def _control(
+    y0: Tensor,
+    y1: Tensor,
+    k0: Tensor,
+    k1: Tensor,
+    clock: Tensor,
+    ks: Sequence[Tensor],
+    weights: Sequence[float],
+    control: Sequence[float],
+    c: Sequence[float],
+) -> tuple[Tensor, ...]:
     columns = clock.unbind(1)
     h = columns[STEP].to(_accumulator(y0))
-    error = rk_error_formula(y0, y1, h, *ks, weights, control[0], control[1])
+    error = rk_error_formula(y0, y1, h, ks, weights, control[0], control[1])
     after = advanced(columns, error, control[2:])
     taken = after[GOOD].bool().reshape(-1, *[1] * (y0.ndim - 1))
     times = stage_times(after[TIME], after[STEP], after[END], c, h.dtype)
     return torch.where(taken, y1, y0), torch.where(taken, k1, k0), torch.stack(after, 1), torch.stack(times, 1)
 
 
-def _check(y0: Tensor, y1: Tensor, k0: Tensor, k1: Tensor, clock: Tensor, *rest: Any) -> None:
-    *ks, weights, control, c = rest
-    _check_slopes("rk_control", y0, clock[:, STEP].to(_accumulator(y0)), [*ks, y1, k0, k1], [*weights, 0.0, 0.0, 0.0])
+def _check(
+    y0: Tensor,
+    y1: Tensor,
+    k0: Tensor,
+    k1: Tensor,
+    clock: Tensor,
+    ks: Sequence[Tensor],
+    weights: Sequence[float],
+    control: Sequence[float],
+    c: Sequence[float],
+) -> None:
+    _check_slopes("rk_control", y0, clock[:, STEP].to(_accumulator(y0)), ks, weights)
+    for what, t in (("y1", y1), ("k0", k0), ("k1", k1)):
+        _check_like("rk_control", y0, what, t)
     # a device without float64 has no kernel either
     if clock.dtype != torch.float64 and y0.device.type != "mps":
         raise TypeError(f"rk_control: clock must be {torch.float64}; got {clock.dtype}")
@@ -113,24 +133,19 @@ def _check(y0: Tensor, y1: Tensor, k0: Tensor, k1: Tensor, clock: Tensor, *rest:
         raise ValueError(f"rk_control: c must be 1 to {MOST_STAGES} numbers; got {len(c)}")
 
 
-def _control_op(n: int) -> FusedOp:
-    slopes = ", ".join(f"Tensor s{i}" for i in range(n))
-    return FusedOp(
-        f"rk_control_{n}",
-        f"(Tensor y0, Tensor y1, Tensor k0, Tensor k1, Tensor clock, {slopes}, float[] weights, float[] control, "
-        "float[] c) -> (Tensor, Tensor, Tensor, Tensor)",
-        formula=_control,
-        check=_check,
-        fake=lambda y0, y1, k0, k1, clock, *rest: (
-            y0.new_empty(y0.shape),
-            y0.new_empty(y0.shape),
-            clock.new_empty(clock.shape),
-            y0.new_empty((y0.shape[0], len(rest[-1]) + 1), dtype=_accumulator(y0)),
-        ),
-    )
-
-
-_control_ops = {n: _control_op(n) for n in range(1, MOST_SLOPES + 1)}
+_rk_control = FusedOp(
+    "rk_control",
+    "(Tensor y0, Tensor y1, Tensor k0, Tensor k1, Tensor clock, Tensor[] ks, float[] weights, float[] control, "
+    "float[] c) -> (Tensor, Tensor, Tensor, Tensor)",
+    formula=_control,
+    check=_check,
+    fake=lambda y0, y1, k0, k1, clock, *rest: (
+        y0.new_empty(y0.shape),
+        y0.new_empty(y0.shape),
+        clock.new_empty(clock.shape),
+        y0.new_empty((y0.shape[0], len(rest[-1]) + 1), dtype=_accumulator(y0)),
+    ),
+)
 
 
 def start_clock(t: Tensor, step: Tensor, end: Tensor) -> Tensor:
@@ -188,4 +203,4 @@ def rk_control(
     (tensor([[1.]]), tensor([[0.2500, 0.4750, 0.2250]]))
     """
     slopes, kept = _present("rk_control", ks, weights)
-    return _control_ops[len(slopes)]((y0, y1, k0, k1, clock, *slopes, kept, control, c))
+    return _rk_control((y0, y1, k0, k1, clock, slopes, kept, control, c))

@@ -1,6 +1,6 @@
 """The two halves of a Runge-Kutta step: a state from the slopes so far, and the scaled norm of the error estimate.
 
-An op has as many slopes as its name ends with, so that every kernel is unrolled and no slope is copied into a buffer.
+Slopes come as a list of tensors, none of which is copied into a buffer.
 """
 
 from __future__ import annotations
@@ -40,8 +40,19 @@ def _row_sums(t: Tensor) -> Tensor:
     return t.flatten(1).sum(1) if t.ndim > 1 else t
 
 
+def _check_like(name: str, y: Tensor, what: str, t: Tensor) -> None:
+    if t.shape != y.shape:
+        raise ValueError(f"{name}: {what} must have the shape of y, {tuple(y.shape)}; got {tuple(t.shape)}")
+    if t.dtype != y.dtype:
+        raise TypeError(f"{name}: {what} must have the dtype of y, {y.dtype}; got {t.dtype}")
+    if t.device != y.device:
+        raise ValueError(f"{name}: all tensors must be on one device; got y on {y.device}, {what} on {t.device}")
+
+
 def _check_slopes(name: str, y: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float]) -> None:
     """What `csrc/bind/rk_step.cpp` checks, for the paths that do not go through it."""
+    if not 1 <= len(ks) <= MOST_SLOPES:
+        raise ValueError(f"{name}: expected 1 to {MOST_SLOPES} slopes; got {len(ks)}")
     if y.dtype not in _DTYPES:
         raise TypeError(f"{name}: y must be float32, float64, bfloat16 or float16; got {y.dtype}")
     if y.ndim < 1:
@@ -50,13 +61,10 @@ def _check_slopes(name: str, y: Tensor, h: Tensor, ks: Sequence[Tensor], weights
         raise TypeError(f"{name}: h must be {_accumulator(y)} beside a y of {y.dtype}; got {h.dtype}")
     if h.shape != y.shape[:1]:
         raise ValueError(f"{name}: h must be ({y.shape[0]},), a step a row; got {tuple(h.shape)}")
+    if h.device != y.device:
+        raise ValueError(f"{name}: all tensors must be on one device; got y on {y.device}, h on {h.device}")
     for i, k in enumerate(ks):
-        if k.shape != y.shape:
-            raise ValueError(f"{name}: slope {i} must have the shape of y, {tuple(y.shape)}; got {tuple(k.shape)}")
-        if k.dtype != y.dtype:
-            raise TypeError(f"{name}: slope {i} must have the dtype of y, {y.dtype}; got {k.dtype}")
-    if any(t.device != y.device for t in (h, *ks)):
-        raise ValueError(f"{name}: all tensors must be on one device; got {', '.join(str(t.device) for t in (y, *ks))}")
+        _check_like(name, y, f"slope {i}", k)
     if len(weights) != len(ks):
         raise ValueError(f"{name}: expected {len(ks)} weights, one a slope; got {len(weights)}")
 
@@ -70,48 +78,38 @@ def rk_combine_formula(y: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequ
     return (y.to(dtype) + _column(h, y) * _weighted(ks, weights, dtype)).to(y.dtype)
 
 
-def _combine(y: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor]:
-    *ks, weights = rest
+def _combine(y: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float]) -> tuple[Tensor]:
     return (rk_combine_formula(y, h, ks, weights),)
 
 
-def _combine_backward(h: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    *ks, dy, weights = rest
-    assert isinstance(dy, Tensor)
+def _combine_backward(
+    h: Tensor, ks: Sequence[Tensor], dy: Tensor, weights: Sequence[float]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
     dtype = _accumulator(dy)
     g = dy.to(dtype)
     scaled = _column(h, dy) * g
     dh = _row_sums(g * _weighted(ks, weights, dtype))
-    return dy.clone(), dh, *((weight * scaled).to(dy.dtype) for weight in weights)
+    return dy.clone(), dh, [(weight * scaled).to(dy.dtype) for weight in weights]
 
 
-def _combine_check(name: str, y: Tensor, h: Tensor, *rest: Any) -> None:
-    *ks, weights = rest
-    _check_slopes(name, y, h, ks, weights)
-
-
-def _combine_op(n: int) -> FusedOp:
-    name = f"rk_combine_{n}"
-    slopes = ", ".join(f"Tensor k{i}" for i in range(n))
-    outputs = ", ".join(["Tensor"] * (n + 2))
-    return FusedOp(
-        name,
-        f"(Tensor y, Tensor h, {slopes}, float[] weights) -> Tensor",
-        formula=_combine,
-        check=partial(_combine_check, "rk_combine"),
-        fake=lambda y, *rest: (y.new_empty(y.shape),),
-        saved=lambda y, *rest: rest[:-1],
-        backward=FusedOp(
-            f"{name}_backward",
-            f"(Tensor h, {slopes}, Tensor dy, float[] weights) -> ({outputs})",
-            formula=_combine_backward,
-            fake=lambda h, *rest: (
-                rest[-2].new_empty(rest[-2].shape),
-                h.new_empty(h.shape),
-                *(k.new_empty(k.shape) for k in rest[:-2]),
-            ),
+_rk_combine = FusedOp(
+    "rk_combine",
+    "(Tensor y, Tensor h, Tensor[] ks, float[] weights) -> Tensor",
+    formula=_combine,
+    check=partial(_check_slopes, "rk_combine"),
+    fake=lambda y, *rest: (y.new_empty(y.shape),),
+    saved=lambda y, h, ks, out: (h, ks),
+    backward=FusedOp(
+        "rk_combine_backward",
+        "(Tensor h, Tensor[] ks, Tensor dy, float[] weights) -> (Tensor, Tensor, Tensor[])",
+        formula=_combine_backward,
+        fake=lambda h, ks, dy, weights: (
+            dy.new_empty(dy.shape),
+            h.new_empty(h.shape),
+            [k.new_empty(k.shape) for k in ks],
         ),
-    )
+    ),
+)
 
 
 # ---- rk_error ------------------------------------------------------------------------------------------------------
@@ -126,9 +124,11 @@ def _scaled(y0: Tensor, y1: Tensor, h: Tensor, ks: Sequence[Tensor], config: tup
     return scale, slope, _column(h, y0) * slope / scale
 
 
-def rk_error_formula(y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> Tensor:
-    """`rk_error` in plain torch: (y0, y1, h, *slopes, weights, rtol, atol); tolerances may be 0-d tensors."""
-    *_, ratio = _scaled(y0, y1, h, rest[:-3], rest[-3:])
+def rk_error_formula(
+    y0: Tensor, y1: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float], rtol: Any, atol: Any
+) -> Tensor:
+    """`rk_error` in plain torch; tolerances may be 0-d tensors."""
+    ratio = scaled_error(y0, y1, h, ks, weights, rtol, atol)
     # the root of an exact zero has no slope that could be multiplied by zero: it gets none
     square = _row_sums(ratio * ratio) / max(y0.shape[1:].numel(), 1)
     root = square.where(square != 0, 1).sqrt()
@@ -146,9 +146,17 @@ def _error(*args: Any) -> tuple[Tensor]:
     return (rk_error_formula(*args),)
 
 
-def _error_backward(y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    *ks, norm, gradient, weights, rtol, atol = rest
-    assert isinstance(norm, Tensor) and isinstance(gradient, Tensor)
+def _error_backward(
+    y0: Tensor,
+    y1: Tensor,
+    h: Tensor,
+    ks: Sequence[Tensor],
+    norm: Tensor,
+    gradient: Tensor,
+    weights: Sequence[float],
+    rtol: float,
+    atol: float,
+) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     scale, slope, ratio = _scaled(y0, y1, h, ks, (weights, rtol, atol))
     share = (gradient / norm.where(norm != 0, 1)).where(norm != 0, 0) / max(y0.shape[1:].numel(), 1)
     g = _column(share, y0) * ratio / scale  # of the error itself
@@ -160,49 +168,39 @@ def _error_backward(y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> tuple[Tens
         (dscale * first * wide0.sign()).to(y0.dtype),
         (dscale * (1 - first) * wide1.sign()).to(y0.dtype),
         _row_sums(g * slope),
-        *((weight * scaled).to(y0.dtype) for weight in weights),
+        [(weight * scaled).to(y0.dtype) for weight in weights],
     )
 
 
-def _error_check(name: str, y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> None:
-    *ks, weights, rtol, atol = rest
-    _check_slopes(name, y0, h, ks, weights)
-    if y1.shape != y0.shape or y1.dtype != y0.dtype or y1.device != y0.device:
-        raise ValueError(
-            f"{name}: y1 must be like y0, {tuple(y0.shape)}, {y0.dtype}, {y0.device}; "
-            f"got {tuple(y1.shape)}, {y1.dtype}, {y1.device}"
-        )
+def _error_check(
+    y0: Tensor, y1: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float], rtol: float, atol: float
+) -> None:
+    _check_slopes("rk_error", y0, h, ks, weights)
+    _check_like("rk_error", y0, "y1", y1)
     if not (rtol >= 0 and atol >= 0 and rtol + atol > 0):
-        raise ValueError(f"{name}: rtol and atol must not be negative nor both zero; got rtol={rtol}, atol={atol}")
+        raise ValueError(f"rk_error: rtol and atol must not be negative nor both zero; got rtol={rtol}, atol={atol}")
 
 
-def _error_op(n: int) -> FusedOp:
-    name = f"rk_error_{n}"
-    slopes = ", ".join(f"Tensor k{i}" for i in range(n))
-    config = "float[] weights, float rtol, float atol"
-    outputs = ", ".join(["Tensor"] * (n + 3))
-    return FusedOp(
-        name,
-        f"(Tensor y0, Tensor y1, Tensor h, {slopes}, {config}) -> Tensor",
-        formula=_error,
-        check=partial(_error_check, "rk_error"),
-        fake=lambda y0, *rest: (y0.new_empty(y0.shape[:1], dtype=_accumulator(y0)),),
-        saved=lambda *tensors: tensors,
-        backward=FusedOp(
-            f"{name}_backward",
-            f"(Tensor y0, Tensor y1, Tensor h, {slopes}, Tensor norm, Tensor gradient, {config}) -> ({outputs})",
-            formula=_error_backward,
-            fake=lambda y0, y1, h, *rest: (
-                *(y0.new_empty(y0.shape) for _ in range(2)),
-                h.new_empty(h.shape),
-                *(k.new_empty(k.shape) for k in rest[:-5]),
-            ),
+_rk_error = FusedOp(
+    "rk_error",
+    "(Tensor y0, Tensor y1, Tensor h, Tensor[] ks, float[] weights, float rtol, float atol) -> Tensor",
+    formula=_error,
+    check=_error_check,
+    fake=lambda y0, *rest: (y0.new_empty(y0.shape[:1], dtype=_accumulator(y0)),),
+    saved=lambda *tensors: tensors,
+    backward=FusedOp(
+        "rk_error_backward",
+        "(Tensor y0, Tensor y1, Tensor h, Tensor[] ks, Tensor norm, Tensor gradient, float[] weights, float rtol, "
+        "float atol) -> (Tensor, Tensor, Tensor, Tensor[])",
+        formula=_error_backward,
+        fake=lambda y0, y1, h, ks, *rest: (
+            y0.new_empty(y0.shape),
+            y0.new_empty(y0.shape),
+            h.new_empty(h.shape),
+            [k.new_empty(k.shape) for k in ks],
         ),
-    )
-
-
-_combine_ops = {n: _combine_op(n) for n in range(1, MOST_SLOPES + 1)}
-_error_ops = {n: _error_op(n) for n in range(1, MOST_SLOPES + 1)}
+    ),
+)
 
 
 def _present(name: str, ks: Sequence[Tensor], weights: Sequence[float]) -> tuple[list[Tensor], list[float]]:
@@ -239,7 +237,7 @@ def rk_combine(y: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[flo
             [1.0000]])
     """
     slopes, kept = _present("rk_combine", ks, weights)
-    return _combine_ops[len(slopes)]((y, h, *slopes, kept))[0]
+    return _rk_combine((y, h, slopes, kept))[0]
 
 
 def rk_error(
@@ -274,4 +272,4 @@ def rk_error(
     tensor([2.])
     """
     slopes, kept = _present("rk_error", ks, weights)
-    return _error_ops[len(slopes)]((y0, y1, h, *slopes, kept, rtol, atol))[0]
+    return _rk_error((y0, y1, h, slopes, kept, rtol, atol))[0]

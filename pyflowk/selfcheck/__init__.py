@@ -22,8 +22,8 @@ from torch import Tensor
 from .._native import show_config
 from ..ops import registry
 from ..ops._backends import Backend, backend, backends
-from ..ops._router import FusedOp
-from .probes import PROBES, Probe, noise
+from ..ops._router import FusedOp, flat
+from .probes import PROBES, Probe, each, noise
 
 __all__ = ["PREDICTED", "PROBES", "Probe", "Report", "Result", "run"]
 
@@ -181,19 +181,19 @@ def _check(entry: Backend, name: str, op: FusedOp) -> tuple[str, str]:
 
 
 def deviation(
-    entry: Backend, op: FusedOp, config: tuple[Any, ...], inputs: tuple[Tensor, ...], conditioning: float = 1.0
+    entry: Backend, op: FusedOp, config: tuple[Any, ...], inputs: tuple[Any, ...], conditioning: float = 1.0
 ) -> tuple[float, float]:
     """How far values and gradients are above the allowed error, and the largest error, against float64."""
     outputs = op.formula(*inputs, *config)
     cotangents = tuple(noise(*t.shape).to(t.dtype) for t in outputs)
     # an output in float64 is no more exact than the float32 numbers that went into it
-    double = all(t.dtype == torch.float64 for t in inputs if t.is_floating_point())
+    double = all(t.dtype == torch.float64 for t in flat(inputs) if t.is_floating_point())
     arithmetic = torch.finfo(torch.float64 if double else torch.float32).eps
     with backend("reference"):
         exact = _values(op, config, _double(inputs), _double(cotangents))
         plain = _values(op, config, inputs, cotangents)
     with backend(entry.name):
-        got = _values(op, config, *(tuple(t.to(entry.device) for t in group) for group in (inputs, cotangents)))
+        got = _values(op, config, *(each(lambda t: t.to(entry.device), group) for group in (inputs, cotangents)))
     excess, largest = float("-inf"), 0.0
     for kernel, formula, truth in zip(got, plain, exact):
         eps = max(torch.finfo(formula.dtype).eps, arithmetic)
@@ -206,8 +206,8 @@ def deviation(
     return excess, largest
 
 
-def _double(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(t.double() if t.is_floating_point() else t for t in tensors)
+def _double(tensors: tuple[Any, ...]) -> tuple[Any, ...]:
+    return each(lambda t: t.double() if t.is_floating_point() else t, tensors)
 
 
 def _registered(op: FusedOp) -> Callable[..., tuple[Tensor, ...]]:
@@ -221,13 +221,13 @@ def _registered(op: FusedOp) -> Callable[..., tuple[Tensor, ...]]:
 
 
 def _values(
-    op: FusedOp, config: tuple[Any, ...], inputs: tuple[Tensor, ...], cotangents: tuple[Tensor, ...]
+    op: FusedOp, config: tuple[Any, ...], inputs: tuple[Any, ...], cotangents: tuple[Tensor, ...]
 ) -> list[Tensor]:
     if op.backward is None:  # its formula would serve where a gradient is asked for
         return list(_registered(op)(*inputs, *config))
-    inputs = tuple(t.detach().requires_grad_(t.is_floating_point()) for t in inputs)
+    inputs = each(lambda t: t.detach().requires_grad_(t.is_floating_point()), inputs)
     outputs = _registered(op)(*inputs, *config)
-    real = [t for t in inputs if t.requires_grad]
+    real = [t for t in flat(inputs) if t.requires_grad]
     gradients = torch.autograd.grad(outputs, real, cotangents, allow_unused=True, materialize_grads=True)
     return [t.detach() for t in (*outputs, *gradients)]
 
@@ -245,8 +245,8 @@ def _speeds(entry: Backend, op: FusedOp, probe: Probe, megabytes: float) -> dict
 
     def passes(rows: int, repeats: int) -> tuple[dict[str, float], float, float]:
         """(seconds by direction, GB of the inputs, of the outputs)"""
-        inputs = tuple(t.to(entry.device) for t in probe.tensors(config, rows, torch.float32))
-        real = [t.requires_grad_() for t in inputs if op.backward is not None and t.is_floating_point()]
+        inputs = each(lambda t: t.to(entry.device), probe.tensors(config, rows, torch.float32))
+        real = [t.requires_grad_() for t in flat(inputs) if op.backward is not None and t.is_floating_point()]
         with backend(entry.name):
             with torch.no_grad():
                 times = {"forward": seconds(lambda: call(*inputs, *config), entry.device, repeats)}
@@ -255,7 +255,7 @@ def _speeds(entry: Backend, op: FusedOp, probe: Probe, megabytes: float) -> dict
                 ones = tuple(torch.ones_like(t) for t in outputs)
                 gradient = lambda: torch.autograd.grad(outputs, real, ones, retain_graph=True)  # noqa: E731
                 times["backward"] = seconds(gradient, entry.device, repeats)
-        return times, _gigabytes(*inputs), _gigabytes(*outputs)
+        return times, _gigabytes(*flat(inputs)), _gigabytes(*outputs)
 
     affordable = round(few * CALL_SECONDS / max(passes(few, 1)[0].values()))
     times, read, written = passes(max(few, min(rows, affordable)), REPEATS)

@@ -22,31 +22,35 @@ from ..ops.rk_control import Status
 from ..ops.rk_step import MOST_SLOPES
 from ..ops.rq_spline import TAILS, spline_params
 
-__all__ = ["PROBES", "Probe", "noise"]
+__all__ = ["PROBES", "Probe", "each", "noise"]
 
 
 @dataclass(frozen=True)
 class Probe:
-    """How to try one op: `configs` are its arguments after the tensors, `inputs(config, rows)` its tensors, the real
-    ones in float64.
+    """How to try one op: `configs` are its arguments after the tensors, `inputs(config, rows)` its tensors and lists of
+    tensors, the real ones in float64.
 
     The first config is the one whose speed is measured.
     """
 
     configs: list[tuple[Any, ...]]
-    inputs: Callable[[tuple[Any, ...], int], tuple[Tensor, ...]]
+    inputs: Callable[[tuple[Any, ...], int], tuple[Any, ...]]
     precisions: tuple[torch.dtype, ...] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
     #: of a config: how much rounding of the inputs grows on the way to outputs and gradients
     conditioning: Callable[[tuple[Any, ...]], float] = lambda config: 1.0
     #: places of the tensors that are float64 whatever the precision
     double: tuple[int, ...] = ()
 
-    def tensors(self, config: tuple[Any, ...], rows: int, precision: torch.dtype) -> tuple[Tensor, ...]:
+    def tensors(self, config: tuple[Any, ...], rows: int, precision: torch.dtype) -> tuple[Any, ...]:
         """`inputs`, the real ones in that precision."""
-        return tuple(
-            t.to(precision) if t.is_floating_point() and i not in self.double else t
-            for i, t in enumerate(self.inputs(config, rows))
-        )
+        inputs = self.inputs(config, rows)
+        narrow = each(lambda t: t.to(precision) if t.is_floating_point() else t, inputs)
+        return tuple(inputs[i] if i in self.double else t for i, t in enumerate(narrow))
+
+
+def each(change: Callable[[Tensor], Any], tensors: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The tensors, those in lists too, changed."""
+    return tuple([change(t) for t in entry] if isinstance(entry, list) else change(entry) for entry in tensors)
 
 
 def noise(*shape: int) -> Tensor:
@@ -131,34 +135,17 @@ def _made_conditioning(config: tuple[Any, ...]) -> float:
 _MADE = Probe(_made_configs(), _made_inputs, (torch.float32, torch.float64), _made_conditioning)
 
 
-def _mlp_probes() -> dict[str, Probe]:
-    def probe(hidden: int) -> Probe:
-        widths = (33, *(64,) * hidden, 20)
-
-        def inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
-            layers = [(noise(b, a) / a**0.5, noise(b)) for a, b in pairwise(widths)]
-            return noise(rows, widths[0]), noise(rows, widths[1]), *(t for layer in layers for t in layer)
-
-        configs = [(code, True) for code in MLP_ACTIVATIONS.values()]
-        # in float64 the formula is its own truth: sums of 64 products a layer, in another order
-        return Probe(configs, inputs, (torch.float32, torch.float64), lambda config: 4.0)
-
-    return {f"mlp_{hidden}": probe(hidden) for hidden in range(1, MOST_HIDDEN + 1)}
+def _mlp_inputs(config: tuple[Any, ...], rows: int) -> tuple[Any, ...]:
+    widths = (33, *(64,) * (1 + config[0] % MOST_HIDDEN), 20)  # another number of layers for every activation
+    layers = [(noise(b, a) / a**0.5, noise(b)) for a, b in pairwise(widths)]
+    return noise(rows, widths[0]), noise(rows, widths[1]), [t for layer in layers for t in layer]
 
 
-def _power_series_probes() -> dict[str, Probe]:
-    def probe(hidden: int) -> Probe:
-        widths = (20, *(65,) * hidden, 20)
-
-        def inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
-            slopes = [noise(rows, width).tanh() for width in widths[1:-1]]
-            weights = [noise(b, a) / (a**0.5 + b**0.5) for a, b in pairwise(widths)]
-            return noise(rows, 20), *slopes, *weights, torch.arange(rows) % (config[0] + 2)
-
-        # in float64 the formula is its own truth: sums of 65 products a factor, in another order
-        return Probe([(10, 1, 1.0), (12, 2, 0.6)], inputs, (torch.float32, torch.float64), lambda config: 16.0)
-
-    return {f"power_series_{hidden}": probe(hidden) for hidden in range(1, MOST_FACTORS)}
+def _power_series_inputs(config: tuple[Any, ...], rows: int) -> tuple[Any, ...]:
+    widths = (20, *(65,) * (1 + config[0] % (MOST_FACTORS - 1)), 20)
+    slopes = [noise(rows, width).tanh() for width in widths[1:-1]]
+    weights = [noise(b, a) / (a**0.5 + b**0.5) for a, b in pairwise(widths)]
+    return noise(rows, 20), slopes, weights, torch.arange(rows) % (config[0] + 2)
 
 
 def _spline_configs() -> list[tuple[Any, ...]]:
@@ -183,16 +170,15 @@ def _spline_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
 _WEIGHTS = (0.3, -0.7, 1.1, 0.05, -0.4, 0.9, -1.3, 0.6, 0.2)
 
 
-def _rk_probes() -> dict[str, Probe]:
-    def probe(config: tuple[Any, ...], tensors: int, before: int) -> Probe:
-        def inputs(_: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
-            states = noise(tensors, rows, 64).unbind(0)
-            return *states[:before], noise(rows).abs(), *states[before:]
+def _rk_probe(states: int, *tolerances: float) -> Probe:
+    """Of an op that takes that many states before its steps and slopes."""
 
-        return Probe([config], inputs, (torch.float32, torch.float64))
+    def inputs(config: tuple[Any, ...], rows: int) -> tuple[Any, ...]:
+        tensors = noise(states + len(config[0]), rows, 64).unbind(0)
+        return *tensors[:states], noise(rows).abs(), [*tensors[states:]]
 
-    probes = {f"rk_combine_{n}": probe((_WEIGHTS[:n],), 1 + n, 1) for n in range(1, MOST_SLOPES + 1)}
-    return probes | {f"rk_error_{n}": probe((_WEIGHTS[:n], 0.3, 0.2), 2 + n, 2) for n in range(1, MOST_SLOPES + 1)}
+    counts = range(MOST_SLOPES, 0, -1)
+    return Probe([(_WEIGHTS[:n], *tolerances) for n in counts], inputs, (torch.float32, torch.float64))
 
 
 #: rtol, atol, safety, shrink, grow, three exponents, smallest and largest step, most steps
@@ -211,20 +197,16 @@ _STEPS = (
 )
 
 
-def _control_probe(n: int) -> Probe:
-    weights = _WEIGHTS[:n]
-
-    def inputs(_: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
-        kinds = torch.tensor(_STEPS, dtype=torch.float64)[torch.arange(rows) % len(_STEPS)]
-        error, step, lengths, status, attempts = kinds.unbind(1)
-        t, last, older, none = torch.full_like(step, 0.25), 0.1 + noise(rows).abs(), noise(rows).abs(), 0 * step
-        end = torch.where(step == 0, t, t + lengths * step)
-        clock = torch.stack([t, step, end, last, older + 0.3, status, attempts, none, step, none], 1)
-        states = noise(4 + n, rows, 64)
-        size = error / torch.where(step == 0, 1, 2 * math.hypot(*weights) * step.abs())
-        return *states[:4].unbind(0), clock, *(size[:, None] * states[4:]).unbind(0)
-
-    return Probe([(weights, _CONTROLLER, (0.0, 0.3, 1.0))], inputs, double=(4,))
+def _control_inputs(config: tuple[Any, ...], rows: int) -> tuple[Any, ...]:
+    weights = config[0]
+    kinds = torch.tensor(_STEPS, dtype=torch.float64)[torch.arange(rows) % len(_STEPS)]
+    error, step, lengths, status, attempts = kinds.unbind(1)
+    t, last, older, none = torch.full_like(step, 0.25), 0.1 + noise(rows).abs(), noise(rows).abs(), 0 * step
+    end = torch.where(step == 0, t, t + lengths * step)
+    clock = torch.stack([t, step, end, last, older + 0.3, status, attempts, none, step, none], 1)
+    states = noise(4 + len(weights), rows, 64)
+    size = error / torch.where(step == 0, 1, 2 * math.hypot(*weights) * step.abs())
+    return *states[:4].unbind(0), clock, [*(size[:, None] * states[4:]).unbind(0)]
 
 
 def _directions_inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
@@ -257,8 +239,22 @@ PROBES: dict[str, Probe] = {
     "rq_spline": Probe(
         _spline_configs(), _spline_inputs, (torch.float32, torch.bfloat16, torch.float16), lambda config: 64.0
     ),
-    **_mlp_probes(),
-    **_power_series_probes(),
-    **_rk_probes(),
-    **{f"rk_control_{n}": _control_probe(n) for n in range(1, MOST_SLOPES + 1)},
+    # in float64 the formula is its own truth: sums of 64 products a layer or factor, in another order
+    "mlp": Probe(
+        [(code, True) for code in MLP_ACTIVATIONS.values()],
+        _mlp_inputs,
+        (torch.float32, torch.float64),
+        lambda config: 4.0,
+    ),
+    "power_series": Probe(
+        [(10, 1, 1.0), (8, 1, 1.0), (9, 2, 0.6), (11, 1, 0.8)],
+        _power_series_inputs,
+        (torch.float32, torch.float64),
+        lambda config: 16.0,
+    ),
+    "rk_combine": _rk_probe(1),
+    "rk_error": _rk_probe(2, 0.3, 0.2),
+    "rk_control": Probe(
+        [(_WEIGHTS[:n], _CONTROLLER, (0.0, 0.3, 1.0)) for n in range(MOST_SLOPES, 0, -1)], _control_inputs, double=(4,)
+    ),
 }

@@ -135,7 +135,7 @@ def _one_step(
     *times, h = stage_times(columns[TIME], columns[STEP], columns[END], table.c, real_dtype(y))
     tried, ks = rk_stages(f, table, [column(t, y) for t in times], y, h, k, **options)
     places, weights = table.rows[-1]
-    error = rk_error_formula(y, tried, h, *[ks[j] for j in places], weights, rtol, atol)
+    error = rk_error_formula(y, tried, h, [ks[j] for j in places], weights, rtol, atol)
     after = advanced(columns, error, rates)
     taken = column(after[GOOD] != 0, y)
     return torch.where(taken, tried, y), torch.where(taken, ks[-1], k), after, torch.stack([y, *ks])

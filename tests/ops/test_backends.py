@@ -67,5 +67,5 @@ def test_every_op_has_a_cpu_kernel_and_shows_in_the_configuration(capsys: pytest
         if op.backward is not None and not name.startswith(("rk_error", "power_series")):
             assert implementation(op.backward.name, "cpu", None) is not None
     header, *rows = shown.split("\n\n")[1].splitlines()
-    assert header.split()[:2] == ["op", "cpu"] and len({row.split("  ")[0] for row in rows}) == len(rows) < 25
-    assert all("kernel" in row for row in rows) and "rk_combine (" in shown
+    assert header.split()[:2] == ["op", "cpu"] and [row.split()[0] for row in rows] == list(registry())
+    assert all("kernel" in row for row in rows)

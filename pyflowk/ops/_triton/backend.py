@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..rk_step import MOST_SLOPES
-
 __all__ = [
     "affine_coupling",
     "affine_coupling_backward",
@@ -131,33 +129,29 @@ def rq_spline_backward(
     )
 
 
-def _rk_combine(*args: Any) -> tuple[Tensor, ...]:
-    """As `csrc/bind/rk_step.cpp`, for any number of slopes."""
+def rk_combine(*args: Any) -> tuple[Tensor, ...]:
+    """As `csrc/bind/rk_step.cpp`."""
     from .rk_step import combine
 
     return combine(*args)
 
 
-def _rk_combine_backward(*args: Any) -> tuple[Tensor, ...]:
+def rk_combine_backward(*args: Any) -> tuple[Any, ...]:
+    """As `csrc/bind/rk_step.cpp`."""
     from .rk_step import combine_backward
 
     return combine_backward(*args)
 
 
-def _rk_error(*args: Any) -> tuple[Tensor, ...]:
+def rk_error(*args: Any) -> tuple[Tensor, ...]:
+    """As `csrc/bind/rk_step.cpp`."""
     from .rk_step import error
 
     return error(*args)
 
 
-def _rk_control(*args: Any) -> tuple[Tensor, ...]:
+def rk_control(*args: Any) -> tuple[Tensor, ...]:
+    """As `csrc/bind/rk_step.cpp`."""
     from .rk_step import control
 
     return control(*args)
-
-
-for _count in range(1, MOST_SLOPES + 1):
-    globals()[f"rk_combine_{_count}"] = _rk_combine
-    globals()[f"rk_combine_{_count}_backward"] = _rk_combine_backward
-    globals()[f"rk_error_{_count}"] = _rk_error
-    globals()[f"rk_control_{_count}"] = _rk_control

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..rk_control import COLUMNS as CLOCK
 from ..rk_control import Status
 from ..rk_control import _check as _control_check
-from ..rk_step import _combine_check, _error_check
+from ..rk_step import _check_slopes, _error_check
 from .affine_coupling import TILE
 from .tensors import accumulator, dense_rows, launch, row_stride
 
@@ -198,10 +198,9 @@ def _strides(ks: Sequence[Tensor]) -> tuple[int, ...]:
     return tuple(row_stride(k) for k in ks)
 
 
-def combine(y: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor]:
-    """y + h_b sum_j w_j k_j; `rest` is the slopes and the list of their weights."""
-    *ks, weights = rest
-    _combine_check("rk_combine", y, h, *rest)
+def combine(y: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float]) -> tuple[Tensor]:
+    """y + h_b sum_j w_j k_j."""
+    _check_slopes("rk_combine", y, h, ks, weights)
     y, ks = dense_rows(y), [dense_rows(k) for k in ks]
     out = torch.empty_like(y, memory_format=torch.contiguous_format)
     rows, size = y.shape[0], y.shape[1:].numel()
@@ -214,10 +213,11 @@ def combine(y: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor]:
     return (out,)
 
 
-def combine_backward(h: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    """The gradients of y, h and the slopes from that of the output, the last tensor of `rest`."""
-    *ks, dy, weights = rest
-    _combine_check("rk_combine", dy, h, *ks, weights)
+def combine_backward(
+    h: Tensor, ks: Sequence[Tensor], dy: Tensor, weights: Sequence[float]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """The gradients of y, h and the slopes from that of the output."""
+    _check_slopes("rk_combine", dy, h, ks, weights)
     gradient, ks = dense_rows(dy), [dense_rows(k) for k in ks]
     dks = [torch.empty_like(k, memory_format=torch.contiguous_format) for k in ks]
     dh = h.new_zeros(h.shape)
@@ -227,13 +227,14 @@ def combine_backward(h: Tensor, *rest: Any) -> tuple[Tensor, ...]:
             dy.shape[1:].numel(), h.stride(0), _strides(ks), row_stride(gradient), WEIGHTS=tuple(weights),
             REAL=accumulator(dy)[1],
         )  # fmt: skip
-    return dy.clone(), dh, *dks
+    return dy.clone(), dh, dks
 
 
-def error(y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor]:
-    """The scaled norm of the error; `rest` is the slopes, the list of their weights, rtol and atol."""
-    *ks, weights, rtol, atol = rest
-    _error_check("rk_error", y0, y1, h, *rest)
+def error(
+    y0: Tensor, y1: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float], rtol: float, atol: float
+) -> tuple[Tensor]:
+    """The scaled norm of the error."""
+    _error_check(y0, y1, h, ks, weights, rtol, atol)
     y0, y1, ks = dense_rows(y0), dense_rows(y1), [dense_rows(k) for k in ks]
     norm = h.new_zeros(h.shape)
     if y0.numel():
@@ -245,10 +246,19 @@ def error(y0: Tensor, y1: Tensor, h: Tensor, *rest: Any) -> tuple[Tensor]:
     return (norm,)
 
 
-def control(y0: Tensor, y1: Tensor, k0: Tensor, k1: Tensor, clock: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    """What follows from a tried step; `rest` is the slopes, the list of their weights, the controller and the times."""
-    *ks, weights, numbers, c = rest
-    _control_check(y0, y1, k0, k1, clock, *rest)
+def control(
+    y0: Tensor,
+    y1: Tensor,
+    k0: Tensor,
+    k1: Tensor,
+    clock: Tensor,
+    ks: Sequence[Tensor],
+    weights: Sequence[float],
+    numbers: Sequence[float],
+    c: Sequence[float],
+) -> tuple[Tensor, ...]:
+    """What follows from a tried step."""
+    _control_check(y0, y1, k0, k1, clock, ks, weights, numbers, c)
     y0, y1, k0, k1, clock, *ks = map(dense_rows, (y0, y1, k0, k1, clock, *ks))
     y, k, after = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (y0, k0, clock))
     real, kind = accumulator(y0)

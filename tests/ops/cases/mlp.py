@@ -33,7 +33,7 @@ def _case(widths: tuple[int, ...], activation: str, shifted: bool = False) -> Op
     first = 2 if shifted else 1
     name = f"mlp-{activation}-{'x'.join(map(str, widths))}{'-shift' if shifted else ''}"
     return OpCase(
-        name, f"mlp_{layers - 1}", call, inputs, shared=frozenset(range(first, first + 2 * layers)),
+        name, "mlp", call, inputs, shared=frozenset(range(first, first + 2 * layers)),
         dtypes=tuple(pair for pair in DTYPES if pair[0] in (torch.float32, torch.float64)), extremes=False,
         summands=sum(widths), spreads_nan=True,
     )  # fmt: skip

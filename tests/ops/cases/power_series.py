@@ -35,7 +35,7 @@ def _case(widths: tuple[int, ...], terms: int, exact_terms: int = 1, survival: f
     shared = frozenset(range(len(widths) - 1, 2 * len(widths) - 2))
     name = f"power_series-{'x'.join(map(str, widths))}-{terms}-{exact_terms}-{survival}"
     return OpCase(
-        name, f"power_series_{len(hidden)}", call, inputs, shared=shared,
+        name, "power_series", call, inputs, shared=shared,
         dtypes=tuple(pair for pair in DTYPES if pair[0] in (torch.float32, torch.float64)), extremes=False,
         summands=terms * sum(widths), gradients_of_torch=True,
     )  # fmt: skip

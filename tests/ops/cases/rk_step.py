@@ -30,8 +30,7 @@ def _combine(n: int, event: tuple[int, ...]) -> OpCase:
     def inputs(rows: int, state: torch.dtype = torch.float64, params: torch.dtype | None = None) -> tuple[Tensor, ...]:
         return _inputs(event, 1 + n, rows, state)
 
-    name = f"rk_combine_{n}"
-    return OpCase(f"{name}-{'x'.join(map(str, event))}", name, call, inputs, dtypes=tuple(DTYPES[:4]))
+    return OpCase(f"rk_combine-{n}-{'x'.join(map(str, event))}", "rk_combine", call, inputs, dtypes=tuple(DTYPES[:4]))
 
 
 def _error(n: int, event: tuple[int, ...]) -> OpCase:
@@ -42,8 +41,7 @@ def _error(n: int, event: tuple[int, ...]) -> OpCase:
     def inputs(rows: int, state: torch.dtype = torch.float64, params: torch.dtype | None = None) -> tuple[Tensor, ...]:
         return _inputs(event, 2 + n, rows, state)
 
-    name = f"rk_error_{n}"
-    return OpCase(f"{name}-{'x'.join(map(str, event))}", name, call, inputs, dtypes=tuple(DTYPES[:4]))
+    return OpCase(f"rk_error-{n}-{'x'.join(map(str, event))}", "rk_error", call, inputs, dtypes=tuple(DTYPES[:4]))
 
 
 EVENTS = [(), (1,), (2,), (64,), (3, 5, 7), (600,)]
