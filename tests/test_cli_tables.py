@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyflowk import datasets, training
+from pyflowk import datasets, training, zoo
 from pyflowk.cli import main
 from pyflowk.datasets import tables
 from pyflowk.training import Checkpoint, TrainConfig, Trainer
@@ -262,8 +262,6 @@ def test_a_trainer_that_resumes_wants_the_same_split(tmp_path):
     config = TrainConfig(steps=1, tensorboard=False, cpu=True)
 
     def trainer(resume=False, **options):
-        from pyflowk import zoo
-
         model = zoo.create("maf", (3,), blocks=1, width=8)
         return Trainer(model, datasets.load(path, **options), config, out=tmp_path / "r", resume=resume)
 
@@ -273,6 +271,27 @@ def test_a_trainer_that_resumes_wants_the_same_split(tmp_path):
         trainer(resume=True, seed=1)
 
 
+def test_a_trainer_notes_where_its_data_came_from(tmp_path, capsys):
+    """A run that was made in Python is scored on its own split, and says so where it cannot be."""
+    config = TrainConfig(steps=1, tensorboard=False, cpu=True)
+    for name, data in (
+        ("loaded", datasets.load("moons", seed=3)),
+        ("made", datasets.Dataset("made", *torch.rand(3, 40, 2))),
+    ):
+        Trainer(zoo.create("nice", (2,), width=8), data, config, out=tmp_path / name).run()
+    assert main(["eval", str(tmp_path / "loaded")]) == 0
+    text = capsys.readouterr().out
+    model, _ = training.load_model(tmp_path / "loaded")
+    expected = model.log_prob(datasets.load("moons", seed=3).test).mean().item()
+    assert printed(text, "model") == pytest.approx(expected, abs=0.006)
+    assert main(["eval", str(tmp_path / "made")]) == 2 and main(["sample", str(tmp_path / "made")]) == 0
+    text = capsys.readouterr()
+    message = "the data of the run, 'made', were not loaded from anywhere"
+    assert message in text.err and f"{message}: the picture shows the samples alone" in text.out
+    assert main(["eval", str(tmp_path / "made"), "--data", "moons"]) == 0
+    assert "no training rows to fit it to" in capsys.readouterr().out
+
+
 def test_pictures_that_have_changed_stop_a_resume(tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.random.default_rng(0).integers(0, 256, (30, 4, 4), dtype=np.uint8))
     options = ("--no-tensorboard", "--cpu", "--out", str(tmp_path / "r"))
@@ -280,7 +299,7 @@ def test_pictures_that_have_changed_stop_a_resume(tmp_path, capsys):
     assert main([*arguments, "--steps", "1", "--set", "width=8"]) == 0
     np.save(tmp_path / "x.npy", np.random.default_rng(1).integers(0, 256, (31, 4, 4), dtype=np.uint8))
     assert main([*arguments, "--steps", "2", "--resume"]) == 2
-    assert "31 rows where there were 30" in capsys.readouterr().err
+    assert "31 samples where there were 30" in capsys.readouterr().err
 
 
 def test_one_test_sample_is_strict_json(tmp_path, capsys):

@@ -25,9 +25,8 @@ def portable_name(data: str) -> str:
 
 def data_of(saved: Checkpoint, name: str | None = None, data_dir: str | None = None) -> Dataset:
     """The run's own data, prepared and split as it did; ``name`` says where they are if they have moved."""
-    origin: dict[str, Any] = saved.meta["data"]
-    source, folder = name or origin["name"], data_dir or origin["data_dir"]
-    split = origin.get("split", "random")
+    origin = origin_of(saved)
+    source, folder, split = name or origin["name"], data_dir or origin["data_dir"], origin.get("split", "random")
     try:
         preparation = preparation_of(saved, source, folder)
         if preparation is not None and saved.preparation is None:
@@ -42,11 +41,21 @@ def data_of(saved: Checkpoint, name: str | None = None, data_dir: str | None = N
         raise FileNotFoundError(f"{error}: the run was trained on it, and it may have moved") from error
 
 
+def origin_of(saved: Checkpoint) -> dict[str, Any]:
+    """The arguments with which the run's data were loaded; FileNotFoundError where they were made in Python."""
+    origin: dict[str, Any] = saved.meta["data"]
+    if "seed" not in origin:
+        raise FileNotFoundError(
+            f"{saved.folder}: the data of the run, {origin.get('name')!r}, were not loaded from anywhere"
+        )
+    return origin
+
+
 def preparation_of(saved: Checkpoint, source: str | None = None, folder: str | None = None) -> Preparation | None:
     """The run's own; that of a run which is older than stored ones is worked out from its table again."""
     if "content" in saved.meta:
         return saved.preparation
-    origin = saved.meta["data"]
+    origin = origin_of(saved)
     found = find(source or origin["name"], folder or origin["data_dir"], origin["seed"])
     if isinstance(found, Dataset):
         return None
@@ -66,8 +75,8 @@ def other_data(
     origin = saved.meta["data"]
     is_folder = name not in datasets.names() and Path(name).expanduser().is_dir()
     size = size if size is not None or not is_folder else origin.get("size")
-    found = find(name, data_dir or origin["data_dir"], origin["seed"], size)
-    if name == origin["name"] and name in datasets.names():
+    found = find(name, data_dir or origin.get("data_dir"), origin.get("seed", 0), size)
+    if name == origin["name"] and "seed" in origin and name in datasets.names():
         return data_of(saved, None, data_dir), f"the test set of {name}"
     if model.levels is None and len(model.shape) == 1 and _is_rows(found):
         preparation = preparation_of(saved) or Preparation.identity(model.shape[0])
@@ -82,15 +91,23 @@ def other_data(
         other, content = found if name in datasets.names() else _whole(found), found.fingerprint
     if content is not None and content == saved.meta.get("content", {}).get("fingerprint"):
         return data_of(saved, name), f"the test set of {name}, where the run's own data are"
-    try:
-        own = data_of(saved)
-        other = replace(other, train=own.train, train_labels=own.train_labels)
-    except (FileNotFoundError, ImportError):
-        other = replace(other, train=other.test[:0], train_labels=None)
+    own = _training_part(saved)
+    other = replace(
+        other, train=other.test[:0] if own is None else own[0], train_labels=None if own is None else own[1]
+    )
     whole = name not in datasets.names() or isinstance(found, Table)
     what = f"all {len(other.test)} samples of {name}" if whole else f"the test set of {name}"
     standardised = other.preparation is not None and not other.preparation.is_identity
     return other, f"{what}, by the means and standard deviations of the run" if standardised else what
+
+
+def _training_part(saved: Checkpoint) -> tuple[Tensor, Tensor | None] | None:
+    """What the run was trained on, if it is still there and as it was."""
+    try:
+        own = data_of(saved)
+    except (FileNotFoundError, ImportError):
+        return None
+    return None if saved.changes(own) else (own.train, own.train_labels)
 
 
 def check_fits(model: GenerativeModel, data: Dataset) -> None:

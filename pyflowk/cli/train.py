@@ -44,28 +44,20 @@ def train(command: Train) -> int:
     if saved is not None:
         config = resumed_config(saved, command)
         options = {key: value for key, value in saved.meta["model"].items() if key not in ("name", "shape")}
-        name, origin = saved.meta["model"]["name"], dict(saved.meta["data"])
-        if command.data is not None:
-            origin["name"] = portable_name(command.data)
-        data = data_of(saved, origin["name"] if command.data is not None else None)
+        name, data = saved.meta["model"]["name"], data_of(saved, command.data)
     else:
         if (out / "checkpoint").exists():
             raise ValueError(f"{out} holds a checkpoint already: add --resume to go on, or choose another --out")
-        data_dir = None if command.data_dir is None else str(Path(command.data_dir).resolve())
-        origin = {
-            "name": portable_name(source), "data_dir": data_dir, "seed": command.data_seed, "split": command.split,
-            "size": command.size,
-        }  # fmt: skip
         data = datasets.load(
-            origin["name"], data_dir=data_dir, seed=command.data_seed, given=command.given, split=command.split,
-            size=command.size,
+            portable_name(source), data_dir=command.data_dir, seed=command.data_seed,
+            given=command.given, split=command.split, size=command.size,
         )  # fmt: skip
     if saved is None and command.conditional:
         options["classes"] = labels_of(data)
     if saved is None and command.given:
         options["context_dim"] = data.context_dim
     model = build(name, data, options, config.seed)
-    trainer = Trainer(model, data, config, out=out, origin=origin, resume=saved is not None)
+    trainer = Trainer(model, data, config, out=out, resume=saved is not None)
     console = trainer.console
     count = sum(p.numel() for p in model.parameters())
     shown = "x".join(map(str, data.shape))

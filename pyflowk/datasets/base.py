@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +24,8 @@ class Dataset:
     `classes` is the number of labels, None without labels; labels are (N,) int64, or (N, C) float32 where each sample
     has a context of C numbers (:meth:`given`).
     `entropy` is the differential entropy in nats where it is known exactly: "NLL minus entropy" is an absolute score.
-    `preparation` leads back to the units of a table, `fingerprint` is a digest of what a user's file holds, and `notes`
-    say what was taken for what in it.
+    `preparation` leads back to the units of a table, `fingerprint` is a digest of what a user's file holds, `notes` say
+    what was taken for what in it, and `origin` holds the arguments of `load` that give the same again, as JSON values.
 
     >>> import torch
     >>> from pyflowk.datasets import Dataset
@@ -47,6 +48,7 @@ class Dataset:
     preparation: Preparation | None = None
     fingerprint: str | None = None
     notes: tuple[str, ...] = ()
+    origin: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.levels is not None:
@@ -90,7 +92,7 @@ class Dataset:
         contexts = (part[:, list(preparation.given)] for part in (self.train, self.valid, self.test))
         return replace(
             Dataset(self.name, *x, *contexts),
-            preparation=preparation, fingerprint=self.fingerprint, notes=self.notes,
+            preparation=preparation, fingerprint=self.fingerprint, notes=self.notes, origin=self.origin,
         )  # fmt: skip
 
     @property

@@ -19,7 +19,7 @@ SUFFIXES = (".npy", ".csv", ".parquet")
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
 """What stands for a number that is not there; among numbers, such a cell does not make a row a header."""
 INDEX = ("", "Unnamed: 0", "__index_level_0__")
-"""What pandas and R call the column of row numbers that they put in front."""
+"""What pandas and R call the column of row numbers that they add."""
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"), (codecs.BOM_UTF8, "utf-8-sig"),
@@ -235,14 +235,16 @@ def from_columns(name: str, columns: dict[str, Any]) -> Table:
 
 
 def _without_index(table: Table) -> Table:
-    """The table without the row numbers that pandas and R put in front of the columns: whole numbers, each once."""
-    if not table.columns or table.columns[0] not in INDEX or len(table.columns) < 2:
+    """The table without the row numbers that pandas and R put before or behind the columns: whole, each once."""
+    at = next((i for i in (0, len(table.columns) - 1) if table.columns and table.columns[i] in INDEX), None)
+    if at is None or len(table.columns) < 2:
         return table
-    index = table.values[:, 0]
+    index = table.values[:, at]
     if not torch.equal(index, index.round()) or len(index.unique()) < len(index):
         return table
-    note = f"the first column, {table.columns[0]!r}, is taken for row numbers and left out"
-    return replace(table, values=table.values[:, 1:].contiguous(), columns=table.columns[1:], notes=(note,))
+    note = f"column {at}, {table.columns[at]!r}, is taken for row numbers and left out"
+    kept = [i for i in range(len(table.columns)) if i != at]
+    return replace(table, values=table.values[:, kept], columns=tuple(table.columns[i] for i in kept), notes=(note,))
 
 
 def _named(table: Table) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import folder, images, tables, toys
@@ -96,8 +96,17 @@ def load(
         raise ValueError(f"split {split!r}: expected a table, but {name} is none")
     else:
         data = found
+    place = name if name in _ENTRIES else _absolute(name)
+    files = None if data_dir is None else _absolute(data_dir)
+    origin = {"name": place, "data_dir": files, "seed": seed, "split": split, "size": size}
+    data = replace(data, origin=origin)
     chosen = given if preparation is None else preparation.given
     return data.given(chosen) if chosen and data.context_dim is None else data
+
+
+def _absolute(path: str) -> str:
+    """The path by which a file is found from every folder."""
+    return str(Path(path).expanduser().resolve())
 
 
 def read_table(name: str, *, data_dir: str | None = None, seed: int = 0) -> Table:

@@ -128,7 +128,10 @@ class Checkpoint:
         rows = len(data.train) + len(data.valid) + len(data.test)
         if content.get("fingerprint") not in (None, data.fingerprint):
             same = rows == content["rows"]
-            found.append("other values than there were" if same else f"{rows} rows where there were {content['rows']}")
+            what = "samples" if data.preparation is None else "rows"
+            found.append(
+                "other values than there were" if same else f"{rows} {what} where there were {content['rows']}"
+            )
         before, now = self.preparation, data.preparation
         if before is not None and (now is None or (before.columns, before.given) != (now.columns, now.given)):
             found.append("other columns" if now is None or before.columns != now.columns else "other given columns")

@@ -73,7 +73,7 @@ def _scatter(path: Path, clouds: dict[str, Tensor], names: Sequence[str]) -> Non
     low, high = next(iter(clouds.values())).aminmax(dim=0)
     margin = 0.08 * (high - low) + 1e-6
     (left, bottom), (right, top) = (low - margin).tolist(), (high + margin).tolist()
-    aspect: Literal["equal", "auto"] = "equal" if 0.25 < (right - left) / (top - bottom) < 4 else "auto"
+    aspect: Literal["equal", "auto"] = "equal" if 0.4 < (right - left) / (top - bottom) < 2.5 else "auto"
     figure, axes = plt.subplots(1, len(clouds), figsize=(5 * len(clouds), 5), sharex=True, sharey=True, squeeze=False)
     for axis, (title, points) in zip(axes.flat, clouds.items(), strict=True):
         axis.scatter(points[:, 0], points[:, 1], s=2, linewidths=0, alpha=0.6)

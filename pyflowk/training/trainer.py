@@ -73,10 +73,10 @@ class Trainer:
     bit, what an uninterrupted one does, unless its budget is one of minutes (whose schedule follows the clock).
     With several processes (`accelerate launch`, `torchrun`) each takes its share of the same global batches.
 
-    `origin` is stored with the checkpoint so that commands can find the data again, and what was done to the rows of a
-    table so that samples come back in its units. With `resume` the run goes on from `out`/checkpoint. Raises ValueError
-    for settings that do not fit the data or the number of processes, CheckpointError when there is nothing sound to
-    resume from or the data are others by now, NonFiniteLoss from `run`.
+    Where the data came from is stored with the checkpoint so that commands can find them again, and what was done to
+    the rows of a table so that samples come back in its units. With `resume` the run goes on from `out`/checkpoint.
+    Raises ValueError for settings that do not fit the data or the number of processes, CheckpointError when there is
+    nothing sound to resume from or the data are others by now, NonFiniteLoss from `run`.
 
     >>> import tempfile, torch
     >>> from pathlib import Path
@@ -95,13 +95,11 @@ class Trainer:
         config: TrainConfig,
         *,
         out: Path,
-        origin: dict[str, Any] | None = None,
         console: Console | None = None,
         resume: bool = False,
     ) -> None:
         _check_fit(model, data)
         self.model, self.data, self.config, self.out = model, data, config, out
-        self.origin = origin or {"name": data.name}
         self.accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.mixed_precision)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.console = console or Console(quiet=not self.main)
@@ -177,7 +175,7 @@ class Trainer:
         meta = {
             "pyflowk": __version__,
             "model": self.model.config,
-            "data": self.origin,
+            "data": data.origin or {"name": data.name},
             "content": {"rows": len(data.train) + len(data.valid) + len(data.test), "fingerprint": data.fingerprint},
             "preparation": None if data.preparation is None else data.preparation.as_json(),
             "train": dataclasses.asdict(self.config),

@@ -84,6 +84,10 @@ CSV = {
     "pandas, index": (text([",a,b,c"], rows=index()), ("a", "b", "c")),
     "pandas, index, no names": (text([",0,1,2"], rows=index()), ("0", "1", "2")),
     "pandas, index read twice": (text(["Unnamed: 0,a,b,c"], rows=index()), ("a", "b", "c")),
+    "pandas, index behind": (
+        text(["a,b,c,__index_level_0__"], rows=[[*row, 7 * i] for i, row in enumerate(NUMBERS)]),
+        ("a", "b", "c"),
+    ),
     "R": (text(['"","a","b","c"'], rows=index(start=1)), ("a", "b", "c")),
 }
 
