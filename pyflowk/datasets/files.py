@@ -184,13 +184,19 @@ def _numbers(where: str, cells: Sequence[str], names: Sequence[str]) -> list[flo
 
 def read_npy(path: Path) -> Table | Tensor:
     """An array (N, D), or (N,) as one column, of any real dtype; bytes of more dimensions are pictures."""
+    import tokenize
     import zipfile
 
     import numpy as np
 
     try:
         array: Any = np.load(path, allow_pickle=False)
-    except (ValueError, zipfile.BadZipFile) as error:  # numpy takes what is not an array for a pickle
+    except (
+        ValueError,
+        SyntaxError,
+        tokenize.TokenError,
+        zipfile.BadZipFile,
+    ) as error:  # numpy takes what is not an array for a pickle
         raise ValueError(f"{path}: expected a .npy array of numbers, got something else") from error
     if not isinstance(array, np.ndarray):
         held = ", ".join(array.files)

@@ -159,6 +159,7 @@ BAD = {
     "utf-16 without mark.csv": ("a,b\n1,2\n".encode("utf-16-le"), r"without mark\.csv: expected text"),
     "array.csv": (b"\x93NUMPY\x01\x00v\x00{'descr': '<f8'}", r"array\.csv: expected text"),
     "broken.npy": ("no array", r"broken\.npy: expected a \.npy array of numbers, got something else"),
+    "broken header.npy": (b"\x93NUMPY\x01\x00\x08\x00{'descr':", r"broken header\.npy: expected a \.npy array"),
     "broken zip.npy": (b"PK\x03\x04 no archive", r"broken zip\.npy: expected a \.npy array"),
     "broken.parquet": ("no table", r"broken\.parquet|pyarrow"),
 }
