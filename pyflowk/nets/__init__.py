@@ -2,7 +2,7 @@
 
 from .context import ACTIVATIONS, ContextBias
 from .convnet import ConvNet
-from .fields import ConvField, MLPField, TimeConv2d, TimeLinear
+from .fields import FIELD_ACTIVATIONS, TIMES, ConvField, MLPField, TimeConv2d, TimeLinear
 from .lipschitz import (
     CONTRACTIVE_ACTIVATIONS,
     LipschitzConvNet,
@@ -18,8 +18,10 @@ from .spectral import SpectralConv2d, SpectralLinear
 __all__ = [
     "ACTIVATIONS",
     "CONTRACTIVE_ACTIVATIONS",
+    "FIELD_ACTIVATIONS",
     "MADE",
     "MLP",
+    "TIMES",
     "ContextBias",
     "ConvField",
     "ConvNet",

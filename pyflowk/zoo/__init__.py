@@ -9,10 +9,10 @@ from .neural_ode import neural_ode
 from .nice import nice
 from .nsf import nsf
 from .realnvp import realnvp
-from .registry import create, defaults, describe, names, register
+from .registry import check, create, defaults, describe, names, options, register
 from .residual_flow import residual_flow
 
 __all__ = [
-    "FlowModel", "GenerativeModel", "create", "defaults", "describe", "ffjord", "glow", "iaf", "maf", "names",
-    "neural_ode", "nice", "nsf", "realnvp", "register", "residual_flow",
+    "FlowModel", "GenerativeModel", "check", "create", "defaults", "describe", "ffjord", "glow", "iaf", "maf", "names",
+    "neural_ode", "nice", "nsf", "options", "realnvp", "register", "residual_flow",
 ]  # fmt: skip

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian
-from ..nets import ConvField, MLPField
+from ..nets import FIELD_ACTIVATIONS, ConvField, MLPField
 from ..objectives.rnode import rnode
+from ..ops.hutchinson import NOISES
 from ..transforms import ActNorm, Compose, Continuous, Reshape, Split, Squeeze, Transform
+from ..transforms.continuous import DIVERGENCES
 from .model import FlowModel
+from .option import (
+    LAYERS,
+    WIDTH,
+    Architecture,
+    Classes,
+    ContextDim,
+    Dequantize,
+    Levels,
+    Method,
+    Option,
+    Steps,
+    Time,
+    Tolerance,
+    by_architecture,
+    one_of,
+)
 from .registry import register
 
 
@@ -37,30 +55,41 @@ class ContinuousModel(FlowModel):
         return rnode(self, x, context, per_dim=False, generator=generator, **weights)
 
 
-@register("ffjord")
+def _choose(shape: tuple[int, ...], options: dict[str, Any]) -> dict[str, Any]:
+    """The architecture and its sizes; the exact divergence where it is cheap."""
+    vector, multiscale = {"width": 64, "activation": "tanh"}, {"width": 32, "activation": "softplus"}
+    divergence = options["divergence"]
+    if divergence == "auto":
+        divergence = "exact" if math.prod(shape) <= 3 else "hutchinson"
+    return {"divergence": divergence, **by_architecture(8, vector, multiscale)(shape, options)}
+
+
+@register("ffjord", _choose)
 def ffjord(
     shape: Sequence[int],
     *,
-    levels: int | None = None,
-    classes: int | None = None,
-    context_dim: int | None = None,
-    dequantize: str = "uniform",
-    architecture: str = "auto",
-    width: int | None = None,
-    depth: int = 3,
-    flows: int = 1,
-    activation: str | None = None,
-    time: str = "concatsquash",
-    divergence: str = "auto",
-    probes: int = 1,
-    noise: str = "rademacher",
-    method: str = "rk4",
-    steps: int | None = 8,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
-    kinetic: float = 0.0,
-    jacobian: float = 0.0,
-    steer: float = 0.0,
+    levels: Levels = None,
+    classes: Classes = None,
+    context_dim: ContextDim = None,
+    dequantize: Dequantize = "uniform",
+    architecture: Architecture = "auto",
+    width: Annotated[int | None, Option("units (64) or, multiscale, channels (32) of the fields", 1, WIDTH)] = None,
+    depth: Annotated[int, Option("hidden layers of a field", 1, LAYERS)] = 3,
+    flows: Annotated[int, Option("number of fields, or in each half of a scale", 1, LAYERS)] = 1,
+    activation: Annotated[
+        str | None, one_of("units' function; None: tanh, multiscale softplus", FIELD_ACTIVATIONS)
+    ] = None,
+    time: Time = "concatsquash",
+    divergence: Annotated[str, one_of("of the field; auto: exact up to 3 elements", ("auto", *DIVERGENCES))] = "auto",
+    probes: Annotated[int, Option("random directions of an estimate; an even number for hutch++", 1, WIDTH)] = 1,
+    noise: Annotated[str, one_of("kind of the random directions", NOISES)] = "rademacher",
+    method: Method = "rk4",
+    steps: Steps = 8,
+    rtol: Tolerance = 1e-5,
+    atol: Tolerance = 1e-5,
+    kinetic: Annotated[float, Option("weight of the squared speed in the training loss (RNODE)", least=0)] = 0.0,
+    jacobian: Annotated[float, Option("weight of the squared Jacobian in the training loss (RNODE)", least=0)] = 0.0,
+    steer: Annotated[float, Option("half-width of the random end time in training (STEER)", least=0, below=1)] = 0.0,
 ) -> ContinuousModel:
     """FFJORD, free-form continuous flows with an unbiased trace (Grathwohl et al., 2019, arXiv:1810.01367).
 
@@ -80,30 +109,20 @@ def ffjord(
     >>> zoo.ffjord((2,)).sample(3).shape
     torch.Size([3, 2])
     """
-    if architecture == "auto":
-        architecture = "multiscale" if len(shape) == 3 and min(shape[1:]) >= 8 else "vector"
     size, condition = math.prod(shape), dict[str, Any](context_dim=context_dim, classes=classes)
-    if divergence == "auto":
-        divergence = "exact" if size <= 3 else "hutchinson"
     solver: dict[str, Any] = {
         "divergence": divergence, "probes": probes, "noise": noise, "method": method, "steps": steps, "rtol": rtol,
         "atol": atol, "steer": steer,
     }  # fmt: skip
     transform: Transform
-    net: dict[str, Any]
+    net: dict[str, Any] = {"width": width, "depth": depth, "activation": activation, "time": time, **condition}
     if architecture == "vector":
-        net = {"width": width or 64, "depth": depth, "activation": activation or "tanh", "time": time, **condition}
         layers: list[Transform] = [Reshape(shape, (size,))]
         for _ in range(flows):
             layers += [ActNorm(size), Continuous(MLPField(size, **net), **solver)]
         transform = Compose(*layers)
-    elif architecture == "multiscale" and len(shape) == 3:
-        net = {"width": width or 32, "depth": depth, "activation": activation or "softplus", "time": time, **condition}
-        transform = _scale(shape, flows, net, solver)
     else:
-        raise ValueError(
-            f"architecture: expected auto, vector or (for images) multiscale, got {architecture!r}, {shape=}"
-        )
+        transform = _scale(shape, flows, net, solver)
     base: Base = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
     model = ContinuousModel(shape, base, transform, levels=levels, dequantize=dequantize, **condition)
     model.kinetic, model.jacobian = kinetic, jacobian

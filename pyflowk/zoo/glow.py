@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from torch import nn
 
@@ -24,24 +24,46 @@ from ..transforms import (
     Transform,
 )  # fmt: skip
 from .model import FlowModel
+from .option import (
+    LAYERS,
+    WIDTH,
+    Activation,
+    Classes,
+    ContextDim,
+    Dequantize,
+    Levels,
+    Limit,
+    MemoryFlat,
+    Option,
+    one_of,
+)
 from .registry import register
 
 
-@register("glow")
+def _is_image(shape: Sequence[int]) -> bool:
+    """Whether it can be squeezed."""
+    return len(shape) == 3 and shape[1] % 2 == 0 and shape[2] % 2 == 0
+
+
+def _choose(shape: tuple[int, ...], options: dict[str, Any]) -> dict[str, Any]:
+    return {"width": options["width"] or (32 if _is_image(shape) else 128)}
+
+
+@register("glow", _choose)
 def glow(
     shape: Sequence[int],
     *,
-    levels: int | None = None,
-    classes: int | None = None,
-    context_dim: int | None = None,
-    scales: int = 3,
-    steps: int = 8,
-    coupling: str = "affine",
-    width: int | None = None,
-    limit: float = 2.0,
-    activation: str = "relu",
-    dequantize: str = "uniform",
-    memory_flat: bool = False,
+    levels: Levels = None,
+    classes: Classes = None,
+    context_dim: ContextDim = None,
+    scales: Annotated[int, Option("scales of an image at most: each halves its sides", 1, LAYERS)] = 3,
+    steps: Annotated[int, Option("steps of ActNorm, 1x1 convolution and coupling in a scale", 1, LAYERS)] = 8,
+    coupling: Annotated[str, one_of("scale and shift, or shift alone", ("affine", "additive"))] = "affine",
+    width: Annotated[int | None, Option("channels (32) or, for vectors, units (128) of the networks", 1, WIDTH)] = None,
+    limit: Limit = 2.0,
+    activation: Activation = "relu",
+    dequantize: Dequantize = "uniform",
+    memory_flat: MemoryFlat = False,
 ) -> FlowModel:
     """Glow, a flow whose channels are mixed by learned 1x1 convolutions (Kingma, Dhariwal, 2018, arXiv:1807.03039).
 
@@ -61,17 +83,14 @@ def glow(
     >>> zoo.glow((1, 8, 8), levels=17, steps=2).sample(2, temperature=0.7).shape
     torch.Size([2, 1, 8, 8])
     """
-    if coupling not in ("affine", "additive"):
-        raise ValueError(f"coupling: expected affine or additive, got {coupling!r}")
-    if scales < 1 or steps < 1:
-        raise ValueError(f"glow expects at least one scale and one step, got {scales=}, {steps=}")
+    assert width is not None  # it is chosen
     condition = dict[str, Any](context_dim=context_dim, classes=classes)
     map: Map = Affine(limit=limit) if coupling == "affine" else Additive()
 
     def net(seen: int, out: int, image: bool) -> nn.Module:
         if image:
-            return ConvNet(seen, out, width or 32, activation, **condition)
-        return MLP(seen, out, width or 128, 2, activation, **condition)
+            return ConvNet(seen, out, width, activation, **condition)
+        return MLP(seen, out, width, 2, activation, **condition)
 
     def step(channels: int, image: bool) -> list[Transform]:
         moved = channels - channels // 2
@@ -95,7 +114,7 @@ def glow(
         return Compose(*layers, prior(c), Split(scale(kept, left - 1), (c, h, w), (math.prod(kept),)))
 
     flat = (math.prod(shape),)
-    if len(shape) == 3 and shape[1] % 2 == 0 and shape[2] % 2 == 0:
+    if _is_image(shape):
         transform = scale(shape, scales)
     else:
         vector = [layer for _ in range(steps) for layer in step(flat[0], False)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
-from .maf import autoregressive
+from .maf import NORMALIZATIONS, autoregressive
 from .model import FlowModel
+from .option import LAYERS, WIDTH, Activation, Classes, ContextDim, Dequantize, Levels, Limit, Option, one_of
 from .registry import register
 
 
@@ -13,18 +15,18 @@ from .registry import register
 def iaf(
     shape: Sequence[int],
     *,
-    levels: int | None = None,
-    classes: int | None = None,
-    context_dim: int | None = None,
-    blocks: int = 5,
-    width: int = 128,
-    depth: int = 2,
-    residual: bool = False,
-    components: int = 1,
-    normalization: str = "actnorm",
-    limit: float = 3.0,
-    activation: str = "elu",
-    dequantize: str = "uniform",
+    levels: Levels = None,
+    classes: Classes = None,
+    context_dim: ContextDim = None,
+    blocks: Annotated[int, Option("number of autoregressive maps", 1, LAYERS)] = 5,
+    width: Annotated[int, Option("units of a hidden layer", 1, WIDTH)] = 128,
+    depth: Annotated[int, Option("hidden layers of a MADE; an odd number if residual", 1, LAYERS)] = 2,
+    residual: Annotated[bool, Option("hidden layers in pre-activation residual blocks of two")] = False,
+    components: Annotated[int, Option("Gaussians of the base, a learned mixture", 1, WIDTH)] = 1,
+    normalization: Annotated[str, one_of("what stands in front of each map", NORMALIZATIONS)] = "actnorm",
+    limit: Limit = 3.0,
+    activation: Activation = "elu",
+    dequantize: Dequantize = "uniform",
 ) -> FlowModel:
     """IAF, autoregressive layers in the direction of sampling (Kingma et al., 2016, arXiv:1606.04934).
 

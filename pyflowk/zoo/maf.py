@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian, GaussianMixture
 from ..nets import MADE
 from ..transforms import ActNorm, Affine, BatchNorm, Compose, Invert, MaskedAutoregressive, Reshape, Transform
 from .model import FlowModel
+from .option import LAYERS, WIDTH, Activation, Classes, ContextDim, Dequantize, Levels, Limit, Option, one_of
 from .registry import register
 
 NORMALIZATIONS = ("actnorm", "batchnorm", "none")
@@ -19,18 +20,18 @@ NORMALIZATIONS = ("actnorm", "batchnorm", "none")
 def maf(
     shape: Sequence[int],
     *,
-    levels: int | None = None,
-    classes: int | None = None,
-    context_dim: int | None = None,
-    blocks: int = 5,
-    width: int = 128,
-    depth: int = 2,
-    residual: bool = False,
-    components: int = 1,
-    normalization: str = "actnorm",
-    limit: float = 3.0,
-    activation: str = "relu",
-    dequantize: str = "uniform",
+    levels: Levels = None,
+    classes: Classes = None,
+    context_dim: ContextDim = None,
+    blocks: Annotated[int, Option("number of autoregressive maps", 1, LAYERS)] = 5,
+    width: Annotated[int, Option("units of a hidden layer", 1, WIDTH)] = 128,
+    depth: Annotated[int, Option("hidden layers of a MADE; an odd number if residual", 1, LAYERS)] = 2,
+    residual: Annotated[bool, Option("hidden layers in pre-activation residual blocks of two")] = False,
+    components: Annotated[int, Option("Gaussians of the base, a learned mixture", 1, WIDTH)] = 1,
+    normalization: Annotated[str, one_of("what stands in front of each map", NORMALIZATIONS)] = "actnorm",
+    limit: Limit = 3.0,
+    activation: Activation = "relu",
+    dequantize: Dequantize = "uniform",
 ) -> FlowModel:
     """MAF, a stack of masked autoregressive layers (Papamakarios, Pavlakou, Murray, 2017, arXiv:1705.07057).
 
@@ -69,8 +70,8 @@ def autoregressive(
     **made: Any,
 ) -> FlowModel:
     """Normalisations and autoregressive maps in turn; with ``inverse`` the maps run the other way round (IAF)."""
-    if normalization not in NORMALIZATIONS:
-        raise ValueError(f"normalization: expected one of {', '.join(NORMALIZATIONS)}; got {normalization!r}")
+    if made["residual"] and len(made["hidden"]) % 2 == 0:
+        raise ValueError(f"depth: expected an odd number of hidden layers if residual, got {len(made['hidden'])}")
     if components != 1 and classes is not None:
         raise ValueError("expected components=1 beside classes: the base has one Gaussian per class")
     size = math.prod(shape)

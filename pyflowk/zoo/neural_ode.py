@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian
-from ..nets import MLPField
+from ..nets import FIELD_ACTIVATIONS, MLPField
 from ..transforms import ActNorm, Compose, Continuous, Reshape
 from .model import FlowModel
+from .option import (
+    LAYERS,
+    WIDTH,
+    Classes,
+    ContextDim,
+    Dequantize,
+    Levels,
+    Method,
+    Option,
+    Steps,
+    Time,
+    Tolerance,
+    one_of,
+)
 from .registry import register
 
 
@@ -16,18 +31,18 @@ from .registry import register
 def neural_ode(
     shape: Sequence[int],
     *,
-    levels: int | None = None,
-    classes: int | None = None,
-    context_dim: int | None = None,
-    dequantize: str = "uniform",
-    width: int = 64,
-    depth: int = 2,
-    activation: str = "tanh",
-    time: str = "concat",
-    method: str = "rk4",
-    steps: int | None = 10,
-    rtol: float = 1e-5,
-    atol: float = 1e-5,
+    levels: Levels = None,
+    classes: Classes = None,
+    context_dim: ContextDim = None,
+    dequantize: Dequantize = "uniform",
+    width: Annotated[int, Option("units of a hidden layer", 1, WIDTH)] = 64,
+    depth: Annotated[int, Option("hidden layers of the field", 1, LAYERS)] = 2,
+    activation: Annotated[str, one_of("what the hidden units compute", FIELD_ACTIVATIONS)] = "tanh",
+    time: Time = "concat",
+    method: Method = "rk4",
+    steps: Steps = 10,
+    rtol: Tolerance = 1e-5,
+    atol: Tolerance = 1e-5,
 ) -> FlowModel:
     """Neural ODE, a flow by one differential equation with its exact trace (Chen et al., 2018, arXiv:1806.07366).
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian
 from ..nets import MLP
 from ..transforms import ActNorm, Additive, Compose, Coupling, Reshape, Transform
 from .model import FlowModel
+from .option import LAYERS, WIDTH, Activation, Classes, ContextDim, Dequantize, Levels, MemoryFlat, Option
 from .registry import register
 
 
@@ -16,15 +18,15 @@ from .registry import register
 def nice(
     shape: Sequence[int],
     *,
-    levels: int | None = None,
-    classes: int | None = None,
-    context_dim: int | None = None,
-    couplings: int = 4,
-    width: int = 256,
-    depth: int = 4,
-    activation: str = "relu",
-    dequantize: str = "uniform",
-    memory_flat: bool = False,
+    levels: Levels = None,
+    classes: Classes = None,
+    context_dim: ContextDim = None,
+    couplings: Annotated[int, Option("number of additive couplings", 1, LAYERS)] = 4,
+    width: Annotated[int, Option("units of a hidden layer", 1, WIDTH)] = 256,
+    depth: Annotated[int, Option("hidden layers of a coupling's network", 1, LAYERS)] = 4,
+    activation: Activation = "relu",
+    dequantize: Dequantize = "uniform",
+    memory_flat: MemoryFlat = False,
 ) -> FlowModel:
     """NICE, a flow of volume-preserving couplings and a final scaling (Dinh, Krueger, Bengio, 2015, arXiv:1410.8516).
 

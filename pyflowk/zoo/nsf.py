@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -23,28 +23,33 @@ from ..transforms import (
     Transform,
 )
 from .model import FlowModel
+from .option import LAYERS, WIDTH, Activation, Classes, ContextDim, Dequantize, Levels, MemoryFlat, Option, one_of
 from .registry import register
 
 LINEAR = ("permutation", "lu")
 
 
-@register("nsf")
+def _choose(shape: tuple[int, ...], options: dict[str, Any]) -> dict[str, Any]:
+    return {"linear": options["linear"] or ("lu" if options["autoregressive"] else "permutation")}
+
+
+@register("nsf", _choose)
 def nsf(
     shape: Sequence[int],
     *,
-    levels: int | None = None,
-    classes: int | None = None,
-    context_dim: int | None = None,
-    autoregressive: bool = False,
-    couplings: int = 6,
-    bins: int = 8,
-    bound: float = 4.0,
-    width: int = 128,
-    depth: int = 2,
-    activation: str = "relu",
-    linear: str | None = None,
-    dequantize: str = "uniform",
-    memory_flat: bool = False,
+    levels: Levels = None,
+    classes: Classes = None,
+    context_dim: ContextDim = None,
+    autoregressive: Annotated[bool, Option("every element given those before it, not half given half")] = False,
+    couplings: Annotated[int, Option("number of spline layers", 1, LAYERS)] = 6,
+    bins: Annotated[int, Option("pieces of a spline", 1, 512)] = 8,
+    bound: Annotated[float, Option("splines act on [-bound, bound], in standard deviations", above=0)] = 4.0,
+    width: Annotated[int, Option("units of a hidden layer", 1, WIDTH)] = 128,
+    depth: Annotated[int, Option("hidden layers of a network; autoregressive: blocks of two", 1, LAYERS)] = 2,
+    activation: Activation = "relu",
+    linear: Annotated[str | None, one_of("mixes elements between layers; None: lu if autoregressive", LINEAR)] = None,
+    dequantize: Dequantize = "uniform",
+    memory_flat: MemoryFlat = False,
 ) -> FlowModel:
     """Neural spline flow (Durkan, Bekasov, Murray, Papamakarios, 2019, arXiv:1906.04032), "C" or, autoregressive, "AR".
 
@@ -65,9 +70,6 @@ def nsf(
     >>> zoo.nsf((5,), autoregressive=True, couplings=2, width=16).sample(3).shape
     torch.Size([3, 5])
     """
-    linear = linear or ("lu" if autoregressive else "permutation")
-    if linear not in LINEAR:
-        raise ValueError(f"linear: expected one of {', '.join(LINEAR)}; got {linear!r}")
     size = math.prod(shape)
     condition = dict[str, Any](context_dim=context_dim, classes=classes)
     layers: list[Transform] = [Reshape(shape, (size,))]

@@ -4,31 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian
 from ..nets import MLP, ResidualConvNet
 from ..ops.masks import transformed_channels
 from ..transforms import ActNorm, Affine, Compose, Coupling, Reshape, Split, Squeeze, Transform
 from .model import FlowModel
+from .option import (
+    LAYERS,
+    WIDTH,
+    Activation,
+    Architecture,
+    Classes,
+    ContextDim,
+    Dequantize,
+    Levels,
+    Limit,
+    MemoryFlat,
+    Option,
+    by_architecture,
+)
 from .registry import register
 
 
-@register("realnvp")
+@register("realnvp", by_architecture(8, vector={"width": 128}, multiscale={"width": 16}))
 def realnvp(
     shape: Sequence[int],
     *,
-    levels: int | None = None,
-    classes: int | None = None,
-    context_dim: int | None = None,
-    architecture: str = "auto",
-    couplings: int = 10,
-    width: int | None = None,
-    depth: int = 2,
-    blocks: int = 1,
-    limit: float = 2.0,
-    activation: str = "relu",
-    dequantize: str = "uniform",
-    memory_flat: bool = False,
+    levels: Levels = None,
+    classes: Classes = None,
+    context_dim: ContextDim = None,
+    architecture: Architecture = "auto",
+    couplings: Annotated[int, Option("number of couplings, vector only", 1, LAYERS)] = 10,
+    width: Annotated[int | None, Option("units (128) or, multiscale, channels (16) of the networks", 1, WIDTH)] = None,
+    depth: Annotated[int, Option("hidden layers of a coupling's network, vector only", 1, LAYERS)] = 2,
+    blocks: Annotated[int, Option("residual blocks of a coupling's network, multiscale only", 0, LAYERS)] = 1,
+    limit: Limit = 2.0,
+    activation: Activation = "relu",
+    dequantize: Dequantize = "uniform",
+    memory_flat: MemoryFlat = False,
 ) -> FlowModel:
     """RealNVP, a flow of affine coupling layers (Dinh, Sohl-Dickstein, Bengio, 2017, arXiv:1605.08803).
 
@@ -47,20 +62,14 @@ def realnvp(
     >>> zoo.realnvp((1, 8, 8), levels=17).sample(2).shape
     torch.Size([2, 1, 8, 8])
     """
-    if architecture == "auto":
-        architecture = "multiscale" if len(shape) == 3 and min(shape[1:]) >= 8 else "vector"
     condition = {"context_dim": context_dim, "classes": classes}
     transform: Transform
     if architecture == "vector":
-        mlp = {"width": width or 128, "depth": depth, "activation": activation, **condition}
+        mlp = {"width": width, "depth": depth, "activation": activation, **condition}
         transform = _vector(shape, couplings, limit, mlp)
-    elif architecture == "multiscale" and len(shape) == 3:
-        net = {"width": width or 16, "blocks": blocks, "activation": activation, **condition}
-        transform = _scale(shape, limit, net)
     else:
-        raise ValueError(
-            f"architecture: expected auto, vector or (for images) multiscale, got {architecture!r}, {shape=}"
-        )
+        net = {"width": width, "blocks": blocks, "activation": activation, **condition}
+        transform = _scale(shape, limit, net)
     flat = (math.prod(shape),)
     base: Base = DiagonalGaussian(flat) if classes is None else ClassConditionalGaussian(flat, classes)
     options = {"dequantize": dequantize, "memory_flat": memory_flat}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import json
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+from .._hints import did_you_mean
 from .model import GenerativeModel
+from .option import Chooser, Option, declared
 
 P = ParamSpec("P")
 Model = TypeVar("Model", bound=GenerativeModel)
@@ -17,25 +19,29 @@ Model = TypeVar("Model", bound=GenerativeModel)
 _BUILDERS: dict[str, Callable[..., GenerativeModel]] = {}
 
 
-def register(name: str) -> Callable[[Callable[P, Model]], Callable[P, Model]]:
+def register(name: str, choose: Chooser | None = None) -> Callable[[Callable[P, Model]], Callable[P, Model]]:
     """Decorate a builder ``(shape, *, **options) -> GenerativeModel``: name it, and write down every model's config.
 
-    All options need defaults and JSON values. The model's ``config`` then holds the name, the shape and every option,
-    given or not, so that a later change of a default leaves saved models alone.
+    All options need defaults, JSON values and an :class:`~pyflowk.zoo.option.Option` in their annotation, which
+    checks what is given. ``choose`` settles what "auto" and None leave to the system. The model's ``config`` then holds
+    the name, the shape and every option as it was used, so that a later change of a default leaves saved models alone.
     """
 
     def decorate(builder: Callable[P, Model]) -> Callable[P, Model]:
+        signature, known = inspect.signature(builder), declared(builder)
+
         @functools.wraps(builder)
         def build(*args: P.args, **kwargs: P.kwargs) -> Model:
-            bound = inspect.signature(builder).bind(*args, **kwargs)
+            bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            shape = [int(n) for n in bound.arguments["shape"]]
-            if not shape or min(shape) < 1:
-                raise ValueError(f"{name} expects an event shape of positive sizes, got {tuple(shape)}")
-            if bound.arguments.get("classes") is not None and bound.arguments.get("context_dim") is not None:
+            options: dict[str, Any] = dict(bound.arguments)
+            shape = _shape(name, options.pop("shape"))
+            options |= {key: option.check(key, options[key]) for key, option in known.items()}
+            if options.get("classes") is not None and options.get("context_dim") is not None:
                 raise ValueError(f"{name} expects classes or context_dim, not both")
-            model = builder(*args, **kwargs)
-            model.config = json.loads(json.dumps({"name": name, **bound.arguments, "shape": shape}, allow_nan=False))
+            options |= choose(shape, options) if choose is not None else {}
+            model: Model = builder(shape, **options)  # type: ignore[arg-type]
+            model.config = json.loads(json.dumps({"name": name, "shape": shape, **options}, allow_nan=False))
             return model
 
         _BUILDERS[name] = build
@@ -65,27 +71,56 @@ def defaults(name: str) -> dict[str, Any]:
     return {key: p.default for key, p in parameters.items() if key != "shape"}
 
 
+def options(name: str) -> dict[str, Option]:
+    """The options of a system: what each means, which values it takes, its default.
+
+    >>> from pyflowk import zoo
+    >>> zoo.options("nice")["couplings"].expected
+    'an integer from 1 to 1000'
+    """
+    return declared(_find(name))
+
+
+def check(name: str, config: dict[str, Any]) -> None:
+    """Raise ValueError for a system, TypeError for an option that does not exist, either for a value it cannot take."""
+    known = defaults(name)
+    for key in config:
+        if key not in known:
+            hint = did_you_mean(key, known)
+            raise TypeError(f"{name} has no option {key}{hint}; it has {', '.join(known)}")
+    for key, option in options(name).items():
+        if key in config:
+            option.check(key, config[key])
+
+
 def create(name: str, shape: Sequence[int], **config: Any) -> GenerativeModel:
     """Build a system for events of ``shape``; ``config`` holds its options (:func:`defaults` lists them).
 
     ``zoo.create(config.pop("name"), **config)`` with a copy of ``model.config`` builds the same model again. Raises
-    ValueError for a name, TypeError for an option that does not exist; both list the right ones.
+    ValueError for a name, TypeError for an option that does not exist, listing the right ones; and either for a value
+    that an option cannot take (:func:`options` tells which it can).
 
     >>> from pyflowk import zoo
     >>> model = zoo.create("realnvp", (2,))
     >>> model.sample(3).shape
     torch.Size([3, 2])
     """
-    options = defaults(name)
-    unknown = sorted(set(config) - set(options))
-    if unknown:
-        raise TypeError(f"{name} has no option {', '.join(unknown)}; it has {', '.join(options)}")
-    return _find(name)(tuple(shape), **config)
+    check(name, config)
+    return _find(name)(shape, **config)
 
 
 def _find(name: str) -> Callable[..., GenerativeModel]:
     if name not in _BUILDERS:
-        close = difflib.get_close_matches(str(name), names(), n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"no system named {name!r}{hint}; there are {', '.join(names())}")
+        raise ValueError(f"no system named {name!r}{did_you_mean(name, names())}; there are {', '.join(names())}")
     return _BUILDERS[name]
+
+
+def _shape(name: str, shape: Any) -> tuple[int, ...]:
+    """The event's shape as positive integers."""
+    try:
+        sizes = tuple(operator.index(n) for n in shape)
+    except TypeError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"{name} expects an event shape of positive sizes, such as (2,) or (1, 8, 8); got {shape!r}")
+    return sizes

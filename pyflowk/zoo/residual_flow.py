@@ -4,34 +4,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian
-from ..nets import LipschitzConvNet, LipschitzMLP
+from ..nets import CONTRACTIVE_ACTIVATIONS, LipschitzConvNet, LipschitzMLP
 from ..transforms import ActNorm, Compose, Exact, Reshape, Residual, Roulette, Split, Squeeze, Transform, Truncated
 from .model import FlowModel
+from .option import (
+    LAYERS,
+    WIDTH,
+    Architecture,
+    Classes,
+    ContextDim,
+    Dequantize,
+    Levels,
+    Option,
+    by_architecture,
+    one_of,
+)
 from .registry import register
 
+TRAINING = ("roulette", "truncated")
 
-@register("residual_flow")
+
+@register("residual_flow", by_architecture(8, {"layers": 10, "width": 128}, {"layers": 4, "width": 32}))
 def residual_flow(
     shape: Sequence[int],
     *,
-    levels: int | None = None,
-    classes: int | None = None,
-    context_dim: int | None = None,
-    architecture: str = "auto",
-    layers: int | None = None,
-    width: int | None = None,
-    depth: int = 3,
-    lipschitz: float = 0.9,
-    activation: str = "lipswish",
-    training: str = "roulette",
-    evaluation_terms: int = 20,
-    exact_dims: int = 32,
-    iterations: int = 2,
-    recompute: bool = False,
-    dequantize: str = "uniform",
+    levels: Levels = None,
+    classes: Classes = None,
+    context_dim: ContextDim = None,
+    architecture: Architecture = "auto",
+    layers: Annotated[int | None, Option("number of layers (10) or, multiscale, in each scale (4)", 1, LAYERS)] = None,
+    width: Annotated[int | None, Option("units (128) or, multiscale, channels (32) of a branch", 1, WIDTH)] = None,
+    depth: Annotated[int, Option("hidden layers of a branch, vector only", 1, LAYERS)] = 3,
+    lipschitz: Annotated[float, Option("Lipschitz constant that every branch is held to", above=0, below=1)] = 0.9,
+    activation: Annotated[str, one_of("what the hidden units compute", CONTRACTIVE_ACTIVATIONS)] = "lipswish",
+    training: Annotated[str, one_of("log-determinant: unbiased by roulette, or ten terms", TRAINING)] = "roulette",
+    evaluation_terms: Annotated[int, Option("terms of the log-determinant in evaluation; 0: exact", 0, LAYERS)] = 20,
+    exact_dims: Annotated[int, Option("up to so many dimensions log-determinants are exact", 0, WIDTH)] = 32,
+    iterations: Annotated[int, Option("power iterations after each step of the optimiser", 1, LAYERS)] = 2,
+    recompute: Annotated[bool, Option("compute the branches again in the backward pass, to save memory")] = False,
+    dequantize: Dequantize = "uniform",
 ) -> FlowModel:
     """Residual flow, unbiased log-determinants by roulette (Chen et al., 2019, arXiv:1906.02735).
 
@@ -52,10 +66,7 @@ def residual_flow(
     >>> zoo.residual_flow((2,), layers=2).sample(3).shape
     torch.Size([3, 2])
     """
-    if architecture == "auto":
-        architecture = "multiscale" if len(shape) == 3 and min(shape[1:]) >= 8 else "vector"
-    if training not in ("roulette", "truncated"):
-        raise ValueError(f"training: expected roulette or truncated, got {training!r}")
+    assert layers is not None  # it is chosen
     options: dict[str, Any] = {
         "training": Roulette() if training == "roulette" else Truncated(10),
         "evaluation": Truncated(evaluation_terms) if evaluation_terms else Exact(),
@@ -67,17 +78,13 @@ def residual_flow(
     transform: Transform
     if architecture == "vector":
         size = math.prod(shape)
-        mlp: dict[str, Any] = {"width": width or 128, "depth": depth, **net}
+        mlp: dict[str, Any] = {"width": width, "depth": depth, **net}
         parts: list[Transform] = [Reshape(shape, (size,))]
-        for _ in range(layers or 10):
+        for _ in range(layers):
             parts += [ActNorm(size), Residual(LipschitzMLP(size, **mlp), **options)]
         transform = Compose(*parts, ActNorm(size))
-    elif architecture == "multiscale" and len(shape) == 3:
-        transform = _scale(tuple(shape), layers or 4, {"width": width or 32, **net}, options)
     else:
-        raise ValueError(
-            f"architecture: expected auto, vector or (for images) multiscale, got {architecture!r}, {shape=}"
-        )
+        transform = _scale(tuple(shape), layers, {"width": width, **net}, options)
     flat = (math.prod(shape),)
     base: Base = DiagonalGaussian(flat) if classes is None else ClassConditionalGaussian(flat, classes)
     return FlowModel(shape, base, transform, levels=levels, dequantize=dequantize, **condition)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ def test_a_wrong_name_lists_the_right_ones() -> None:
 
 
 def test_a_wrong_option_lists_the_right_ones() -> None:
-    with pytest.raises(TypeError, match=r"realnvp has no option widht; it has levels, .*width"):
+    with pytest.raises(TypeError, match=r"realnvp has no option widht .did you mean .width.*; it has levels, .*width"):
         zoo.create("realnvp", (2,), widht=3)
 
 
@@ -32,3 +33,62 @@ def test_config_is_json_and_complete() -> None:
     assert model.config["name"] == "realnvp" and model.config["shape"] == [1, 4, 4]
     assert set(model.config) == {"name", "shape", *zoo.defaults("realnvp")}
     assert zoo.nice((3,), width=8).config == zoo.create("nice", [3], width=8).config
+
+
+SMALL: dict[str, Any] = {"width": 4, "couplings": 1, "blocks": 1, "layers": 1, "depth": 1, "scales": 1, "steps": 2}
+
+
+def small(name: str) -> dict[str, Any]:
+    return {key: value for key, value in SMALL.items() if key in zoo.defaults(name)}
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_option_says_what_it_means_and_takes_its_default(name: str) -> None:
+    assert set(zoo.options(name)) == set(zoo.defaults(name))
+    for key, option in zoo.options(name).items():
+        assert len(option.meaning) > 10 and option.default == zoo.defaults(name)[key]
+        assert option.check(key, option.default) == option.default
+
+
+@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("shape", [(2,), (1, 8, 8)])
+def test_no_value_of_an_option_ends_in_an_error_from_inside(name: str, shape: tuple[int, ...]) -> None:
+    """Either the model is built, or one line names the option and tells what it takes."""
+    refused = 0
+    for key in zoo.options(name):
+        for value in (0, -1, 10**30, 1e300, float("nan"), float("inf"), "abc", "", None, True, [1], {}):
+            try:
+                zoo.create(name, shape, **{**small(name), key: value})
+            except (TypeError, ValueError) as error:
+                refused += 1
+                assert key in str(error) and "expected" in str(error) and "\n" not in str(error), (key, value, error)
+    assert refused > 5 * len(zoo.options(name))
+
+
+def test_options_that_exclude_each_other_are_named() -> None:
+    with pytest.raises(ValueError, match="depth: expected an odd number of hidden layers if residual, got 2"):
+        zoo.create("maf", (2,), residual=True)
+    with pytest.raises(ValueError, match="expected components=1 beside classes"):
+        zoo.create("maf", (2,), components=2, classes=3)
+
+
+@pytest.mark.parametrize("shape", [(2,), (5,), (1, 8, 8), (3, 5, 5), (2, 3)])
+def test_the_config_holds_what_was_chosen(shape: tuple[int, ...]) -> None:
+    """A later change of what "auto" or None mean leaves saved models alone."""
+    absent = {"levels", "classes", "context_dim"}
+    for name in zoo.names():
+        config = zoo.create(name, shape, **{k: v for k, v in small(name).items() if k != "width"}).config
+        assert not [key for key, value in config.items() if (value is None and key not in absent) or value == "auto"]
+
+
+def test_numbers_of_other_libraries_are_taken_and_stored_as_json() -> None:
+    import numpy as np
+
+    model = zoo.create("nice", np.array([3, 2]), width=np.int64(4), couplings=np.int32(1))
+    assert json.loads(json.dumps(model.config)) == model.config and model.config["width"] == 4
+
+
+@pytest.mark.parametrize("shape", [3, "ab", (2.5,), None, (2, 0)])
+def test_wrong_shapes_say_what_a_shape_is(shape: Any) -> None:
+    with pytest.raises(ValueError, match="nice expects an event shape of positive sizes"):
+        zoo.create("nice", shape)

@@ -355,7 +355,7 @@ def test_wrong_architectures_and_conditions_are_named() -> None:
         zoo.create("realnvp", (2,), architecture="tree")
     with pytest.raises(ValueError, match="affine or additive, got 'spline'"):
         zoo.create("glow", (2,), coupling="spline")
-    with pytest.raises(ValueError, match="at least one scale"):
+    with pytest.raises(ValueError, match="scales: expected an integer from 1 to 1000, got 0"):
         zoo.create("glow", (1, 8, 8), scales=0)
     with pytest.raises(ValueError, match="not both"):
         zoo.create("nice", (2,), classes=2, context_dim=3)
