@@ -11,7 +11,11 @@ import time
 import numpy as np
 import pytest
 
+import pyflowk
+from pyflowk import zoo
 from pyflowk.cli import main
+from pyflowk.cli.lists import GIVEN_BY_DATA
+from pyflowk.cli.train import check_options, parse_options
 from pyflowk.training import Checkpoint
 from pyflowk.training.log import read_rows
 
@@ -20,12 +24,12 @@ SMALL = ("--no-tensorboard", "--cpu", "--set", "architecture=vector", "couplings
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
 
 
-def pyflowk(*arguments):
+def started(*arguments):
     return [sys.executable, "-m", "pyflowk", *map(str, arguments)]
 
 
 def shell(*arguments, **options):
-    return subprocess.run(pyflowk(*arguments), capture_output=True, text=True, env=ENVIRONMENT, timeout=300, **options)
+    return subprocess.run(started(*arguments), capture_output=True, text=True, env=ENVIRONMENT, timeout=300, **options)
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +207,14 @@ def test_given_columns(tmp_path, capsys):
 def test_resume_goes_on_with_a_larger_budget(tmp_path, capsys):
     arguments = ["train", "nice", "--data", "moons", "--out", str(tmp_path / "r"), "--no-tensorboard", "--cpu"]
     assert main([*arguments, "--steps", "3", "--lr", "0.005"]) == 0
-    assert main([*arguments, "--steps", "5", "--resume"]) == 0
+    capsys.readouterr()
+    ignored = ("--lr", "0.1", "--warmup=100", "--set", "width=8", "couplings=4", "--conditional")
+    assert main([*arguments, "--steps", "5", "--resume", *ignored]) == 0
+    warning = capsys.readouterr().err
+    assert "ignored: --lr 0.1 (the run has 0.005), --conditional True (the run has False), --set width=8" in warning
+    assert (
+        warning.count("\n") == 1 and "warmup" not in warning and "couplings" not in warning and "steps" not in warning
+    )
     meta = Checkpoint.open(tmp_path / "r").meta
     assert meta["step"] == 5 and meta["train"]["lr"] == 0.005
     capsys.readouterr()
@@ -228,7 +239,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_can_go_on(tmp_path):
     out = tmp_path / "run"
     arguments = ("train", "realnvp", "--out", out, "--log-every", 2, *SMALL)
     process = subprocess.Popen(
-        pyflowk(*arguments, "--minutes", 10), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        started(*arguments, "--minutes", 10), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     )
     deadline = time.monotonic() + 120
     while not ((out / "log.csv").exists() and len(read_rows(out / "log.csv")) > 3):
@@ -254,9 +265,29 @@ def test_a_diverging_run_says_where(tmp_path, capsys):
 
 
 BAD_INPUT = {
-    "unknown system": (("train", "realnpv"), r"unknown system 'realnpv' \(did you mean realnvp\?\).*nice.*realnvp"),
-    "unknown data": (("train", "--data", "digit"), r"unknown data set 'digit': expected one of digits, fashion-mnist"),
-    "unknown option": (("train", "--set", "widht=3"), r"no option widht; it has .*width"),
+    "unknown command": (("trian",), r"no command named 'trian' \(did you mean 'train'\?\); there are train, sample"),
+    "unknown system": (("train", "realnpv"), r"no system named 'realnpv' \(did you mean 'realnvp'\?\).*nice.*realnvp"),
+    "unknown data": (("train", "--data", "digit"), r"'digit' \(did you mean 'digits'\?\): expected one of digits, fas"),
+    "unknown option": (("train", "--set", "widht=3"), r"no option widht \(did you mean 'width'\?\); it has .*width"),
+    "a word for a number": (
+        ("train", "--set", "width=abc"),
+        r"--set: width: expected an integer from 1 to .*got 'abc'",
+    ),
+    "negative width": (("train", "--set", "width=-3"), r"--set: width: expected an integer from 1 to .*got -3"),
+    "no blocks": (("train", "maf", "--set", "blocks=0"), r"--set: blocks: expected an integer from 1 to 1000, got 0"),
+    "endless blocks": (("train", "maf", "--set", "blocks=1e99"), r"--set: blocks: expected an integer .*got 1e\+99"),
+    "nan": (("train", "maf", "--set", "limit=NaN"), r"--set: limit: expected a number above 0, got nan"),
+    "told by the data": (("train", "--set", "levels=3"), "--set levels: the data tells its levels"),
+    "negative rate": (("train", "--lr", "-1"), "lr: expected a number > 0, got -1.0"),
+    "rate nan": (("train", "--lr", "nan"), "lr: expected a number > 0, got nan"),
+    "empty batches": (("train", "--batch-size", "0"), "batch_size: expected an integer from 1 to .*, got 0"),
+    "endless batches": (
+        ("train", "--batch-size", "1" + "0" * 30),
+        "batch_size: expected an integer from 1 to .*, got 1",
+    ),
+    "two budgets": (("train", "--steps", "3", "--minutes", "1"), "expected one budget, got steps=3 and minutes=1.0"),
+    "endless budget": (("train", "--minutes", "inf"), "minutes: expected a number > 0, got inf"),
+    "long seed": (("train", "--seed", "9" * 30), "seed: expected an integer from 0 to 9223372036854775807, got 999"),
     "no option": (("train", "--set", "width"), r"--set: expected KEY=VALUE, got 'width'"),
     "bad option value": (("train", "--set", "architecture=cube"), r"architecture: expected auto, vector or"),
     "no labels": (("train", "--data", "scurve", "--conditional"), "scurve has none"),
@@ -315,11 +346,24 @@ def test_lists(capsys):
     assert main(["zoo"]) == 0
     text = capsys.readouterr().out
     assert re.search(r"nice +NICE", text) and re.search(r"realnvp +RealNVP", text)
-    assert main(["zoo", "realnvp"]) == 0 and "couplings" in capsys.readouterr().out
+    assert main(["zoo", "realnvp"]) == 0
+    assert re.search(r"\n  couplings=10 +number of couplings.* \(an integer from 1 to 1000\)", capsys.readouterr().out)
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"pyflowk {pyflowk.__version__}\n"
     assert main(["data"]) == 0
     text = capsys.readouterr().out
     assert "digits" in text and "two spirals" in text
     assert main(["info"]) == 0 and "0." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_what_zoo_prints_can_be_typed_back(name, capsys):
+    assert main(["zoo", name]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    typed = parse_options(tuple(line.split()[0] for line in lines))
+    given = {key: value for key, value in zoo.defaults(name).items() if key not in GIVEN_BY_DATA}
+    assert typed == given and [type(value) for value in typed.values()] == [type(value) for value in given.values()]
+    check_options(name, typed)
+    assert all(re.search(r"=\S+ +\w.+ \(.+\)$", line) for line in lines)
 
 
 COMMANDS = ("train", "sample", "eval", "zoo", "data", "info", "selfcheck", "bench")
@@ -338,9 +382,8 @@ def test_every_command_explains_itself(command, capsys):
     assert end.value.code == 0 and f"usage: pyflowk {command}" in text and "Show the traceback" in text
 
 
-def test_misspelt_commands_and_options(capsys):
+def test_misspelt_options(capsys):
     for arguments, message in (
-        (["trian"], "train, sample, eval"),
         (["train", "--step", "3"], "--steps"),
         (["eval"], "RUN"),
     ):

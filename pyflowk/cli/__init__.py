@@ -21,22 +21,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     An error is one line on standard error; `--debug` shows the traceback instead.
     """
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words == ["--version"]:
+        from .. import __version__
+
+        print(f"pyflowk {__version__}")
+        return 0
     try:
         from .commands import parse
-    except ImportError as error:
-        print(f"pyflowk: {_missing(error)}", file=sys.stderr)
-        return USAGE
-    command = parse(sys.argv[1:] if argv is None else argv)
-    try:
-        return command.run()
+
+        return parse(words).run()
     except KeyboardInterrupt:
         print("pyflowk: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        if command.debug:
+        if "--debug" in words:
             raise
         if isinstance(error, ImportError):
             status, line = USAGE, _missing(error)
+        elif isinstance(error, OSError) and error.filename is not None:
+            status, line = USAGE, f"{error.filename}: {error.strerror}"
         elif isinstance(error, (ValueError, OSError)):
             status, line = USAGE, str(error)
         elif isinstance(error, (NotImplementedError, RuntimeError)):

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .._hints import did_you_mean
+
 if TYPE_CHECKING:
     from .commands import Bench
 
@@ -24,7 +26,8 @@ def bench(command: Bench) -> int:
     root = source_root()
     names = [path.stem.removeprefix("bench_") for path in sorted((root / "benchmarks").glob("bench_*.py"))]
     if not any(command.only in name for name in names):
-        raise ValueError(f"no benchmark named {command.only!r}: there are {', '.join(names) or 'none'}")
+        hint = did_you_mean(command.only, names)
+        raise ValueError(f"no benchmark named {command.only!r}{hint}: there are {', '.join(names) or 'none'}")
     if run(root, "pytest", "-q", "tests/ops"):
         print("pyflowk: tests/ops failed; no figures are reported on a red test", file=sys.stderr)
         return 1

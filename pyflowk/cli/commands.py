@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, Positional
 
+from .._hints import did_you_mean
 from ..training.config import TrainConfig
 
 Text = Annotated[str | None, tyro.conf.arg(metavar="STR")]
@@ -61,6 +63,8 @@ class Train(Command):
     resume: bool = False
     """Go on from the checkpoint in the run's folder, which Ctrl-C leaves too, with its system, data and settings; only
     the budget may be changed."""
+    typed: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
+    """Names of the options on the command line."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
 
     def run(self) -> int:
@@ -210,11 +214,21 @@ COMMANDS: dict[str, Callable[..., Command]] = {
 
 
 def parse(argv: Sequence[str]) -> Command:
-    """The command meant by `argv`; prints help or one error and exits where there is none."""
-    return tyro.extras.subcommand_cli_from_dict(
+    """The command meant by `argv`; prints help, or one error and exits, where there is none.
+
+    Raises ValueError for an unknown command and for values that do not fit.
+    """
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        hint = did_you_mean(argv[0], COMMANDS)
+        raise ValueError(f"no command named {argv[0]!r}{hint}; there are {', '.join(COMMANDS)}")
+    command: Command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="pyflowk",
-        description="Normalizing flows on compiled kernels: train, sample, evaluate.",
+        description="Normalizing flows on compiled kernels: train, sample, evaluate. --version tells the version.",
         args=list(argv),
         config=(OmitArgPrefixes, FlagCreatePairsOff),
     )
+    if not isinstance(command, Train):
+        return command
+    typed = [word.partition("=")[0].removeprefix("--").replace("-", "_") for word in argv if word.startswith("--")]
+    return dataclasses.replace(command, typed=tuple(typed))

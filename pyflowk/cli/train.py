@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import re
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,12 @@ from rich.console import Console
 from .. import datasets, training, zoo
 from ..datasets import Dataset
 from ..training import Checkpoint, CheckpointError, TrainConfig, Trainer
+from ..training.config import BUDGET
 from ..training.evaluation import Report
 from ..training.log import read_rows
 from ..training.pictures import draw_loss, draw_samples
 from ..zoo import GenerativeModel
+from .lists import GIVEN_BY_DATA
 from .runs import data_of, portable_name
 from .tables import print_pairs
 from .trained import contexts, in_units
@@ -33,16 +35,15 @@ INTERRUPTED = 130
 def train(command: Train) -> int:
     """Run the command; exit status 130 when a signal ended the training."""
     name, source = command.model or "realnvp", command.data or "digits"
-    if name not in zoo.names():
-        close = difflib.get_close_matches(name, zoo.names(), n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
-        raise ValueError(f"unknown system {name!r}{hint}: expected one of {', '.join(zoo.names())}")
     options = parse_options(command.set)
     out = command.out or default_folder(Path("runs"), name, source, resume=command.resume)
     saved = Checkpoint.open(out) if command.resume else None
+    check_options(name if saved is None else saved.meta["model"]["name"], options)
     config = command.config
     if saved is not None:
         config = resumed_config(saved, command)
+        if unheard := ignored(saved, command, options):
+            print(f"--resume goes on with the settings of {out}; ignored: {', '.join(unheard)}", file=sys.stderr)
         options = {key: value for key, value in saved.meta["model"].items() if key not in ("name", "shape")}
         name, data = saved.meta["model"]["name"], data_of(saved, command.data)
     else:
@@ -81,7 +82,12 @@ def train(command: Train) -> int:
 
 
 def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """`("width=256", "architecture=vector")` -> {"width": 256, "architecture": "vector"}; values are JSON or words."""
+    """`("width=256", "steps=None")` -> {"width": 256, "steps": None}; values are JSON, True, False, None or words.
+
+    >>> parse_options(("width=256", "architecture=vector", "residual=True"))
+    {'width': 256, 'architecture': 'vector', 'residual': True}
+    """
+    words = {"None": None, "True": True, "False": False}
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -90,8 +96,19 @@ def parse_options(pairs: tuple[str, ...]) -> dict[str, Any]:
         try:
             options[key] = json.loads(text)
         except ValueError:
-            options[key] = text
+            options[key] = words.get(text, text)
     return options
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Raise ValueError, in one line, for a system or an option that there is not, and a value that does not fit."""
+    zoo.options(name)
+    for key in options.keys() & GIVEN_BY_DATA.keys():
+        raise ValueError(f"--set {key}: {GIVEN_BY_DATA[key]}")
+    try:
+        zoo.check(name, options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--set: {error}") from error
 
 
 def given_note(data: Dataset) -> list[str]:
@@ -125,8 +142,21 @@ def resumed_config(saved: Checkpoint, command: Train) -> TrainConfig:
         config = dataclasses.replace(TrainConfig(**saved.meta["train"]), threads=command.config.threads)
     except TypeError as error:
         raise CheckpointError(f"{saved.folder}: its settings are not those of this version: {error}") from error
-    budget = {key: getattr(command.config, key) for key in ("steps", "epochs", "minutes")}
+    budget = {key: getattr(command.config, key) for key in BUDGET}
     return dataclasses.replace(config, **budget) if any(v is not None for v in budget.values()) else config
+
+
+def ignored(saved: Checkpoint, command: Train, options: dict[str, Any]) -> list[str]:
+    """What the command asks for, beside the budget, that is not what the run has."""
+    model, origin, preparation = saved.meta["model"], saved.meta["data"], saved.preparation
+    given = [preparation.names[i] for i in preparation.given] if preparation else origin.get("given", ())
+    run = {**saved.meta["train"], "conditional": model.get("classes") is not None, "data_seed": origin["seed"]}
+    run |= {"given": tuple(given), **{key: origin[key] for key in ("split", "size") if key in origin}}
+    asked = dataclasses.asdict(command.config) | {key: getattr(command, key) for key in run if hasattr(command, key)}
+    typed = [key for key in command.typed if key in run and key not in BUDGET]
+    pairs = [(f"--{key.replace('_', '-')} ", asked[key], run[key]) for key in typed]
+    pairs += [(f"--set {key}=", value, model.get(key)) for key, value in options.items()]
+    return [f"{what}{value} (the run has {has})" for what, value, has in pairs if value != has]
 
 
 def labels_of(data: Dataset) -> int:
@@ -140,10 +170,7 @@ def build(name: str, data: Dataset, options: dict[str, Any], seed: int) -> Gener
     """The system for the data's shape and levels, with weights drawn from `seed`; the global state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            return zoo.create(name, data.shape, **{"levels": data.levels, **options})
-        except TypeError as error:
-            raise ValueError(str(error)) from error
+        return zoo.create(name, data.shape, **{"levels": data.levels, **options})
 
 
 def finish(trainer: Trainer, out: Path, console: Console) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .._hints import did_you_mean
 from . import folder, images, tables, toys
 from .base import Dataset
 from .base import split as split_pictures
@@ -133,7 +134,7 @@ def find(name: str, data_dir: str | None, seed: int, size: int | None = None) ->
         return _ENTRIES[name].load(data_dir, seed)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
-            f"unknown data set {name!r}: expected one of {', '.join(names())}, "
+            f"unknown data set {name!r}{did_you_mean(name, names())}: expected one of {', '.join(names())}, "
             f"a folder of images, or a file ending in {', '.join(SUFFIXES)}"
         )
     found = read_file(path)

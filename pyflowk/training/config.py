@@ -6,6 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+BUDGET = ("steps", "epochs", "minutes")
+"""How a budget can be told: by one of these, all that a resumed run may change."""
+_LARGEST = 2**63 - 1
+_COUNTS = {
+    "steps": (1, _LARGEST), "batch_size": (1, 2**24), "warmup": (0, _LARGEST), "log_every": (1, _LARGEST),
+    "validate_every": (1, _LARGEST), "validate_samples": (1, _LARGEST), "save_every": (1, _LARGEST),
+    "seed": (0, _LARGEST), "threads": (1, 2**16),
+}  # fmt: skip
+"""Whole numbers and their ranges: 64-bit integers, and batches that fit into a memory."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -58,20 +68,21 @@ class TrainConfig:
     """Seed of initial weights, batches and noise."""
 
     def __post_init__(self) -> None:
-        budgets = {name: getattr(self, name) for name in ("steps", "epochs", "minutes")}
-        given = [name for name, value in budgets.items() if value is not None]
+        given = [name for name in BUDGET if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"expected one budget, got {' and '.join(given)}")
-        for name in ("batch_size", "lr", "log_every", "validate_every", "validate_samples", "save_every", *given):
+            raise ValueError(f"expected one budget, got {' and '.join(f'{n}={getattr(self, n)}' for n in given)}")
+        for name, (least, most) in _COUNTS.items():
             value = getattr(self, name)
-            if not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name}: expected a number > 0, got {value}")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads: expected a number >= 1, got {self.threads}")
-        for name in ("warmup", "weight_decay", "clip"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
-        if not 0 <= self.ema < 1:
+            if value is None and name in ("steps", "threads"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise ValueError(f"{name}: expected an integer from {least} to {most}, got {value!r}")
+        for name in ("lr", "weight_decay", "clip", "ema", *given):
+            value, zero = getattr(self, name), name in ("weight_decay", "clip", "ema")
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and value < math.inf
+            if not number or not (value > 0 or (zero and value == 0)):
+                raise ValueError(f"{name}: expected a number {'>=' if zero else '>'} 0, got {value!r}")
+        if not self.ema < 1:
             raise ValueError(f"ema: expected 0 <= ema < 1, got {self.ema}")
 
     def step_budget(self, samples: int) -> int | None:

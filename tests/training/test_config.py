@@ -12,15 +12,30 @@ from pyflowk.training.batches import Batches, step_generator
 )
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_positive_settings(name, value):
-    with pytest.raises(ValueError, match=rf"{name}: expected a number > 0, got"):
+    with pytest.raises(ValueError, match=rf"{name}: expected (a number > 0|an integer from 1 to \d+), got"):
         TrainConfig(**{name: value})
 
 
 def test_other_settings():
-    for bad in ({"warmup": -1}, {"weight_decay": -0.1}, {"clip": float("nan")}, {"ema": 1.0}, {"ema": -0.1}):
+    for bad in (
+        {"batch_size": 2.5},
+        {"batch_size": "a"},
+        {"lr": None},
+        {"lr": "a"},
+        {"seed": -1},
+        {"seed": 2**63},
+        {"steps": True},
+        {"ema": float("nan")},
+        {"epochs": "a"},
+        {"warmup": -1},
+        {"weight_decay": -0.1},
+        {"clip": float("nan")},
+        {"ema": 1.0},
+        {"ema": -0.1},
+    ):
         with pytest.raises(ValueError, match=rf"{next(iter(bad))}: expected"):
             TrainConfig(**bad)
-    with pytest.raises(ValueError, match="expected one budget, got steps and minutes"):
+    with pytest.raises(ValueError, match="expected one budget, got steps=1 and minutes=1"):
         TrainConfig(steps=1, minutes=1)
 
 
