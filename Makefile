@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-PIP = $(BIN)/python -m pip --disable-pip-version-check
-SOURCES = $(shell find csrc -type f) CMakeLists.txt pyproject.toml constraints.txt
+PIP = $(BIN)/python -m pip --disable-pip-version-check install -q
+SOURCES = $(shell find csrc -type f) CMakeLists.txt pyproject.toml
+CARD := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
 # for this machine's card, or for one architecture where there is none: these commands are to take minutes
-export CUDAARCHS ?= $(shell nvidia-smi >/dev/null 2>&1 && echo native || echo 90-real)
+export CUDAARCHS ?= $(if $(CARD),native,90-real)
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
+MAKEFLAGS += --jobs=2 # torch is unpacked while the kernels are compiled
 
 .PHONY: demo test bench lint format clean
 .DEFAULT_GOAL = demo
@@ -34,15 +36,35 @@ format: $(VENV)/linted
 clean:
 	rm -rf build dist $(VENV)
 
-# torch first, at the pinned version, so that nothing else brings another one
-$(VENV)/torch: constraints.txt
+# No build isolation: what built the objects stays in its place, so that the next build compiles only what changed.
+$(VENV)/tools:
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q -r constraints.txt
+	$(PIP) cmake ninja 'pybind11>=2.13' 'scikit-build-core>=0.12'
 	touch $@
 
-# one build each: every extra holds what the demonstration needs
-$(VENV)/installed $(VENV)/tested $(VENV)/benched $(VENV)/linted $(VENV)/everything: $(VENV)/%: $(VENV)/torch $(SOURCES)
-	$(PIP) install -q -c constraints.txt -e '.[$(extra_$*)]'
+# torch at the pinned version, before what would bring another one
+$(VENV)/torch: constraints.txt $(VENV)/tools
+	$(PIP) -r constraints.txt
+	touch $@
+
+# a demonstration needs the kernels of this machine, the tests all that can be built here
+PYFLOWK_CUDA ?= AUTO
+PYFLOWK_WERROR ?= OFF
+BUILD = $(PIP) --no-deps --no-build-isolation -C build-dir=build/make
+$(VENV)/native: $(SOURCES) $(VENV)/tools
+	$(BUILD) -C cmake.define.PYFLOWK_LEVELS=native -C cmake.define.PYFLOWK_CUDA=$(if $(CARD),AUTO,OFF) -e .
+	touch $@
+
+$(VENV)/full: $(SOURCES) $(VENV)/tools
+	$(BUILD) -C cmake.define.PYFLOWK_LEVELS=all -C cmake.define.PYFLOWK_CUDA=$(PYFLOWK_CUDA) \
+	    -C cmake.define.PYFLOWK_WERROR=$(PYFLOWK_WERROR) -e .
+	touch $(VENV)/native $@
+
+# every extra holds what the demonstration needs
+$(VENV)/installed $(VENV)/benched $(VENV)/linted: $(VENV)/native
+$(VENV)/tested $(VENV)/everything: $(VENV)/full
+$(VENV)/installed $(VENV)/tested $(VENV)/benched $(VENV)/linted $(VENV)/everything: $(VENV)/%: $(VENV)/torch
+	$(PIP) -c constraints.txt 'pyflowk[$(extra_$*)]'
 	touch $(VENV)/installed $@ $(also_$*)
 
 extra_installed = train

@@ -19,11 +19,17 @@ namespace pfk::cpu {
     const Kernels table = {#level, PFK_CPU_KERNELS(PFK_ENTRY)};                                                        \
     }
 
-#ifdef __x86_64__
+// Which levels were compiled: PFK_LEVEL_*, from CMakeLists.txt.
+#ifdef PFK_LEVEL_v2
 PFK_TABLE(v2)
+#endif
+#ifdef PFK_LEVEL_v3
 PFK_TABLE(v3)
+#endif
+#ifdef PFK_LEVEL_v4
 PFK_TABLE(v4)
-#else
+#endif
+#ifdef PFK_LEVEL_baseline
 PFK_TABLE(baseline)
 #endif
 
@@ -37,14 +43,21 @@ struct Level {
 const Kernels& choose() {
 #ifdef __x86_64__
     __builtin_cpu_init();
-    const Level levels[] = {
-        {&v4::table, __builtin_cpu_supports("x86-64-v4") > 0},
-        {&v3::table, __builtin_cpu_supports("x86-64-v3") > 0},
-        {&v2::table, __builtin_cpu_supports("x86-64-v2") > 0},
-    };
-#else
-    const Level levels[] = {{&baseline::table, true}};
 #endif
+    const Level levels[] = {
+#ifdef PFK_LEVEL_v4
+        {&v4::table, __builtin_cpu_supports("x86-64-v4") > 0},
+#endif
+#ifdef PFK_LEVEL_v3
+        {&v3::table, __builtin_cpu_supports("x86-64-v3") > 0},
+#endif
+#ifdef PFK_LEVEL_v2
+        {&v2::table, __builtin_cpu_supports("x86-64-v2") > 0},
+#endif
+#ifdef PFK_LEVEL_baseline
+        {&baseline::table, true},
+#endif
+    };
     const char* wanted = std::getenv("PYFLOWK_ISA");
     std::string names;
     for (const Level& level : levels) {
@@ -57,7 +70,8 @@ const Kernels& choose() {
     }
     if (wanted != nullptr && *wanted != '\0')
         throw std::runtime_error(std::string("PYFLOWK_ISA: expected one of ") + names + "; got " + wanted);
-    throw std::runtime_error("pyflowk needs an x86-64-v2 processor (SSE4.2) or newer");
+    throw std::runtime_error("this processor runs none of the instruction sets that were compiled (" + names +
+                             "); build with PYFLOWK_LEVELS=all (x86-64-v2, with SSE4.2, is the least)");
 }
 
 // torch's C symbols (torch >= 2.10). Found at run time, so that nothing of torch is linked; absent, work is serial.
