@@ -195,9 +195,9 @@ class Flow(nn.Module):
     them: ``sample((5,))`` is ``sample(5)``, ``sample((2, 3))`` is (2, 3, \*event), ``sample(())`` one event.
 
     x and contexts come in the model's dtype or in one that it holds exactly (integers, half precision; float32 in a
-    model that was made ``.double()``); float64 for a float32 model raises TypeError, another device ValueError. A model
-    whose weights are themselves half precision is refused: log-scales need float32, and ``torch.autocast`` runs the
-    networks, and only them, in 16 bits.
+    model that was made ``.double()``); float64 for float32 parameters raises TypeError, another device ValueError. A
+    model whose weights are themselves half precision is refused: log-scales need float32, and ``torch.autocast`` runs
+    the networks, and only them, in 16 bits.
 
     Every call that draws random numbers takes ``generator``; for integers (Dequantize) ``log_prob`` is one draw of a
     lower bound. torch.compile cannot trace a generator object: pass none there and call torch.manual_seed. Cost: one
@@ -215,6 +215,7 @@ class Flow(nn.Module):
         super().__init__()
         self.base = base
         self.transform = transform
+        self.register_load_state_dict_post_hook(_anchor_again)
 
     def forward(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """The same as :meth:`log_prob`."""
@@ -290,6 +291,8 @@ class Flow(nn.Module):
             raise ValueError(f"{name}: expected {own.device}, where the model is, got a tensor on {value.device}")
         if value.dtype == own.dtype or (name == "context" and not value.is_floating_point()):
             return value
+        if value.dtype == torch.float64 and next(self.parameters(), None) is None:
+            return value  # nothing is stored in another precision
         if value.dtype == torch.float64 or value.is_complex():
             raise TypeError(
                 f"{name}: expected {own.dtype}, the model's dtype, got {value.dtype}: pass {name}.to({own.dtype}), or "
@@ -304,6 +307,13 @@ class Flow(nn.Module):
                 f"this model's weights are {dtype}, too coarse for log-scales and log-determinants: keep it in float32 "
                 f"and run its networks in 16 bits by torch.autocast({device!r}, {dtype})"
             )
+
+
+def _anchor_again(module: Any, incompatible_keys: Any) -> None:
+    """After load_state_dict(assign=True) on a meta model: what tells device and dtype is in no state dict."""
+    here = next((p for p in module.parameters() if not p.is_meta), None)
+    if module.base.anchor.is_meta and here is not None:
+        module.base.anchor = torch.zeros((), device=here.device, dtype=here.dtype)
 
 
 def sample_shape(n: int | Sequence[int]) -> tuple[int, ...]:

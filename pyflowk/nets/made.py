@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops._fixed import Fixed
 from ..ops._kept import Keeper, Kept
 from ..ops.made_layout import MadeLayout
 from .context import make_activation, make_context
@@ -16,7 +17,7 @@ from .context import make_activation, make_context
 __all__ = ["MADE"]
 
 
-class MADE(Keeper, nn.Module):
+class MADE(Keeper, Fixed):
     r"""An MLP with masked weights: the parameters of coordinate i are a function of x_0..x_{i-1} and the context.
 
     (B, D) -> (B, params_per_element D), zero at the start, so that a flow starts as the identity. A hidden unit of
@@ -84,12 +85,8 @@ class MADE(Keeper, nn.Module):
             degrees = [[lowest + j * (features - lowest) // width for j in range(width)] for width in hidden]
         elif [len(d) for d in degrees] != list(hidden) or (residual and len({tuple(d) for d in degrees}) > 1):
             raise ValueError("degrees: expected one for every hidden unit, alike in all layers of a residual MADE")
-        layout = MadeLayout(degrees, self.order, params_per_element, interleaved)
         self.degrees = [list(d) for d in degrees]
-        self.register_buffer("plan", layout.plan, persistent=False)
-        self.register_buffer("source", layout.source, persistent=False)
-        # of the first layer's units, by rising degree
-        self.register_buffer("first", torch.tensor(self.degrees[0]).argsort(stable=True), persistent=False)
+        self._set_fixed()
         self.act = make_activation(activation)
         self.context = make_context(hidden[0], context_dim, classes)
         self.takes_context = self.context is not None
@@ -98,9 +95,14 @@ class MADE(Keeper, nn.Module):
         self.last = nn.Linear(hidden[-1], params_per_element * features)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
-        for number, mask in enumerate(self._masks()):
-            self.register_buffer(f"mask{number}", mask, persistent=False)
         self._kept = Kept()
+
+    def fixed(self) -> dict[str, Tensor]:
+        """The layout of the packed weights, the first layer's units by rising degree, and the masks."""
+        layout = MadeLayout(self.degrees, self.order, self.params_per_element, self.interleaved)
+        masks = {f"mask{number}": mask for number, mask in enumerate(self._masks())}
+        first = torch.tensor(self.degrees[0]).argsort(stable=True)
+        return {"plan": layout.plan, "source": layout.source, "first": first, **masks}
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         if x.dim() != 2 or x.shape[1] != self.features:

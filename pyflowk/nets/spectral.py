@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops._fixed import Fixed
 from ..ops._kept import Keeper, Kept
 from ..ops._router import functional, watched, while_loop, wrapped
 
 
-class SpectralLayer(Keeper, nn.Module):
+class SpectralLayer(Keeper, Fixed):
     r"""What the normalised layers share: :math:`\tilde W = W \min(1, c / \sigma)`, :math:`\sigma = u^T W v`.
 
     In training mode u and v are buffers that ``iterations`` steps of the power iteration renew wherever the weight
@@ -42,17 +43,20 @@ class SpectralLayer(Keeper, nn.Module):
         if not 0 < lipschitz <= 1 or iterations < 1:
             raise ValueError(f"expected 0 < lipschitz <= 1 and iterations >= 1, got {lipschitz} and {iterations}")
         self.lipschitz, self.iterations = float(lipschitz), iterations
-        v = _unit(torch.randn(tuple(in_shape), generator=torch.Generator().manual_seed(0)))
+        v = _start(in_shape).to(self.weight)
         self.register_buffer("v", v)
         self.register_buffer("u", _unit(self.apply_weight(self.weight.detach(), v)))
-        # the weight of the last call, and whether u and v are renewed for it and the leading ones are its own
-        for name, value in {
-            "leading_u": self.u.clone(), "leading_v": v.clone(), "seen": torch.full_like(self.weight, math.nan),
-            "iterated": torch.tensor(False), "converged": torch.tensor(False),
-        }.items():  # fmt: skip
-            self.register_buffer(name, value.detach(), persistent=False)
+        self._set_fixed()
         self._kept = Kept()
         self.register_load_state_dict_post_hook(_start_again)
+
+    def fixed(self) -> dict[str, Tensor]:
+        """The weight of the last call, and whether u and v are renewed for it and the leading ones are its own."""
+        return {
+            "leading_u": _start(self.u.shape), "leading_v": _start(self.v.shape),
+            "seen": torch.full(self.weight.shape, math.nan),
+            "iterated": torch.tensor(False), "converged": torch.tensor(False),
+        }  # fmt: skip
 
     def apply_weight(self, weight: Tensor, x: Tensor) -> Tensor:
         """W x, without the bias."""
@@ -223,7 +227,9 @@ class SpectralConv2d(SpectralLayer, nn.Conv2d):
         side = (1, 1) if self._pointwise else self.size
         self._set_up(lipschitz, iterations, (1, in_channels, *side))
         self.start: Tensor
-        self.register_buffer("start", self.v.clone(), persistent=False)  # random, whatever the weight has become
+
+    def fixed(self) -> dict[str, Tensor]:
+        return {**super().fixed(), "start": _start(self.v.shape)}  # random, whatever the weight has become
 
     def apply_weight(self, weight: Tensor, x: Tensor) -> Tensor:
         return F.conv2d(x, weight, None, self.stride, self.padding)
@@ -298,6 +304,11 @@ def _leading_of_matrix(weight: Tensor) -> tuple[Tensor, Tensor]:
     other = _unit(wide @ one if tall else one @ wide, torch.zeros_like(wide[:, 0] if tall else wide[0]))
     u, v = (other, one) if tall else (one, other)
     return u.to(weight.dtype, copy=True), v.to(weight.dtype, copy=True)
+
+
+def _start(shape: Sequence[int]) -> Tensor:
+    """A random vector of length 1, always the same."""
+    return _unit(torch.randn(tuple(shape), generator=torch.Generator().manual_seed(0), device="cpu"))
 
 
 def _unit(x: Tensor, otherwise: Tensor | None = None) -> Tensor:

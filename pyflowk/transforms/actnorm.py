@@ -122,5 +122,6 @@ def _over_processes(sums: Tensor) -> Tensor:
 
 
 def _mirror_flag(module: Any, incompatible_keys: Any) -> None:
-    """After loading: copy the flag to the host once."""
-    module.is_initialized = bool(module.initialized)
+    """After loading: copy the flag to the host once. A meta module has no values yet."""
+    if not module.initialized.is_meta:
+        module.is_initialized = bool(module.initialized)

@@ -25,16 +25,20 @@ class Permute(Transform):
 
     def __init__(self, permutation: Sequence[int] | Tensor) -> None:
         super().__init__()
-        index = torch.as_tensor(permutation, dtype=torch.int64)
-        if index.dim() != 1 or not torch.equal(index.sort().values, torch.arange(index.numel())):
+        with torch.device("cpu"):  # a model that is made on the meta device is checked all the same
+            index = torch.as_tensor(permutation, dtype=torch.int64)
+        if index.dim() != 1 or sorted(index.tolist()) != list(range(index.numel())):
             raise ValueError(f"Permute expects each of 0..n-1 once, got {index.tolist()}")
         self.permutation: Tensor
-        self.register_buffer("permutation", index)
+        place = index.device if isinstance(permutation, Tensor) else torch.empty(0).device
+        self.register_buffer("permutation", index.to(place))
 
     @classmethod
     def random(cls, features: int, generator: torch.Generator | None = None) -> Permute:
         """A permutation drawn once from ``generator``."""
-        return cls(torch.randperm(features, generator=generator))
+        with torch.device(generator.device if generator is not None else "cpu"):
+            drawn = torch.randperm(features, generator=generator).tolist()
+        return cls(drawn)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self._check(x)
