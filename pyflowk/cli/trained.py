@@ -86,7 +86,7 @@ def _write(out: Path, x: Tensor, model: GenerativeModel, saved: Checkpoint, colu
     try:
         data = data_of(saved)
         reference = in_units(data.preparation if saved.preparation else None, data.test, data.test_labels)
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ImportError) as error:
         print(f"{error}: the picture shows the samples alone")
         return draw_samples(out, x, None, model.levels, columns, [preparation.names[i] for i in shown])
     whole = x.shape[1] == reference.shape[1]
@@ -123,13 +123,13 @@ def _draw(command: Sample, model: GenerativeModel, saved: Checkpoint, threads: T
 
 
 def _for_contexts(saved: Checkpoint) -> Dataset:
+    """The run's own data, from whose rows contexts are taken."""
     try:
         return data_of(saved)
     except FileNotFoundError as error:
-        names = (
-            " ".join(f"{saved.preparation.names[i]}=..." for i in saved.preparation.given) if saved.preparation else ""
-        )
-        raise FileNotFoundError(f"{error}: say what to draw for by --given {names}") from error
+        preparation = saved.preparation or Preparation((), ())
+        wanted = " ".join(f"{preparation.names[i]}=..." for i in preparation.given)
+        raise FileNotFoundError(f"{error}: say what to draw for by --given {wanted}") from error
 
 
 def _walk(command: Sample, model: GenerativeModel, saved: Checkpoint) -> Tensor:

@@ -24,7 +24,7 @@ class Dataset:
     `classes` is the number of labels, None without labels; labels are (N,) int64, or (N, C) float32 where each sample
     has a context of C numbers (:meth:`given`).
     `entropy` is the differential entropy in nats where it is known exactly: "NLL minus entropy" is an absolute score.
-    `preparation` leads back to the units of a table, `fingerprint` is a digest of what a user's file holds, `notes` say
+    `preparation` leads back to the units of a table, `fingerprint` is a digest of what was in a file, `notes` say
     what was taken for what in it, and `origin` holds the arguments of `load` that give the same again, as JSON values.
 
     >>> import torch
@@ -120,7 +120,6 @@ def split(
     part = round(held_out * count)
     if part < 1 or count - 2 * part < 1:
         raise ValueError(f"{name}: expected at least 10 samples to split into train, validation and test, got {count}")
-    content = digest(x, labels)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
     cuts = [count - 2 * part, count - part]
     if groups is not None:
@@ -129,9 +128,10 @@ def split(
     x = x.float()
     train, valid, test = (x[rows] for rows in parts)
     if labels is None:
-        return Dataset(name, train, valid, test, levels=levels, fingerprint=content)
+        return Dataset(name, train, valid, test, levels=levels, fingerprint=digest(train, valid, test))
     marks = [labels[rows] for rows in parts]
     classes = int(labels.max()) + 1
+    content = digest(train, valid, test, *marks)
     return Dataset(name, train, valid, test, *marks, levels=levels, classes=classes, fingerprint=content)
 
 

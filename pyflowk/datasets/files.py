@@ -80,7 +80,7 @@ def read_file(path: Path) -> Table | Tensor:
         found = readers[path.suffix.lower()](path)
     except (EOFError, OSError) as error:
         raise ValueError(f"{path}: not a readable {path.suffix} file ({error})") from error
-    return found if isinstance(found, Tensor) else _named(_without_index(found))
+    return found if isinstance(found, Tensor) else noted(_without_index(found))
 
 
 def read_csv(path: Path) -> Table:
@@ -253,7 +253,7 @@ def _without_index(table: Table) -> Table:
     return replace(table, values=table.values[:, kept], columns=tuple(table.columns[i] for i in kept), notes=(note,))
 
 
-def _named(table: Table) -> Table:
+def noted(table: Table) -> Table:
     """The table with a note on its columns; unnamed columns among named ones take their number for a name."""
     names = tuple(name or str(i) for i, name in enumerate(table.columns))
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)

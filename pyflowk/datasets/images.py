@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .base import Dataset, split
+from .files import digest
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package dataset-fashion-mnist puts its files."""
@@ -57,4 +58,5 @@ def load_fashion_mnist(data_dir: str | None, seed: int) -> Dataset:
     train, valid = order[:-5000], order[-5000:]
     pictures = [part.unsqueeze(1).float() for part in (x[train], x[valid], test)]
     labels = [part.long() for part in (y[train], y[valid], test_labels)]
-    return Dataset("fashion-mnist", *pictures, *labels, levels=256, classes=10)
+    content = digest(*pictures, *labels)
+    return Dataset("fashion-mnist", *pictures, *labels, levels=256, classes=10, fingerprint=content)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .base import Dataset
-from .files import Table, from_columns
+from .files import Table, from_columns, noted
 from .preparation import Preparation
 
 Split = Literal["random", "time"]
@@ -121,4 +121,4 @@ def read_galaxies(data_dir: str | None) -> Table:
     except ImportError as error:
         raise ImportError("galaxies is a table of pandas: pip install pandas") from error
     frame = pandas.read_pickle(folder / GALAXIES)
-    return from_columns("galaxies", {str(name): frame[name].to_numpy() for name in frame.columns})
+    return noted(from_columns("galaxies", {str(name): frame[name].to_numpy() for name in frame.columns}))

@@ -36,6 +36,8 @@ def test_digits():
     assert data.shape == (1, 8, 8) and data.is_image and data.levels == 17 and data.classes == 10
     assert torch.equal(data.train, data.train.round()) and data.train.max() == 16
     assert not torch.equal(datasets.load("digits", seed=1).test, data.test)
+    same, other = (datasets.load("digits", seed=seed).fingerprint for seed in (0, 1))
+    assert same == data.fingerprint != other  # the split is a part of it
     whole = torch.cat([data.train, data.valid, data.test]).flatten(1).sum(1)
     assert whole.sum() == datasets.load("digits", seed=1).train.sum() + sum(
         part.sum() for part in (datasets.load("digits", seed=1).valid, datasets.load("digits", seed=1).test)
@@ -69,6 +71,10 @@ def test_fashion_mnist_from_a_folder(fashion):
     assert (len(data.train), len(data.valid), len(data.test)) == (100, 5000, 30)
     assert data.shape == (1, 4, 4) and data.levels == 256 and data.classes == 10
     assert torch.equal(data.train[:, 0, 0, 0].long() % 10, data.train_labels)  # pictures and labels stay together
+    before = data.fingerprint
+    path = fashion / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(idx(np.zeros((30, 4, 4), np.uint8)))
+    assert datasets.load("fashion-mnist", data_dir=str(fashion)).fingerprint != before
 
 
 def test_fashion_mnist_names_the_install_command(tmp_path):

@@ -258,7 +258,7 @@ def test_galaxies(tmp_path):
     redshift = datasets.load("galaxies", data_dir=str(tmp_path), given="ugrizy")
     assert redshift.shape == (1,) and redshift.context_dim == 6
     data = datasets.load("galaxies", data_dir=str(tmp_path))
-    assert data.preparation.columns == ("redshift", *"ugrizy")
+    assert data.preparation.columns == ("redshift", *"ugrizy") and data.notes[0].startswith("columns: redshift, u, g")
     assert torch.equal(redshift.valid, data.valid[:, :1]) and torch.equal(redshift.valid_labels, data.valid[:, 1:])
     assert (len(data.train), len(data.valid), len(data.test)) == (160, 20, 20) and data.shape == (7,)
     expected = table.to_numpy()[tables.parts(200, 0)[2]]

@@ -58,6 +58,13 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint(run, monkeypatch):
     assert Checkpoint.open(folder).meta["step"] == 7
 
 
+def test_what_is_no_json_is_not_written(run):
+    folder, model = run
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        save(folder / "checkpoint", model, step=float("nan"))
+    assert Checkpoint.open(folder).meta["step"] == 5
+
+
 def test_a_write_interrupted_between_its_two_renames_is_recovered(run):
     folder, model = run
     (folder / "checkpoint").rename(folder / "checkpoint.previous")
