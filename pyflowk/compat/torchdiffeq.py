@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ops._describe import described
+from ..solvers.adjoint import listed
 from ..solvers.events import Event
 from ..solvers.field import real_dtype
 from ..solvers.odeint import Packing
@@ -41,7 +43,8 @@ _OPTIONS = {"ifactor": "grow", "dfactor": "shrink", "max_num_steps": "max_steps"
 _SAME = ("safety", "first_step", "step_size", "perturb", "norm")
 _PLACES = ("jump_t", "step_t", "grid_constructor")
 _IGNORED = ("dtype", "interp", "max_order", "max_iters")
-_HORIZON = 1e6  # how far to look for an event
+_HORIZON = 1e6  # how far to look for an event,
+_EVENT_STEPS = 10_000  # and for how many steps
 
 
 class _Call:
@@ -148,17 +151,35 @@ def _solve(call: _Call, func: Callable[..., Any], y0: Any, t: Any, **arguments: 
     return _tree(lambda *parts: torch.cat(parts), *found)
 
 
-def _unbatched(event: Callable[..., Tensor], packing: Packing, t: Tensor, y: Tensor) -> tuple[Event, bool]:
-    """The event on the packed state; of several values, each by its sign at the start, the smallest. Whether one is
-    zero already."""
+class _Nearest:
+    """An event of torchdiffeq on the packed state: of several values, each by its sign at the start, the smallest."""
 
-    def values(t: Tensor, y: Tensor) -> Tensor:
-        return event(t.reshape(()), packing.unpack(y)).reshape(-1)
+    def __init__(self, event: Callable[..., Tensor], packing: Packing, t: Tensor, y: Tensor) -> None:
+        self.event, self.packing = event, packing
+        self.__name__ = getattr(event, "__name__", type(event).__name__)
+        with torch.no_grad():
+            self.first = self.last = self.values(t.to(real_dtype(y)), y)
+        self.sign = torch.where(self.first < 0, -1, 1)
 
-    with torch.no_grad():
-        start = values(t.to(real_dtype(y)), y)
-    sign = torch.where(start < 0, -1, 1)
-    return Event(lambda t, y: (values(t, y) * sign).min().reshape(1)), bool((start == 0).any())
+    def values(self, t: Tensor, y: Tensor) -> Tensor:
+        found = self.event(t.reshape(()), self.packing.unpack(y))
+        if not isinstance(found, Tensor) or not found.numel():
+            got = described(found)
+            raise TypeError(f"event {self.__name__}: expected a tensor of one or several numbers; got {got}")
+        return found.reshape(-1)
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        found = self.values(t, y)
+        self.last = found.detach().clone()
+        return (found * self.sign).min().reshape(1)
+
+
+def _times(t: Any) -> Tensor:
+    """Times as a tensor of floating-point numbers."""
+    times = t if isinstance(t, Tensor) else torch.as_tensor(t, dtype=torch.float64)
+    if not times.is_floating_point():
+        raise TypeError(f"t: expected floating-point times; got {described(t)}")
+    return times
 
 
 def odeint(
@@ -185,7 +206,7 @@ def odeint(
     >>> odeint(lambda t, y: -y, torch.tensor(1.0), torch.tensor([0.0, 1.0]), rtol=1e-5, atol=1e-5)
     tensor([1.0000, 0.3679])
     """
-    call = _Call(func, y0, rtol, atol, method, options)
+    call, t = _Call(func, y0, rtol, atol, method, options), _times(t)
     if event_fn is None:
         return _solve(call, func, y0, t)
     return _to_event(call, func, y0, t, event_fn, reverse=len(t) > 1 and bool(t[1] < t[0]))
@@ -205,7 +226,7 @@ def odeint_adjoint(
     adjoint_atol: Any = None,
     adjoint_method: str | None = None,
     adjoint_options: Mapping[str, Any] | None = None,
-    adjoint_params: Iterable[Tensor] | None = None,
+    adjoint_params: Tensor | Iterable[Tensor] | None = None,
 ) -> Any:
     """`torchdiffeq.odeint_adjoint`: as `odeint`, with the continuous adjoint for the gradient of adaptive methods.
 
@@ -225,7 +246,7 @@ def odeint_adjoint(
         adjoint_params = func.parameters()
     if event_fn is not None:
         return odeint(func, y0, t, rtol=rtol, atol=atol, method=method, options=options, event_fn=event_fn)
-    call = _Call(func, y0, rtol, atol, method, options)
+    call, t = _Call(func, y0, rtol, atol, method, options), _times(t)
     if adjoint_method not in (None, method) and options and adjoint_options is None:
         raise ValueError("adjoint_options: expected those of adjoint_method, as that differs from method; got none")
     known = {**(adjoint_options or {}), "norm": call.options.get("norm")}
@@ -236,7 +257,7 @@ def odeint_adjoint(
     if call.fixed or backward.fixed or "step_size" in call.options:
         return _solve(call, func, y0, t)
     otherwise = {"method": backward.method, **backward.options}
-    return _solve(call, func, y0, t, params=tuple(adjoint_params), adjoint="backsolve", adjoint_options=otherwise)
+    return _solve(call, func, y0, t, params=listed(adjoint_params), adjoint="backsolve", adjoint_options=otherwise)
 
 
 def odeint_dense(
@@ -306,21 +327,30 @@ def odeint_event(
 def _to_event(
     call: _Call, func: Callable[..., Any], y0: Any, t: Tensor, event_fn: Callable[..., Tensor], *, reverse: bool
 ) -> tuple[Tensor, Any]:
-    packing = Packing(y0, rows=False)
+    packing, t = Packing(y0, rows=False), _times(t)
     start, state = t.reshape(-1)[0], packing.pack(y0)
-    event, already = _unbatched(event_fn, packing, start, state)
-    if already:
+    nearest = _Nearest(event_fn, packing, start, state)
+    if bool((nearest.first == 0).any()):
         return start, packing.unpack(torch.stack([state, state]))
     end = start.detach() + (-_HORIZON if reverse else _HORIZON)
     inner = [] if call.fixed else call.inner(start.item(), end.item())
     ends = [(start, False), *((start.new_tensor(at), jumps) for at, jumps in inner), (end, False)]
-    y, arguments = state, packing.arguments(call.options)
+    bound = {} if call.fixed else {"max_steps": _EVENT_STEPS}
+    y, steps, arguments = state, 0, packing.arguments({**bound, **call.options})
     for (begin, before), (stop, after) in pairwise(ends):
         field = packing.field(_within(func, begin, stop, (before, after)))
-        solution = solve_ivp(field, y, torch.stack([begin, stop]), method=call.method, events=event, **arguments)
-        if not solution.success:
-            raise SolverError(solution)
-        y = solution.y[-1]
+        times = torch.stack([begin, stop])
+        solution = solve_ivp(field, y, times, method=call.method, events=Event(nearest), **arguments)
         if solution.status.item() == Status.EVENT and solution.event_t is not None and solution.event_y is not None:
             return solution.event_t[0].to(t.dtype), packing.unpack(torch.stack([state, solution.event_y]))
-    raise RuntimeError(f"odeint_event: no event was found within {_HORIZON:g} units of time")
+        if solution.status.item() not in (Status.SUCCESS, Status.MAX_STEPS):
+            raise SolverError(solution)
+        y, steps = solution.y[-1], steps + int(solution.attempts)
+        if not solution.success:
+            break
+    first, last = nearest.first.tolist(), nearest.last.tolist()
+    raise RuntimeError(
+        f"event {nearest.__name__}: expected its sign to change; got no change in {steps} steps from "
+        f"t = {start.item():g}, where it is {first}, to {solution.reached.item():g}, where it is {last}; "
+        "max_num_steps allows more steps"
+    )

@@ -29,6 +29,7 @@ __all__ = [
     "flat",
     "forward_or_functional",
     "functional",
+    "mapped",
     "no_tangents",
     "plain_autograd",
     "registry",
@@ -41,6 +42,8 @@ __all__ = [
 #: whether vmap, grad, jvp or another functional transformation is active, and whether this very tensor is inside one.
 functional: Callable[[], bool] = torch._C._are_functorch_transforms_active
 wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
+_is_mapped: Callable[[Tensor], bool] = torch._C._functorch.is_batchedtensor
+_inside: Callable[[Tensor], Tensor] = torch._C._functorch.get_unwrapped
 
 _unwrap: Callable[[Tensor], Tensor] = torch._C._functorch.unwrap_if_dead
 _modes_on_stack: Callable[[], int] = torch._C._len_torch_dispatch_stack
@@ -78,6 +81,15 @@ def transformed() -> bool:
 def forward_or_functional() -> bool:
     """Whether forward AD or torch.func is active, whose derivatives no `requires_grad` tells of."""
     return bool(functional() or forward_ad._current_level >= 0)
+
+
+def mapped(tensor: Tensor) -> bool:
+    """Whether a vmap maps this tensor, at any level: its values are several, and cannot be asked for."""
+    while wrapped(tensor):
+        if _is_mapped(tensor):
+            return True
+        tensor = _inside(tensor)
+    return False
 
 
 def no_tangents() -> AbstractContextManager[None]:

@@ -8,17 +8,30 @@ tr(df/dx) of each row and the (estimated) squared Frobenius norm of df/dx: all f
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
+from ._describe import described
 from .hutchinson import Probes, draw_probes, trace_estimate
 
 __all__ = ["draw_probes", "exact_divergence", "hutchinson", "hutchplusplus"]
 
 Field = Callable[[Tensor], Tensor]
 Result = tuple[Tensor, Tensor, Tensor]
+
+
+def as_slope(value: Any, x: Tensor) -> Tensor:
+    """What a field answered at the state x, in its dtype; TypeError or ValueError where that is no slope."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"field: expected a tensor of the state's shape {tuple(x.shape)}; got {described(value)}")
+    if value.shape != x.shape:
+        raise ValueError(f"field: expected the state's shape {tuple(x.shape)}; got {tuple(value.shape)}")
+    if value.is_complex():
+        raise TypeError(f"field: expected a real slope, as the state is; got {value.dtype}")
+    return value if value.dtype == x.dtype else value.to(x.dtype)
 
 
 def hutchinson(f: Field, x: Tensor, probes: Probes, mode: str = "forward") -> Result:
@@ -89,20 +102,26 @@ def hutchplusplus(f: Field, x: Tensor, probes: Probes, mode: str = "forward") ->
 
 def _images(f: Field, x: Tensor, probes: Tensor, mode: str) -> tuple[Tensor, Tensor]:
     """f(x) and A e (or A^T e) for every probe, (B, K, *event)."""
+
+    def checked(x: Tensor) -> Tensor:
+        return as_slope(f(x), x)
+
     if mode == "forward":
         if hasattr(f, "with_tangents"):
             return f.with_tangents(x, probes)
         if probes.shape[1] == 1:
-            value, image = jvp(f, (x,), (probes[:, 0],))[:2]
+            value, image = jvp(checked, (x,), (probes[:, 0],))[:2]
             return value, image.unsqueeze(1)
-        both = vmap(lambda e: jvp(f, (x,), (e,))[:2], in_dims=1, out_dims=(None, 1))  # type: ignore[arg-type]
-        return both(probes)
+        # the images at 0: of a field that is constant there is one image, which vmap spreads along no other dimension
+        both = vmap(lambda e: jvp(checked, (x,), (e,))[:2], in_dims=1, out_dims=(None, 0))  # type: ignore[arg-type]
+        value, images = both(probes)
+        return value, images.transpose(0, 1)
     if mode != "reverse":
         raise ValueError(f"mode: expected forward or reverse; got {mode!r}")
-    value, pull = vjp(f, x)[:2]
+    value, pull = vjp(checked, x)[:2]
     if probes.shape[1] == 1:
         return value, pull(probes[:, 0])[0].unsqueeze(1)
-    return value, vmap(lambda e: pull(e)[0], in_dims=1, out_dims=1)(probes)
+    return value, vmap(lambda e: pull(e)[0], in_dims=1)(probes).transpose(0, 1)
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ about the solver's tolerance; the discrete gradient of `solve_ivp` is not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ..ops._describe import described
 from ..ops._recompute import Standing
 from .adaptive import solve_adaptive
 from .control import Control, Status
 from .field import Field, column, real_dtype
 from .tableaus import Tableau
 
-__all__ = ["backsolve"]
+__all__ = ["backsolve", "listed"]
 
 
 def backsolve(
@@ -35,6 +36,14 @@ def backsolve(
 ) -> Tensor:
     """`solve(y0, times)`, (T, B, *event), differentiable in y0, times (B, T) and params by the continuous adjoint."""
     return _Backsolve.apply(f, table, control, solve, y0, times, *params)
+
+
+def listed(params: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:
+    """Parameters as a tuple; a bare tensor is one, not its rows."""
+    found = (params,) if isinstance(params, Tensor) else tuple(params)
+    if any(not isinstance(p, Tensor) for p in found):
+        raise TypeError(f"params: expected tensors; got {described(found)}")
+    return found
 
 
 class _Reverse:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..ops._describe import described
 from .control import Clock
 from .dense import interpolate
 from .field import Field, column, real_dtype
@@ -21,7 +22,8 @@ class Event:
     """g(t, y) -> (B,) whose change of sign is the event, row by row; times and states come as a field gets them.
 
     The root is found on the step's own polynomial, to rounding; of several roots of one g within a step an odd number
-    is seen as one, an even number is not seen. A g that is zero at the start does not fire there. The times and states
+    is seen as one, an even number is not seen. A g that is zero at the start does not fire there, one that is NaN
+    raises. The times and states
     of events, recorded ones too, are differentiable: dt = -dg / (dg/dt + dg/dy f).
 
     Args:
@@ -29,9 +31,9 @@ class Event:
         terminal: whether the row ends there, with status EVENT; else it is noted in `Solution.records`.
         direction: 1 only where g rises, -1 only where it falls, 0 both.
 
-    Raises ValueError for another direction, or for a g whose answer is not one number a row. Cost: one g a step, ten
-    to twenty where it changes its sign; an event with a gradient one evaluation of the field more. Source: Hairer,
-    Norsett, Wanner 1993, II.6; Chen, Amos, Nickel 2021 (arXiv:2011.03902).
+    Raises ValueError for another direction, or for a g whose answer is not one number a row, or NaN. Cost: one g a
+    step, ten to twenty where it changes its sign; an event with a gradient one evaluation of the field more. Source:
+    Hairer, Norsett, Wanner 1993, II.6; Chen, Amos, Nickel 2021 (arXiv:2011.03902).
 
     >>> from pyflowk.solvers import solve_ivp
     >>> fall = lambda t, y: torch.stack([y[:, 1], torch.full_like(y[:, 1], -9.81)], 1)
@@ -50,12 +52,17 @@ class Event:
                 f"event: expected a function g and a direction of -1, 0 or 1; got {self.g!r} and {self.direction!r}"
             )
 
+    def __str__(self) -> str:
+        return f"event {getattr(self.g, '__name__', type(self.g).__name__)}"
+
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        before = 0 if y.is_inference() else y._version
         value = self.g(column(t.to(real_dtype(y)), y), y)
+        if not y.is_inference() and y._version != before:
+            raise ValueError(f"{self}: expected it to leave the state as it is; got the state changed in place")
         if not isinstance(value, Tensor) or value.numel() != y.shape[0]:
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"event: expected one number a row, ({y.shape[0]},); got {got}")
-        return value.reshape(-1)
+            raise ValueError(f"{self}: expected one number a row, ({y.shape[0]},); got {described(value)}")
+        return value.reshape(-1).clone()  # g may write into the same memory every time
 
 
 @dataclass
@@ -81,10 +88,11 @@ class Fired:
 
     @classmethod
     def start(cls, events: Sequence[Event], t: Tensor, y: Tensor) -> Fired:
-        nan = torch.full_like(t, float("nan"))
-        return cls(
-            events, [e(t, y) for e in events], nan, torch.full_like(y, float("nan")), torch.full_like(t, -1).long()
-        )
+        nan, values = torch.full_like(t, float("nan")), [event(t, y) for event in events]
+        sound = y.isfinite().reshape(len(y), y[:1].numel()).all(1)
+        for event, value in zip(events, values):
+            _check_number(event, t, value, sound)
+        return cls(events, values, nan, torch.full_like(y, float("nan")), torch.full_like(t, -1).long())
 
     def check(self, table: Tableau, before: Clock, after: Clock, y: Tensor, y1: Tensor, ks: list[Tensor]) -> Clock:
         """Look at one step from y, tried to y1; the clock with the rows stopped that a terminal event stops."""
@@ -96,7 +104,8 @@ class Fired:
             crossed = good & (rises if event.direction > 0 else falls if event.direction < 0 else rises | falls)
             self.values[number] = torch.where(good, g1, g0)
             theta = torch.full_like(h, float("inf"))
-            if bool(crossed.any()):
+            if bool((crossed | (good & g1.isnan())).any()):
+                _check_number(event, after.t, g1, good)
                 theta = torch.where(crossed, self._root(event, table, before.t, h, g0, g1, y, ks), theta)
             thetas.append(theta)
         first, which = torch.full_like(h, float("inf")), self.index
@@ -167,6 +176,13 @@ class Fired:
         return high
 
 
+def _check_number(event: Event, t: Tensor, value: Tensor, rows: Tensor) -> None:
+    """ValueError where an event has no sign, which could never change."""
+    if bool((unknown := rows & value.isnan()).any()):
+        row = int(unknown.nonzero()[0, 0])
+        raise ValueError(f"{event}: expected numbers along the solution; got NaN at t = {t[row].item():g} in row {row}")
+
+
 def root_with_gradient(event: Event, f: Field, t: Tensor, y: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
     """Event time and state of the rows `here`, with their derivatives, from the state y at the fixed time t.
 
@@ -179,7 +195,7 @@ def root_with_gradient(event: Event, f: Field, t: Tensor, y: Tensor, here: Tenso
         return event(fixed + step, state + column(step, y).to(y.dtype) * slope)
 
     with torch.no_grad():
-        slope = f(column(fixed.to(real_dtype(y)), y), state)
+        slope = f(column(fixed.to(real_dtype(y)), y), state).clone()
     with torch.enable_grad():
         step = torch.zeros_like(fixed).requires_grad_()
         (rate,) = torch.autograd.grad(along(step).sum() + 0 * step.sum(), step)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from ..ops._router import transformed
+from ..ops.divergence import as_slope
 from ..ops.rk_step import rk_combine
 from .tableaus import Tableau
 
-__all__ = ["Field", "column", "real_dtype", "rk_stages", "time_dtype"]
+__all__ = ["Field", "Reused", "column", "real_dtype", "rk_stages", "time_dtype"]
+
+_compiling: Callable[[], bool] = torch.compiler.is_compiling
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def real_dtype(y: Tensor) -> torch.dtype:
@@ -28,21 +34,75 @@ def column(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-class Field:
-    """f(t, y) with its answer checked; t is 0-d where all rows share it, else (B, 1, ..., 1)."""
+class Reused(RuntimeError):
+    """A field has handed out memory again whose contents, an earlier slope, are still in use."""
 
-    def __init__(self, f: Callable[[Tensor, Tensor], Tensor]) -> None:
-        self.f = f
+    def __init__(self) -> None:
+        super().__init__(
+            "field: expected slopes in memory of their own; got one in that of an earlier one still in use"
+        )
+
+
+class Field:
+    """f(t, y) with its answer checked; t is 0-d where all rows share it, else (B, 1, ..., 1).
+
+    A field may write every answer into the same memory. So that none is lost, an answer that lies where an earlier one
+    lies that somebody still holds raises `Reused`: whoever solves starts anew with `copies`, which has all answers
+    copied, as always where addresses tell nothing. `watches=False` is for those who use an answer before they ask
+    again. ValueError for a field that changes t or y in place.
+    """
+
+    def __init__(self, f: Callable[[Tensor, Tensor], Tensor], *, copies: bool = False, watches: bool = True) -> None:
+        self.f, self.watches = f, watches
+        self.copies = copies or (watches and transformed())
+        self.asked = False
+        self.alive = False  # whether it differentiates by its state, which must have a graph for that
+        self.used: dict[int, weakref.ref[Tensor]] = {}
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        k = self.f(t, y)
-        if not isinstance(k, Tensor):
-            raise TypeError(f"field: expected a tensor of the state's shape {tuple(y.shape)}; got {type(k).__name__}")
-        if k.shape != y.shape:
-            raise ValueError(f"field: expected the state's shape {tuple(y.shape)}; got {tuple(k.shape)}")
-        if k.is_complex():
-            raise TypeError(f"field: expected a real slope, as the state is; got {k.dtype}")
-        return k if k.dtype == y.dtype else k.to(y.dtype)
+        if _compiling():
+            return as_slope(self.f(t, y), y).clone()
+        before = None if self.asked or not y.is_cpu or transformed() else y.detach().clone()
+        written = None if y.is_inference() or t.is_inference() else y._version + t._version
+        k = self.f(t, y) if not self.alive or torch.is_grad_enabled() else self._differentiating(t, y)
+        if type(k) is not Tensor or k.shape != y.shape or k.dtype != y.dtype:
+            k = as_slope(k, y)
+        if written is not None and written != y._version + t._version:
+            raise _changed()
+        if before is not None and not _same_bits(before, y.detach()):  # numpy tells nobody of its writes
+            raise _changed()
+        self.asked = True
+        if self.copies:
+            return k.clone()
+        if self.watches:
+            self._watch(k, y)
+        return k
+
+    def _differentiating(self, t: Tensor, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            return self.f(t, y.detach().requires_grad_()).detach()
+
+    def _watch(self, k: Tensor, y: Tensor) -> None:
+        place = k.data_ptr()
+        earlier = self.used.get(place)
+        if earlier is not None and earlier() is not None:
+            if place == y.data_ptr():  # the state itself, which nobody writes to
+                return
+            raise Reused
+        if place:
+            if len(self.used) >= 256:
+                self.used = {place: known for place, known in self.used.items() if known() is not None}
+            self.used[place] = weakref.ref(k)
+
+
+def _changed() -> ValueError:
+    return ValueError("field: expected it to leave time and state as they are; got one of them changed in place")
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are equal, NaN being equal to itself."""
+    bits = _BITS[a.element_size()]
+    return torch.equal(a.view(bits), b.view(bits))
 
 
 def rk_stages(

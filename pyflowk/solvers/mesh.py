@@ -85,7 +85,8 @@ class Mesh:
 def differentiating(f: Field, t: Tensor, y: Tensor) -> tuple[Tensor, bool]:
     """The slope without its graph, and whether the field takes derivatives on the way to it, as divergences do.
 
-    Under a checkpoint each of them would have all steps up to it computed again; torch.func refuses it.
+    Under a checkpoint each of them would have all steps up to it computed again; torch.func refuses it. Where it takes
+    them by the graph of its state, `f.alive` is set: from then on it gets a state with a graph without grad mode too.
     """
     kept: list[Tensor] = []
     read = False
@@ -102,11 +103,12 @@ def differentiating(f: Field, t: Tensor, y: Tensor) -> tuple[Tensor, bool]:
     try:
         with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
             k = f(t, y)
+        f.alive = read and y.requires_grad
     except RuntimeError as error:
         if "saved tensor hooks" not in str(error):
             raise
         k, read = f(t, y), True
-    return k.detach().requires_grad_(k.requires_grad), read
+    return k.detach().clone().requires_grad_(k.requires_grad), read
 
 
 def integrate(

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .adjoint import backsolve
+from ..ops._describe import described
+from .adjoint import backsolve, listed
 from .control import Control
 from .field import Field
 from .solve import Solution, SolverError, clock_times, solve_ivp
@@ -24,10 +25,11 @@ class Packing:
 
     def __init__(self, y0: State, rows: bool) -> None:
         self.single = isinstance(y0, Tensor)
-        parts = (y0,) if isinstance(y0, Tensor) else tuple(y0)
+        parts: tuple[Tensor, ...] = tuple(y0) if isinstance(y0, (tuple, list)) else (y0,)
         if not parts or not all(isinstance(p, Tensor) and (p.is_floating_point() or p.is_complex()) for p in parts):
-            got = ", ".join(str(p.dtype) if isinstance(p, Tensor) else type(p).__name__ for p in parts)
-            raise TypeError(f"y0: expected a floating-point or complex tensor, or a flat tuple of them; got ({got})")
+            raise TypeError(
+                f"y0: expected a floating-point or complex tensor, or a flat tuple of them; got {described(y0)}"
+            )
         self.shapes = [p.shape for p in parts]
         self.dtypes = [p.dtype for p in parts]
         self.rows = rows
@@ -42,9 +44,11 @@ class Packing:
         """One tensor (B, D)."""
         if self.as_is:
             return y  # type: ignore[return-value]
-        parts = (y,) if isinstance(y, Tensor) else tuple(y)
+        parts: tuple[Any, ...] = tuple(y) if isinstance(y, (tuple, list)) and not self.single else (y,)
         if len(parts) != len(self.shapes) or any(not isinstance(p, Tensor) for p in parts):
-            raise TypeError(f"field: expected a slope for each of {len(self.shapes)} states; got {len(parts)}")
+            what = "a tensor" if self.single else f"a tuple of {len(self.shapes)} tensors"
+            shapes = ", ".join(map(str, map(tuple, self.shapes)))
+            raise TypeError(f"field: expected {what} of the state's shape {shapes}; got {described(y)}")
         flat = []
         for part, shape, dtype, size in zip(parts, self.shapes, self.dtypes, self.sizes):
             if part.shape != shape:
@@ -119,7 +123,7 @@ def odeint(
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
     adjoint: str = "checkpoint",
-    params: Iterable[Tensor] | None = None,
+    params: Tensor | Iterable[Tensor] | None = None,
     adjoint_options: Mapping[str, Any] | None = None,
     rows: bool = True,
 ) -> Any:
@@ -141,7 +145,7 @@ def odeint(
             pid, norm (of what the field returns, scaled), checkpoint_every, poll, compile, ...
         adjoint: how gradients are made: "checkpoint" and "backprop" as for `solve_ivp`; "backsolve" solves the adjoint
             equation backward in constant memory, off by about the tolerance (adaptive methods, first derivatives).
-        params: what "backsolve" differentiates f by; a module's parameters if not given.
+        params: the tensor or tensors that "backsolve" differentiates f by; a module's parameters if not given.
         adjoint_options: what is otherwise for the adjoint equation of "backsolve": method, rtol, atol, safety, ...
 
     Returns:
@@ -170,8 +174,8 @@ def odeint(
 
 
 def _backsolve(
-    f: object, field: Callable[..., Tensor], y0: Tensor, t: Any, params: Iterable[Tensor] | None, arguments: dict,
-    otherwise: dict,
+    f: object, field: Callable[..., Tensor], y0: Tensor, t: Any, params: Tensor | Iterable[Tensor] | None,
+    arguments: dict, otherwise: dict,
 ) -> Tensor:  # fmt: skip
     backward = {**arguments, **otherwise}
     tables = [tableau(known["method"]) for known in (arguments, backward)]
@@ -190,7 +194,7 @@ def _backsolve(
         return _reached(solve_ivp(field, y0, times, **arguments)).y
 
     known = {key: backward[key] for key in Control.__dataclass_fields__ if key in backward}
-    return backsolve(Field(field), tables[1], y0, times, Control(**known), tuple(params), solve)
+    return backsolve(Field(field, copies=True), tables[1], y0, times, Control(**known), listed(params), solve)
 
 
 def _reached(solution: Solution) -> Solution:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..ops._describe import described
 from ..ops.draw import draw_normal
 from .field import Field, real_dtype
 from .solve import clock_times, fixed_mesh
@@ -67,14 +68,15 @@ def sdeint(
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {method!r}")
     if not isinstance(y0, Tensor) or not y0.is_floating_point() or y0.ndim < 1:
-        raise TypeError("y0: expected a floating-point tensor (B, *event)")
+        raise TypeError(f"y0: expected a floating-point tensor (B, *event); got {described(y0)}")
     if seeds is not None:
         if generator is not None:
             raise ValueError("seeds, generator: expected one of them; got both")
         generator = [torch.Generator(y0.device).manual_seed(int(seed)) for seed in seeds]
     if not (generator is None or isinstance(generator, torch.Generator)) and len(generator) != y0.shape[0]:
         raise ValueError(f"seeds, generator: expected one for each of {y0.shape[0]} rows; got {len(generator)}")
-    f, g, dtype = Field(drift), Field(diffusion), real_dtype(y0)
+    f, g = Field(drift, watches=False), Field(diffusion, watches=False)  # each answer is used before the next
+    dtype = real_dtype(y0)
     mesh = fixed_mesh(clock_times(t, y0), step_size, steps)
     points, y = mesh.points, y0
     states = [y0]
@@ -85,10 +87,11 @@ def sdeint(
             now, then, h = (p.reshape(-1, *[1] * (y.ndim - 1)) for p in (now, then, h))
         now, then = now.to(dtype), then.to(dtype)
         dw = h.abs().sqrt() * _noise(y, generator)
-        a, b = f(now, y), g(now, y)
-        moved = (y + h * a + dw * b).to(y.dtype)
+        drifted, spread = h * f(now, y), dw * g(now, y)
+        moved = (y + drifted + spread).to(y.dtype)
         if method == "heun":
-            moved = (y + h * (a + f(then, moved)) / 2 + dw * (b + g(then, moved)) / 2).to(y.dtype)
+            drifted, spread = drifted + h * f(then, moved), spread + dw * g(then, moved)
+            moved = (y + drifted / 2 + spread / 2).to(y.dtype)
         y = moved
         if mesh.outputs[i + 1]:
             states.append(y)

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops._router import forward_or_functional, no_tangents, transformed
+from ..ops._describe import described
+from ..ops._router import forward_or_functional, mapped, no_tangents, transformed
 from .adams import adams_order, integrate_adams
 from .adaptive import solve_adaptive
 from .control import Control, Status
 from .dense import Dense
 from .events import Event, Record, root_with_gradient
-from .field import Field, column, real_dtype, time_dtype
+from .field import Field, Reused, column, real_dtype, time_dtype
 from .mesh import Mesh, differentiating, integrate
 from .tableaus import Tableau, tableau
 
@@ -149,12 +150,12 @@ def solve_ivp(
     if adjoint not in ("checkpoint", "backprop"):
         raise ValueError(f"adjoint: expected checkpoint or backprop; got {adjoint!r}")
     if not isinstance(y0, Tensor) or not y0.is_floating_point() or y0.ndim < 1:
-        got = f"{tuple(y0.shape)}, {y0.dtype}" if isinstance(y0, Tensor) else type(y0).__name__
-        raise TypeError(f"y0: expected a floating-point tensor (B, *event); got {got}")
+        raise TypeError(f"y0: expected a floating-point tensor (B, *event); got {described(y0)}")
     if unknown := [name for name in control if name not in CONTROLS]:
         known = [name for name in inspect.signature(solve_ivp).parameters if name not in ("f", "y0", "t", "control")]
         raise TypeError(f"options: expected some of {', '.join((*known, *CONTROLS))}; got {', '.join(unknown)}")
     times = clock_times(t, y0)
+    y0 = y0.clone() if dense else y0  # what the caller does to his own later is not the solution's
     field_ = Field(f)
     listed = [events] if isinstance(events, Event) else list(events)
     if any(not isinstance(event, Event) for event in listed):
@@ -169,7 +170,7 @@ def solve_ivp(
             raise ValueError("dense, events: expected a Runge-Kutta method; Adams methods have no dense output")
         every = _every(adjoint, checkpoint_every)
         if not listed:
-            return _fixed(field_, table, adams, y0, times, step_size, steps, every, dense, perturb)
+            return _apart(field_, _fixed, table, adams, y0, times, step_size, steps, every, dense, perturb)
         if step_size is None or steps is not None or perturb:
             raise ValueError("events: expected an adaptive method, or fixed steps of a step_size")
         # steps whose error is zero, none of them longer
@@ -188,20 +189,17 @@ def solve_ivp(
     if compile and (listed or compact or not chosen.plain):
         what = "events" if listed else "compact" if compact else "norm or tolerances by element"
         raise ValueError(f"compile: expected no {what} beside it")
-    return _adaptive(
-        field_,
-        table,
-        y0,
-        times,
-        chosen,
-        listed,
-        dense,
-        _every(adjoint, checkpoint_every),
-        first_step,
-        poll,
-        compact,
-        compile,
-    )
+    every = _every(adjoint, checkpoint_every)
+    return _apart(field_, _adaptive, table, y0, times, chosen, listed, dense, every, first_step, poll, compact, compile)
+
+
+def _apart(f: Field, solve: Callable[..., Solution], *arguments: Any) -> Solution:
+    """`solve(f, *arguments)`, once more with copies of the slopes where they share memory."""
+    try:
+        return solve(f, *arguments)
+    except Reused:
+        f.copies = True
+    return solve(f, *arguments)
 
 
 def _every(adjoint: str, every: int | None) -> int:
@@ -217,7 +215,10 @@ def _root(every: int, steps: int) -> int:
 
 def clock_times(t: Tensor | Sequence[float], y0: Tensor) -> Tensor:
     """The times on y0's device in the clock's type."""
-    times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else time_dtype(y0))
+    try:
+        times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else time_dtype(y0))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"t: expected times, (T,) or ({y0.shape[0]}, T); got {described(t)}") from error
     if times.ndim not in (1, 2) or times.shape[-1] < 1 or (times.ndim == 2 and times.shape[0] != y0.shape[0]):
         raise ValueError(f"t: expected (T,) or ({y0.shape[0]}, T) with T >= 1; got {tuple(times.shape)}")
     if not times.is_floating_point():
@@ -310,16 +311,18 @@ def _adaptive(
     step: float | Tensor | None, poll: int | None, compact: bool, compiled: bool,
 ) -> Solution:  # fmt: skip
     rows = y0.shape[0]
+    _check_unmapped(y0, times)
     wide = times.expand(rows, -1) if times.ndim == 1 else times
     known = wide.detach()
     if rows:
         _check_order(times.detach())
     start = column(known[:, 0].to(real_dtype(y0)), y0)
-    if every and torch.is_grad_enabled() and not forward_or_functional():
+    if torch.is_grad_enabled() and not forward_or_functional():
         k, inside = differentiating(f, start, y0)
         every = 0 if inside else every
     else:
         k = f(start, y0)
+        _check_unmapped(k)
     wanted = k.requires_grad or y0.requires_grad or times.requires_grad
     differentiable = forward_or_functional() or (torch.is_grad_enabled() and wanted)
     if step is not None:
@@ -374,6 +377,14 @@ def _adaptive(
         fired.index if fired else None,
         records,
     )
+
+
+def _check_unmapped(*tensors: Tensor) -> None:
+    if any(map(mapped, tensors)):
+        raise NotImplementedError(
+            "an adaptive solve looks at its errors, which vmap does not let it: expected the mapped dimension among "
+            "the rows of y0, where every row has steps of its own, or fixed steps"
+        )
 
 
 def _event_gradients(events: list[Event], f: Field, t: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..ops._describe import described
 from ..ops.cnf_trajectory import STAGES, cnf_trajectory, stage_times
 from ..ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplusplus
 from ..ops.draw import draw_uniform
@@ -36,9 +38,9 @@ class Continuous(Transform):
     r"""The flow of :math:`dx/dt = f(t, x, c)` with noise at t = 0 and data at t = 1.
 
     ``forward`` integrates from 1 to 0, ``inverse`` from 0 to 1; ladj is
-    :math:`\int \mathrm{tr}(\partial f / \partial x)\,dt` along the way. ``field(t, x, context)`` returns
-    dx/dt, (B, \*event); t is () or (B,). Where it has the attribute ``takes_context``, the context is handed over only
-    if that is true.
+    :math:`\int \mathrm{tr}(\partial f / \partial x)\,dt` along the way. ``field(t, x, context)`` or ``field(t, x)``
+    returns dx/dt, (B, \*event); t is () or (B,). Where it has the attribute ``takes_context``, the context is handed
+    over only if that is true; where its third argument has a default, only if there is a context.
 
     Args:
         divergence: "exact" (D tangents, or one matrix product where the field has ``with_divergence``); "hutchinson"
@@ -82,6 +84,8 @@ class Continuous(Transform):
         options: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if not callable(field):
+            raise TypeError(f"field: expected a function of (t, x) or (t, x, context); got {described(field)}")
         for name, value, known in (
             ("divergence", divergence, DIVERGENCES), ("noise", noise, NOISES), ("method", method, METHODS),
             ("mode", mode, ("forward", "reverse")), ("adjoint", adjoint, ADJOINTS),
@@ -99,7 +103,7 @@ class Continuous(Transform):
             raise ValueError("adjoint: expected a field that is a module, and adaptive steps, beside backsolve")
         if not 0 <= steer < 1:
             raise ValueError(f"steer: expected a number in [0, 1); got {steer}")
-        self.field = field
+        self.field, self._arity = field, _arity(field)
         self.divergence, self.probes, self.noise, self.mode = divergence, probes, noise, mode
         self.method, self.rtol, self.atol, self.steps = method, rtol, atol, steps
         self.adjoint, self.steer, self.options = adjoint, steer, dict(options or {})
@@ -231,7 +235,10 @@ class Continuous(Transform):
     # ---- small things ------------------------------------------------------------------------------------------------
 
     def _call(self, t: Tensor, y: Tensor, context: Tensor | None) -> Tensor:
-        return self.field(t.reshape(-1) if t.dim() else t, y, context)
+        t = t.reshape(-1) if t.dim() else t
+        if self._arity == 2 or (context is None and self._arity is None):
+            return self.field(t, y)
+        return self.field(t, y, context)
 
     def _arguments(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if x.dim() < 2:
@@ -248,6 +255,24 @@ class Continuous(Transform):
         how = f"steps={self.steps}" if self.steps is not None else f"rtol={self.rtol}, atol={self.atol}"
         probes = "" if self.divergence == "exact" else f", probes={self.probes}"
         return f"divergence={self.divergence!r}{probes}, method={self.method!r}, {how}"
+
+
+def _arity(field: Any) -> int | None:
+    """How many of (t, x, context) a field takes: 2 or 3, None if the third is optional."""
+    function = getattr(field, "_orig_mod", field)  # behind torch.compile
+    function = function.forward if isinstance(function, nn.Module) else function
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):  # a function that does not tell
+        return 3
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
+        return 3
+    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    if len(positional) < 2:
+        raise TypeError(
+            f"field: expected a function of (t, x) or (t, x, context); got one of {len(positional)} arguments"
+        )
+    return 2 if len(positional) == 2 else 3 if positional[2].default is inspect.Parameter.empty else None
 
 
 @contextmanager

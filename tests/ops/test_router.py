@@ -45,6 +45,8 @@ def test_private_names_of_torch_are_there() -> None:
     five = _router.while_loop(lambda i: i < 5, lambda i: (i + 1,), (torch.zeros((), dtype=torch.long),))
     assert five[0].item() == 5
     assert _router._unwrap(five[0]) is five[0]
+    ask = lambda x: x * float(_router.mapped(x))  # noqa: E731
+    assert not _router.mapped(five[0]) and grad(ask)(torch.ones(())) == 0 and vmap(grad(ask))(torch.ones(2)).all()
     assert _router._modes_on_stack() == 0
     with torch._subclasses.FakeTensorMode():
         assert _router._modes_on_stack() > 0

@@ -306,7 +306,7 @@ BAD = [
     ({"rtol": "small"}, TypeError, "rtol: expected a number or numbers; got 'small'"),
     ({"atol": torch.ones(2)}, ValueError, r"atol: expected what broadcasts against \(2, 3\); got \(2,\)"),
     ({"options": {"norm": lambda error: error}}, ValueError, r"norm: expected one number a row, \(2,\); got \(2, 3\)"),
-    ({"y0": (torch.ones(2), (torch.ones(2),))}, TypeError, r"y0: .*flat tuple.*; got \(torch.float32, tuple\)"),
+    ({"y0": (torch.ones(2), (torch.ones(2),))}, TypeError, r"y0: .*flat tuple.*; got a tuple of \(.*; a tuple of"),
     ({"f": lambda t, y: 1j * y}, TypeError, "field: expected a real slope"),
     ({"options": {"perturb": True}}, ValueError, "perturb: expected fixed steps"),
     ({"options": {"first_step": math.nan}}, ValueError, "first_step: expected a number or"),
