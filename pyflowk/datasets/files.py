@@ -87,12 +87,16 @@ def read_csv(path: Path) -> Table:
     """Numbers separated by commas, semicolons or tabs, in UTF-8 or what a byte order mark says.
 
     The first row is a header when one of its cells is a word, or when it counts 0, 1, 2, ... as pandas does for a frame
-    without names, unless it could be the first row of one or two columns of whole numbers.
+    without names, unless it could be the first row of one or two columns of whole numbers. Lines in front that begin
+    with # are comments, but for the last one if it has a cell for each column.
     """
     names: tuple[str, ...] = ()
     values, lines = array("d"), array("q")
     width, counts, whole = 0, False, True
     for line, cells in _rows(path):
+        comment = not lines and bool(names) and names[0].startswith("#")
+        if comment and (len(cells) != width or _has_words(cells)):
+            names, width = (), 0
         if not width:
             width, counts = len(cells), _counts(cells)
             if _has_words(cells) or (counts and not cells[0]):
@@ -110,6 +114,7 @@ def read_csv(path: Path) -> Table:
     if not lines:
         what = f"only the header {', '.join(names)[:60]}" if names else "nothing"
         raise ValueError(f"{path}: expected a table of at least 20 rows, got {what}")
+    names = tuple(name.removeprefix("#").strip() for name in names)
     numbers = torch.frombuffer(values, dtype=torch.float64).reshape(-1, width).clone()
     return Table(str(path), numbers, names, (), torch.frombuffer(lines, dtype=torch.int64).clone())
 
@@ -155,7 +160,7 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell  # Python reads 1_2 as twelve
 
 
 def _has_words(cells: Sequence[str]) -> bool:
@@ -173,13 +178,16 @@ def _counts(cells: Sequence[str]) -> bool:
 
 def _numbers(where: str, cells: Sequence[str], names: Sequence[str]) -> list[float]:
     try:
-        return [float(cell) for cell in cells]
+        found = [float(cell) for cell in cells]
+        if "_" not in "".join(cells):
+            return found
     except ValueError:
-        position = next(i for i, cell in enumerate(cells) if not _is_number(cell))
-        cell, name = cells[position], repr(names[position]) if names else str(position)
-        hint = " (with a point for the decimals)" if re.fullmatch(r"[+-]?\d+,\d+", cell) else ""
-        got = repr(cell[:60]) if cell else "nothing"
-        raise ValueError(f"{where}, column {name}: expected a number{hint}, got {got}") from None
+        pass  # it is named below
+    position = next(i for i, cell in enumerate(cells) if not _is_number(cell))
+    cell, name = cells[position], repr(names[position]) if names else str(position)
+    hint = " (a point for decimals, nothing between thousands)" if re.fullmatch(r"[+-]?[\d,.]+", cell) else ""
+    got = repr(cell[:60]) if cell else "nothing"
+    raise ValueError(f"{where}, column {name}: expected a number{hint}, got {got}")
 
 
 def read_npy(path: Path) -> Table | Tensor:

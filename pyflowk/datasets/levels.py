@@ -25,7 +25,8 @@ MAX_GAUSSIAN_DIM = 4096
 class Score:
     """Mean log-likelihood of a test set with its standard error, in nats a sample and, for integer data, bits/dim.
 
-    One sample has no standard error: None. Nats of a table are those of the standardised columns.
+    One sample, or one that is impossible, has no standard error: None. Nats of a table are those of its standardised
+    columns.
 
     >>> from pyflowk.datasets import Score
     >>> str(Score(nats=-108.9, nats_error=0.8, bits=2.456, bits_error=0.018))
@@ -72,7 +73,9 @@ def score(log_prob: Tensor, data: Dataset) -> Score:
 
 
 def _standard_error(values: Tensor) -> float | None:
-    return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else None
+    """None where there is none: of one value, and of values that are not finite."""
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return error if math.isfinite(error) else None
 
 
 def trivial_level(data: Dataset) -> float | None:

@@ -163,7 +163,8 @@ class Checkpoint:
 def load_model(path: str | Path, weights: Weights = "best") -> tuple[nn.Module, Checkpoint]:
     """Rebuild a trained model: the one with the best validation loss, the moving average, or the last weights.
 
-    Returns the model in evaluation mode on the CPU, and its checkpoint. Raises CheckpointError.
+    Returns the model in evaluation mode on the CPU, and its checkpoint, whose `preparation` leads from the rows of a
+    table to what the model sees and back. Raises CheckpointError.
     """
     checkpoint = Checkpoint.open(path)
     config = dict(checkpoint.meta["model"])

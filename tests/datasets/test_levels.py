@@ -83,3 +83,5 @@ def test_one_sample_has_a_score_and_no_error_bar():
     images = dataset(lambda n, g: torch.zeros(n, 2, 2), n=1, levels=2)
     assert str(score(torch.tensor([-2.0]), images)) == "0.721 bits/dim (log-likelihood -2.00 nats)"
     assert score(torch.tensor([-2.0]), images).nats_error is None
+    impossible = score(torch.tensor([-2.0, -math.inf]), images)
+    assert str(impossible) == "inf bits/dim (log-likelihood -inf nats)" and impossible.nats_error is None
