@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._checks import require_counts
 from .nets.context import check_labels
 from .ops.draw import draw_normal, draw_uniform
 from .transforms.base import Transform, call, call_inverse, state_dtype, sum_event
@@ -30,6 +31,7 @@ class Base(nn.Module):
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
         self.shape = tuple(shape)
+        require_counts(type(self).__name__, 0, **{f"shape[{i}]": size for i, size in enumerate(self.shape)})
         # Tells device and dtype even where nothing is learned; not part of the state dict.
         self.anchor: Tensor
         self.register_buffer("anchor", torch.zeros(()), persistent=False)
@@ -115,8 +117,7 @@ class ClassConditionalGaussian(Base):
 
     def __init__(self, shape: Sequence[int], classes: int) -> None:
         super().__init__(shape)
-        if classes < 1:
-            raise ValueError(f"ClassConditionalGaussian expects at least one class, got {classes}")
+        require_counts("ClassConditionalGaussian", classes=classes)
         self.classes = classes
         self.mean = nn.Parameter(torch.zeros(classes, *self.shape))
         self.log_std = nn.Parameter(torch.zeros(classes, *self.shape))
@@ -146,8 +147,7 @@ class GaussianMixture(Base):
 
     def __init__(self, shape: Sequence[int], components: int) -> None:
         super().__init__(shape)
-        if components < 1:
-            raise ValueError(f"GaussianMixture expects at least one component, got {components}")
+        require_counts("GaussianMixture", components=components)
         self.logits = nn.Parameter(torch.zeros(components))
         self.mean = nn.Parameter(torch.randn(components, *self.shape))
         self.log_std = nn.Parameter(torch.zeros(components, *self.shape))

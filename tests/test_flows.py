@@ -99,7 +99,7 @@ def test_base_errors() -> None:
         base.log_prob(torch.zeros(2, 3))
     with pytest.raises(TypeError, match="integer"):
         base.log_prob(torch.zeros(2, 3), torch.zeros(2))
-    with pytest.raises(ValueError, match="at least one class"):
+    with pytest.raises(ValueError, match="classes to be an integer of at least 1"):
         ClassConditionalGaussian((3,), 0)
 
 
@@ -333,7 +333,7 @@ def test_gaussian_mixture_is_that_of_torch_distributions() -> None:
     torch.testing.assert_close(draws.mean(0), mixture.mean, atol=0.03, rtol=0.03)
     torch.testing.assert_close(draws.var(0), mixture.variance, atol=0.03, rtol=0.05)
     assert base.sample(0).shape == (0, 3)
-    with pytest.raises(ValueError, match="at least one component"):
+    with pytest.raises(ValueError, match="components to be an integer of at least 1"):
         GaussianMixture((3,), 0)
     with pytest.raises(ValueError, match=r"\(B, 3\)"):
         base.log_prob(z[:, :2])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .._checks import require_counts
+
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
     "gelu": nn.GELU,
@@ -40,6 +42,7 @@ class ContextBias(nn.Module):
         super().__init__()
         if (context_dim is None) == (classes is None):
             raise ValueError(f"expected either context_dim or classes, got {context_dim=} and {classes=}")
+        require_counts("a context", **({"classes": classes} if classes is not None else {"context_dim": context_dim}))
         self.context_dim, self.classes = context_dim, classes
         self.table: nn.Module
         if classes is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .._checks import require_counts
 from .context import add_context, make_activation, make_context
 from .resnet import WeightNormConv2d
 
@@ -42,6 +43,8 @@ class ConvNet(nn.Module):
             raise ValueError(
                 f"ConvNet expects one kind of context, got {context_channels=}, {context_dim=}, {classes=}"
             )
+        require_counts("ConvNet", 0, in_channels=in_channels, context_channels=context_channels or 0)
+        require_counts("ConvNet", out_channels=out_channels, width=width)
         self.context_channels = context_channels
         self.first = WeightNormConv2d(in_channels + (context_channels or 0), width, 3)
         self.context = make_context(width, context_dim, classes)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._checks import require_counts
 from .context import add_context, make_context
 
 __all__ = ["ConvField", "FusedParameters", "MLPField", "TimeConv2d", "TimeLinear"]
@@ -171,7 +172,8 @@ class MLPField(_Field):
         classes: int | None = None,
     ) -> None:
         super().__init__()
-        _check_field(depth, activation)
+        require_counts("MLPField", features=features, width=width, depth=depth)
+        _check_activation(activation)
         self.features, self.width, self.depth, self.activation = features, width, depth, activation
         sizes = [features, *[width] * depth, features]
         self.layers = nn.ModuleList(TimeLinear(a, b, time, zero=i == depth) for i, (a, b) in enumerate(pairwise(sizes)))
@@ -262,7 +264,8 @@ class ConvField(_Field):
         classes: int | None = None,
     ) -> None:
         super().__init__()
-        _check_field(depth, activation)
+        require_counts("ConvField", channels=channels, width=width, depth=depth)
+        _check_activation(activation)
         self.activation = activation
         sizes = [channels, *[width] * depth, channels]
         self.layers = nn.ModuleList(
@@ -294,9 +297,7 @@ def as_time(t: Tensor | float, x: Tensor) -> Tensor:
     return t
 
 
-def _check_field(depth: int, activation: str) -> None:
-    if depth < 1:
-        raise ValueError(f"expected a depth of at least 1 hidden layer, got {depth}")
+def _check_activation(activation: str) -> None:
     if activation not in FIELD_ACTIVATIONS:
         raise ValueError(f"activation: expected one of {', '.join(FIELD_ACTIVATIONS)}; got {activation!r}")
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._checks import require_counts
 from ..ops.lipswish import lipswish, lipswish_formula
 from ..ops.power_series import MOST_FACTORS, power_series
 from .context import add_context, make_context
@@ -218,8 +219,7 @@ class LipschitzMLP(LipschitzNet):
         iterations: int = 2,
     ) -> None:
         super().__init__()
-        if depth < 1:
-            raise ValueError(f"LipschitzMLP expects a depth of at least 1 hidden layer, got {depth}")
+        require_counts("LipschitzMLP", features=features, width=width, depth=depth, iterations=iterations)
         self.lipschitz = _check_lipschitz(lipschitz)
         each = self.lipschitz ** (1 / (depth + 1))
         sizes = [features, *[width] * depth, features]
@@ -253,6 +253,7 @@ class LipschitzConvNet(LipschitzNet):
         iterations: int = 2,
     ) -> None:
         super().__init__()
+        require_counts("LipschitzConvNet", channels=channels, width=width, iterations=iterations)
         if len(kernels) < 2 or any(k % 2 == 0 for k in kernels):
             raise ValueError(f"LipschitzConvNet expects at least two odd kernels, got {tuple(kernels)}")
         self.lipschitz = _check_lipschitz(lipschitz)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._checks import require_counts
 from ..ops._fixed import Fixed
 from ..ops._kept import Keeper, Kept
 from ..ops.made_layout import MadeLayout
@@ -65,6 +66,7 @@ class MADE(Keeper, Fixed):
         interleaved: bool = False,
     ) -> None:
         super().__init__()
+        require_counts("MADE", features=features, params_per_element=params_per_element)
         if features < 1 or params_per_element < 1 or not hidden or min(hidden) < 1:
             raise ValueError(
                 "MADE expects positive features, params_per_element and hidden widths; "

@@ -7,6 +7,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from .._checks import require_counts
 from ..ops._router import transformed
 from ..ops.mlp import MLP_ACTIVATIONS, MOST_HIDDEN, MOST_UNITS, mlp
 from .context import add_context, make_activation, make_context
@@ -45,8 +46,8 @@ class MLP(nn.Module):
         fused: bool | None = None,
     ) -> None:
         super().__init__()
-        if depth < 1:
-            raise ValueError(f"MLP expects a depth of at least 1 hidden layer, got {depth}")
+        require_counts("MLP", 0, in_features=in_features, out_features=out_features)
+        require_counts("MLP", width=width, depth=depth)
         self.first = _linear(in_features, width)
         self.context = make_context(width, context_dim, classes)
         self.takes_context = self.context is not None

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._checks import require_counts
 from .context import add_context, make_activation, make_context
 
 
@@ -62,6 +63,8 @@ class ResidualConvNet(nn.Module):
         classes: int | None = None,
     ) -> None:
         super().__init__()
+        require_counts("ResidualConvNet", in_channels=in_channels, out_channels=out_channels, width=width)
+        require_counts("ResidualConvNet", 0, blocks=blocks)
         self.first = WeightNormConv2d(in_channels, width, 3)
         self.context = make_context(width, context_dim, classes)
         self.takes_context = self.context is not None

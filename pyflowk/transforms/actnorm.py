@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from .._checks import require_counts, require_numbers
 from .base import Transform, state_dtype, varying
 from .pullback import Pullback
 
@@ -40,6 +41,8 @@ class ActNorm(Transform):
 
     def __init__(self, channels: int, eps: float = 1e-6) -> None:
         super().__init__()
+        require_counts("ActNorm", channels=channels)
+        require_numbers("ActNorm", eps=eps)
         self.eps = float(eps)
         self.log_scale = nn.Parameter(torch.zeros(channels))
         self.bias = nn.Parameter(torch.zeros(channels))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .._checks import require_counts, require_numbers
 from .base import Transform, state_dtype, varying
 
 
@@ -36,6 +37,8 @@ class BatchNorm(Transform):
 
     def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
+        require_counts("BatchNorm", features=features)
+        require_numbers("BatchNorm", eps=eps, momentum=momentum)
         if not eps >= 0 or not 0 < momentum <= 1:
             raise ValueError(f"BatchNorm expects eps >= 0 and momentum in (0, 1]; got {eps}, {momentum}")
         self.eps, self.momentum = float(eps), float(momentum)

@@ -49,8 +49,8 @@ class Affine(nn.Module):
         super().__init__()
         if bound not in ("tanh", "sigmoid", "none"):
             raise ValueError(f"Affine expects bound 'tanh', 'sigmoid' or 'none', got {bound!r}")
-        if not limit > 0:
-            raise ValueError(f"Affine expects a positive limit, got {limit!r}")
+        if not 0 < limit <= 80:
+            raise ValueError(f"Affine expects a positive limit of at most 80, got {limit!r}")
         self.bound, self.limit, self.interleaved = bound, float(limit), interleaved
 
     def forward(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._checks import require_counts
 from ..ops._router import functional
 from ..ops.draw import draw_integers, draw_uniform
 from ..ops.power_series import coefficient_of, power_series_by
@@ -76,8 +77,7 @@ class Truncated:
     estimates = True
 
     def __post_init__(self) -> None:
-        if self.terms < 1 or self.probes < 1:
-            raise ValueError(f"Truncated expects terms >= 1 and probes >= 1, got {self.terms} and {self.probes}")
+        require_counts("Truncated", terms=self.terms, probes=self.probes)
 
     def bias_bound(self, dims: int, lipschitz: float) -> float:
         r""":math:`D L^{n+1} / ((n + 1)(1 - L))` nats, for a branch of Lipschitz constant L in D dimensions.
@@ -116,6 +116,7 @@ class Roulette:
     estimates = True
 
     def __post_init__(self) -> None:
+        require_counts("Roulette", exact_terms=self.exact_terms, probes=self.probes)
         if self.exact_terms < 1 or self.probes < 1 or not 0 < self.survival < 1:
             raise ValueError(
                 "Roulette expects exact_terms >= 1, probes >= 1 and 0 < survival < 1, got"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .._checks import require_numbers
 from .base import Transform, state_dtype, varying, zero_ladj
 from .pullback import Pullback
 
@@ -63,6 +64,7 @@ class Standardize(Transform):
 
     def __init__(self, shape: Sequence[int], eps: float = 1e-6) -> None:
         super().__init__()
+        require_numbers("Standardize", eps=eps)
         self.eps = float(eps)
         self.mean: Tensor
         self.std: Tensor

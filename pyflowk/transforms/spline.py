@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor, nn
@@ -53,8 +54,8 @@ class RationalQuadratic(nn.Module):
         if bound is not None:
             interval = (-bound, bound)
         low, high = (float(end) for end in interval)  # type: ignore[union-attr]
-        if not low < high:
-            raise ValueError(f"RationalQuadratic expects an interval that is not empty, got [{low}, {high}]")
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"RationalQuadratic expects a finite interval that is not empty, got [{low}, {high}]")
         for name, least in (("min_width", min_width), ("min_height", min_height)):
             if not 0 < least < 1 / bins:
                 raise ValueError(f"RationalQuadratic expects {name} in (0, 1 / {bins}), got {least}")

@@ -97,7 +97,7 @@ Activation = Annotated[str, one_of("what the hidden units compute", ACTIVATIONS)
 Architecture = Annotated[
     str, one_of("for flat events, or images in several scales; auto: by the shape", ("auto", "vector", "multiscale"))
 ]
-Limit = Annotated[float, Option("largest log-scale of a layer", above=0)]
+Limit = Annotated[float, Option("largest log-scale of a layer", above=0, most=80)]
 Time = Annotated[str, one_of("how a layer of the field hears the time", TIMES)]
 Method = Annotated[str, one_of("Runge-Kutta or Adams method of the solver", METHODS)]
 Steps = Annotated[int | None, Option("equal steps of the solver; None: adaptive, where the method can", 1, 1 << 16)]
