@@ -269,6 +269,22 @@ def test_per_sample_gradients_by_vmap() -> None:
         torch.testing.assert_close(rows[name].sum(0), p.grad)
 
 
+def test_vmap_over_labels_and_levels() -> None:
+    """Ranges are looked at where values can be: not under a functional transformation."""
+    for options, x, c in (
+        ({"classes": 3}, torch.randn(4, 2), torch.tensor([0, 1, 2, 0])),
+        ({"levels": 4}, torch.tensor([[0, 3], [1, 2]]), None),
+    ):
+        model = create("nice", (2,), width=4, **options).eval()
+        rows = torch.func.vmap(
+            lambda x, c: model.log_prob(x[None], c if c is None else c[None])[0],  # noqa: B023
+            in_dims=(0, None if c is None else 0), randomness="different",
+        )  # fmt: skip
+        assert rows(x, c).shape == (len(x),)
+        if c is not None:
+            torch.testing.assert_close(rows(x, c), model.log_prob(x, c))
+
+
 def test_score_and_its_derivative() -> None:
     """Second derivatives pass through the whole flow: the Hessian of log p against finite differences."""
     torch.manual_seed(0)

@@ -54,6 +54,9 @@ class Dataset:
         if self.levels is not None:
             for part in ("train", "valid", "test"):
                 check_levels(getattr(self, part), self.levels, f"{self.name}, {part}")
+        for part in ("train", "valid", "test") if self.classes is not None else ():
+            if (labels := getattr(self, f"{part}_labels")) is not None:
+                check_levels(labels, self.classes, f"{self.name}, labels of {part}", "classes")  # type: ignore[arg-type]
 
     @property
     def shape(self) -> tuple[int, ...]:

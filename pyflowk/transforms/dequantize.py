@@ -10,7 +10,7 @@ from ..ops.draw import draw_uniform
 from .base import Transform, state_dtype, zero_ladj
 
 
-def check_levels(x: Tensor, levels: int, name: str = "x") -> None:
+def check_levels(x: Tensor, levels: int, name: str = "x", what: str = "levels") -> None:
     """Raise ValueError for numbers in x that are no integers of 0..levels-1; NaN is let through, to come out as NaN.
 
     >>> import torch
@@ -21,10 +21,10 @@ def check_levels(x: Tensor, levels: int, name: str = "x") -> None:
         return
     low, high = (float(end) for end in torch.aminmax(x))
     if low < 0 or high > levels - 1:
-        raise ValueError(f"{name}: expected integers 0 to {levels - 1} ({levels} levels), got {low:g} to {high:g}")
+        raise ValueError(f"{name}: expected integers 0 to {levels - 1} ({levels} {what}), got {low:g} to {high:g}")
     if x.is_floating_point() and bool(((x - x.round()).abs() > 0).any()):
         broken = x[(x - x.round()).abs() > 0]
-        raise ValueError(f"{name}: expected integers 0 to {levels - 1} ({levels} levels), got {broken[0].item():g}")
+        raise ValueError(f"{name}: expected integers 0 to {levels - 1} ({levels} {what}), got {broken[0].item():g}")
 
 
 class Dequantize(Transform):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..flows import Base, Flow, expand_context, sample_shape
 from ..nets import MLP, ConvNet
 from ..objectives.nll import nll
+from ..ops._router import transformed
 from ..transforms import (
     Affine,
     Compose,
@@ -101,7 +102,7 @@ class GenerativeModel(nn.Module):
             raise ValueError("this model is unconditional (create it with classes= or context_dim=), but got a context")
         context = expand_context(context, rows)
         assert context is not None
-        free = context.device.type == "cpu" and context.numel() > 0 and not torch.compiler.is_compiling()
+        free = context.is_cpu and context.numel() > 0 and not transformed()
         if self.classes is not None and free and not 0 <= int(context.min()) <= int(context.max()) < self.classes:
             raise ValueError(f"expected labels in 0..{self.classes - 1}, got {context.min()}..{context.max()}")
         return context

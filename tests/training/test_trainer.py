@@ -229,6 +229,10 @@ def test_data_that_do_not_fit_the_model_are_named(digits, tmp_path):
         Trainer(zoo.create("nice", (1, 8, 8), levels=9), digits, CONFIG, out=tmp_path)
     with pytest.raises(ValueError, match=r"digits, train: expected integers 0 to 8 \(9 levels\), got 0 to 16"):
         replace(digits, levels=9)
+    with pytest.raises(
+        ValueError, match=r"digits, labels of train: expected integers 0 to 3 \(4 classes\), got 0 to 9"
+    ):
+        replace(digits, classes=4)
 
 
 def test_tensorboard_is_optional(digits, tmp_path, monkeypatch, capsys):
