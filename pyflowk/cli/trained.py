@@ -96,7 +96,7 @@ def _write(out: Path, x: Tensor, model: GenerativeModel, saved: Checkpoint, colu
 
 def in_units(preparation: Preparation | None, x: Tensor, context: Tensor | None) -> Tensor:
     """Samples as they are, or rows in the units of the table that the run was trained on, given columns included."""
-    return x if preparation is None else preparation.undo(x, context)
+    return x if preparation is None else preparation.undo(x.cpu(), None if context is None else context.cpu())
 
 
 def _draw(command: Sample, model: GenerativeModel, saved: Checkpoint, threads: Threads) -> Tensor:

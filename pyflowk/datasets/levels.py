@@ -103,6 +103,8 @@ def _prepare(x: Tensor, levels: int | None, generator: Generator) -> tuple[Tenso
 def gaussian_level(data: Dataset, *, seed: int = 0) -> Score | None:
     """Test score of one full-covariance Gaussian fitted to the training part: given the contexts, if there are any.
 
+    It is a density of the data as they are handed in: of a table the standardised columns, as a model's is.
+
     None where the fit is not defined or not affordable: fewer training vectors than dimensions, a singular covariance,
     or more than 4096 dimensions. Cost: one D x D Cholesky factor and a pass over the data, in float64.
 

@@ -20,8 +20,9 @@ class Preparation:
 
     ``mean`` and ``std`` are those of the training rows, float64. ``columns`` are names, () where the table has none:
     columns are then called by their numbers, counted from 0. The columns at the positions ``given`` are contexts, the
-    others events. All arithmetic is in float64; events and contexts are float32. A density over z becomes one in the
-    table's units by ``log_scale``: :math:`\log p(x) = \log p(z) - \sum \log \sigma`, over the events' columns.
+    others events. All arithmetic is in float64; events and contexts are float32, on the device of the rows. A density
+    over z becomes one in the table's units by ``log_scale``: :math:`\log p(x) = \log p(z) - \sum \log \sigma`, over
+    the events' columns.
 
     >>> import torch
     >>> from pyflowk.datasets import Preparation
@@ -204,16 +205,14 @@ class Preparation:
     def _listed(self) -> str:
         return ", ".join(self.columns) or f"0 to {len(self.mean) - 1}"
 
-    def _moments(self, columns: Sequence[int]) -> tuple[Tensor, Tensor]:
-        mean, std = (
-            torch.tensor([values[i] for i in columns], dtype=torch.float64) for values in (self.mean, self.std)
-        )
+    def _moments(self, columns: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
+        mean, std = (like.new_tensor([of[i] for i in columns], dtype=torch.float64) for of in (self.mean, self.std))
         return mean, std
 
     def _scaled(self, rows: Tensor, columns: Sequence[int]) -> Tensor:
-        mean, std = self._moments(columns)
+        mean, std = self._moments(columns, rows)
         return ((rows - mean) / std).float()
 
     def _unscaled(self, z: Tensor, columns: Sequence[int]) -> Tensor:
-        mean, std = self._moments(columns)
-        return z.detach().cpu().double() * std + mean
+        mean, std = self._moments(columns, z)
+        return z.detach().double() * std + mean
