@@ -25,6 +25,7 @@ Place = tuple[dict[str, Any], str]
 _MOST = 10_000  # things to look at, the nearest first
 _DATA = 1_000  # a longer list holds data, not modules
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, type(None), type, types.ModuleType, torch.dtype})
+_TORCHS = frozenset(vars(nn.Module()))  # attributes of a module, its parts and hooks
 _LIBRARIES = ("torch", "numpy", "pyflowk")  # whose functions hold no module of a user in a global name
 
 
@@ -91,7 +92,7 @@ def _reached(roots: Iterable[Any]) -> tuple[list[nn.Module], list[Tensor]]:
                 if module not in modules:
                     modules[module] = None
                     seen.add(id(module))
-                    queue.extend(value for name, value in vars(module).items() if name[0] != "_")
+                    queue.extend(value for name, value in vars(module).items() if name not in _TORCHS)
         else:
             queue.extend(_held_by(item))
     return list(modules), tensors
@@ -149,7 +150,8 @@ def computed_again(
             _check_same(first[0], reached, changed)
         return result
 
-    capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    on_card = any(isinstance(x, Tensor) and x.is_cuda for x in args)
+    capturing = on_card and torch.cuda.is_current_stream_capturing()  # a graph, in which no generator can be set back
     with set_checkpoint_early_stop(False):
         return checkpoint(
             run, *args, use_reentrant=False, preserve_rng_state=not capturing,

@@ -103,7 +103,7 @@ class Control:
         if not isinstance(found, Tensor) or found.numel() != len(error):
             got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(f"norm: expected one number a row, ({len(error)},); got {got}")
-        return found.reshape(-1).to(error.dtype)
+        return found.reshape(-1).to(error.dtype, copy=True)  # norm may answer in one buffer
 
     def judge(
         self, y0: Tensor, y1: Tensor, k0: Tensor, k1: Tensor, clock: Tensor, ks: Sequence[Tensor],

@@ -61,7 +61,7 @@ class Field:
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         if _compiling():
-            return as_slope(self.f(t, y), y).clone()
+            return as_slope(self.f(t, y.clone()), y).clone()  # a compiler drops what is not needed
         before = None if self.asked or not y.is_cpu or transformed() else y.detach().clone()
         written = None if y.is_inference() or t.is_inference() else y._version + t._version
         k = self.f(t, y) if not self.alive or torch.is_grad_enabled() else self._differentiating(t, y)

@@ -102,7 +102,8 @@ def solve_ivp(
 
     Args:
         f: f(t, y) -> slope, shaped as y. t is 0-d where all rows are at one time, else (B, 1, ..., 1), so that it
-            broadcasts against y; float32 (float64 beside a float64 y).
+            broadcasts against y; float32 (float64 beside a float64 y). It may answer in the same memory every time,
+            and leaves t and y as they are.
         y0: (B, *event), floating point. All of a row shares its steps.
         t: (T,) times for all rows or (B, T) of their own, rising or falling, repetitions allowed, the first where y0
             is. Differentiable.
@@ -134,7 +135,11 @@ def solve_ivp(
         control: further fields of `Control`: norm, safety, shrink, grow, pid, dt_min, dt_max, max_steps.
 
     Raises:
-        ValueError, TypeError: arguments that do not fit; a field whose answer has another shape than y.
+        ValueError, TypeError: arguments that do not fit; a field whose answer has another shape than y, or that
+            changes t or y in place.
+        RuntimeError: in the backward pass of "checkpoint", where steps computed again do not come to where they came:
+            something that the field depends on has been changed in between. Parameters that `functional_call` or an
+            assignment put elsewhere stand there again for it.
 
     Cost: `Solution.evaluations`; a gradient costs the accepted steps twice more and their backward ("checkpoint").
     Sources: Hairer, Norsett, Wanner 1993, II; Dormand, Prince 1980; Tsitouras 2011; Prince, Dormand 1981; Chen et al.
