@@ -20,7 +20,7 @@ LARGEST = 5
 
 def adams_order(method: str) -> int | None:
     """2 to 5 for "adams2" to "adams5", None for another method."""
-    number = method.removeprefix("adams")
+    number = str(method).removeprefix("adams")
     return int(number) if method != number and number in ("2", "3", "4", "5") else None
 
 

@@ -62,7 +62,7 @@ class Field:
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         if _compiling():
             return as_slope(self.f(t, y.clone()), y).clone()  # a compiler drops what is not needed
-        before = None if self.asked or not y.is_cpu or transformed() else y.detach().clone()
+        before = None if self.asked or not y.is_cpu or transformed() else y.detach().resolve_neg().clone()
         written = None if y.is_inference() or t.is_inference() else y._version + t._version
         k = self.f(t, y) if not self.alive or torch.is_grad_enabled() else self._differentiating(t, y)
         if type(k) is not Tensor or k.shape != y.shape or k.dtype != y.dtype:
@@ -102,7 +102,7 @@ def _changed() -> ValueError:
 def _same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are equal, NaN being equal to itself."""
     bits = _BITS[a.element_size()]
-    return torch.equal(a.view(bits), b.view(bits))
+    return torch.equal(a.view(bits), b.resolve_neg().view(bits))
 
 
 def rk_stages(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -150,6 +151,8 @@ def solve_ivp(
     >>> solution.y[-1, :, 0], solution.status.tolist()
     (tensor([0.3679, 0.7358], dtype=torch.float64), [0, 0])
     """
+    if not callable(f):
+        raise TypeError(f"f: expected a function of (t, y); got {described(f)}")
     adams = adams_order(method)
     table = tableau("rk4" if adams else method)
     if adjoint not in ("checkpoint", "backprop"):
@@ -160,12 +163,14 @@ def solve_ivp(
         known = [name for name in inspect.signature(solve_ivp).parameters if name not in ("f", "y0", "t", "control")]
         raise TypeError(f"options: expected some of {', '.join((*known, *CONTROLS))}; got {', '.join(unknown)}")
     times = clock_times(t, y0)
-    y0 = y0.clone() if dense else y0  # what the caller does to his own later is not the solution's
+    if dense:
+        y0 = y0.clone()  # what the caller does to his own later is not the solution's,
+    elif not y0.requires_grad and not transformed():
+        y0 = y0.detach()  # and what a field asks of its state, such as a gradient, not the caller's
     field_ = Field(f)
-    listed = [events] if isinstance(events, Event) else list(events)
+    listed = [events] if isinstance(events, Event) or not isinstance(events, Iterable) else list(events)
     if any(not isinstance(event, Event) for event in listed):
-        got = ", ".join(type(event).__name__ for event in listed)
-        raise TypeError(f"events: expected an Event, or several of them; got {got}")
+        raise TypeError(f"events: expected an Event, or several of them; got {described(events)}")
     if poll is not None and poll < 1:
         raise ValueError(f"poll: expected at least 1; got {poll}")
     if step_size is not None or steps is not None or table.error is None:
@@ -288,12 +293,12 @@ def fixed_mesh(times: Tensor, step_size: float | None, steps: int | None) -> Mes
     if step_size is not None and steps is not None:
         raise ValueError(f"steps, step_size: expected one of them; got {steps} and {step_size}")
     if step_size is None:
-        if steps is not None and (steps < 1 or steps != int(steps)):
-            raise ValueError(f"steps: expected at least 1, a whole number; got {steps}")
+        if steps is not None and (not isinstance(steps, Real) or steps < 1 or steps != int(steps)):
+            raise ValueError(f"steps: expected at least 1, a whole number; got {steps!r}")
         each = [int(steps or 1)] * (count - 1)
     else:
-        if not step_size > 0:
-            raise ValueError(f"step_size: expected a positive number; got {step_size}")
+        if not isinstance(step_size, (Real, Tensor)) or not step_size > 0:
+            raise ValueError(f"step_size: expected a positive number; got {step_size!r}")
         _check_order(times)
         longest = times.detach().diff(dim=-1).abs()
         longest = longest.amax(0) if longest.ndim == 2 and longest.shape[0] else longest.reshape(-1, count - 1)[0]

@@ -88,6 +88,33 @@ def test_times_as_lists_arrays_and_what_is_no_time() -> None:
         odeint(f, Y0, "soon")
 
 
+@pytest.mark.parametrize(
+    "change, error, words",
+    [({"f": None}, TypeError, r"f: expected a function of \(t, y\); got None"),
+     ({"events": lambda t, y: y[:, 0]}, TypeError, "events: expected an Event, or several of them; got a function"),
+     ({"method": None}, ValueError, "method: expected one of euler, .*; got None"),
+     ({"method": "rk4", "steps": "3"}, ValueError, "steps: expected at least 1, a whole number; got '3'"),
+     ({"method": "rk4", "step_size": "1"}, ValueError, "step_size: expected a positive number; got '1'")],
+)  # fmt: skip
+def test_arguments_that_are_none(change: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        solve_ivp(**{"f": lambda t, y: -y, "y0": Y0, "t": [0.0, 1.0], **change})
+
+
+def test_a_caller_keeps_his_state() -> None:
+    """A field asks its state for a gradient: that of the caller has none; a view that is to be negated is one."""
+
+    def downhill(t: Tensor, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            return -torch.autograd.grad(y.requires_grad_().square().sum() / 2, y)[0]
+
+    for options in ({}, {"method": "rk4", "options": {"steps": 40}}, {"method": "adams4", "options": {"steps": 40}}):
+        for y0 in (Y0, torch.complex(Y0, -Y0).conj().imag):
+            y = odeint(downhill, y0, [0.0, 1.0], **options)[-1]
+            torch.testing.assert_close(y, Y0 * np.exp(-1), rtol=1e-5, atol=1e-5)
+            assert not y0.requires_grad
+
+
 def test_an_event_that_never_occurs_is_named_with_its_values() -> None:
     """Within a bound of steps, not after half a minute; or at the horizon."""
 
