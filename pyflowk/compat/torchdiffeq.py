@@ -310,7 +310,9 @@ def odeint_event(
 ) -> tuple[Tensor, Any]:
     """`torchdiffeq.odeint_event`: (time at which event_fn changes its sign, states at t0 and there), differentiable.
 
-    With several values of event_fn the first that changes its sign. Fixed steps need the option step_size.
+    With several values of event_fn the first that changes its sign. Fixed steps need the option step_size. Looked for
+    is within a million units of time and ten thousand adaptive steps, or max_num_steps; RuntimeError, with the event's
+    name and values, where there is none.
 
     >>> t, y = odeint_event(lambda t, y: -torch.ones_like(y), torch.tensor([2.0]), torch.tensor(0.0),
     ...                     event_fn=lambda t, y: y)

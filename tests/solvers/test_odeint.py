@@ -300,7 +300,7 @@ BAD = [
     ({"options": {"pid": (1.0,)}}, ValueError, "pid: expected three finite numbers"),
     ({"options": {"pid": (math.nan, 1.0, 0.0)}}, ValueError, "pid: expected three finite numbers"),
     ({"options": {"poll": -1}}, ValueError, "poll: expected at least 1"),
-    ({"options": {"events": [len]}}, TypeError, r"events: expected an Event.*; got a list of \(a builtin_function_or_method\)"),
+    ({"options": {"events": [len]}}, TypeError, "events: expected an Event.*; got a list of"),
     ({"options": {"max_step": 10}}, TypeError, "options: expected some of .*; got max_step"),
     ({"options": {"steps_size": 0.1}, "method": "rk4"}, TypeError, "options: expected some of .*; got steps_size"),
     ({"rtol": "small"}, TypeError, "rtol: expected a number or numbers; got 'small'"),
