@@ -276,7 +276,7 @@ BAD_INPUT = {
     "negative width": (("train", "--set", "width=-3"), r"--set: width: expected an integer from 1 to .*got -3"),
     "no blocks": (("train", "maf", "--set", "blocks=0"), r"--set: blocks: expected an integer from 1 to 1000, got 0"),
     "endless blocks": (("train", "maf", "--set", "blocks=1e99"), r"--set: blocks: expected an integer .*got 1e\+99"),
-    "nan": (("train", "maf", "--set", "limit=NaN"), r"--set: limit: expected a number above 0, got nan"),
+    "nan": (("train", "maf", "--set", "limit=NaN"), r"--set: limit: expected a number above 0 .*, got nan"),
     "told by the data": (("train", "--set", "levels=3"), "--set levels: the data tells its levels"),
     "negative rate": (("train", "--lr", "-1"), "lr: expected a number > 0, got -1.0"),
     "rate nan": (("train", "--lr", "nan"), "lr: expected a number > 0, got nan"),
