@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 import math
+import pickle
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 import pyflowk
 from pyflowk import zoo
 from pyflowk.compat import accelerate
-from pyflowk.nets import SpectralConv2d
+from pyflowk.nets import MADE, SpectralConv2d
 from pyflowk.nets.spectral import SpectralLayer
 from pyflowk.ops._kept import Kept
 from pyflowk.training.ema import MovingAverage
+from pyflowk.transforms import ActNorm, InvertibleConv1x1
 from pyflowk.transforms.base import call, call_inverse
 from tests.compat.test_accelerate import CASES as FLOWS
 from tests.transforms.registry import CASES as TRANSFORMS
@@ -49,10 +51,14 @@ class Owner:
         return model
 
     def evaluate(self, model: Any) -> list[Tensor]:
-        """In evaluation mode, and in training mode where that has a state of its own."""
+        """In evaluation mode, and before in training mode where that has a state of its own."""
         with torch.no_grad():
-            found = self._evaluate(model.eval())
-            return found + self._evaluate(model.train()) if spectral(model) else found
+            found = self._evaluate(model.train()) if spectral(model) else []
+            return found + self.serve(model)
+
+    @torch.no_grad()
+    def serve(self, model: Any) -> list[Tensor]:
+        return self._evaluate(model.eval())
 
 
 def spectral(model: nn.Module, kind: type = SpectralLayer) -> bool:
@@ -209,6 +215,57 @@ def test_a_result_is_that_of_a_fresh_model(name: str) -> None:
         assert max(errors) < 1e-5 * max(1, max(float(a.abs().max()) for a in after)), f"{way}: {errors}"
         assert max(moves) > 1e-3, f"{way} changed nothing: {moves}"
         before = after
+
+
+@pytest.mark.parametrize("name", OWNERS)
+def test_a_frozen_model_serves_as_the_model_did(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = OWNERS[name]
+    model = owner.build().eval()
+    expected, state = owner.serve(model), {k: v.clone() for k, v in model.state_dict().items()}
+    served = pyflowk.frozen(model)
+    assert type(served) is type(model) and not list(served.parameters()) and len(list(model.parameters()))
+    each(by_numpy)(model)
+    monkeypatch.setattr("pyflowk.ops._kept.backends", {})  # whoever looks at a weight fails
+    for again in (served, copy.deepcopy(served), pickled(served), served.double().to(expected[0].dtype)):
+        assert all(torch.equal(a, b) for a, b in zip(owner.serve(again), expected, strict=True))
+        assert all(torch.equal(again.state_dict()[k], v) for k, v in state.items())
+        with pytest.raises(RuntimeError, match="stays in evaluation mode"):
+            again.train()
+        with pytest.raises(RuntimeError, match="keeps its weights"):
+            again.load_state_dict(state)
+
+
+def pickled(model: Any) -> Any:
+    try:
+        return pickle.loads(pickle.dumps(model))
+    except (AttributeError, pickle.PicklingError):  # zuko's activations and nflows' closures
+        return model
+
+
+ELSEWHERE: dict[str, Callable[[Any], Any]] = {
+    "made": lambda device: MADE(4, hidden=(8,)).to(device)._packed_weights,
+    "plu": lambda device: partial(InvertibleConv1x1(3, norm=ActNorm(3)).to(device)._map, True),
+    "householder": lambda device: partial(InvertibleConv1x1(3, "householder").to(device)._map, True),
+    "masked": lambda device: masked_network(device),
+}
+
+
+def masked_network(device: str) -> Callable[[], Tensor]:
+    flow = accelerate(FLOWS["nflows-maf"].flow()).to(device)
+    layer = next(module for module in flow.modules() if hasattr(module, "pyflowk"))
+    network = [m for m in layer.autoregressive_net.modules() if hasattr(m, "mask")]
+    return partial(layer.pyflowk._packed, [(m.weight, m.bias) for m in network])
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+def test_on_another_device_nothing_is_waited_for(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the meta device any look at a value raises; what is made there is made at every call."""
+    make = ELSEWHERE[kind]("meta")
+    monkeypatch.setattr("pyflowk.ops._kept.backends", {})
+    with torch.no_grad():
+        first, second = make(), make()
+    pairs = [(first, second)] if isinstance(first, Tensor) else zip(first, second, strict=True)
+    assert all(a is None or (a.is_meta and a is not b) for a, b in pairs)
 
 
 def test_nothing_is_known_by_its_address_or_version() -> None:

@@ -21,7 +21,7 @@ class SpectralLayer(Keeper, Fixed):
     In training mode u and v are buffers that ``iterations`` steps of the power iteration renew wherever the weight
     is not the one of the last call: once for a step of the optimiser, however often the layer is called or computed
     again. In evaluation mode they are the singular vectors of the weight itself, so that the operator norm of
-    :math:`\tilde W` is at most c; they are computed once for a weight and kept aside, training goes on from its own.
+    :math:`\tilde W` is at most c; they are computed once for a weight, and training goes on from them.
     Whether it is the same weight is told by its values, compared with a copy: on the device without waiting for it,
     also in a compiled graph; in evaluation mode on a GPU the answer is waited for (a :func:`pyflowk.frozen` layer does
     not ask). Under functional transformations of the weight the singular vectors serve in both modes. Gradients take u
@@ -106,7 +106,12 @@ class SpectralLayer(Keeper, Fixed):
             self.seen = torch.full_like(weight, math.nan)
         if functional() if torch.compiler.is_compiling() else wrapped(weight):
             return self._leading(weight)
-        return self._running(weight) if self.training else self._exact(weight)
+        if self.training:
+            return self._running(weight)
+        u, v = self._exact(weight)
+        if not (functional() or torch.compiler.is_exporting()):
+            self.u.copy_(u), self.v.copy_(v), self.iterated.fill_(True)  # training goes on from there
+        return u, v
 
     def _running(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """u and v after the power iteration's steps for this weight; chosen on the device, which is not waited for."""
@@ -130,7 +135,7 @@ class SpectralLayer(Keeper, Fixed):
         if torch.compiler.is_compiling():
             u, v = self._leading(weight, done)
         elif not watched() and done:
-            return self.leading_u.clone(), self.leading_v.clone()
+            u, v = self.leading_u.clone(), self.leading_v.clone()
         else:
             u, v = self._leading(weight)
         if not (functional() or torch.compiler.is_exporting()):  # a program is to change nothing

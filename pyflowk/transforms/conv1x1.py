@@ -171,7 +171,9 @@ class InvertibleConv1x1(Keeper, Transform):
     def _folded(self, inverse: bool) -> _Map:
         """(weight, terms, bias) of the whole map, norm included; autocast must not narrow any of it."""
         device = self._tensors()[0].device.type
-        if not torch.is_autocast_enabled(device):  # entering the context takes 5 us
+        if not (
+            torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        ):  # entering the context takes 5 us
             return self._folded_wide(inverse)
         with torch.autocast(device, enabled=False):
             return self._folded_wide(inverse)

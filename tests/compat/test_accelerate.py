@@ -122,7 +122,7 @@ class Case:
         if self.package == "zuko":
             return flow(c).rsample_and_log_prob((n,))
         if self.package == "nflows":  # its noise is of the default type whatever the flow
-            with default_dtype(next(flow.parameters()).dtype):
+            with default_dtype(next(t.dtype for t in flow.state_dict().values() if t.is_floating_point())):
                 return flow.sample_and_log_prob(n, context=c)
         return flow.sample(n)
 

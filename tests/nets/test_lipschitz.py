@@ -237,6 +237,80 @@ def test_after_training_the_evaluated_net_is_a_contraction() -> None:
     assert net.contraction() > 0.89
 
 
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
+def test_fused_optimisers_leave_a_contraction(kind: type[torch.optim.Optimizer]) -> None:
+    """They write the weights without raising their version."""
+    torch.manual_seed(0)
+    layer = SpectralLinear(16, 16, 0.9)
+    optimizer = kind(layer.parameters(), lr=0.01, fused=True)  # type: ignore[call-arg]
+    for _ in range(200):
+        layer.weight.grad, layer.bias.grad = -layer.weight.detach(), torch.zeros(16)  # grow
+        optimizer.step()
+        weight = layer.normalized_weight().detach()
+    assert torch.linalg.matrix_norm(layer.weight, 2) > 2
+    assert abs(torch.linalg.matrix_norm(weight, 2).item() - 0.9) < 0.01
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_is_computed_again_sees_the_same_vectors(compiled: bool) -> None:
+    """Twice with one weight, an evaluation in between: a checkpoint's backward pass is such a second time."""
+    layer = awake(SpectralLinear(6, 5, 0.5)).train()
+    again = torch.compile(layer.normalized_weight, fullgraph=True, backend="aot_eager") if compiled else None
+    for _ in range(3):
+        layer.weight.detach().numpy()[...] *= 1.5
+        first = layer.normalized_weight()
+        second = again() if again else layer.normalized_weight()
+        layer.norm_bound()
+        assert torch.equal(first, second) and torch.equal(first, layer.normalized_weight())
+
+
+def reference(layer: SpectralLayer, weight: Tensor) -> Tensor:
+    twin = copy.deepcopy(layer).eval()
+    twin.load_state_dict({**layer.state_dict(), "weight": weight})
+    return twin.normalized_weight().detach()
+
+
+SYMBOLIC = {
+    "linear": lambda: awake(SpectralLinear(5, 3, 0.7)),
+    "convolution": lambda: awake(SpectralConv2d(2, 3, 3, (3, 4), 0.7)),
+}
+
+
+@pytest.mark.parametrize("kind", SYMBOLIC)
+def test_evaluation_before_the_first_eager_call(kind: str) -> None:
+    """Compiled, exported, or mapped over its weights: never by vectors that have not converged."""
+    layer = SYMBOLIC[kind]().eval()
+    expected = reference(layer, layer.weight)
+    size = (2, layer.in_features) if kind == "linear" else (2, layer.in_channels, *layer.size)
+    x = torch.randn(size)
+    exported = torch.export.export(copy.deepcopy(layer), (x,)).module()
+    torch.testing.assert_close(exported(x), copy.deepcopy(layer)(x), rtol=1e-5, atol=1e-6)
+    compiled = torch.compile(layer.normalized_weight, fullgraph=True, backend="aot_eager")
+    for _ in range(2):  # computed in the graph, then kept
+        torch.testing.assert_close(compiled(), expected, rtol=1e-5, atol=1e-6)
+    layer.weight.detach().numpy()[...] += 1.0
+    torch.testing.assert_close(compiled(), reference(layer, layer.weight), rtol=1e-5, atol=1e-6)
+    weights = torch.stack([layer.weight.detach(), 2 * layer.weight.detach() + 1])
+    for mode in (True, False):
+
+        def normalized(weight: Tensor) -> Tensor:
+            return torch.func.functional_call(Normalized(layer), {"layer.weight": weight}, ())
+
+        layer.train(mode)
+        mapped = torch.func.vmap(normalized)(weights)
+        for weight, found in zip(weights, mapped, strict=True):
+            torch.testing.assert_close(found, reference(layer, weight), rtol=1e-5, atol=1e-6)
+
+
+class Normalized(nn.Module):
+    def __init__(self, layer: SpectralLayer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self) -> Tensor:
+        return self.layer.normalized_weight()
+
+
 def test_every_parameter_learns_after_the_zero_start() -> None:
     for net, x, context in nets():
         fresh = net.float()
