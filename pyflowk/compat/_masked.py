@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops._kept import Kept
+from ..ops._router import transformed
 from ..ops.made import MADE_ACTIVATIONS, made_forward, made_inverse
 from ..ops.made_layout import MadeLayout
 from ._maps import Map
@@ -83,12 +84,32 @@ class Masked(nn.Module):
         self.register_buffer("moved", ~still[::params] if rounds else None, persistent=False)
         #: nothing is left out of a coupling's matrices, so that computing the units again for the gradient may not pay
         self._wide = coupling and len(layout.source) > _NARROW
-        self._kept = Kept()
+        self._kept, self._fits = Kept(), Kept()
+        self._structure: list[Tensor] = []
+        self._sure = self._same = True
+        self.register_load_state_dict_post_hook(_doubt)
 
-    @property
-    def pays(self) -> bool:
-        """Whether it is faster than the layer's own code."""
-        return not (self._wide and torch.is_grad_enabled())
+    def built_for(self, structure: Sequence[Tensor]) -> Masked:
+        """Note the masks, or lists of features, that the layer holds and this network was built from."""
+        self._structure, self._sure = [part.detach().cpu().clone() for part in structure], True
+        return self
+
+    def serves(self, structure: Sequence[Tensor]) -> bool:
+        """Whether it is faster than the layer's own code and those are what it was built for: a state dict may bring
+        others. On another device than the CPU they are read after a load only."""
+        if self._wide and torch.is_grad_enabled():
+            return False
+        if transformed() or not self._structure:
+            return True
+        if all(part.is_cpu for part in structure):
+            return self._fits.get(structure, lambda: self._built_for(structure))
+        if not self._sure:
+            self._same, self._sure = self._built_for(structure), True
+        return self._same
+
+    def _built_for(self, structure: Sequence[Tensor]) -> bool:
+        pairs = zip(structure, self._structure, strict=True)
+        return all(torch.equal(now.to("cpu", built.dtype), built) for now, built in pairs)
 
     def sort(self, number: int) -> Tensor:
         """The units of a hidden layer by rising degree: the order of a shift."""
@@ -113,6 +134,10 @@ class Masked(nn.Module):
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={value!r}" for name, value in {"hidden": self.hidden, **self.options}.items())
+
+
+def _doubt(network: Any, incompatible_keys: Any) -> None:
+    network._sure = False
 
 
 def masked(masks: Sequence[Tensor], features: int, map: Map, options: dict[str, Any]) -> Masked:

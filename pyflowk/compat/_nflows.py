@@ -76,8 +76,8 @@ def _spline(layer: Any, bins: int, scale: float) -> SplineMap:
     if layer.tails != "linear":  # they refuse, or pass on, what lies outside; our circle goes round it
         raise Unsupported("a spline without linear tails")
     bound = layer.tail_bound
-    if isinstance(bound, Tensor) and bound.numel() > 1:
-        raise Unsupported("a spline whose features have different bounds")
+    if isinstance(bound, Tensor):  # one a feature, which a state dict may change
+        raise Unsupported("a spline whose bound is a tensor")
     least = float(layer.min_bin_width), float(layer.min_bin_height), float(layer.min_derivative)
     if not 2 <= bins <= 64:
         raise Unsupported(f"a spline of {bins} bins")
@@ -116,12 +116,13 @@ _COUPLING = {
 def _install_autoregressive(layer: Any, map: Map) -> str:
     made = layer.autoregressive_net
     _require_kernel(made)
-    masks = [linear.mask for linear in _network(made)]
+    masks = _masks(made)
     if _merged(made):
         masks[:2] = [masks[1] @ masks[0]]
     features = made.initial_layer.in_features
     options = {"activation": _activation(made), "residual": _residual(made)}
-    layer.add_module("pyflowk", masked(masks, features, map, options))
+    network = masked(masks, features, map, options).built_for(_masks(made))
+    layer.add_module("pyflowk", network)
     layer.forward = functools.partial(_autoregressive, layer, inverse=False)
     layer.inverse = functools.partial(_autoregressive, layer, inverse=True)
     return f"MADE, every unit once both ways, {map.name}"
@@ -147,6 +148,10 @@ def _network(made: Any) -> list[Any]:
     return [made.initial_layer, *inner, made.final_layer]
 
 
+def _masks(made: Any) -> list[Tensor]:
+    return [linear.mask for linear in _network(made)]
+
+
 def _activation(made: Any) -> str:
     return activation_of([b.activation for b in made.blocks] + ([made.activation] if _activates(made) else []))
 
@@ -169,6 +174,8 @@ def _merged(made: Any) -> bool:
 
 def _autoregressive(layer: Any, inputs: Tensor, context: Tensor | None = None, *, inverse: bool) -> Pair:
     made, kernels = layer.autoregressive_net, layer.pyflowk
+    if not kernels.serves(_masks(made)):
+        return _own(layer, inverse)(inputs, context)
     network = _network(made)
     layers = [(m.weight, m.bias) for m in network]
     if _merged(made):
@@ -176,6 +183,11 @@ def _autoregressive(layer: Any, inputs: Tensor, context: Tensor | None = None, *
         layers[:2] = [(second @ first, F.linear(first_bias, second, second_bias))]
     shift = None if context is None else _shift(made, context, kernels)
     return kernels(inputs, layers, shift, inverse)
+
+
+def _own(layer: Any, inverse: bool) -> Callable[..., Pair]:
+    """The layer's method as its package has it."""
+    return functools.partial(getattr(type(layer), "inverse" if inverse else "forward"), layer)
 
 
 def _shift(made: Any, context: Tensor, kernels: Masked) -> Tensor:
@@ -239,6 +251,11 @@ def _linears(layer: Any) -> list[Any]:
     return _network(layer.transform_net) if hasattr(layer, "transform_net") else list(_chain(layer))[0::2]
 
 
+def _split(layer: Any) -> list[Tensor]:
+    """Which features are moved, where a state dict tells."""
+    return [layer.identity_features, layer.transform_features] if hasattr(layer, "transform_features") else []
+
+
 _AFFINE_COUPLING: dict[str, Callable[[Any], _Coupling]] = {
     "AdditiveCouplingTransform": _coupling_of_nflows,
     "AffineCouplingTransform": _coupling_of_nflows,
@@ -251,6 +268,7 @@ def _install_affine_coupling(layer: Any) -> str:
         parts = _AFFINE_COUPLING[type(layer).__name__](layer)
         shapes = [tuple(m.weight.shape) for m in _linears(layer)]
         network = coupled(shapes, parts.still, parts.moved, parts.map, parts.options, parts.grouped)
+        network.built_for(_split(layer))
     except Unsupported as reason:
         raise Cheap from reason
     layer.add_module("pyflowk", network)
@@ -260,8 +278,10 @@ def _install_affine_coupling(layer: Any) -> str:
 
 
 def _affine_coupling(layer: Any, inputs: Tensor, context: Tensor | None = None, *, inverse: bool) -> Pair:
-    if context is not None or not layer.pyflowk.pays:  # a context is a mistake: let its own package say so
-        return getattr(type(layer), "inverse" if inverse else "forward")(layer, inputs, context)
+    if context is not None or not layer.pyflowk.serves(
+        _split(layer)
+    ):  # a context is a mistake: its own package says so
+        return _own(layer, inverse)(inputs, context)
     return layer.pyflowk(inputs, [(m.weight, m.bias) for m in _linears(layer)], None, inverse)
 
 

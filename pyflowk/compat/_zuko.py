@@ -129,17 +129,22 @@ def _network(layer: Any, map: Map) -> Masked:
     if coupling:
         shapes = [tuple(m.weight.shape) for m in linears]
         still, moved = layer.mask.nonzero().squeeze(1), (~layer.mask).nonzero().squeeze(1)
-        return coupled(shapes, still, moved, map, options, grouped=True)
+        return coupled(shapes, still, moved, map, options, grouped=True).built_for(_structure(layer))
     features = len(linears[-1].mask) // layer.total
     if len(linears) == 1 and linears[0].mask.shape[1] > features:
         raise Unsupported("a context without hidden layers")
-    return masked([m.mask for m in linears], features, map, options)
+    return masked([m.mask for m in linears], features, map, options).built_for(_structure(layer))
 
 
 def _linears(layer: Any) -> list[Any]:
     """The linear layers of the network in their order."""
     parts = [part for block in layer.hyper for part in (block if isinstance(block, nn.Sequential) else [block])]
     return [part for part in parts if hasattr(part, "weight")]
+
+
+def _structure(layer: Any) -> list[Tensor]:
+    """The masks that a state dict brings along."""
+    return [layer.mask] if hasattr(layer, "mask") else [m.mask for m in _linears(layer)]
 
 
 # ---- what the layers' methods become ---------------------------------------------------------------------------------
@@ -172,7 +177,7 @@ def _elementwise(layer: Any, c: Tensor | None = None) -> Transform:
 
 def _fused(layer: Any, c: Tensor | None = None) -> Transform:
     network: Masked = layer.pyflowk
-    if not network.pays:
+    if not network.serves(_structure(layer)):
         return type(layer).forward(layer, c)
 
     def run(x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:

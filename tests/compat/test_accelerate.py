@@ -56,10 +56,10 @@ def nflows(name: str, features: int = 5, **options: Any) -> Any:
     return nflows_of(features, lambda t: [getattr(t, name)(features, **options)])
 
 
-def nflows_coupling(names: list[str], context: int | None, **options: Any) -> Any:
+def nflows_coupling(names: list[str], context: int | None, flip: int = 0, **options: Any) -> Any:
     nets = importlib.import_module("nflows.nn.nets")
     net = partial(nets.ResidualNet, hidden_features=12, context_features=context, num_blocks=1)
-    masks = [1, 1, -1, -1, 1], [-1, 1, -1, -1, 1]
+    masks = [1, 1, -1, -1, 1][:: 1 - 2 * flip], [-1, 1, -1, -1, 1]
     return nflows_of(5, lambda t: [getattr(t, name)(m, net, **options) for name, m in zip(names, masks)])
 
 
@@ -248,6 +248,38 @@ def test_one_set_of_parameters(name: str) -> None:
         assert_close(moved, case.log_prob(flow, x, c))
         fast.load_state_dict(case.flow(seed=5).state_dict())
         assert_close(case.log_prob(fast, x, c), case.log_prob(flow, x, c))
+
+
+STRUCTURES: dict[str, Callable[[int], Any]] = {
+    "zuko": lambda seed: zuko("MAF", 5, randperm=True, hidden_features=(12,)),
+    "zuko-coupling": lambda seed: zuko("NICE", 6, randmask=True, hidden_features=(12,)),
+    "nflows": lambda seed: nflows(
+        _AFFINE, hidden_features=12, num_blocks=1, random_mask=True, use_residual_blocks=False
+    ),
+    "nflows-coupling": lambda seed: nflows_coupling(["AffineCouplingTransform"], None, seed),
+}
+
+
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_a_state_dict_may_bring_other_masks(kind: str) -> None:
+    pytest.importorskip(kind.split("-")[0])
+    flows = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        flows.append(STRUCTURES[kind](seed).double())
+        for p in flows[-1].parameters():
+            nn.init.normal_(p, std=0.5)
+    fast = accelerate(flows[0])
+    case, x = (
+        Case(lambda: None, 0, 0, (), kind.split("-")[0]),
+        torch.randn(6, 6 if "NICE" in str(flows[0]) or kind == "zuko-coupling" else 5).double(),
+    )
+    with torch.no_grad():
+        before = case.log_prob(fast, x, None)
+        fast.load_state_dict(flows[1].state_dict())
+        found, expected = case.log_prob(fast, x, None), case.log_prob(flows[1], x, None)
+    assert_close(found, expected)
+    assert (found - before).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["zuko-maf", "zuko-nsf-1", "nflows-maf-residual", "normflows-nsf-coupling"])
