@@ -72,9 +72,15 @@ def first_nonfinite(model: nn.Module, loss: Callable[[], Tensor], batch: Tensor)
             gradients = torch.autograd.grad(value.mean(), list(parameters.values()), allow_unused=True)
     finally:
         watch.end()
-    bad = [name for name, gradient in zip(parameters, gradients, strict=True) if _bad(gradient)]
-    # the backward pass goes from the last parameter to the first
-    return (watch.found or [f"the gradient of parameter {name}" for name in reversed(bad)] or ["nothing, this time"])[0]
+    if watch.found:
+        return watch.found[0]
+    for name, gradient in reversed(list(zip(parameters, gradients, strict=True))):  # as the backward pass goes
+        if _bad(gradient):
+            return f"the gradient of parameter {name}"
+    size, name = max(((_largest(gradient), name) for name, gradient in zip(parameters, gradients)), default=(0.0, ""))
+    if size > SQUARE_OVERFLOWS:
+        return f"the norm of the gradient, which is as large as {size:.1e} at parameter {name}"
+    return "nothing, when the batch is run again"
 
 
 class _Watch:
@@ -105,7 +111,7 @@ class _Watch:
             if _bad(output):
                 self.found.append(f"the {_part(module, output)} of {what}")
             elif self.overflow is None and (size := _largest(output)) > SQUARE_OVERFLOWS:
-                self.overflow = f"the density of what {what} makes: numbers as large as {size:.1e}"
+                self.overflow = f"the density, after {what} has made numbers as large as {size:.1e}"
             self._follow(output, f"the gradient at the output of {what}", used=False)
 
         return look

@@ -22,8 +22,10 @@ def check_levels(x: Tensor, levels: int, name: str = "x", what: str = "levels") 
     low, high = (float(end) for end in torch.aminmax(x))
     if low < 0 or high > levels - 1:
         raise ValueError(f"{name}: expected integers 0 to {levels - 1} ({levels} {what}), got {low:g} to {high:g}")
-    if x.is_floating_point() and bool(((x - x.round()).abs() > 0).any()):
-        broken = x[(x - x.round()).abs() > 0]
+    if not x.is_floating_point() or torch.equal(x, x.round()):
+        return
+    broken = x[(x - x.round()).abs() > 0]
+    if len(broken):  # what is left is NaN
         raise ValueError(f"{name}: expected integers 0 to {levels - 1} ({levels} {what}), got {broken[0].item():g}")
 
 

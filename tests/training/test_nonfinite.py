@@ -54,6 +54,11 @@ def test_a_gradient_that_only_parameters_get_is_named():
 
     model = nn.Sequential(Rooted())
     assert ask(model, torch.ones(3, 2)) == "the gradient of parameter 0.weight"
+    steep = net(nn.Identity())
+    assert first_nonfinite(steep, lambda: 1e25 * steep(torch.ones(3, 2)).sum(1), torch.ones(3, 2)) == (
+        "the norm of the gradient, which is as large as 1.0e+25 at parameter 0.weight"
+    )
+    assert ask(steep, torch.ones(3, 2)) == "nothing, when the batch is run again"
 
 
 @pytest.mark.parametrize("memory_flat", [False, True])
@@ -76,7 +81,7 @@ def test_the_layers_of_a_flow_are_named(memory_flat):
     nn.init.zeros_(bad_net.net[0].bias)
     assert blame(Compose(Scale(2.0), bad_net)) == f"the output of {place}.1.net.1 (Log)"
     assert blame(Compose(Scale(2.0), Scale(2.0, 1e20), Scale(3.0))) == (
-        f"the density of what {place}.1 (Scale) makes: numbers as large as 1.0e+20"
+        f"the density, after {place}.1 (Scale) has made numbers as large as 1.0e+20"
     )
 
 
