@@ -52,11 +52,15 @@ def load_folder(folder: Path, seed: int, size: int | None = None) -> Dataset:
     found: Counter[str] = Counter()
     pictures = [_read(path, size, found) for path in paths]
     _require_one_size(folder, paths, pictures)
-    x = _stack(pictures, found.pop("highest", 0))
+    return split_pictures(str(folder), _stack(pictures, found.pop("highest", 0)), labels, seed, found)
+
+
+def split_pictures(name: str, x: Tensor, labels: Tensor | None, seed: int, found: Counter[str]) -> Dataset:
+    """Pictures (N, C, H, W) of bytes in three parts, equal ones in the same; ``found`` counts what is to be told."""
     groups = _groups(x)
     found["copies"] = len(x) - int(groups.max()) - 1
     notes = tuple(text.format(_number(found[key])) for key, text in NOTES.items() if found[key])
-    return dataclasses.replace(split(str(folder), x, labels, seed=seed, levels=256, groups=groups), notes=notes)
+    return dataclasses.replace(split(name, x, labels, seed=seed, levels=256, groups=groups), notes=notes)
 
 
 def _number(count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,6 @@ from pathlib import Path
 from .._hints import did_you_mean
 from . import folder, images, tables, toys
 from .base import Dataset
-from .base import split as split_pictures
 from .files import SUFFIXES, Table, read_file
 from .patches import load_patches
 from .preparation import Preparation
@@ -143,4 +143,4 @@ def find(name: str, data_dir: str | None, seed: int, size: int | None = None) ->
     pictures = found.unsqueeze(1) if found.ndim == 3 else found
     if pictures.shape[1] not in (1, 3):
         raise ValueError(f"{path}: expected images (N, H, W), (N, 1, H, W) or (N, 3, H, W), got {tuple(found.shape)}")
-    return split_pictures(str(path), pictures, seed=seed, levels=256)
+    return folder.split_pictures(str(path), pictures, None, seed, Counter())

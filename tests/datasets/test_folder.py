@@ -143,6 +143,15 @@ def test_copies_stay_on_one_side_of_the_split(tmp_path, seed):
     assert len(data.train) + len(data.valid) + len(data.test) == 36 and len(data.train) >= 24
 
 
+def test_copies_in_an_array_stay_on_one_side(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (20, 4, 4), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", np.concatenate([pictures, pictures]))
+    data = datasets.load(str(tmp_path / "x.npy"))
+    parts = [{tuple(x.tolist()) for x in part.flatten(1)} for part in (data.train, data.valid, data.test)]
+    assert len(set.union(*parts)) == sum(map(len, parts)) == 20
+    assert data.notes == ("20 pictures identical to another: copies stay on one side of the split",)
+
+
 def test_a_split_of_groups() -> None:
     x = torch.arange(100.0)[:, None]
     alone = split("x", x, seed=3)
