@@ -294,10 +294,10 @@ class Flow(nn.Module):
         if value.dtype == torch.float64 and next(self.parameters(), None) is None:
             return value  # nothing is stored in another precision
         if value.dtype == torch.float64 or value.is_complex():
-            raise TypeError(
-                f"{name}: expected {own.dtype}, the model's dtype, got {value.dtype}: pass {name}.to({own.dtype}), or "
-                "compute in double precision by model.double()"
+            other = (
+                "" if value.is_complex() else f": pass {name}.float(), or compute in double precision: model.double()"
             )
+            raise TypeError(f"{name}: expected {own.dtype}, the model's dtype, got {value.dtype}{other}")
         return value.to(own.dtype)
 
     def _require_wide(self) -> None:
@@ -364,6 +364,8 @@ def expand_context(context: Tensor | None, rows: int) -> Tensor | None:
     """
     if context is None:
         return None
+    if not isinstance(context, Tensor):
+        raise TypeError(f"context: expected a tensor, such as torch.tensor([2]), got {type(context).__name__}")
     if context.dim() == 0:
         context = context[None]
     if context.shape[0] == rows:

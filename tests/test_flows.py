@@ -227,12 +227,21 @@ def test_a_number_of_samples_is_one(n: Any, error: type[Exception]) -> None:
 def test_what_does_not_fit_is_named_at_the_border() -> None:
     flow = Flow(DiagonalGaussian((2,)), Coupling(MLP(1, 2, width=4, context_dim=2)))
     x, context = torch.randn(3, 2), torch.randn(3, 2)
-    with pytest.raises(TypeError, match=r"x: expected torch.float32, the model's dtype, got torch.float64: pass x.to"):
+    with pytest.raises(
+        TypeError, match=r"x: expected torch.float32, the model's dtype, got torch.float64: pass x\.float\(\)"
+    ):
         flow.log_prob(x.double(), context)
     with pytest.raises(TypeError, match=r"context: expected torch\.float32"):
         flow.sample(3, context.double())
+    for wrong in ([[0.0, 1.0]], 1):
+        with pytest.raises(TypeError, match=r"context: expected a tensor.* got (list|int)"):
+            flow.sample(3, wrong)
+        with pytest.raises(TypeError, match=r"context: expected a tensor.* got (list|int)"):
+            create("nice", (2,), width=4, classes=2).sample(3, wrong)
     with pytest.raises(TypeError, match="x: expected a tensor, got list"):
         flow.log_prob([[0.0, 1.0]], context)
+    with pytest.raises(TypeError, match=r"generator: expected a torch\.Generator.*got int"):
+        flow.sample(3, context, generator=0)
     with pytest.raises(ValueError, match=r"x: expected events \(B, \*event\), got a number"):
         flow.log_prob(torch.tensor(1.0))
     with pytest.raises(ValueError, match="x: expected cpu, where the model is, got a tensor on meta"):

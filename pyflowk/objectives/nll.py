@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Protocol
 
 import torch
@@ -63,7 +64,9 @@ def bits_per_dim(log_prob: Tensor, dims: int | Sequence[int]) -> Tensor:
     >>> bits_per_dim(torch.tensor([-64 * math.log(2.0)]), (1, 8, 8))
     tensor([1.])
     """
-    size = dims if isinstance(dims, int) else math.prod(dims)
+    size = math.prod(dims) if isinstance(dims, Sequence) else dims
+    if isinstance(size, bool) or not isinstance(size, Integral):
+        raise TypeError(f"bits_per_dim expects an integer or the event's shape, got {dims!r}")
     if size < 1:
         raise ValueError(f"bits_per_dim expects at least one dimension, got {dims!r}")
     return -log_prob / (size * math.log(2))

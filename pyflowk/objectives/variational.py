@@ -110,10 +110,10 @@ def forward_kl(
     True
     """
     x, log_weights = importance_sample(proposal or flow, log_density, n, context, generator=generator)
-    if n == 0 or torch.isneginf(log_weights.max()):
-        raise ValueError(f"forward_kl expects samples with a positive density, got none among {n}")
+    if len(x) == 0 or torch.isneginf(log_weights.max()):
+        raise ValueError(f"forward_kl expects samples with a positive density, got none among {len(x)}")
     weights = torch.softmax(log_weights, 0)
-    return reduce(-n * weights * flow.log_prob(x, context, generator), reduction)
+    return reduce(-len(x) * weights * flow.log_prob(x, context, generator), reduction)
 
 
 @torch.no_grad()
@@ -180,6 +180,8 @@ def _relative(log_weights: Tensor, name: str) -> tuple[Tensor, Tensor]:
 
     The difference of the logarithms is taken first: it is exact where they are close, however large they are.
     """
+    if not isinstance(log_weights, Tensor):
+        raise TypeError(f"{name} expects log-weights as a tensor, got {type(log_weights).__name__}")
     if log_weights.dim() == 0 or log_weights.shape[0] == 0:
         raise ValueError(f"{name} expects log-weights (n,) or (n, *rest), n at least 1; got {tuple(log_weights.shape)}")
     log_weights = log_weights.to(state_dtype(log_weights))

@@ -41,4 +41,9 @@ def draw_integers(
 
 
 def _of(generator: Generator | None) -> dict[str, Any]:
-    return {} if generator is None else {"generator": generator}
+    if generator is None:
+        return {}
+    if not isinstance(generator, Generator):
+        got = type(generator).__name__
+        raise TypeError(f"generator: expected a torch.Generator, as torch.Generator().manual_seed(0) is, got {got}")
+    return {"generator": generator}

@@ -79,3 +79,6 @@ def test_bits_per_dim() -> None:
     assert bits_per_dim(log_prob, (3, 2, 2)).item() == pytest.approx(8)
     with pytest.raises(ValueError, match="at least one dimension"):
         bits_per_dim(log_prob, (0, 3))
+    for wrong in (2.5, True, (2, 0.5), None):
+        with pytest.raises(TypeError, match="an integer or the event's shape, got"):
+            bits_per_dim(log_prob, wrong)

@@ -197,4 +197,6 @@ def test_bad_input() -> None:
     for estimate in (effective_sample_size, log_evidence):
         with pytest.raises(ValueError, match="n at least 1"):
             estimate(torch.zeros(0))
+        with pytest.raises(TypeError, match="log-weights as a tensor, got list"):
+            estimate([0.0])
     assert reverse_kl(flow, log_density, 0).shape == (0,)

@@ -83,3 +83,12 @@ def test_the_anchor_follows_the_weights() -> None:
     twin.load_state_dict(model.state_dict(), assign=True)
     (base,) = (m for m in twin.modules() if isinstance(m, Base))
     assert base.anchor.dtype == torch.float64 and twin.sample(2).dtype == torch.float64
+
+
+@pytest.mark.parametrize("dequantize", ["uniform", "variational"])
+def test_no_value_is_looked_at_elsewhere_than_on_the_cpu(dequantize: str) -> None:
+    """On the meta device reading a value raises; on a GPU it would stall every step."""
+    model = on_meta(lambda: zoo.create("nice", (2,), width=4, levels=4, classes=3, dequantize=dequantize)).eval()
+    assert isinstance(model, zoo.GenerativeModel)
+    x, labels = torch.empty((5, 2), dtype=torch.int64, device="meta"), torch.empty(5, dtype=torch.int64, device="meta")
+    assert model.loss(x, labels).shape == (5,) and model.sample((5,), labels).shape == (5, 2)
