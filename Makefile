@@ -5,8 +5,8 @@ BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install -q
 SOURCES = $(shell find csrc -type f) CMakeLists.txt pyproject.toml
 CARD := $(shell nvidia-smi >/dev/null 2>&1 && echo yes)
-# for this machine's card, or for one architecture where there is none: these commands are to take minutes
-export CUDAARCHS ?= $(if $(CARD),native,90-real)
+# for this machine's card, or for one architecture where there is none, and PTX of an older one for the tests' bench
+export CUDAARCHS ?= $(if $(CARD),native,80-virtual;90-real)
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 MAKEFLAGS += --jobs=2 # torch is unpacked while the kernels are compiled
 
@@ -57,7 +57,7 @@ $(VENV)/native: $(SOURCES) $(VENV)/tools
 
 $(VENV)/full: $(SOURCES) $(VENV)/tools
 	$(BUILD) -C cmake.define.PYFLOWK_LEVELS=all -C cmake.define.PYFLOWK_CUDA=$(PYFLOWK_CUDA) \
-	    -C cmake.define.PYFLOWK_WERROR=$(PYFLOWK_WERROR) -e .
+	    -C cmake.define.PYFLOWK_WERROR=$(PYFLOWK_WERROR) -C cmake.define.PYFLOWK_KEEP=ON -e .
 	touch $(VENV)/native $@
 
 # every extra holds what the demonstration needs

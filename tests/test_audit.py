@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -101,6 +102,27 @@ def test_planted_defects_fail_their_gate(planted: Path) -> None:
             assert any(reason in line for line in own), (name, own)
         else:
             assert own == []
+
+
+def test_spills_are_seen_without_the_log_of_ptxas(planted: Path) -> None:
+    """As in the cubins that the package's build keeps."""
+    spec = audit.Spec.read(planted)
+    cubin, _ = sass.compile_cubin(spec.source, 90)
+    (kernel,) = [k for k in sass.read_cubin(cubin, 90) if k.name.startswith("spilling")]
+    (row,) = [row for row in spec.rows if row.label == "spilling"]
+    assert any("bytes of local memory" in reason for reason in audit.Facts.of(kernel, row, 90).failures())
+
+
+def test_what_the_build_kept_of_other_sources_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = ROOT / "csrc" / "cuda" / "rk_step.cu"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    monkeypatch.setattr(sass, "KEPT", tmp_path)
+    current = sass.package_is_current.__wrapped__
+    assert not current()
+    for line, answer in ((f"{digest}  csrc/cuda/rk_step.cu", True), (f"{digest[::-1]}  csrc/cuda/rk_step.cu", False),
+                         (f"{digest}  csrc/cuda/deleted.cu", False)):  # fmt: skip
+        (tmp_path / "sources.sha256").write_text(line + "\n")
+        assert current() is answer
 
 
 def test_failing_gate_exits_1_with_its_reason(planted: Path, capsys: pytest.CaptureFixture[str]) -> None:
