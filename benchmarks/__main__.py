@@ -27,7 +27,7 @@ CONTESTS = (
     "cnf",
     "rk_step",
 )
-ON_REQUEST = ("depth", "digits", "ffjord", "nats", "solvers")  # takes minutes whatever the machine
+ON_REQUEST = ("defaults", "depth", "digits", "ffjord", "nats", "solvers")  # takes minutes whatever the machine
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, ImportError):
             status, line = USAGE, _missing(error)
         elif isinstance(error, OSError) and error.filename is not None:
-            status, line = USAGE, f"{error.filename}: {error.strerror}"
+            status, line = USAGE, f"{error.filename}: {error.strerror or error}"
         elif isinstance(error, (ValueError, OSError)):
             status, line = USAGE, str(error)
         elif isinstance(error, (NotImplementedError, RuntimeError)):

@@ -7,6 +7,7 @@ other file: a truncated or damaged file is noticed before it is read.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -49,10 +50,33 @@ def _sync(path: Path) -> None:
 
 
 def write(folder: Path, weights: dict[str, dict[str, Tensor]], state: dict[str, Any], meta: dict[str, Any]) -> None:
-    """Write `weights[name]` to name.safetensors, `state` to trainer.pt and `meta` to config.json, atomically."""
+    """Write `weights[name]` to name.safetensors, `state` to trainer.pt and `meta` to config.json, atomically.
+
+    On a full disk raises OSError (ENOSPC) that names the folder and the space it takes; what was there stays.
+    """
     temporary, previous = (folder.with_name(f"{folder.name}.{end}") for end in ("writing", "previous"))
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+    try:
+        _fill(temporary, weights, state, meta)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        takes, free = _bytes(weights) + _bytes(state), shutil.disk_usage(folder.parent).free
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "os error 28" in str(error)
+        if not full and free >= takes:  # torch's writer does not say why it failed
+            raise
+        what = f"{os.strerror(errno.ENOSPC)}: the checkpoint takes {takes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free"
+        what += "; the one before it is still there" if folder.exists() else ""
+        raise OSError(errno.ENOSPC, what, str(folder)) from error
+    if folder.exists():
+        shutil.rmtree(previous, ignore_errors=True)
+        folder.rename(previous)
+    temporary.rename(folder)
+    _sync(folder.parent)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _fill(temporary: Path, weights: dict[str, dict[str, Tensor]], state: dict[str, Any], meta: dict[str, Any]) -> None:
     for name, tensors in weights.items():
         # clone: safetensors refuses tensors that share memory
         copies = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in tensors.items()}
@@ -63,12 +87,14 @@ def write(folder: Path, weights: dict[str, dict[str, Tensor]], state: dict[str, 
     (temporary / "config.json").write_text(text, encoding="utf-8")
     for path in temporary.iterdir():
         _sync(path)
-    if folder.exists():
-        shutil.rmtree(previous, ignore_errors=True)
-        folder.rename(previous)
-    temporary.rename(folder)
-    _sync(folder.parent)
-    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _bytes(value: Any) -> int:
+    """What the tensors inside take."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return sum(map(_bytes, inside))
 
 
 def _locate(path: Path) -> Path:
@@ -78,6 +104,18 @@ def _locate(path: Path) -> Path:
             return folder
     what = "no config.json in it" if path.is_dir() else "no such folder" if not path.exists() else "not a folder"
     raise CheckpointError(f"{path}: expected a run's folder or its checkpoint folder, got {what}")
+
+
+def _explicit(config: dict[str, Any]) -> dict[str, Any]:
+    """A model's config with its architecture written down; the first ones say "auto" for what followed from the shape.
+
+    >>> _explicit({"name": "ffjord", "shape": [1, 8, 8], "architecture": "auto"})["architecture"]
+    'multiscale'
+    """
+    if config.get("architecture") != "auto":
+        return config
+    is_image = len(config["shape"]) == 3 and min(config["shape"][1:]) >= 8
+    return {**config, "architecture": "multiscale" if is_image else "vector"}
 
 
 @dataclass(frozen=True)
@@ -111,7 +149,7 @@ class Checkpoint:
                 raise CheckpointError(f"{file}: expected {size} bytes, got {got} (truncated?)")
             if _crc(file) != crc:
                 raise CheckpointError(f"{file}: damaged, its checksum is not the one in config.json")
-        return cls(folder, meta)
+        return cls(folder, {**meta, "model": _explicit(meta["model"])})
 
     @property
     def preparation(self) -> Preparation | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,8 @@ COLUMNS = (
     "valid_bits_per_dim",
 )
 PLAIN_LINE_SECONDS = 10.0
+PATIENCE = 5
+"""Validations that are worse than the best one before that is said."""
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
@@ -41,6 +44,37 @@ def _describe(row: dict[str, float]) -> str:
                 break
     text = " ".join(shown)
     return f"{text}  {row['samples_per_second']:,.0f} samples/s"
+
+
+class Validations:
+    """The validations of a run: the columns of the last, the best, and how many since then were worse.
+
+    >>> seen = Validations()
+    >>> said = [seen.add({"step": i, "valid_loss": 3.0 + abs(i - 3)}) for i in range(20)]
+    >>> [line for line in said if line]
+    ['validation has not come below 3.000, that of step 3, for 5 times: overfitting; the weights of step 3 are kept']
+    """
+
+    def __init__(self) -> None:
+        self.last: dict[str, float] = {}
+        self._best, self._step, self._worse = math.inf, 0, 0
+
+    def add(self, row: dict[str, float]) -> str | None:
+        """Take in a row of the log; once, when the loss has risen for a while, says so."""
+        if "valid_loss" not in row:
+            return None
+        self.last = {key: value for key, value in row.items() if key.startswith("valid_")}
+        if row["valid_loss"] < self._best:
+            self._best, self._step, self._worse = row["valid_loss"], int(row["step"]), 0
+            self._shown = row.get("valid_bits_per_dim", row["valid_loss"])
+            return None
+        self._worse += 1
+        if self._worse != PATIENCE:
+            return None
+        return (
+            f"validation has not come below {self._shown:.3f}, that of step {self._step}, for {PATIENCE} times: "
+            f"overfitting; the weights of step {self._step} are kept"
+        )
 
 
 class RunLog:
@@ -62,6 +96,9 @@ class RunLog:
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._spoken = time.monotonic()
+        self._path, self._validations = path, Validations()
+        for row in kept:
+            self._validations.add(row)
 
     def __enter__(self) -> RunLog:
         if self.console.is_terminal:
@@ -82,17 +119,22 @@ class RunLog:
 
     def write(self, row: dict[str, float], progress: float) -> None:
         """Record one row, whose keys are among COLUMNS, and show that `progress` (0..1) of the budget is spent."""
-        self._writer.writerow({key: value if key == "step" else f"{value:.6g}" for key, value in row.items()})
-        self._file.flush()
-        step = int(row["step"])
+        try:
+            self._writer.writerow({key: value if key == "step" else f"{value:.6g}" for key, value in row.items()})
+            self._file.flush()
+        except OSError as error:  # a full disk
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        if warning := self._validations.add(row):
+            self.console.print(warning, highlight=False, soft_wrap=True)
+        shown, step = {**self._validations.last, **row}, int(row["step"])
         if self._events is not None:
             for key in set(row) - {"step"}:
                 self._events.add_scalar(key, row[key], step)
         if self._bar is not None:
-            self._bar.update(self._task, completed=progress, description=_describe(row), step=step)
+            self._bar.update(self._task, completed=progress, description=_describe(shown), step=step)
         elif time.monotonic() - self._spoken >= PLAIN_LINE_SECONDS:
             self._spoken = time.monotonic()
-            self.console.print(f"step {step}  {100 * progress:3.0f} %  {_describe(row)}", highlight=False)
+            self.console.print(f"step {step}  {100 * progress:3.0f} %  {_describe(shown)}", highlight=False)
 
 
 def _summary_writer(folder: Path, start: int, console: Console) -> Any:

@@ -8,7 +8,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,8 @@ class Trainer:
     Where the data came from is stored with the checkpoint so that commands can find them again, and what was done to
     the rows of a table so that samples come back in its units. With `resume` the run goes on from `out`/checkpoint.
     Raises ValueError for settings that do not fit the data or the number of processes, CheckpointError when there is
-    nothing sound to resume from or the data are others by now, NonFiniteLoss from `run`.
+    nothing sound to resume from or the data are others by now, NonFiniteLoss from `run`. `clock` tells the seconds of
+    a budget of minutes (`time.process_time`: those that other jobs do not use).
 
     >>> import tempfile, torch
     >>> from pathlib import Path
@@ -97,9 +98,10 @@ class Trainer:
         out: Path,
         console: Console | None = None,
         resume: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         _check_fit(model, data)
-        self.model, self.data, self.config, self.out = model, data, config, out
+        self.model, self.data, self.config, self.out, self.clock = model, data, config, out, clock
         self.accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.mixed_precision)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.console = console or Console(quiet=not self.main)
@@ -139,11 +141,11 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         if self.step == 0:
             self.save()  # finds out early that the disk can be written, and leaves something to go back to
-        config, started = self.config, time.monotonic() - self.elapsed
+        config, started = self.config, self.clock() - self.elapsed
         with interruptible() as stop, self._log() as log, self.threads:
             window = _Window()
             while True:
-                self.elapsed, halt = self._agree(time.monotonic() - started, stop.is_set())
+                self.elapsed, halt = self._agree(self.clock() - started, stop.is_set())
                 progress = self.elapsed / config.seconds if self.budget is None else self.step / self.budget
                 done = halt or progress >= 1 or self.step == until
                 if not done:

@@ -27,7 +27,7 @@ from .registry import register
 TRAINING = ("roulette", "truncated")
 
 
-@register("residual_flow", by_architecture(8, {"layers": 10, "width": 128}, {"layers": 4, "width": 32}))
+@register("residual_flow", by_architecture(16, {"layers": 10, "width": 128}, {"layers": 4, "width": 32}))
 def residual_flow(
     shape: Sequence[int],
     *,
@@ -53,7 +53,7 @@ def residual_flow(
     ``depth`` hidden layers of ``width`` (128) held to a Lipschitz constant of ``lipschitz``. "multiscale" is for
     images (C, H, W): per scale ``layers`` (4; the paper has 16) times ActNorm and a branch of a 3 x 3, a 1 x 1 and a
     3 x 3 convolution with ``width`` (32; 512 there) channels, then a squeeze and half of the channels leave. A side
-    that is odd or at most 4 ends the squeezing. "auto" takes "multiscale" for images of at least 8 x 8 pixels.
+    that is odd or at most 4 ends the squeezing. "auto" takes "multiscale" for images of at least 16 x 16 pixels.
 
     ``training`` is "roulette" (Chen et al.) or "truncated" (i-ResNet: Behrmann et al., 2019, arXiv:1811.00995; biased,
     10 terms); in evaluation mode the series has ``evaluation_terms`` terms, 0 means exact. Layers of at most

@@ -1,8 +1,10 @@
+import errno
 import json
 import shutil
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from pyflowk import zoo
 from pyflowk.training import CheckpointError, load_model
@@ -65,6 +67,41 @@ def test_what_is_no_json_is_not_written(run):
     assert Checkpoint.open(folder).meta["step"] == 5
 
 
+FULL = {
+    "safetensors": ("save_file", SafetensorError("I/O error: No space left on device (os error 28)"), 10**12),
+    "torch, which does not say why": ("torch.save", RuntimeError("unexpected pos 576 vs 534"), 10),
+    "the operating system": ("_sync", OSError(errno.ENOSPC, "No space left on device"), 10**12),
+}
+
+
+@pytest.mark.parametrize("kind", FULL)
+def test_a_full_disk_is_named_and_the_checkpoint_before_it_stays(run, monkeypatch, kind):
+    folder, model = run
+    name, error, free = FULL[kind]
+
+    def full(*args):
+        raise error
+
+    monkeypatch.setattr(f"pyflowk.training.checkpoint.{name}", full)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, free))
+    with pytest.raises(
+        OSError, match=r"checkpoint takes 0\.0 MB, .* MB are free; the one before it is still"
+    ) as caught:
+        save(folder / "checkpoint", model, step=6)
+    assert caught.value.errno == errno.ENOSPC and caught.value.filename == str(folder / "checkpoint")
+    monkeypatch.undo()
+    assert Checkpoint.open(folder).meta["step"] == 5 and [path.name for path in folder.iterdir()] == ["checkpoint"]
+
+
+def test_other_errors_of_a_writer_are_left_as_they_are(run, monkeypatch):
+    def broken(*args):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(module.torch, "save", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        save(run[0] / "checkpoint", run[1])
+
+
 def test_a_write_interrupted_between_its_two_renames_is_recovered(run):
     folder, model = run
     (folder / "checkpoint").rename(folder / "checkpoint.previous")
@@ -122,6 +159,18 @@ def test_unsound_checkpoints_give_one_clear_line(run, kind):
     with pytest.raises(CheckpointError, match=message) as caught:
         load_model(run[0])
     assert "\n" not in str(caught.value)
+
+
+def test_a_config_that_left_the_architecture_to_the_shape_is_understood(tmp_path):
+    """The first configs hold "auto" and None, which meant several scales from 8 x 8 pixels on."""
+    model = zoo.create("ffjord", (1, 8, 8), architecture="multiscale", depth=1, width=32, levels=17, steps=2)
+    model.config |= {"architecture": "auto", "width": None, "activation": None, "divergence": "auto"}
+    save(tmp_path / "checkpoint", model)
+    again, _ = load_model(tmp_path)
+    x = torch.randint(0, 17, (3, 1, 8, 8)).float()
+    scores = [m.eval().log_prob(x, None, torch.Generator().manual_seed(0)) for m in (model, again)]
+    assert torch.equal(*scores) and again.config["architecture"] == "multiscale"
+    assert zoo.create("ffjord", (1, 8, 8)).config["architecture"] == "vector"
 
 
 def test_a_file_is_not_a_checkpoint(tmp_path):

@@ -1,4 +1,5 @@
 import csv
+import io
 import math
 import signal
 import threading
@@ -7,10 +8,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 
 from pyflowk import datasets, training, zoo
 from pyflowk.datasets import Dataset
-from pyflowk.training import Checkpoint, CheckpointError, NonFiniteLoss, TrainConfig, Trainer
+from pyflowk.training import Checkpoint, CheckpointError, NonFiniteLoss, TrainConfig, Trainer, log
 from pyflowk.training.log import COLUMNS, read_rows
 
 CONFIG = TrainConfig(steps=12, batch_size=32, warmup=3, log_every=2, validate_every=4, tensorboard=False, cpu=True)
@@ -233,6 +235,22 @@ def test_data_that_do_not_fit_the_model_are_named(digits, tmp_path):
         ValueError, match=r"digits, labels of train: expected integers 0 to 3 \(4 classes\), got 0 to 9"
     ):
         replace(digits, classes=4)
+
+
+def test_a_line_shows_the_last_validation_and_a_rise_is_said_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(log, "PLAIN_LINE_SECONDS", 0.0)
+    losses = [3.0, 2.0, 2.5, 2.4, 2.3, 2.6, 2.7, 2.8, 1.0]
+    texts = []
+    for start in (0, 8):  # the rows of the first run are those that the second goes on from
+        console = Console(file=io.StringIO(), width=200)
+        with log.RunLog(tmp_path, console, start, tensorboard=False) as run:
+            for step in range(1, 9) if not start else range(9, 19):
+                row = {"step": step, "loss": 5.0, "samples_per_second": 1.0}
+                run.write(row | ({"valid_loss": losses[step // 2 - 1]} if step % 2 == 0 else {}), 0.5)
+        texts.append(console.file.getvalue())
+    assert "step 3   50 %  loss 5.000 valid loss 3.000" in texts[0] and "step 1   50 %  loss 5.000  1" in texts[0]
+    assert "overfitting" not in texts[0] and texts[1].count("overfitting") == 1
+    assert "has not come below 2.000, that of step 4, for 5 times: overfitting; the weights of step 4" in texts[1]
 
 
 def test_tensorboard_is_optional(digits, tmp_path, monkeypatch, capsys):
