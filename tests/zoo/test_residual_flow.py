@@ -44,12 +44,13 @@ def test_it_learns_a_ring_in_either_way(exact_dims: int) -> None:
 def test_estimates_agree_with_the_exact_density_of_an_image() -> None:
     torch.manual_seed(0)
     shape, x = (1, 8, 8), torch.randn(4, 1, 8, 8, generator=seeded())
-    exact = zoo.create("residual_flow", shape, width=8, layers=2, lipschitz=0.7, evaluation_terms=0)
+    options = {"architecture": "multiscale", "width": 8, "layers": 2, "lipschitz": 0.7}
+    exact = zoo.create("residual_flow", shape, evaluation_terms=0, **options)
     exact.initialize(torch.randn(64, *shape))
     with torch.no_grad():
         for p in exact.parameters():
             p += 0.1 * torch.randn(p.shape)
-    series = zoo.create("residual_flow", shape, width=8, layers=2, lipschitz=0.7, exact_dims=0)
+    series = zoo.create("residual_flow", shape, exact_dims=0, **options)
     series.load_state_dict(exact.state_dict())
     with torch.no_grad():
         expected = exact.eval().log_prob(x)
@@ -64,7 +65,7 @@ def test_estimates_agree_with_the_exact_density_of_an_image() -> None:
 def test_images_of_columns_in_pairs_are_learnt() -> None:
     torch.manual_seed(0)
     x = torch.randint(0, 16, (128, 1, 8, 4), generator=seeded()).float().repeat_interleave(2, 3)
-    model = zoo.create("residual_flow", (1, 8, 8), levels=16, width=8, layers=1)
+    model = zoo.create("residual_flow", (1, 8, 8), architecture="multiscale", levels=16, width=8, layers=1)
     model.initialize(x, generator=seeded())
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     start = model.loss(x, None, seeded()).mean().item()

@@ -50,7 +50,10 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     ),
     "residual-flow-vector": ("residual_flow", (5,), {"width": 16, "layers": 3, "depth": 2}),
     "residual-flow-image": (
-        "residual_flow", (1, 8, 8), {"width": 4, "layers": 1, "levels": 17, "lipschitz": 0.6, "evaluation_terms": 0},
+        "residual_flow", (1, 8, 8), {
+            "width": 4, "layers": 1, "levels": 17, "lipschitz": 0.6, "evaluation_terms": 0,
+            "architecture": "multiscale",
+        },
     ),
     "residual-flow-colour": ("residual_flow", (3, 8, 4), {
         "width": 4, "layers": 1, "levels": 256, "lipschitz": 0.6, "architecture": "multiscale", "recompute": True,
@@ -60,7 +63,9 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
         "neural_ode", (2,), {"width": 8, "method": "dopri5", "steps": None, "time": "concatsquash", "depth": 1},
     ),
     "ffjord-vector": ("ffjord", (5,), {"width": 8, "depth": 2, "flows": 2, "steps": 3}),
-    "ffjord-image": ("ffjord", (1, 8, 8), {"width": 4, "depth": 1, "levels": 17, "steps": 2}),
+    "ffjord-image": (
+        "ffjord", (1, 8, 8), {"width": 4, "depth": 1, "levels": 17, "steps": 2, "architecture": "multiscale"},
+    ),
     "ffjord-steer": ("ffjord", (2,), {"width": 8, "depth": 1, "steps": 3, "steer": 0.25}),
 }  # fmt: skip
 CONDITIONS: dict[str, dict[str, int]] = {"plain": {}, "classes": {"classes": 3}, "vector": {"context_dim": 2}}
