@@ -22,6 +22,7 @@ CONTESTS = (
     "lu_conv1x1",
     "made_inverse",
     "accelerate",
+    "frozen",
     "mlp",
     "rq_spline",
     "cnf",

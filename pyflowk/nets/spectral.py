@@ -72,7 +72,7 @@ class SpectralLayer(Keeper, Fixed):
 
     def normalized_weight(self) -> Tensor:
         r""":math:`\tilde W`, with the gradient of :math:`\sigma`."""
-        return self._kept.get([self.weight], self._normalize) if self._kept.frozen else self._normalize()
+        return self._normalize() if self.training else self._kept.get([self.weight], self._normalize)
 
     @torch.no_grad()
     def norm_bound(self) -> float:
@@ -81,12 +81,16 @@ class SpectralLayer(Keeper, Fixed):
         For a matrix it is the norm itself. Cost: a symmetric eigenproblem, or about a thousand steps of the power
         iteration; two products as long as the weight stays as it is, and in evaluation mode.
         """
-        return self._kept.get([self.weight], self._bound, "bound") if self._kept.frozen else self._bound()
+        return self._bound() if self.training else self._kept.get([self.weight], self._bound, "bound")
 
     def keep(self) -> None:
         self.normalized_weight(), self.norm_bound()
 
     def _normalize(self) -> Tensor:
+        device = self.weight.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # a rounded norm is no bound
+            with torch.autocast(device, enabled=False):
+                return self._normalize()
         u, v = self._vectors()
         sigma = (u * self.apply_weight(self.weight, v)).sum()
         return self.weight * (self.lipschitz / sigma.clamp(min=self.lipschitz))
@@ -115,32 +119,29 @@ class SpectralLayer(Keeper, Fixed):
 
     def _running(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """u and v after the power iteration's steps for this weight; chosen on the device, which is not waited for."""
-        same = (self.seen == weight).all()
-        done = same & self.iterated
         looks = weight.is_cpu and not watched()
-        if looks and done:
+        same: Any = torch.equal(self.seen, weight) if looks else (self.seen == weight).all()
+        if looks and same and self.iterated:
             return self.u.clone(), self.v.clone()
         u, v = self._iterate(weight)
         if not looks:
+            done = same & self.iterated
             u, v = torch.where(done, self.u, u), torch.where(done, self.v, v)
         if not functional():  # captured buffers must not change in there
             self.u.copy_(u), self.v.copy_(v), self.seen.copy_(weight)
-            self.iterated.fill_(True), self.converged.logical_and_(same)
+            self.iterated.fill_(True), self.converged.mul_(same)
         return u, v  # other tensors than the buffers, so that a later write spoils no saved one
 
     def _exact(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The leading singular vectors, computed where they are not those of this weight."""
-        same = (self.seen == weight).all()
-        done = same & self.converged
-        if torch.compiler.is_compiling():
-            u, v = self._leading(weight, done)
-        elif not watched() and done:
-            u, v = self.leading_u.clone(), self.leading_v.clone()
-        else:
-            u, v = self._leading(weight)
+        looks, compiling = not watched(), torch.compiler.is_compiling()
+        same: Any = torch.equal(self.seen, weight) if looks else (self.seen == weight).all()
+        if looks and same and self.converged:
+            return self.leading_u.clone(), self.leading_v.clone()
+        u, v = self._leading(weight, same & self.converged if compiling else None)
         if not (functional() or torch.compiler.is_exporting()):  # a program is to change nothing
             self.leading_u.copy_(u), self.leading_v.copy_(v), self.seen.copy_(weight)
-            self.converged.fill_(True), self.iterated.logical_and_(same)
+            self.converged.fill_(True), self.iterated.mul_(same)
         return u, v
 
     def _iterate(self, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,8 +26,8 @@ class ActNorm(Transform):
     keeps its scale, numbers that are not finite are left out, and a batch of fewer than two numbers a channel (no row,
     one row of a vector) sets nothing: the next one will.
 
-    The buffer ``initialized`` records that this has happened; loading a state dict sets the Python attribute
-    ``is_initialized``, the only one that forward looks at, so a step never waits for the device.
+    The buffer ``initialized`` records that this has happened. The Python attribute ``is_initialized`` follows it when a
+    state dict is loaded and before a forward would set anything, so that later steps never wait for the device.
 
     Cost: one pass, both directions. Raises ValueError for another number of channels.
     Kingma, Dhariwal, 2018, arXiv:1807.03039, section 3.1.
@@ -53,10 +53,18 @@ class ActNorm(Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self._check(x)
-        if self.training and not self.is_initialized:
+        if self.training and self.unset:
             self._set_from(x)
         scale, bias = self._per_channel(x, self.log_scale.exp()), self._per_channel(x, self.bias)
         return torch.addcmul(bias, x.to(state_dtype(x)), scale), self._ladj(x)
+
+    @property
+    def unset(self) -> bool:
+        """Whether a batch is still to set it. The buffer is looked at until it says no: copies of buffers come without
+        a state dict, too."""
+        if not (self.is_initialized or self.initialized.is_meta):
+            self.is_initialized = bool(self.initialized)
+        return not self.is_initialized
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self._check(z)

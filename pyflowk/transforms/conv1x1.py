@@ -107,7 +107,7 @@ class InvertibleConv1x1(Keeper, Transform):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self._check(x)
-        if self.norm is not None and self.norm.training and not self.norm.is_initialized:
+        if self.norm is not None and self.norm.training and self.norm.unset:
             self.norm.initialize(x)
         return self._apply_map(x, False)
 

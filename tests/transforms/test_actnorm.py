@@ -125,3 +125,16 @@ def test_two_processes_agree_with_one() -> None:
             state = torch.load(Path(folder) / f"{rank}.pt")
             torch.testing.assert_close(state["log_scale"], alone.log_scale.detach())
             torch.testing.assert_close(state["bias"], alone.bias.detach())
+
+
+def test_buffers_copied_without_a_state_dict_say_that_it_is_set() -> None:
+    """As a moving average or DistributedDataParallel does it: the first step must not start over."""
+    norm, twin = ActNorm(2), ActNorm(2)
+    norm.initialize(3 + torch.randn(9, 2))
+    with torch.no_grad():
+        for mine, other in zip(
+            [*twin.parameters(), *twin.buffers()], [*norm.parameters(), *norm.buffers()], strict=True
+        ):
+            mine.copy_(other)
+    x = torch.randn(5, 2)
+    assert torch.equal(twin.train()(x)[0], norm(x)[0]) and twin.is_initialized
