@@ -28,7 +28,9 @@ def frozen(model: Module) -> Module:
     that of the model, for which it can be loaded; copies and pickles of it are frozen too, and it can be moved to
     another device or dtype. The model itself stays as it was: training it later does not reach the copy. Raises
     RuntimeError from ``train()`` and ``load_state_dict`` of the copy; weights of it that are overwritten by other means
-    take no effect. Cost: a copy of the model, and one packing.
+    take no effect. Cost: a copy of the model, and one packing. What looking costs, on a busy machine: of the time of a
+    MAF with 7 MB of weights half or more at batch 1, a third at 64, 3 - 6 % at 1024; of a small one 6 - 12 %; of a
+    residual flow 5 - 10 % (``python -m benchmarks --only frozen``).
 
     >>> import torch
     >>> import pyflowk

@@ -60,6 +60,19 @@ def test_a_resumed_run_is_bit_for_bit_the_straight_one(digits, tmp_path, until):
     assert len(a) == 3 and a == b
 
 
+def test_the_weights_of_this_step_are_validated(tmp_path):
+    """Without a moving average it is the model's own packed weights that a fused optimiser leaves behind."""
+    data, config = datasets.load("moons"), replace(CONFIG, ema=0.0, steps=8)
+    model = zoo.create("maf", data.shape, width=16, blocks=2)
+    Trainer(model, data, config, out=tmp_path / "run").run()
+    losses = [row["valid_loss"] for row in read_rows(tmp_path / "run" / "log.csv") if row["step"] in (4, 8)]
+    fresh = Trainer(zoo.create("maf", data.shape, width=16, blocks=2), data, config, out=tmp_path / "fresh")
+    fresh.model.load_state_dict(model.state_dict())
+    assert losses[1] == pytest.approx(fresh._validate()[0], rel=1e-5) and losses[0] != pytest.approx(
+        losses[1], rel=1e-3
+    )
+
+
 def test_dropout_continues_where_it_was(tmp_path):
     """Random numbers of torch's global generator are part of the state."""
 
