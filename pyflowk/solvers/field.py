@@ -55,44 +55,48 @@ class Field:
     def __init__(self, f: Callable[[Tensor, Tensor], Tensor], *, copies: bool = False, watches: bool = True) -> None:
         self.f, self.watches = f, watches
         self.copies = copies or (watches and transformed())
-        self.asked = False
+        self.asked = self.counted = False
         self.alive = False  # whether it differentiates by its state, which must have a graph for that
-        self.used: dict[int, weakref.ref[Tensor]] = {}
+        self.used: dict[int, weakref.ref[Tensor]] = {}  # answers by address; those that are gone leave at times
+        self.limit = 256
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         if _compiling():
             return as_slope(self.f(t, y.clone()), y).clone()  # a compiler drops what is not needed
-        before = None if self.asked or not y.is_cpu or transformed() else y.detach().resolve_neg().clone()
-        written = None if y.is_inference() or t.is_inference() else y._version + t._version
+        before = None if self.asked else self._first(y)
+        written = y._version + t._version if self.counted else 0
         k = self.f(t, y) if not self.alive or torch.is_grad_enabled() else self._differentiating(t, y)
         if type(k) is not Tensor or k.shape != y.shape or k.dtype != y.dtype:
             k = as_slope(k, y)
-        if written is not None and written != y._version + t._version:
+        if self.counted and written != y._version + t._version:
             raise _changed()
         if before is not None and not _same_bits(before, y.detach()):  # numpy tells nobody of its writes
             raise _changed()
-        self.asked = True
-        if self.copies:
+        if self.copies or type(k) is not Tensor:
             return k.clone()
-        if self.watches:
-            self._watch(k, y)
-        return k
-
-    def _differentiating(self, t: Tensor, y: Tensor) -> Tensor:
-        with torch.enable_grad():
-            return self.f(t, y.detach().requires_grad_()).detach()
-
-    def _watch(self, k: Tensor, y: Tensor) -> None:
+        if not self.watches:
+            return k
         place = k.data_ptr()
         earlier = self.used.get(place)
         if earlier is not None and earlier() is not None:
             if place == y.data_ptr():  # the state itself, which nobody writes to
-                return
+                return k
             raise Reused
         if place:
-            if len(self.used) >= 256:
-                self.used = {place: known for place, known in self.used.items() if known() is not None}
             self.used[place] = weakref.ref(k)
+            if len(self.used) > self.limit:
+                self.used = {place: known for place, known in self.used.items() if known() is not None}
+                self.limit = 2 * len(self.used) + 256
+        return k
+
+    def _first(self, y: Tensor) -> Tensor | None:
+        """Before the first question: whether writes are counted here, and the state to compare, where that is cheap."""
+        self.asked, self.counted = True, not (y.is_inference() or torch.is_inference_mode_enabled())
+        return y.detach().resolve_neg().clone() if y.is_cpu and not transformed() else None
+
+    def _differentiating(self, t: Tensor, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            return self.f(t, y.detach().requires_grad_()).detach()
 
 
 def _changed() -> ValueError:
