@@ -16,7 +16,7 @@ from pyflowk import zoo
 from pyflowk.cli import main
 from pyflowk.cli.lists import GIVEN_BY_DATA
 from pyflowk.cli.train import check_options, parse_options
-from pyflowk.training import Checkpoint
+from pyflowk.training import Checkpoint, Trainer, checkpoint
 from pyflowk.training.log import read_rows
 
 QUICK = ("--steps", "6", "--batch-size", "32", "--warmup", "2", "--log-every", "2", "--validate-every", "3")
@@ -140,6 +140,10 @@ def test_a_walk_is_a_row_of_the_picture(run, tmp_path):
     "options, message",
     [
         (("--temperature", "0"), "--temperature: expected a number > 0, got 0"),
+        (("--temperature", "inf"), "--temperature: expected a number > 0, got inf"),
+        (("--temperature", "nan"), "--temperature: expected a number > 0, got nan"),
+        (("--n", "9" * 30), "--n: expected an integer from 1 to 1000000000, got 999"),
+        (("--seed", "-1"), "--seed: expected an integer from 0 to 9223372036854775807, got -1"),
         (("--interpolate", "--n", "20"), "--n: expected a multiple of 8 with --interpolate, one walk a row; got 20"),
         (("--interpolate", "--temperature", "0.5"), "--temperature: nothing is drawn with --interpolate"),
         (("--interpolate", "--attribute", "1", "2"), "--interpolate and --attribute: expected one of them"),
@@ -255,6 +259,57 @@ def test_ctrl_c_leaves_a_checkpoint_that_can_go_on(tmp_path):
     assert f"pyflowk train --out {out} --resume" in text
     assert main(["train", "--out", str(out), "--resume", "--steps", str(step + 3)]) == 0  # as it said, with a budget
     assert Checkpoint.open(out).meta["step"] == step + 3
+
+
+def test_long_work_tells_how_far_it_is_and_ends_in_words(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("pyflowk.cli.tables.SECONDS", 0.0)
+    monkeypatch.setattr("pyflowk.training.evaluation.BATCH", 512)
+    out = tmp_path / "x.npy"
+    assert main(["sample", str(run), "--n", "1100", "--out", str(out)]) == 0
+    assert re.findall(r"sampled (\d+) %, about \d+ s left", capsys.readouterr().err) == ["47", "93"]
+    assert main(["eval", str(run), "--draws", "4"]) == 0
+    assert re.findall(r"scored (\d+) %", capsys.readouterr().err) == ["25", "50", "75"]
+    out.unlink()
+
+    def stop(self, part):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pyflowk.cli.tables.Progress.__call__", stop)
+    assert main(["sample", str(run), "--n", "1100", "--out", str(out)]) == 130 and not out.exists()
+    assert main(["eval", str(run)]) == 130 and capsys.readouterr().err == "pyflowk: interrupted\n" * 2
+
+
+def test_two_signals_while_a_checkpoint_is_written_leave_the_one_before(tmp_path, monkeypatch, capsys):
+    """The first is answered after the step, the second at once."""
+    out, write = tmp_path / "run", checkpoint._fill
+
+    def fill(*arguments):
+        write(*arguments)
+        if (out / "checkpoint").exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(checkpoint, "_fill", fill)
+    options = ("--save-every", "3", "--no-tensorboard", "--cpu", "--set", "couplings=1", "width=8")
+    assert main(["train", "nice", "--data", "moons", "--out", str(out), *QUICK, *options]) == 130
+    assert capsys.readouterr().err == "pyflowk: interrupted\n" and Checkpoint.open(out).meta["step"] == 0
+    monkeypatch.undo()
+    assert main(["train", "--out", str(out), "--resume"]) == 0 and Checkpoint.open(out).meta["step"] == 6
+
+
+@pytest.mark.parametrize("method", ["_validate", "save"])
+def test_sigterm_during_a_validation_or_a_checkpoint_ends_after_it(tmp_path, monkeypatch, capsys, method):
+    out, original, sent = tmp_path / "run", getattr(Trainer, method), []
+
+    def interrupted(self):
+        if self.step == 3 and not sent:
+            sent.append(os.kill(os.getpid(), signal.SIGTERM))
+        return original(self)
+
+    monkeypatch.setattr(Trainer, method, interrupted)
+    options = ("--save-every", "3", "--no-tensorboard", "--cpu", "--set", "couplings=1", "width=8")
+    assert main(["train", "nice", "--data", "moons", "--out", str(out), *QUICK, *options]) == 130
+    assert "interrupted at step 3" in capsys.readouterr().out and Checkpoint.open(out).meta["step"] == 3
 
 
 def test_a_diverging_run_says_where(tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,3 +98,11 @@ def test_every_room_has_a_floor() -> None:
 )
 def test_the_check_itself(code: str, module: str, count: int) -> None:
     assert len(violations(code, tuple(module.split(".")))) == count
+
+
+@pytest.mark.parametrize("room", ["", *sorted({m[1] for _, m in modules() if len(m) > 1 and not m[1].startswith("_")})])
+def test_help_names_what_a_package_holds(room: str) -> None:
+    module = importlib.import_module(f"pyflowk.{room}".rstrip("."))
+    names = getattr(module, "__all__", [])
+    assert [name for name in names if f"`{name}`" not in module.__doc__ and f"`{name}(" not in module.__doc__] == []
+    assert set(names) <= set(dir(module)) and (names or room in ("cli", "flows"))

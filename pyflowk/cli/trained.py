@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from ..transforms import Continuous, check_invertibility
 from ..zoo import FlowModel, GenerativeModel
 from . import latent
 from .runs import check_fits, data_of, given_values, other_data
-from .tables import print_pairs
+from .tables import Progress, print_pairs
 
 if TYPE_CHECKING:
     from .commands import Eval, Sample
@@ -44,8 +45,8 @@ def contexts(model: GenerativeModel, data: Dataset | None, n: int, label: int | 
 
 def sample(command: Sample) -> int:
     """Draw samples, or walk through the latent space, and write them as a picture or an array."""
-    if command.n < 1:
-        raise ValueError(f"--n: expected at least 1, got {command.n}")
+    _check_number("--n", command.n, 1, 10**9)
+    _check_number("--seed", command.seed, 0, 2**63 - 1)
     folder = command.run_folder
     out: Path = command.out or (folder if folder.name != "checkpoint" else folder.parent) / "samples.png"
     if command.trajectory:
@@ -101,7 +102,7 @@ def in_units(preparation: Preparation | None, x: Tensor, context: Tensor | None)
 
 def _draw(command: Sample, model: GenerativeModel, saved: Checkpoint, threads: Threads) -> Tensor:
     """Samples of the model, in the units of the data."""
-    if not command.temperature > 0:
+    if not 0 < command.temperature < math.inf:
         raise ValueError(f"--temperature: expected a number > 0, got {command.temperature}")
     generator = torch.Generator().manual_seed(command.seed)
     options: dict[str, Any] = {} if command.temperature == 1 else {"temperature": command.temperature}
@@ -115,7 +116,7 @@ def _draw(command: Sample, model: GenerativeModel, saved: Checkpoint, threads: T
     else:
         data = None if model.context_dim is None else _for_contexts(saved)
         context = contexts(model, data, command.n, command.label)
-    x = training.sample(model, command.n, context, generator, threads=threads, **options)
+    x = training.sample(model, command.n, context, generator, threads=threads, watch=Progress("sampled"), **options)
     rows = in_units(preparation, x, context)
     if command.given and preparation is not None:
         rows[:, list(preparation.given)] = exact  # as they were typed, not as float32 has them
@@ -159,6 +160,11 @@ def _walk(command: Sample, model: GenerativeModel, saved: Checkpoint) -> Tensor:
     return in_units(saved.preparation, latent.manipulate(model, data, walks, command.attribute, generator), None)
 
 
+def _check_number(option: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{option}: expected an integer from {least} to {most}, got {value}")
+
+
 def _check_label(option: str, label: int | None, data: Dataset) -> None:
     if label is None:
         return
@@ -186,8 +192,8 @@ def trajectory(command: Sample, folder: Path) -> int:
 
 def evaluate(command: Eval) -> int:
     """Print the test score beside the levels to beat, and how well the inverse comes back."""
-    if command.draws < 1:
-        raise ValueError(f"--draws: expected at least 1, got {command.draws}")
+    _check_number("--draws", command.draws, 1, 10**6)
+    _check_number("--seed", command.seed, 0, 2**63 - 1)
     if command.size is not None and command.data is None:
         raise ValueError("--size: expected --data FOLDER with it; the run's own pictures have the run's size")
     model, saved = training.load_model(command.run_folder, command.weights)
@@ -202,7 +208,9 @@ def evaluate(command: Eval) -> int:
     else:
         data, what = other_data(saved, model, command.data, command.data_dir, command.size)
     threads = Threads(command.threads, say=print)
-    report = training.evaluate(model, data, seed=command.seed, draws=command.draws, threads=threads)
+    report = training.evaluate(
+        model, data, seed=command.seed, draws=command.draws, threads=threads, watch=Progress("scored")
+    )
     rows = report.lines()
     flow = getattr(model, "flow", None)
     if isinstance(flow, nn.Module):

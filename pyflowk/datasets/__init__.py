@@ -1,8 +1,9 @@
 """Data that needs no download: a registry of small sets, the user's own files, and the levels a model has to beat.
 
-`load` returns a `Dataset` of tensors, `read_table` the rows of a table in its own units, and a `Preparation` leads from
-those to what a model sees and back; `names` and `describe` list the registry; `trivial_level` and `gaussian_level`
-score two models anybody could write down, so that every result is printed beside them.
+`load` returns a `Dataset` of tensors, `read_table` a `Table`, rows in their own units, and a `Preparation` leads from
+those to what a model sees and back; `split` divides samples into parts. `names` and `describe` list the registry.
+`trivial_level` and `gaussian_level` score two models anybody could write down, so that every result, a `Score` by
+`score`, is printed beside them.
 """
 
 from .base import Dataset, split

@@ -1,4 +1,10 @@
-"""Networks: conditioners of couplings, vector fields. Plain torch modules, zero-initialised at the end."""
+"""Networks: conditioners of couplings, vector fields. Plain torch modules, zero-initialised at the end.
+
+Conditioners: `MLP`, `ConvNet`, `ResidualConvNet` (of `WeightNormConv2d`), and `MADE`, masked; a `ContextBias` lets a
+condition in. Fields: `MLPField`, `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time. Contractions, each a
+`LipschitzNet`: `LipschitzMLP`, `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`. Names that
+they take: `ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`.
+"""
 
 from .context import ACTIVATIONS, ContextBias
 from .convnet import ConvNet

@@ -1,4 +1,11 @@
-"""Fused operations: one file each, with its plain-torch formula, the kernels behind it and its derivatives."""
+"""Fused operations: one file each, with its plain-torch formula, the kernels behind it and its derivatives.
+
+Couplings: `affine_coupling`, `additive_coupling`, and the former's gradient `affine_coupling_from_output`. Splines:
+`rq_spline`, `spline_params`. Autoregressive networks: `made_forward`, `made_inverse` on a `MadeLayout`. 1x1
+convolutions: `conv1x1`, `conv1x1_gradients`, `lu_weight`, `lu_factor_slogdet`, which raises `SingularTransformError`.
+Networks: `mlp`, `lipswish`. Solvers: `rk_combine`, `rk_error`, `rk_control`, `cnf_trajectory`. Traces and
+log-determinants: `draw_probes`, `trace_estimate`, `power_series`. `registry` holds every op by name.
+"""
 
 from ._router import registry
 from .affine_coupling import additive_coupling, affine_coupling, affine_coupling_from_output

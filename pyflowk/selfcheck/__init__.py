@@ -1,5 +1,8 @@
 """Is every op right on every back end of this machine, and how fast: a one-page report, fit for a bug report.
 
+`run` makes a `Report` of a `Result` an op and back end; `PROBES` tells by a `Probe` how an op is called, `PREDICTED`
+how fast a card is thought to be.
+
 >>> from pyflowk import selfcheck
 >>> report = selfcheck.run(["cpu"], megabytes=0.1)
 >>> report.ok

@@ -1,4 +1,10 @@
-"""Integrators of ordinary and stochastic differential equations, every row of a batch with steps of its own."""
+"""Integrators of ordinary and stochastic differential equations, every row of a batch with steps of its own.
+
+`odeint` gives states at times and differentiates; `solve_ivp` gives a `Solution`, with the steps taken, a `Dense`
+output and what an `Event` met, a `Record`; `sdeint` is for noise. `METHODS` are the methods by name, `TABLEAUS` the
+Runge-Kutta ones, a `Tableau` each by `tableau`. `Control` chooses steps; `Status` tells how a row ended,
+`SolverError` that it could not.
+"""
 
 from .control import Control, Status
 from .dense import Dense

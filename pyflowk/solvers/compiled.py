@@ -8,6 +8,7 @@ of steps and the host looks in between, as a loop that asks for its condition wo
 from __future__ import annotations
 
 import functools
+import logging
 import types
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -41,6 +42,7 @@ def advance_compiled(
 ) -> tuple[Tensor, Tensor, Clock, list[tuple[Clock, Clock, Tensor, list[Tensor]]]]:
     """Several steps: state, slope and clock after them, and (clock before, clock after, state, slopes) of each, as far
     as `keep` wants them."""
+    _announce(f.f, table.name)
     try:
         found = _by_rows(f, table, keep, y, k, clock.data, numbers)
         if found is None:
@@ -102,6 +104,14 @@ def _function(f: Callable[..., Any], method: str, keep: str, device: str) -> Cal
         options = {"cpp_wrapper": True} if device == "cpu" else None
         known[method, keep] = torch.compile(own, fullgraph=True, options=options)  # type: ignore[arg-type]
     return known[method, keep]
+
+
+def _announce(f: Callable[..., Any], method: str) -> None:
+    """Say before the first compilation of a field for a method that it takes its time."""
+    if not any(name == method for name, _ in _compiled.get(_code(f), {})):
+        logging.getLogger("pyflowk").warning(
+            "compile=True: compiling the field for %s, which takes from seconds to a minute; once a process", method
+        )
 
 
 def _code(f: Any) -> types.CodeType:

@@ -1,5 +1,9 @@
 """Training for every system of the zoo, on accelerate: it knows the protocol loss / sample / log_prob and nothing else.
 
+A `Trainer` runs a `TrainConfig` to a `Result`; `NonFiniteLoss` ends it where numbers end. `load_model` gives a trained
+model and its `Checkpoint` (`CheckpointError` for what is none); `evaluate`, `log_prob` and `sample` use it, in batches.
+`Threads` measures how many threads a loop's steps take.
+
 Names are looked up on first use, so that a command line can read `TrainConfig` without waiting for torch.
 """
 
@@ -42,6 +46,10 @@ __all__ = [
     "log_prob",
     "sample",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,13 +35,15 @@ def log_prob(
     draws: int = 1,
     batch_size: int = BATCH,
     threads: Threads | None = None,
+    watch: Callable[[float], None] | None = None,
 ) -> Tensor:
     """Log-likelihood (N,) float64 in nats of samples x (N, *shape), on the CPU.
 
     Integer data is dequantised by seeded noise: the mean over `draws` independent draws is a lower bound on the
     log-probability, the same in expectation for every number of draws. `labels`, (N,) or contexts (N, C), are used by
     conditional models only. The model is evaluated in eval mode and left as it was. `threads` is told of every batch;
-    by default the batches choose their own number of threads. Cost: `draws` forward passes.
+    by default the batches choose their own number of threads; `watch` hears of the part that is done. Cost: `draws`
+    forward passes.
 
     >>> import torch
     >>> from pyflowk import zoo
@@ -55,10 +58,13 @@ def log_prob(
     total = torch.zeros(len(x), dtype=torch.float64)
     try:
         with threads or Threads(device=device) as threads:
-            for rows in torch.arange(len(x)).split(batch_size) * draws:
+            batches = torch.arange(len(x)).split(batch_size) * draws
+            for number, rows in enumerate(batches, start=1):
                 context = None if not model.conditional or labels is None else labels[rows].to(device)
                 with threads.step():
                     total[rows] += model.log_prob(x[rows].to(device), context, generator).double().cpu()
+                if watch is not None:
+                    watch(number / len(batches))
     finally:
         model.train(training)
     return total / draws
@@ -73,13 +79,14 @@ def sample(
     *,
     batch_size: int = BATCH,
     threads: Threads | None = None,
+    watch: Callable[[float], None] | None = None,
     **options: Any,
 ) -> Tensor:
     """Samples (n, *shape) of a model, on the CPU; `context` is (n,) labels or (n, C), or one row for all.
 
     `options` are the model's own. Samples are drawn in batches, so that the memory of the work does not grow with n; up
     to `batch_size` are what `model.sample` gives. `threads` is told of every batch; by default the batches choose their
-    own number of threads.
+    own number of threads; `watch` hears of the part that is done.
 
     >>> from pyflowk import training, zoo
     >>> training.sample(zoo.create("nice", (2,)), 1000).shape
@@ -92,6 +99,8 @@ def sample(
             some = None if context is None else context[rows].to(device_of(model))
             with threads.step():
                 drawn.append(model.sample(len(rows), some, generator, **options).cpu())
+            if watch is not None:
+                watch((int(rows[-1]) + 1) / n)
     return torch.cat(drawn)
 
 
@@ -145,11 +154,18 @@ def _finite(values: dict[str, float | None]) -> dict[str, float | None]:
 
 
 def evaluate(
-    model: GenerativeModel, data: Dataset, *, seed: int = 0, draws: int = 1, threads: Threads | None = None
+    model: GenerativeModel,
+    data: Dataset,
+    *,
+    seed: int = 0,
+    draws: int = 1,
+    threads: Threads | None = None,
+    watch: Callable[[float], None] | None = None,
 ) -> Report:
-    """Score a model on the test part, beside one Gaussian fitted to the training part; `threads` as in `log_prob`."""
+    """Score a model on the test part, beside one Gaussian fitted to the training part; options as in `log_prob`."""
+    options: dict[str, Any] = {"seed": seed, "draws": draws, "threads": threads, "watch": watch}
     try:
-        own = score(log_prob(model, data.test, data.test_labels, seed=seed, draws=draws, threads=threads), data)
+        own = score(log_prob(model, data.test, data.test_labels, **options), data)
     except NotImplementedError:
         own = None
     return Report(data, own, gaussian_level(data, seed=seed))

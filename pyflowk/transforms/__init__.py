@@ -2,6 +2,14 @@
 
 Every one obeys :class:`Transform`: ``forward(x, context=None) -> (z, ladj)`` from data to noise and
 ``inverse(z, context=None) -> (x, ladj)`` back. A transform gets its network handed in.
+
+Of data: `Dequantize`, `VariationalDequantize`, `Scale`, `Logit`, `Standardize`, `check_levels`. Of shapes: `Reshape`,
+`Squeeze`, `Split`, `Flip`, `Permute`. Learned: `ActNorm`, `BatchNorm`, `Elementwise`, `InvertibleConv1x1`, `LULinear`,
+which a `SingularTransformError` stops. By networks: `Coupling` and `MaskedAutoregressive`, of a `Map` (`Affine`,
+`Additive`, `RationalQuadratic`); `Continuous`, `observed` for its `Integrals`; `Residual` of a `Contraction`, its
+log-determinant `Exact`, `Truncated` or `Roulette`, its inverse failing by `InverseDidNotConverge`, and
+`NotAContraction`. Of transforms: `Compose`, `Invert`, `Pullback`, `MemoryFlat`. Tests: `check_invertibility` gives an
+`InvertibilityReport` of a `LayerError` each; `check_contraction`.
 """
 
 from ..ops import SingularTransformError

@@ -1,4 +1,9 @@
-"""Published systems, one file each, assembled from the floors below; every one trains and samples the same way."""
+"""Published systems, one file each, assembled from the floors below; every one trains and samples the same way.
+
+`create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`.
+`names` lists them, `describe` says what one is, `options` and `defaults` what it takes, `check` whether it takes that.
+All are a `GenerativeModel`, those of one flow a `FlowModel`; `register` adds one.
+"""
 
 from .ffjord import ffjord
 from .glow import glow

@@ -51,7 +51,7 @@ def by_rows(field: Any) -> bool:
     return compiled._compiled[compiled._code(field)][METHOD, "rows"] is not None
 
 
-def test_the_real_compiler(graphs: None) -> None:
+def test_the_real_compiler(graphs: None, caplog: pytest.LogCaptureFixture) -> None:
     field = Oscillator()
     with torch.no_grad():
         plain, fast = (
@@ -61,6 +61,8 @@ def test_the_real_compiler(graphs: None) -> None:
     for name in ("status", "attempts", "accepted", "evaluations"):
         assert torch.equal(getattr(fast, name), getattr(plain, name))
     assert torch.equal(fast.reached, TIMES[:, -1])
+    assert [line for line in caplog.messages if "compiling the field for heun2, which takes" in line] == caplog.messages
+    assert len(caplog.messages) == 1
 
 
 def test_rows_do_not_depend_on_their_mates() -> None:
