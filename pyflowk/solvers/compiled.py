@@ -110,7 +110,8 @@ def _announce(f: Callable[..., Any], method: str) -> None:
     """Say before the first compilation of a field for a method that it takes its time."""
     if not any(name == method for name, _ in _compiled.get(_code(f), {})):
         logging.getLogger("pyflowk").warning(
-            "compile=True: compiling the field for %s, which takes from seconds to a minute; once a process", method
+            "compile=True: compiling the field for %s, which takes from seconds to a minute; later solves reuse it",
+            method,
         )
 
 

@@ -61,8 +61,8 @@ def test_the_real_compiler(graphs: None, caplog: pytest.LogCaptureFixture) -> No
     for name in ("status", "attempts", "accepted", "evaluations"):
         assert torch.equal(getattr(fast, name), getattr(plain, name))
     assert torch.equal(fast.reached, TIMES[:, -1])
-    assert [line for line in caplog.messages if "compiling the field for heun2, which takes" in line] == caplog.messages
-    assert len(caplog.messages) == 1
+    said = [record.getMessage() for record in caplog.records if record.name == "pyflowk"]
+    assert len(said) == 1 and "compiling the field for heun2, which takes from seconds to a minute" in said[0]
 
 
 def test_rows_do_not_depend_on_their_mates() -> None:
