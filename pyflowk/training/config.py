@@ -35,7 +35,8 @@ class TrainConfig:
     """Budget in minutes of training, validation included; 1 when no budget is given."""
     batch_size: int = 128
     """Samples per step, over all processes together; N processes are started by putting
-    `torchrun --nproc-per-node=N -m pyflowk` (or `accelerate launch -m pyflowk`) in place of `pyflowk`."""
+    `torchrun --nproc-per-node=N -m pyflowk` (or `accelerate launch --multi_gpu --num_processes=N -m pyflowk`) in place
+    of `pyflowk`, on the CPU too."""
     lr: float = 5e-3
     """Peak learning rate of AdamW."""
     warmup: int = 100

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
 from rich.console import Console
 from torch import Generator, Tensor, nn
 
@@ -28,10 +27,13 @@ from .config import TrainConfig
 from .ema import MovingAverage
 from .log import RunLog
 from .nonfinite import NonFiniteLoss, first_nonfinite
+from .processes import alone_in, join, naming_lost_peers
 from .threads import Threads
 
 INITIAL_BATCH = 512
 """Samples that set data-dependent layers."""
+SAME_SIGNAL = 2.0
+"""Seconds in which signals are taken for one."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,16 @@ class Result:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[threading.Event]:
-    """Turn the first SIGINT or SIGTERM into a flag that the loop looks at; a second one acts at once."""
-    flag = threading.Event()
+    """Turn the first SIGINT or SIGTERM into a flag that the loop looks at; a later one acts at once.
+
+    Ctrl-C comes twice to a process under a launcher, from the terminal and passed on: what follows soon is the same.
+    """
+    flag, first = threading.Event(), math.inf
 
     def handle(number: int, frame: object) -> None:
-        if flag.is_set():
+        nonlocal first
+        first = min(first, time.monotonic())
+        if time.monotonic() - first > SAME_SIGNAL:
             raise KeyboardInterrupt
         flag.set()
 
@@ -102,7 +109,7 @@ class Trainer:
     ) -> None:
         _check_fit(model, data)
         self.model, self.data, self.config, self.out, self.clock = model, data, config, out, clock
-        self.accelerator = Accelerator(cpu=config.cpu, mixed_precision=config.mixed_precision)
+        self.accelerator = join(cpu=config.cpu, mixed_precision=config.mixed_precision)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.console = console or Console(quiet=not self.main)
         self.threads = Threads(config.threads, device=self.device, say=self._say)
@@ -136,11 +143,16 @@ class Trainer:
     def run(self, until: int | None = None) -> Result:
         """Train to the end of the budget, or up to step `until`; leaves a checkpoint in any case.
 
-        SIGINT and SIGTERM end it after the current step. Raises NonFiniteLoss, leaving the last good checkpoint.
+        SIGINT and SIGTERM end it after the current step. Raises NonFiniteLoss, leaving the last good checkpoint, and
+        CheckpointError where another process trains into `out`.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
-        if self.step == 0:
-            self.save()  # finds out early that the disk can be written, and leaves something to go back to
+        alone = alone_in(self.out) if self.main else contextlib.nullcontext()
+        with alone, naming_lost_peers(self.accelerator.num_processes):
+            if self.step == 0:
+                self.save()  # finds out early that the disk can be written, and leaves something to go back to
+            return self._run(until)
+
+    def _run(self, until: int | None) -> Result:
         config, started = self.config, self.clock() - self.elapsed
         with interruptible() as stop, self._log() as log, self.threads:
             window = _Window()

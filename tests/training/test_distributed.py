@@ -11,7 +11,9 @@ from pyflowk.training import Checkpoint
 from pyflowk.training.log import read_rows
 
 ARGUMENTS = ("train", "realnvp", "--data", "moons", "--steps", "15", "--batch-size", "64", "--set", "couplings=3")
-ARGUMENTS += ("width=16", "--log-every", "5", "--validate-every", "5", "--no-tensorboard", "--cpu", "--warmup", "2")
+ARGUMENTS += ("width=16", "--log-every", "5", "--validate-every", "5", "--no-tensorboard", "--warmup", "2")
+if torch.accelerator.is_available():  # elsewhere the processes are to find each other without being told
+    ARGUMENTS += ("--cpu",)
 
 
 def launch(processes, out, *extra):

@@ -155,7 +155,7 @@ def test_the_user_is_obeyed(monkeypatch):
 
 def test_wrong_numbers_are_refused():
     for build in (Threads, lambda number: TrainConfig(threads=number)):
-        with pytest.raises(ValueError, match=r"threads: expected (a number >= 1|an integer from 1 to \d+), got 0"):
+        with pytest.raises(ValueError, match="threads: expected an integer from 1 to 65536, got 0"):
             build(0)
 
 
@@ -212,4 +212,4 @@ def test_the_command_says_in_one_line_what_it_has_chosen(tmp_path, capsys):
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("threads: ")]
     assert said and all(" of 2, measured (1: " in line for line in said)
     assert main(["sample", str(tmp_path / "run"), "--threads", "0"]) == 2
-    assert "threads: expected a number >= 1, got 0" in capsys.readouterr().err
+    assert "threads: expected an integer from 1 to 65536, got 0" in capsys.readouterr().err
