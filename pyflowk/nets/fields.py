@@ -237,7 +237,7 @@ class MLPField(_Field):
         return h, (slopes[1] @ (matrices[1] * loop.t()) * slopes[0]).sum(1)
 
     def _bias(self, context: Tensor | None) -> Tensor:
-        rows = 0 if context is None else len(context)
+        rows = 0 if context is None else context.shape[0]
         return add_context(self.layers[0].weight.new_zeros(rows, self.width), self.context, context)  # type: ignore[operator]
 
 
@@ -292,8 +292,8 @@ def as_time(t: Tensor | float, x: Tensor) -> Tensor:
     """The time as a tensor () or (B,) of x's dtype (float32 for narrower ones) and device; ValueError otherwise."""
     dtype = x.dtype if x.dtype == torch.float64 else torch.float32
     t = torch.as_tensor(t, dtype=dtype, device=x.device)
-    if t.dim() > 1 or (t.dim() == 1 and len(t) != len(x)):
-        raise ValueError(f"expected one time () or one for each of {len(x)} rows, got {tuple(t.shape)}")
+    if t.dim() > 1 or (t.dim() == 1 and t.shape[0] != x.shape[0]):
+        raise ValueError(f"expected one time () or one for each of {x.shape[0]} rows, got {tuple(t.shape)}")
     return t
 
 

@@ -86,14 +86,21 @@ class TransposedJacobian:
         self.layers, self.weights, self.slopes = layers, weights, slopes
 
     def __call__(self, v: Tensor) -> Tensor:
-        v = self.layers[-1].apply_adjoint(self.weights[-1], v)
-        for i in range(len(self.slopes) - 1, -1, -1):
-            v = self.layers[i].apply_adjoint(self.weights[i], v * self.slopes[i])
-        return v
+        return self._chain(v, self._adjoint)
 
     def many(self, v: Tensor) -> Tensor:
         """The same for v (K, B, *event): K vectors for every row."""
-        return torch.func.vmap(self)(v)
+        # they join the rows, as vmap would have it, which cannot where the number of rows is symbolic
+        return self._chain(v, lambda i, v: self._adjoint(i, v.flatten(0, 1)).unflatten(0, v.shape[:2]))
+
+    def _chain(self, v: Tensor, adjoint: Callable[[int, Tensor], Tensor]) -> Tensor:
+        v = adjoint(-1, v)
+        for i in range(len(self.slopes) - 1, -1, -1):
+            v = adjoint(i, v * self.slopes[i])
+        return v
+
+    def _adjoint(self, layer: int, v: Tensor) -> Tensor:
+        return self.layers[layer].apply_adjoint(self.weights[layer], v)
 
     def rows(self, index: Tensor | slice) -> TransposedJacobian:
         """The pullback of the rows that ``index`` selects."""
@@ -104,7 +111,7 @@ class MatrixChain(TransposedJacobian):
     """The same for 2 to 5 matrices and x (B, features)."""
 
     def many(self, v: Tensor) -> Tensor:
-        return self(v)  # broadcasts; vmap would cost more than the products of a small network
+        return self(v)  # a product broadcasts
 
     def power_series(
         self, probe: Tensor, reached: Tensor | None, terms: int, exact_terms: int, survival: float

@@ -33,7 +33,7 @@ class Packing:
         self.shapes = [p.shape for p in parts]
         self.dtypes = [p.dtype for p in parts]
         self.rows = rows
-        if rows and (any(p.ndim < 1 for p in parts) or len({p.shape[0] for p in parts}) > 1):
+        if rows and (any(p.ndim < 1 for p in parts) or any(p.shape[0] != parts[0].shape[0] for p in parts)):
             raise ValueError(
                 f"y0: expected (B, *event) states of one batch size; got {', '.join(map(str, map(tuple, self.shapes)))}"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -139,21 +140,21 @@ class Compose(Transform):
         self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         total = zero_ladj(z)
-        for transform in reversed(self.transforms):
-            z, ladj = call_inverse(transform, z, context, generator)  # type: ignore[arg-type]
+        for transform in self._last_first():
+            z, ladj = call_inverse(transform, z, context, generator)
             total = total + ladj
         return z, total
 
     def backward_from_output(
         self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
     ) -> tuple[Tensor, Tensor]:
-        for transform in reversed(self.transforms):
-            z, grad_z = pullback.layer(transform, z, grad_z, grad_ladj, context)  # type: ignore[arg-type]
+        for transform in self._last_first():
+            z, grad_z = pullback.layer(transform, z, grad_z, grad_ladj, context)
         return z, grad_z
 
     def to_data(self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        for transform in reversed(self.transforms):
-            z = transform.to_data(z, context, generator)  # type: ignore[operator]
+        for transform in self._last_first():
+            z = transform.to_data(z, context, generator)
         return z
 
     @torch.no_grad()
@@ -161,6 +162,10 @@ class Compose(Transform):
         for transform in self.transforms:
             x = transform.initialize(x, context, generator)  # type: ignore[operator]
         return x
+
+    def _last_first(self) -> list[Any]:
+        """A list: torch.compile walks a reversed ModuleList round and round once a layer has a loop on the device."""
+        return [*self.transforms][::-1]
 
     def __len__(self) -> int:
         return len(self.transforms)

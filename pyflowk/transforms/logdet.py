@@ -41,7 +41,7 @@ class Exact:
         identity = torch.eye(size, dtype=x.dtype, device=x.device)
         basis = identity.reshape(size, 1, *x.shape[1:]).expand(size, *x.shape)
         many = getattr(pull, "many", None) or torch.func.vmap(pull)
-        rows = many(basis).reshape(size, len(x), size)
+        rows = many(basis).reshape(size, x.shape[0], size)
         return torch.linalg.slogdet(rows.transpose(0, 1) + identity).logabsdet
 
 
@@ -132,7 +132,7 @@ class Roulette:
         rows = 1 if self.shared else x.shape[0]
         u = draw_uniform((rows,), generator, dtype=torch.float64, device=x.device)
         more = torch.floor(torch.log1p(-u) / math.log(self.survival)).long()
-        reached = (self.exact_terms + more).expand(len(x))
+        reached = (self.exact_terms + more).expand(x.shape[0])
         terms = self.exact_terms + math.ceil(24 / -math.log2(self.survival))
         return _draw(pull, probe, reached.clamp(max=terms), terms, self.exact_terms, self.survival)
 

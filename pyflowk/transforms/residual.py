@@ -222,7 +222,7 @@ class Residual(Transform):
         """x with x + g(x) = z, every row to its tolerance."""
         steps = self.max_iterations or _steps(bound, 1e-3 * torch.finfo(z.dtype).eps) + 50
         look = 1 if z.device.type == "cpu" else 8  # an accelerator is asked now and then
-        x, active = z, torch.ones(len(z), dtype=torch.bool, device=z.device)
+        x, active = z, torch.ones(z.shape[0], dtype=torch.bool, device=z.device)
         for step in range(1, steps + 1):
             x, active = stop.advance(x, active, z - self._check(g(x), z), z)
             if step % look == 0 and not active.any():
@@ -242,7 +242,7 @@ class Residual(Transform):
                 x = z - self._check(g(x), z)
             return x
         stop = self._stop(z, bound)
-        active = torch.ones(len(z), dtype=torch.bool, device=z.device)
+        active = torch.ones(z.shape[0], dtype=torch.bool, device=z.device)
         step = torch.zeros((), dtype=torch.int64, device=z.device)
 
         def go_on(step: Tensor, x: Tensor, active: Tensor) -> Tensor:

@@ -74,13 +74,13 @@ class Split(Transform):
     def _join(self, z: Tensor, x: Tensor) -> Tensor:
         rest = x[:, self.kept :]
         sizes = math.prod(self.inner_shape), math.prod(self.shape) - math.prod(self.inner_shape)
-        return torch.cat((z.reshape(len(z), sizes[0]), rest.reshape(len(x), sizes[1]).to(z.dtype)), dim=1)
+        return torch.cat((z.reshape(z.shape[0], sizes[0]), rest.reshape(x.shape[0], sizes[1]).to(z.dtype)), dim=1)
 
     def _head(self, z: Tensor) -> Tensor:
         return z[:, : math.prod(self.inner_shape)].reshape(z.shape[0], *self.inner_shape)
 
     def _with_rest(self, x: Tensor, z: Tensor) -> Tensor:
-        rest = z[:, math.prod(self.inner_shape) :].reshape(len(z), self.shape[0] - self.kept, *self.shape[1:])
+        rest = z[:, math.prod(self.inner_shape) :].reshape(z.shape[0], self.shape[0] - self.kept, *self.shape[1:])
         return torch.cat((x, rest.to(x.dtype)), dim=1)
 
     def _check(self, x: Tensor, shape: tuple[int, ...], where: str) -> None:

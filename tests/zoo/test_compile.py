@@ -1,0 +1,103 @@
+"""torch.compile with its defaults, and torch.export with a dynamic batch, of every system at several batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram, export
+
+from pyflowk import zoo
+from tests.zoo.test_systems import data, seeded
+
+#: as little of each system as takes every way through it
+TINY: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "ffjord": ("ffjord", (3,), {"width": 4, "depth": 1, "flows": 1, "steps": 2}),
+    "ffjord-image": ("ffjord", (1, 2, 2), {"width": 2, "depth": 1, "levels": 5, "steps": 1}),
+    "glow": ("glow", (1, 4, 4), {"width": 2, "steps": 1, "scales": 1, "levels": 5}),
+    "iaf": ("iaf", (3,), {"width": 8, "blocks": 1}),
+    "maf-mixture": ("maf", (3,), {"width": 8, "blocks": 1, "components": 2}),
+    "neural_ode": ("neural_ode", (3,), {"width": 4, "steps": 2}),
+    "nice-variational": ("nice", (4,), {"width": 4, "couplings": 1, "levels": 5, "dequantize": "variational"}),
+    "nsf": ("nsf", (4,), {"width": 4, "couplings": 1, "bins": 2, "linear": "lu", "levels": 5}),
+    "nsf-autoregressive": ("nsf", (3,), {"autoregressive": True, "width": 4, "couplings": 1, "depth": 1, "bins": 2}),
+    "realnvp": ("realnvp", (4,), {"width": 4, "depth": 1, "couplings": 1, "levels": 17}),
+    "residual_flow": ("residual_flow", (3,), {"width": 4, "layers": 1, "depth": 1}),
+    "residual_flow-roulette": ("residual_flow", (1, 3, 3), {
+        "width": 2, "layers": 1, "levels": 5, "lipschitz": 0.5, "evaluation_terms": 0, "exact_dims": 4,
+    }),
+}  # fmt: skip
+
+tiny = pytest.mark.parametrize("system", list(TINY))
+
+
+def build(system: str) -> zoo.GenerativeModel:
+    torch.manual_seed(0)
+    torch._dynamo.reset()
+    name, shape, options = TINY[system]
+    model = zoo.create(name, shape, **options)
+    model.initialize(data(model, 16), generator=seeded())
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.05 * torch.randn(p.shape)
+    return model.eval()
+
+
+def same(call: Callable[..., Tensor], other: Callable[..., Tensor], *arguments: Any) -> None:
+    """Both give the same from the same state of torch's generator."""
+    results = []
+    for run in (call, other):
+        torch.manual_seed(7)
+        results.append(run(*arguments))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
+
+
+def test_every_system_is_here() -> None:
+    assert {name for name, _, _ in TINY.values()} == set(zoo.names())
+
+
+@tiny
+def test_samples_compiled_at_every_batch_size(system: str) -> None:
+    model = build(system)
+    compiled = torch.compile(model.sample, backend="eager")
+    with torch.no_grad():
+        for rows in (5, 3, 8):
+            same(compiled, model.sample, rows)
+
+
+@pytest.mark.parametrize("system", ["realnvp", "residual_flow-roulette", "ffjord"])
+def test_trains_compiled_at_every_batch_size(system: str) -> None:
+    model = build(system).train()
+    compiled = torch.compile(model, backend="aot_eager")
+    for rows in (5, 3, 8):
+        x, gradients = data(model, rows), []
+        for run in (model, compiled):
+            torch.manual_seed(7)
+            gradients.append(torch.autograd.grad(run(x).mean(), list(model.parameters()), allow_unused=True))
+        for eager, traced in zip(*gradients, strict=True):
+            torch.testing.assert_close(eager, traced, rtol=1e-3, atol=1e-5)
+
+
+class LogProb(nn.Module):
+    def __init__(self, model: zoo.GenerativeModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model.log_prob(x)
+
+
+def exported(model: nn.Module, x: Tensor) -> ExportedProgram:
+    return export(model, (x,), dynamic_shapes=({0: Dim("batch", min=1, max=1 << 20)},))
+
+
+@tiny
+def test_exports_with_a_dynamic_batch(system: str) -> None:
+    model = build(system)
+    with torch.no_grad():
+        program = exported(LogProb(model), data(model, 5)).module()
+        for rows in (5, 1, 8):
+            same(program, LogProb(model), data(model, rows))
