@@ -1,5 +1,7 @@
 // cnf_trajectory: checks, allocation, and its launches one after the other.
 
+#include <algorithm>
+
 #include "../math/cnf_trajectory.h"
 #include "launch.h"
 #include "ops.h"
@@ -26,8 +28,9 @@ CnfTrajectory problem_of(const Tensor& x, const Tensor& probes, const Tensor& bi
             refuse<TypeError>(kOp, ": ", other, " must have x's dtype, ", name(x.dtype), "; got ", name(tensor->dtype));
         require_same_device(kOp, x, "x", *tensor, other);
     }
-    require(x.ndim == 2 && x.shape[1] > 0, "x", "(B, D)", x);
-    if (width < 1 || depth < 1 || steps < 1 || activation < 0 || activation > 4 || method < 0 || method > 6)
+    require(x.ndim == 2 && x.shape[1] > 0 && x.shape[1] <= kCnfWidest, "x", "(B, D)", x);
+    if (std::min({width, depth, steps}) < 1 || std::max({width, depth, steps}) > kCnfMost || activation < 0 ||
+        activation > 4 || method < 0 || method > 6)
         refuse<std::invalid_argument>(kOp, ": no such network or method: (", width, ", ", depth, ", ", activation, ", ",
                                       method, ", ", steps, ")");
     CnfTrajectory p{};

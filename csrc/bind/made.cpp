@@ -10,6 +10,8 @@ namespace {
 // Samples of a panel: few enough that small batches occupy several threads, and that activations stay in cache.
 int64_t panel_of(int64_t samples) { return samples <= 8 ? 8 : samples <= 128 ? 16 : 32; }
 
+constexpr int64_t kMostWidth = 1 << 24; // of a layer: up to which no product of two overflows
+
 struct Network {
     MadePlan plan;
     MadeMap map;
@@ -57,9 +59,9 @@ Network network_of(const char* op, const Tensor& x, const Tensor& weights, const
                     hidden.empty() ? 0 : hidden[0],
                     0};
     for (const int64_t width : hidden) {
-        if (width < 1 || (residual != 0 && width != hidden[0]))
-            refuse<std::invalid_argument>(op, ": hidden layers must have at least 1 unit, and equally many in a "
-                                              "residual network");
+        if (width < 1 || width > kMostWidth || (residual != 0 && width != hidden[0]))
+            refuse<std::invalid_argument>(op, ": hidden layers must have 1 to ", kMostWidth,
+                                          " units, and equally many in a residual network; got ", width);
         network.hidden += width;
     }
     if (residual != 0 && hidden.size() % 2 != 1)
@@ -84,8 +86,12 @@ void require_consistent(const char* op, const Network& network, const Tensor& we
     const MadePlan& plan = network.plan;
     int64_t at = network.hidden + plan.features * plan.params, offset = 0;
     bool fits = true;
-    for (int64_t i = 0; i < plan.features; ++i)
-        fits = fits && plan.order(i) >= 0 && plan.order(i) < plan.features;
+    std::vector<bool> placed(static_cast<size_t>(plan.features)); // a permutation: every feature once
+    for (int64_t i = 0; fits && i < plan.features; ++i) {
+        fits = plan.order(i) >= 0 && plan.order(i) < plan.features && !placed[static_cast<size_t>(plan.order(i))];
+        if (fits)
+            placed[static_cast<size_t>(plan.order(i))] = true;
+    }
     for (int64_t layer = 0; layer <= plan.layers; ++layer) {
         fits = fits && plan.offset(layer) == offset;
         if (layer == plan.layers)
@@ -102,6 +108,7 @@ void require_consistent(const char* op, const Network& network, const Tensor& we
             const int64_t rows = plan.end(layer, last) - plan.end(layer, block * kMadeBlock - 1);
             fits = fits && plan.start(block, layer) == at;
             at += (rows + kMadeRows - 1) / kMadeRows * kMadeRows * plan.seen(layer, last);
+            fits = fits && at <= weights.rows();
         }
     if (!fits || weights.rows() != at)
         refuse<std::invalid_argument>(op, ": plan and packed weights do not belong together; weights ",

@@ -362,9 +362,9 @@ class Snapshot {
 };
 
 Outputs<1> elementary(Frame& frame, const Tensor& x, int function) {
+    if (function < 0 || function > 5 || x.dtype != accumulator(x.dtype) || x.ndim != 1 || x.row_stride != 1)
+        throw std::invalid_argument("elementary: function 0..5 of a contiguous float32 or float64 tensor (n,)");
     Tensor y = frame.empty_like(x);
-    if (function < 0 || function > 5 || x.dtype != accumulator(x.dtype))
-        throw std::invalid_argument("elementary: function 0..5 of a float32 or float64 tensor");
     cpu::Elementary problem{function, x.dtype, x.data, y.data};
     cpu::kernels().elementary(problem, 0, x.rows());
     return {y};

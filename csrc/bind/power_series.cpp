@@ -68,6 +68,8 @@ std::vector<int64_t> order_of(const PowerSeries& p) {
     int64_t most = 0;
     for (int64_t i = 0; i < p.samples; ++i)
         most = terms_of(i) > most ? terms_of(i) : most;
+    if (most > kMostTerms)
+        refuse<std::invalid_argument>(kOp, ": a row may reach ", kMostTerms, " terms; got ", most);
     std::vector<int64_t> next(most + 2), order(p.samples);
     for (int64_t i = 0; i < p.samples; ++i)
         ++next[most - terms_of(i) + 1];

@@ -2,8 +2,10 @@
 
 #include "kernels.h"
 
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <stdexcept>
 #include <string>
 
@@ -91,11 +93,16 @@ ParallelFor torch_parallel_for() {
 struct Task {
     void (*work)(void*, int64_t, int64_t);
     void* context;
+    std::atomic<bool> out_of_memory{false};
 };
 
 void run_task(int64_t begin, int64_t end, void* task) {
-    const Task& t = *static_cast<Task*>(task);
-    t.work(t.context, begin, end);
+    Task& t = *static_cast<Task*>(task);
+    try {
+        t.work(t.context, begin, end);
+    } catch (const std::bad_alloc&) { // all that a kernel throws; torch's threads must not see it
+        t.out_of_memory = true;
+    }
 }
 
 constexpr int64_t kSerial = 32768; // elements below which a second thread costs more than it brings
@@ -113,10 +120,12 @@ void parallel_rows(int64_t rows, int64_t cost, void (*work)(void*, int64_t, int6
     const ParallelFor parallel_for = rows > 1 && rows * cost > kSerial ? torch_parallel_for() : nullptr;
     if (parallel_for == nullptr)
         return work(context, 0, rows);
-    Task task{work, context};
+    Task task{work, context, {}};
     const int64_t grain = kSerial / (2 * (cost > 0 ? cost : 1)) + 1;
     if (parallel_for(0, rows, grain, run_task, &task) != 0)
         throw std::runtime_error("torch_parallel_for failed");
+    if (task.out_of_memory)
+        throw std::bad_alloc();
 }
 
 } // namespace pfk::cpu

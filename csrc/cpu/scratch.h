@@ -1,9 +1,9 @@
-// Memory of one worker, whose pieces begin at cache lines. Nothing is thrown here: without memory there is nothing to
-// go on with.
+// Memory of one worker, whose pieces begin at cache lines; std::bad_alloc where there is none.
 #pragma once
 
 #include <cstdint>
 #include <cstdlib>
+#include <new>
 
 namespace pfk::cpu {
 namespace {
@@ -12,7 +12,7 @@ class Scratch {
   public:
     explicit Scratch(int64_t bytes) : data_(static_cast<char*>(std::malloc(static_cast<size_t>(bytes) + 64))) {
         if (data_ == nullptr)
-            std::abort();
+            throw std::bad_alloc();
         next_ = data_ + (64 - reinterpret_cast<uintptr_t>(data_) % 64);
     }
     ~Scratch() { std::free(data_); }

@@ -79,6 +79,7 @@ struct CnfTrajectory {
 };
 
 constexpr int64_t kPanel = 64, kMostChunks = 32;
+constexpr int64_t kCnfMost = 1 << 18, kCnfWidest = 1 << 24; // up to which no count of weights overflows
 
 PFK_HD int64_t cnf_panel(const CnfTrajectory& p) {
     const int64_t padded = (p.samples + 15) / 16 * 16;

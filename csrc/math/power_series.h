@@ -6,6 +6,7 @@
 namespace pfk {
 
 constexpr int kMostFactors = 5;            // matrices of the Jacobian
+constexpr int64_t kMostTerms = 1 << 16;    // of its series that a row may have
 constexpr int64_t kPowerSeriesTile = 48;   // CPU: rows that go through all terms together
 constexpr int64_t kPowerSeriesChunks = 64; // CPU: rows of the launch, each of which takes every 64th tile at most
 

@@ -50,6 +50,7 @@ _modes_on_stack: Callable[[], int] = torch._C._len_torch_dispatch_stack
 _functorch_stack: Callable[[], list[Any] | None] = torch._C._functorch.get_interpreter_stack
 _Functionalize: object = torch._C._functorch.TransformType.Functionalize
 _compiling: Callable[[], bool] = torch.compiler.is_compiling
+_exporting: Callable[[], bool] = torch.compiler.is_exporting
 _grad_enabled: Callable[[], bool] = torch.is_grad_enabled
 _tracing: Callable[[], object] = torch._C._get_tracing_state
 _library = torch.library.Library("pyflowk", "DEF")
@@ -149,7 +150,8 @@ class FusedOp:
             raise ValueError(f"{name}: no tensor of its schema is called {', '.join(sorted(unknown))}")
         self._tensors, self._arguments = len(tensors), len(arguments)
         self._lists = any(argument[0] == "Tensor[]" for argument in arguments)
-        self._single = schema.split("->")[1].strip() == "Tensor"  # such an op returns it bare where torch calls it
+        self._results = [result.strip() for result in schema.split("->")[1].strip("( )").split(",")]
+        self._single = self._results == ["Tensor"]  # such an op returns it bare where torch calls it
         self._shared = tuple(tensor in shared for tensor in tensors)
         self._real = tuple(tensor not in indices for tensor in tensors)
         self._implementations: dict[str, Callable[..., Any]] = {}
@@ -201,7 +203,11 @@ class FusedOp:
     # ---- the other ways -------------------------------------------------------------------------------------------
 
     def _compiled(self, args: tuple[Any, ...], inplace: bool) -> Any:
-        small = args[0].numel() < self.expand_below
+        from torch.fx.experimental.symbolic_shapes import guard_or_false, statically_known_true  # with sympy: seconds
+
+        # an exported program serves every batch: a size that is not known must not become a condition on it
+        known = statically_known_true if _exporting() else guard_or_false
+        small = self.expand_below > 0 and known(args[0].numel() < self.expand_below)
         if functional() or forward_ad._current_level >= 0 or small:
             return self._by_formula(args, inplace)
         return self._through_library(args, inplace)
@@ -268,7 +274,11 @@ class FusedOp:
             self.check(*args)
         return self._bare(self._fake(*args))
 
-    def _bare(self, outputs: tuple[Tensor, ...]) -> Any:
+    def _bare(self, outputs: tuple[Any, ...]) -> Any:
+        """What torch gets where it calls the op, one tensor bare: another number than promised breaks its stack."""
+        found = ["Tensor[]" if isinstance(output, list) else "Tensor" for output in outputs]
+        if found != self._results:
+            raise ValueError(f"{self.name}: arguments that do not fit each other gave ({', '.join(found)})")
         return outputs[0] if self._single else outputs
 
     def _from_library(self, *args: Any) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ from ._router import FusedOp
 
 __all__ = ["MOST_FACTORS", "coefficient_of", "power_series", "power_series_by"]
 
-MOST_FACTORS = 5  # kMostFactors of csrc/math/power_series.h
+MOST_FACTORS, MOST_TERMS = 5, 1 << 16  # kMostFactors and kMostTerms of csrc/math/power_series.h
 
 
 def power_series_by(
@@ -133,6 +133,8 @@ def _check(
             "power_series: expected terms >= 0, exact_terms >= 1 and 0 < survival <= 1; got "
             f"{terms}, {exact_terms} and {survival}"
         )
+    if terms > MOST_TERMS:  # which this formula computes, reached or not
+        raise ValueError(f"power_series: a row may reach {MOST_TERMS} terms; got {terms}")
     rows, size = probe.shape
     widths = [size, *(weight.shape[0] if weight.ndim else 0 for weight in weights[:-1]), size]
     expected = [(f"weight {i}", w, (widths[i + 1], widths[i])) for i, w in enumerate(weights)]
@@ -147,6 +149,21 @@ def _check(
             )
         if tensor.shape != shape or 0 in shape[1:]:
             raise ValueError(f"power_series: {name} must be {shape}; got {tuple(tensor.shape)}")
+
+
+def _check_backward(
+    probe: Tensor,
+    slopes: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    reached: Tensor,
+    dvalue: Tensor,
+    dv: Tensor,
+    *config: Any,
+) -> None:
+    _check(probe, slopes, weights, reached, *config)
+    for name, tensor, shape in (("dvalue", dvalue, probe.shape[:1]), ("dv", dv, probe.shape)):
+        if tensor.shape != shape:
+            raise ValueError(f"power_series: {name} must be {tuple(shape)}; got {tuple(tensor.shape)}")
 
 
 _power_series = FusedOp(
@@ -165,6 +182,7 @@ _power_series = FusedOp(
         "(Tensor probe, Tensor[] slopes, Tensor[] weights, Tensor reached, Tensor dvalue, Tensor dv, int terms, "
         "int exact_terms, float survival) -> (Tensor, Tensor[], Tensor[])",
         formula=_backward_formula,
+        check=_check_backward,
         fake=lambda probe, slopes, weights, *rest: (
             probe.new_empty(probe.shape),
             [t.new_empty(t.shape) for t in slopes],
@@ -202,7 +220,7 @@ def power_series(
         slopes: the activations' derivatives, (B, H) of each hidden layer.
         weights: of 2 to 5 layers, (out, in) each as `torch.nn.Linear` has them.
         reached: N, (B,), int64; None: `terms` everywhere. What is above `terms` is taken for `terms`.
-        terms: the most terms.
+        terms: the most terms; a row may reach 65536.
         exact_terms: the terms whose coefficient is 1.
         survival: q, above 0 and at most 1.
 

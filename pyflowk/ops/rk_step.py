@@ -181,6 +181,15 @@ def _error_check(
         raise ValueError(f"rk_error: rtol and atol must not be negative nor both zero; got rtol={rtol}, atol={atol}")
 
 
+def _error_backward_check(
+    y0: Tensor, y1: Tensor, h: Tensor, ks: Sequence[Tensor], norm: Tensor, gradient: Tensor, *config: Any
+) -> None:
+    _error_check(y0, y1, h, ks, *config)
+    for name, tensor in (("norm", norm), ("gradient", gradient)):
+        if tensor.shape != y0.shape[:1]:
+            raise ValueError(f"rk_error: {name} must be ({y0.shape[0]},), a number a row; got {tuple(tensor.shape)}")
+
+
 _rk_error = FusedOp(
     "rk_error",
     "(Tensor y0, Tensor y1, Tensor h, Tensor[] ks, float[] weights, float rtol, float atol) -> Tensor",
@@ -193,6 +202,7 @@ _rk_error = FusedOp(
         "(Tensor y0, Tensor y1, Tensor h, Tensor[] ks, Tensor norm, Tensor gradient, float[] weights, float rtol, "
         "float atol) -> (Tensor, Tensor, Tensor, Tensor[])",
         formula=_error_backward,
+        check=_error_backward_check,
         fake=lambda y0, y1, h, ks, *rest: (
             y0.new_empty(y0.shape),
             y0.new_empty(y0.shape),
