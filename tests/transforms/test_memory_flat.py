@@ -175,14 +175,17 @@ def test_only_what_needs_a_gradient_gets_one() -> None:
     assert labelled[2].net.context.table.weight.grad.abs().sum() > 0
 
 
-def test_functional_call_uses_the_parameters_it_was_given() -> None:
+def test_functional_call_uses_the_parameters_and_buffers_it_was_given() -> None:
     torch.manual_seed(0)
-    flat, x = moved(MemoryFlat(*couplings(3))).eval().double(), torch.randn(5, 6, dtype=torch.float64)
+    flat = moved(MemoryFlat(T.BatchNorm(6), *couplings(3))).eval().double()
+    x = torch.randn(5, 6, dtype=torch.float64)
     found = []
     for stack in (flat, Compose(*flat).eval()):
         start = {name: p.detach().clone().requires_grad_() for name, p in stack.named_parameters()}
         stepped = {name: p * 1.1 for name, p in start.items()}
-        z, ladj = torch.func.functional_call(stack, stepped, (x,))
+        others = {name: b + 0.5 for name, b in stack.named_buffers() if b.is_floating_point()}
+        assert others
+        z, ladj = torch.func.functional_call(stack, (stepped, others), (x,))
         found.append(list(torch.autograd.grad(z.square().sum() - ladj.sum(), list(start.values()))))
     assert largest_difference(*found) < 1e-12
     assert all(p.grad is None for p in flat.parameters())
