@@ -456,3 +456,14 @@ def test_a_missing_extra_names_the_install_command(package, tmp_path):
     )
     assert done.returncode == 2 and f"needs {package}: pip install 'pyflowk[train]'" in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
+
+
+def test_a_typeguard_that_tyro_cannot_use_is_one_line(tmp_path):
+    info = tmp_path / "typeguard-2.13.3.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: typeguard\nVersion: 2.13.3\n")
+    (tmp_path / "typeguard.py").write_text("")
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(started("zoo"), capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 2 and not done.stdout and done.stderr.count("\n") == 1
+    assert "needs typeguard >= 4, for tyro; found 2.13.3" in done.stderr

@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 
 EXTRA = ("accelerate", "matplotlib", "numpy", "rich", "safetensors", "sklearn", "tyro")
 """What `pip install pyflowk[train]` brings."""
 USAGE, FAILURE, INTERRUPTED = 2, 1, 130
+TYPEGUARD = 4  # of it tyro needs at least this, and says so only in the middle of its work
 
 
 def _missing(error: ImportError) -> str:
     """The one line for a missing package: ours as it is, or the name of the extra that brings it."""
     root = (error.name or "").partition(".")[0]
     return f"this command needs {root}: pip install 'pyflowk[train]'" if root in EXTRA else str(error)
+
+
+def _require_typeguard() -> None:
+    """ImportError, in words, where another package holds typeguard back (torchode does, through torchtyping)."""
+    try:
+        found = version("typeguard")
+    except PackageNotFoundError:
+        return
+    if int(found.split(".")[0]) < TYPEGUARD:
+        raise ImportError(
+            f"the command line needs typeguard >= {TYPEGUARD}, for tyro; found {found}, which another package holds "
+            "back: pip install -U typeguard, or pyflowk in an environment of its own"
+        )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"pyflowk {__version__}")
         return 0
     try:
+        _require_typeguard()
         from .commands import parse
 
         return parse(words).run()

@@ -37,6 +37,8 @@ def install(layer: Any) -> str:
     if kind in _AFFINE_COUPLING:
         return _install_affine_coupling(layer)
     if kind in _COUPLING:
+        if not layer.num_transform_features:
+            raise Cheap
         layer._pyflowk_map = _COUPLING[kind](layer)
         layer._coupling_transform_forward = functools.partial(_coupling, layer, inverse=False)
         layer._coupling_transform_inverse = functools.partial(_coupling, layer, inverse=True)

@@ -18,7 +18,7 @@ def agrees(theirs: Any, ours: Any, evaluate: Any) -> bool:
     generator = torch.Generator().manual_seed(0)
     for mine, its in zip(ours.parameters(), theirs.parameters(), strict=True):
         with torch.no_grad():
-            its.normal_(std=0.5 / max(1, its[0].numel() if its.dim() > 1 else 1) ** 0.5, generator=generator)
+            its.normal_(std=0.5 / max(1, its.shape[1:].numel()) ** 0.5, generator=generator)
             mine.copy_(its)
     with torch.no_grad():
         z, ladj, x = evaluate(theirs, None, False)

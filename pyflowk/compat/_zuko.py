@@ -60,6 +60,8 @@ def install(layer: Any) -> str:
         layer.forward = functools.partial(_fused, layer)
         return f"MADE, every unit once both ways, {map.name}"
     if isinstance(map, AffineMap):
+        if kind == "ElementWiseTransform":
+            raise Cheap
         try:
             layer.add_module("pyflowk", _network(layer, map))
         except Unsupported as reason:

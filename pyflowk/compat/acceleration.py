@@ -55,7 +55,7 @@ def accelerate(flow: Module) -> Module:
     The result is a copy whose parameters and buffers *are* those of the flow: an optimizer over either trains both,
     and state dicts have the same keys. Densities and samples from the same noise agree up to rounding, and gradients
     reach the parameters in both directions. The flow that was given stays as it was. Modules around a flow, such as
-    the estimators of sbi, may be handed in whole.
+    the estimators of sbi (``posterior.posterior_estimator``), may be handed in whole.
 
     ``result.acceleration`` lists the layers and what runs in them (:class:`Acceleration`). Autoregressive layers, be
     they affine or rational-quadratic splines (zuko's MAF and NSF, ``Masked...Autoregressive...``), run in one pass both
@@ -66,7 +66,8 @@ def accelerate(flow: Module) -> Module:
     layer is tried first, with random parameters in float64: one that does not agree with its own package's result, in
     another version say, is left alone.
 
-    Raises TypeError for anything that holds no layer of these packages. None of them is imported. Cost: a copy without
+    Raises TypeError for anything that holds no layer of these packages, with what to hand in instead where that can be
+    told, and ValueError for a flow on the meta device. None of them is imported. Cost: a copy without
     the parameters, and an evaluation a layer.
 
     >>> import pytest
@@ -79,11 +80,14 @@ def accelerate(flow: Module) -> Module:
     >>> flow(torch.zeros(2)).sample((4,)).shape
     torch.Size([4, 3])
     """
-    if not isinstance(flow, nn.Module) or not any(_peer(module) for module in flow.modules()):
+    if not _holds_layers(flow):
+        got = flow if isinstance(flow, type) else type(flow)
         raise TypeError(
             "accelerate expects a flow of zuko, nflows or normflows (or a module around one); "
-            f"got {type(flow).__module__}.{type(flow).__qualname__}"
+            f"got {got.__module__}.{got.__qualname__}{_advice(flow)}"
         )
+    if any(tensor.is_meta for tensor in flow.parameters()):
+        raise ValueError("accelerate expects a flow with weights; got one on the meta device: materialise it first")
     if isinstance(getattr(flow, "acceleration", None), Acceleration):
         return flow
     tensors = [*flow.parameters(), *flow.buffers()]
@@ -93,6 +97,26 @@ def accelerate(flow: Module) -> Module:
     if left := report.left_alone:
         warnings.warn(f"accelerate: {len(left)} layers run as before:\n{left}", stacklevel=2)
     return result
+
+
+def _holds_layers(flow: object) -> bool:
+    return isinstance(flow, nn.Module) and any(_peer(module) for module in flow.modules())
+
+
+def _advice(flow: object) -> str:
+    """What to hand in instead of an object that is no flow, if it tells."""
+    if isinstance(flow, type):
+        return ", a class: make a flow of it first"
+    if isinstance(flow, (list, tuple)) and any(map(_holds_layers, flow)):
+        return ": accelerate its flows one by one"
+    if type(flow).__module__.startswith("pyflowk."):
+        return ", which runs on these kernels as it is"
+    if type(flow).__module__.startswith("zuko.distributions"):
+        return ", a distribution: accelerate the flow that gave it"
+    if isinstance(flow, nn.Module):
+        return ", which has no layer of theirs"
+    found = [name for name, value in getattr(flow, "__dict__", {}).items() if _holds_layers(value)]
+    return f": accelerate its {' or '.join(found)} and put the result there" if found else ""
 
 
 def _accelerated(flow: nn.Module) -> Iterator[Part]:

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from pyflowk.compat import Acceleration, accelerate
+from pyflowk.compat._verify import numbers
+from pyflowk.transforms import Scale
 
 MADE, SPLINE = "MADE, every unit once both ways, affine", "rational-quadratic spline"
 COUPLING, MADE_SPLINE = "coupling in one call, affine", f"MADE, every unit once both ways, {SPLINE}"
@@ -380,3 +382,49 @@ def test_around_a_flow() -> None:
 def test_other_things_are_refused(flow: Any) -> None:
     with pytest.raises(TypeError, match=r"a flow of zuko, nflows or normflows .* got .*(Linear|str|NoneType)"):
         accelerate(flow)
+
+
+@pytest.mark.parametrize("kind", ["MAF", "NSF", "NICE", "RealNVP"])
+def test_the_smallest_flows_of_zuko(kind: str) -> None:
+    """One feature leaves layers without a network, and no hidden layers leave them a linear one."""
+    pytest.importorskip("zuko")
+    for features, context, hidden in [(1, 0, (8,)), (1, 2, (8,)), (1, 0, ()), (2, 0, ()), (2, 1, (1,))]:
+        flow = zuko(kind, features, context, transforms=1, hidden_features=hidden).double()
+        x, c = numbers(4, features), numbers(4, context) if context else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            fast = accelerate(flow)
+        torch.testing.assert_close(fast(c).log_prob(x), flow(c).log_prob(x))
+
+
+def test_a_coupling_that_moves_nothing_is_left_to_its_package() -> None:
+    """normflows makes such a layer of one feature, and then cannot run it."""
+    pytest.importorskip("normflows")
+    flow = accelerate(normflows("CoupledRationalQuadraticSpline", 1, 8, features=1, num_bins=3))
+    assert all("Coupling" not in part.layer for part in flow.acceleration if part.accelerated)
+
+
+class Posterior:
+    """sbi's, as far as it matters here."""
+
+    def __init__(self, estimator: nn.Module) -> None:
+        self.prior, self.posterior_estimator = None, estimator
+
+
+def test_what_to_hand_in_instead() -> None:
+    pytest.importorskip("zuko")
+    flow = zuko("MAF", 2, 1)
+    for wrong, words in [
+        (Posterior(nn.Sequential(flow)), "Posterior: accelerate its posterior_estimator and put the result there"),
+        (Posterior(nn.Linear(1, 1)), "Posterior$"),
+        (type(flow), "MAF, a class: make a flow of it first"),
+        ([flow, flow], "list: accelerate its flows one by one"),
+        (flow(torch.zeros(1)), "a distribution: accelerate the flow that gave it"),
+        (nn.Linear(1, 1), "Linear, which has no layer of theirs"),
+        (Scale(2.0), "Scale, which runs on these kernels as it is"),
+        (None, "NoneType$"),
+    ]:
+        with pytest.raises(TypeError, match=words):
+            accelerate(wrong)  # type: ignore[type-var]
+    with pytest.raises(ValueError, match="on the meta device"):
+        accelerate(zuko("MAF", 2).to("meta"))
