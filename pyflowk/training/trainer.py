@@ -156,14 +156,13 @@ class Trainer:
         config, started = self.config, self.clock() - self.elapsed
         with interruptible() as stop, self._log() as log, self.threads:
             window = _Window()
+            progress, halt, done = self._stand(started, stop, until)
             while True:
-                self.elapsed, halt = self._agree(self.clock() - started, stop.is_set())
-                progress = self.elapsed / config.seconds if self.budget is None else self.step / self.budget
-                done = halt or progress >= 1 or self.step == until
                 if not done:
                     with self.threads.step():
                         taken = self._train_step(progress)
                     window.add(*taken)
+                    progress, halt, done = self._stand(started, stop, until)  # so that the last step is validated
                 due = done or self.step % config.validate_every == 0
                 if window.count and (due or self.step % config.log_every == 0):
                     self._report(log, window, progress, validate=due)
@@ -172,6 +171,12 @@ class Trainer:
                     self.save()
                 if done:
                     return Result(self.step, self.elapsed, self.best, interrupted=halt)
+
+    def _stand(self, started: float, stop: threading.Event, until: int | None) -> tuple[float, bool, bool]:
+        """The share of the budget that is used, whether a signal came, and whether this was the last step."""
+        self.elapsed, halt = self._agree(self.clock() - started, stop.is_set())
+        progress = self.elapsed / self.config.seconds if self.budget is None else self.step / self.budget
+        return progress, halt, halt or progress >= 1 or self.step == until
 
     def save(self) -> None:
         """Write `out`/checkpoint atomically (main process only)."""

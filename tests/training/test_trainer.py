@@ -73,6 +73,15 @@ def test_the_weights_of_this_step_are_validated(tmp_path):
     )
 
 
+@pytest.mark.parametrize("budget", [{"steps": 6}, {"steps": 7}, {"steps": None, "minutes": 1e-4}])
+def test_the_last_step_is_validated(tmp_path, budget):
+    """Also where the log's last line comes before a validation is due."""
+    config = replace(CONFIG, **budget)
+    Trainer(zoo.create("nice", (2,)), datasets.load("moons"), config, out=tmp_path).run()
+    last = read_rows(tmp_path / "log.csv")[-1]
+    assert last["step"] == Checkpoint.open(tmp_path).meta["step"] and math.isfinite(last["valid_loss"])
+
+
 def test_dropout_continues_where_it_was(tmp_path):
     """Random numbers of torch's global generator are part of the state."""
 
