@@ -342,6 +342,11 @@ BAD_INPUT = {
     ),
     "two budgets": (("train", "--steps", "3", "--minutes", "1"), "expected one budget, got steps=3 and minutes=1.0"),
     "endless budget": (("train", "--minutes", "inf"), "minutes: expected a number > 0, got inf"),
+    "negative data seed": (("train", "--data-seed", "-1"), "--data-seed: expected an integer from 0 to 9.*, got -1"),
+    "endless tensors": (
+        ("selfcheck", "--megabytes", "1e30"),
+        "--megabytes: expected a number > 0, at most 1e6, got 1e",
+    ),
     "long seed": (("train", "--seed", "9" * 30), "seed: expected an integer from 0 to 9223372036854775807, got 999"),
     "no option": (("train", "--set", "width"), r"--set: expected KEY=VALUE, got 'width'"),
     "bad option value": (("train", "--set", "architecture=cube"), r"architecture: expected auto, vector or"),

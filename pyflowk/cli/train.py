@@ -36,6 +36,8 @@ def train(command: Train) -> int:
     """Run the command; exit status 130 when a signal ended the training."""
     name, source = command.model or "realnvp", command.data or "digits"
     options = parse_options(command.set)
+    if not 0 <= command.data_seed < 2**63:
+        raise ValueError(f"--data-seed: expected an integer from 0 to {2**63 - 1}, got {command.data_seed}")
     out = command.out or default_folder(Path("runs"), name, source, resume=command.resume)
     saved = Checkpoint.open(out) if command.resume else None
     check_options(name if saved is None else saved.meta["model"]["name"], options)
