@@ -28,7 +28,15 @@ CONTESTS = (
     "cnf",
     "rk_step",
 )
-ON_REQUEST = ("defaults", "depth", "digits", "ffjord", "nats", "solvers")  # takes minutes whatever the machine
+ON_REQUEST = (
+    "defaults",
+    "depth",
+    "digits",
+    "ffjord",
+    "nats",
+    "solvers",
+    "threads",
+)  # takes minutes whatever the machine
 
 
 def main(argv: Sequence[str] | None = None) -> int:
