@@ -7,6 +7,8 @@
 namespace pfk::bind {
 namespace {
 
+constexpr int64_t kProductsPerElement = 16; // multiplications in the time of an element of a coupling, measured
+
 // Samples of a panel: few enough that small batches occupy several threads, and that activations stay in cache.
 int64_t panel_of(int64_t samples) { return samples <= 8 ? 8 : samples <= 128 ? 16 : 32; }
 
@@ -150,7 +152,7 @@ Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weig
     const int64_t scratch = PFK_SCRATCH(made, problem);
     if (scratch > 0)
         problem.scratch = frame.empty(&scratch, 1, x.dtype, x.device).data;
-    PFK_LAUNCH(frame, x.device, made, problem, panel * problem.weights_size);
+    PFK_LAUNCH(frame, x.device, made, problem, panel * problem.weights_size / kProductsPerElement);
     return {y, ladj};
 }
 
@@ -204,10 +206,11 @@ Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Ten
     const int64_t scratch = PFK_SCRATCH(made_backward, problem);
     if (scratch > 0)
         problem.scratch = frame.empty(&scratch, 1, x.dtype, x.device).data;
-    PFK_LAUNCH(frame, x.device, made_backward, problem, 2 * panel * problem.weights_size);
+    PFK_LAUNCH(frame, x.device, made_backward, problem, 2 * panel * problem.weights_size / kProductsPerElement);
     MadeWeights gradient{network.plan, x.dtype,     weights.dtype, network.plan.blocks() * (network.plan.layers + 1),
                          x.rows(),     inputs.data, deltas.data,   dweights.data};
-    PFK_LAUNCH(frame, x.device, made_weights, gradient, x.rows() * problem.weights_size / gradient.rows);
+    PFK_LAUNCH(frame, x.device, made_weights, gradient,
+               x.rows() * problem.weights_size / gradient.rows / kProductsPerElement);
     return {dx, dweights, dshift};
 }
 
