@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ._checks import require_counts
 from .nets.context import check_labels
 from .ops.draw import draw_normal, draw_uniform
-from .transforms.base import Transform, call, call_inverse, state_dtype, sum_event
+from .ops.dtypes import state_dtype
+from .transforms.base import Transform, call, call_inverse, sum_event
 
 LOG_2PI = math.log(2 * math.pi)
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops._kept import Kept
-from ..ops._router import transformed
 from ..ops.made import MADE_ACTIVATIONS, made_forward, made_inverse
 from ..ops.made_layout import MadeLayout
+from ..ops.modes import transformed
 from ._maps import Map
 
 Layer = tuple[Tensor, Tensor]

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import require_counts
-from ..ops._router import transformed
 from ..ops.mlp import MLP_ACTIVATIONS, MOST_HIDDEN, MOST_UNITS, mlp
+from ..ops.modes import transformed
 from .context import add_context, make_activation, make_context
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..ops._fixed import Fixed
 from ..ops._kept import Keeper, Kept
-from ..ops._router import functional, watched, while_loop, wrapped
+from ..ops.modes import functional, watched, while_loop, wrapped
 
 
 class SpectralLayer(Keeper, Fixed):

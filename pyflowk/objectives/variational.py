@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from ..transforms.base import state_dtype
+from ..ops.dtypes import state_dtype
 from .nll import Density, reduce
 
 __all__ = ["effective_sample_size", "forward_kl", "importance_sample", "log_evidence", "reverse_kl"]

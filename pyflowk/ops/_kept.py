@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ._backends import backends, forced
-from ._router import transformed
+from .modes import transformed
 
 __all__ = ["Keeper", "Kept"]
 

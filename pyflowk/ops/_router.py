@@ -7,52 +7,24 @@
     grad mode on and an input requires grad                      -> ctx-style autograd.Function (19 us a step cheaper)
     else                                                         -> the kernel, directly
 
-Every private torch name that the package needs in a call is bound here and proven by tests/ops/test_router.py.
+`modes.py` tells which of them it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._higher_order_ops.while_loop import while_loop
 from torch.autograd import Function, forward_ad
 from torch.nn import Parameter
 
 from ._backends import implementation, on_change
+from .modes import compiling, exporting, functional, functionalizing, grad_enabled, modes_on_stack, tracing, unwrap
 
-__all__ = [
-    "FusedOp",
-    "flat",
-    "forward_or_functional",
-    "functional",
-    "mapped",
-    "no_tangents",
-    "plain_autograd",
-    "registry",
-    "transformed",
-    "watched",
-    "while_loop",
-    "wrapped",
-]
+__all__ = ["FusedOp", "flat", "registry"]
 
-#: whether vmap, grad, jvp or another functional transformation is active, and whether this very tensor is inside one.
-functional: Callable[[], bool] = torch._C._are_functorch_transforms_active
-wrapped: Callable[[Tensor], bool] = torch._C._functorch.is_functorch_wrapped_tensor
-_is_mapped: Callable[[Tensor], bool] = torch._C._functorch.is_batchedtensor
-_inside: Callable[[Tensor], Tensor] = torch._C._functorch.get_unwrapped
-
-_unwrap: Callable[[Tensor], Tensor] = torch._C._functorch.unwrap_if_dead
-_modes_on_stack: Callable[[], int] = torch._C._len_torch_dispatch_stack
-_functorch_stack: Callable[[], list[Any] | None] = torch._C._functorch.get_interpreter_stack
-_Functionalize: object = torch._C._functorch.TransformType.Functionalize
-_compiling: Callable[[], bool] = torch.compiler.is_compiling
-_exporting: Callable[[], bool] = torch.compiler.is_exporting
-_grad_enabled: Callable[[], bool] = torch.is_grad_enabled
-_tracing: Callable[[], object] = torch._C._get_tracing_state
 _library = torch.library.Library("pyflowk", "DEF")
 _PLAIN = (Tensor, Parameter)
 _DEVICES = ("cpu", "cuda")
@@ -67,45 +39,6 @@ def registry() -> dict[str, FusedOp]:
     """Every op by name, backward ops left out."""
     backward = {op.backward.name for op in _ops.values() if op.backward is not None}
     return {name: op for name, op in _ops.items() if name not in backward}
-
-
-def watched() -> bool:
-    """Whether a compiler, a tracer or a dispatch mode watches: there may be no values at all."""
-    return bool(_compiling() or _modes_on_stack() or _tracing() is not None)
-
-
-def transformed() -> bool:
-    """Whether one of these, functorch or forward AD is active: values may not be looked at."""
-    return watched() or forward_or_functional()
-
-
-def forward_or_functional() -> bool:
-    """Whether forward AD or torch.func is active, whose derivatives no `requires_grad` tells of."""
-    return bool(functional() or forward_ad._current_level >= 0)
-
-
-def mapped(tensor: Tensor) -> bool:
-    """Whether a vmap maps this tensor, at any level: its values are several, and cannot be asked for."""
-    while wrapped(tensor):
-        if _is_mapped(tensor):
-            return True
-        tensor = _inside(tensor)
-    return False
-
-
-def no_tangents() -> AbstractContextManager[None]:
-    """What `torch.no_grad` is for forward AD."""
-    return forward_ad._set_fwd_grad_enabled(False)
-
-
-def plain_autograd() -> bool:
-    """Whether reverse-mode autograd records and nothing else does: no functorch transform, forward AD or trace."""
-    forward = forward_ad._current_level >= 0
-    return _grad_enabled() and not (_compiling() or forward or functional() or _tracing() is not None)
-
-
-def _functionalizing() -> bool:
-    return any(level.key() == _Functionalize for level in _functorch_stack() or ())
 
 
 class FusedOp:
@@ -164,20 +97,20 @@ class FusedOp:
 
     def __call__(self, args: tuple[Any, ...], inplace: bool = False) -> Any:
         """Route one call; with inplace the first output is the first input, overwritten."""
-        if _compiling():
+        if compiling():
             return self._compiled(args, inplace)
         needs_gradient = False
         for tensor in self._inputs(args):
             if type(tensor) not in _PLAIN or tensor.is_neg():
                 return self._through_library(args, inplace)
             needs_gradient = needs_gradient or tensor.requires_grad
-        if _modes_on_stack() or _tracing() is not None:
+        if modes_on_stack() or tracing() is not None:
             return self._through_library(args, inplace)
         if forward_ad._current_level >= 0:
             return self._by_formula(args, inplace)
         if functional():
             return self._functional_call(args, inplace)
-        if needs_gradient and _grad_enabled():
+        if needs_gradient and grad_enabled():
             return self._with_gradient(args, inplace)
         return self.run(args, inplace)
 
@@ -206,7 +139,7 @@ class FusedOp:
         from torch.fx.experimental.symbolic_shapes import guard_or_false, statically_known_true  # with sympy: seconds
 
         # an exported program serves every batch: a size that is not known must not become a condition on it
-        known = statically_known_true if _exporting() else guard_or_false
+        known = statically_known_true if exporting() else guard_or_false
         small = self.expand_below > 0 and known(args[0].numel() < self.expand_below)
         if functional() or forward_ad._current_level >= 0 or small:
             return self._by_formula(args, inplace)
@@ -224,7 +157,7 @@ class FusedOp:
         return _overwrite(args[0], outputs) if inplace else outputs
 
     def _functional_call(self, args: tuple[Any, ...], inplace: bool) -> Any:
-        if self.backward is None or _functionalizing():
+        if self.backward is None or functionalizing():
             return self._by_formula(args, inplace)
         outputs = self._functional.apply(*self._spread(args))
         return _overwrite(args[0], outputs) if inplace else outputs
@@ -374,7 +307,7 @@ def _functional_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..
         def backward(ctx: Any, *grads: Tensor) -> Any:
             config = ctx.config
             # a pullback may be called when its transform has ended
-            there = _gather(ctx.lengths, [*map(_unwrap, (*ctx.saved_tensors, *grads))])
+            there = _gather(ctx.lengths, [*map(unwrap, (*ctx.saved_tensors, *grads))])
             gradients = op._gradients(differentiate((*there, *config)), config)
             return None, *(flat(gradients) if op._lists else gradients)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
+from .dtypes import state_dtype
 from .masks import MASK_CODES, MASKS, checkerboard, mask_code, slices
 
 __all__ = ["BOUNDS", "additive_coupling", "affine_coupling", "affine_coupling_from_output"]
@@ -14,10 +15,6 @@ __all__ = ["BOUNDS", "additive_coupling", "affine_coupling", "affine_coupling_fr
 BOUNDS = {"none": 1, "tanh": 2, "sigmoid": 3}
 #: the code of an additive coupling, which has no scale: its params are the shifts alone.
 ADDITIVE = 0
-
-
-def _accumulator(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _split_params(params: Tensor, bound: int, interleaved: bool) -> tuple[Tensor | None, Tensor]:
@@ -62,7 +59,7 @@ def _put_back(x: Tensor, moved: Tensor, mask: int) -> Tensor:
 
 def _terms(x: Tensor, params: Tensor, mask: int, bound: int, limit: float, interleaved: bool) -> tuple[Tensor, ...]:
     """(x, raw, s, t) on the transformed part, in the accumulator's type; s and t are zero where nothing moves."""
-    dtype = _accumulator(x)
+    dtype = state_dtype(x)
     raw, t = _split_params(params.to(dtype), bound, interleaved)
     if raw is None:
         raw = torch.zeros_like(t)
@@ -88,7 +85,7 @@ def _backward_formula(
     inverse: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Gradients from the output alone: with y = x e^s + t, x e^s is y - t, so neither x nor a division is needed."""
-    dtype = _accumulator(y)
+    dtype = state_dtype(y)
     part, raw, s, t = _terms(y, params, mask, bound, limit, interleaved)
     g = _moved_part(dy, mask).to(dtype)
     dladj = dladj.to(dtype).reshape(-1, *[1] * (y.ndim - 1))
@@ -144,7 +141,7 @@ _STATE_DTYPES: dict[torch.dtype, tuple[torch.dtype, ...]] = {
 
 
 def _fake(x: Tensor, params: Tensor, *config: object) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(x.shape[:1], dtype=_accumulator(x))
+    return x.new_empty(x.shape), x.new_empty(x.shape[:1], dtype=state_dtype(x))
 
 
 def _fake_backward(y: Tensor, params: Tensor, *rest: object) -> tuple[Tensor, Tensor]:
@@ -286,4 +283,4 @@ def affine_coupling_from_output(
     code = ADDITIVE if bound is None else _bound_code(bound)
     config = mask_code(mask, swap), code, limit, interleaved
     x, _ = _op((y, params, *config, True))
-    return x, *_op.backward((y, params, dy, dladj.to(_accumulator(y)), *config, False))  # type: ignore[misc]
+    return x, *_op.backward((y, params, dy, dladj.to(state_dtype(y)), *config, False))  # type: ignore[misc]

@@ -8,19 +8,14 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
+from .dtypes import FLOATING, state_dtype
 
 __all__ = ["conv1x1", "conv1x1_gradients"]
-
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-def _accumulator(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _columns(x: Tensor) -> Tensor:
     """(B, C, *rest) -> (B, C, P) in the accumulator's type."""
-    return x.to(_accumulator(x)).reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]))
+    return x.to(state_dtype(x)).reshape(x.shape[0], x.shape[1], math.prod(x.shape[2:]))
 
 
 def _formula(x: Tensor, weight: Tensor, bias: Tensor, terms: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +41,7 @@ def _backward_formula(
 
 def _check(x: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> None:
     """What `csrc/bind/conv1x1.cpp` checks, for the paths that do not go through it."""
-    if x.dtype not in _DTYPES:
+    if x.dtype not in FLOATING:
         raise TypeError(f"conv1x1: x must be float32, float64, bfloat16 or float16; got {x.dtype}")
     if x.ndim < 2:
         raise ValueError(f"conv1x1: x must be (B, C, *rest); got {tuple(x.shape)}")
@@ -56,8 +51,8 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> None:
         ("bias", bias, [(c,), (0,)]),
         ("terms", rest[-1], [(c,)]),
     ):
-        if tensor.dtype != _accumulator(x):
-            raise TypeError(f"conv1x1: {name} must be {_accumulator(x)} for x {x.dtype}; got {tensor.dtype}")
+        if tensor.dtype != state_dtype(x):
+            raise TypeError(f"conv1x1: {name} must be {state_dtype(x)} for x {x.dtype}; got {tensor.dtype}")
         if tensor.device != x.device:
             raise ValueError(f"conv1x1: x and {name} must be on one device; got {x.device} and {tensor.device}")
         if tuple(tensor.shape) not in shapes:
@@ -66,7 +61,7 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor) -> None:
 
 
 def _fake(x: Tensor, weight: Tensor, bias: Tensor, terms: Tensor) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(x.shape[:1], dtype=_accumulator(x))
+    return x.new_empty(x.shape), x.new_empty(x.shape[:1], dtype=state_dtype(x))
 
 
 def _fake_backward(x: Tensor, weight: Tensor, bias: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:

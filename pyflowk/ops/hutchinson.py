@@ -11,12 +11,12 @@ from torch import Tensor
 
 from ._router import FusedOp
 from .draw import draw_integers
+from .dtypes import FLOATING, state_dtype
 
 __all__ = ["NOISES", "Probes", "draw_probes", "trace_estimate"]
 
 #: name -> code of the noise in `csrc/math/hutchinson.h`.
 NOISES = {"rademacher": 0, "gaussian": 1}
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _MASK = 0xFFFFFFFF
 
 
@@ -140,31 +140,27 @@ def draw_probes(
 # ---- their products with the images ----------------------------------------------------------------------------------
 
 
-def _accumulator(images: Tensor) -> torch.dtype:
-    return torch.float64 if images.dtype == torch.float64 else torch.float32
-
-
 def _as_directions(images: Tensor, keys: Tensor, noise: int) -> Tensor:
     return _directions(keys, images.shape[1], images.shape[2], noise, images.dtype == torch.float64)[0]
 
 
 def _formula(images: Tensor, keys: Tensor, noise: int) -> tuple[Tensor, Tensor]:
     """The op in plain torch: the reference of the kernels, and what functorch and small compiled graphs see."""
-    wide = images.to(_accumulator(images))
+    wide = images.to(state_dtype(images))
     products = (_as_directions(images, keys, noise) * wide).sum((1, 2))
     return products / images.shape[1], (wide * wide).sum((1, 2)) / images.shape[1]
 
 
 def _backward(images: Tensor, keys: Tensor, ddivergence: Tensor, dsquare: Tensor, noise: int) -> tuple[Tensor]:
     column = lambda t: (t / images.shape[1]).reshape(-1, 1, 1)  # noqa: E731
-    wide = images.to(_accumulator(images))
+    wide = images.to(state_dtype(images))
     both = column(ddivergence) * _as_directions(images, keys, noise) + column(2 * dsquare) * wide
     return (both.to(images.dtype),)
 
 
 def _check(images: Tensor, keys: Tensor, noise: int) -> None:
     """What `csrc/bind/hutchinson.cpp` checks, for the paths that do not go through it."""
-    if images.dtype not in _DTYPES:
+    if images.dtype not in FLOATING:
         raise TypeError(f"hutchinson: images must be float32, float64, bfloat16 or float16; got {images.dtype}")
     if images.ndim != 3 or images.shape[1] < 1:
         raise ValueError(f"hutchinson: images must be (B, K, D) with at least one probe; got {tuple(images.shape)}")
@@ -180,7 +176,7 @@ _op = FusedOp(
     "(Tensor images, Tensor keys, int noise) -> (Tensor, Tensor)",
     formula=_formula,
     check=_check,
-    fake=lambda images, *_: tuple(images.new_empty(images.shape[:1], dtype=_accumulator(images)) for _ in range(2)),
+    fake=lambda images, *_: tuple(images.new_empty(images.shape[:1], dtype=state_dtype(images)) for _ in range(2)),
     saved=lambda images, keys, *_: (images, keys),
     backward=FusedOp(
         "hutchinson_backward",

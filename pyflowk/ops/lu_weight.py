@@ -5,24 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ._router import FusedOp, transformed
+from ._router import FusedOp
+from .dtypes import FLOATING, state_dtype
+from .modes import transformed
 
 __all__ = ["SingularTransformError", "lu_factor_slogdet", "lu_weight"]
-
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class SingularTransformError(ValueError):
     """A linear map that has no inverse; the message names the pivot that vanished."""
 
 
-def _accumulator(lu: Tensor) -> torch.dtype:
-    return torch.float64 if lu.dtype == torch.float64 else torch.float32
-
-
 def _factors(lu: Tensor, signs: Tensor) -> tuple[Tensor, Tensor]:
     """(L, U) with their diagonals."""
-    lu = lu.to(_accumulator(lu))
+    lu = lu.to(state_dtype(lu))
     pivots = signs * torch.exp(lu.diagonal(dim1=-2, dim2=-1))
     identity = torch.eye(lu.shape[-1], dtype=lu.dtype, device=lu.device)
     return lu.tril(-1) + identity, lu.triu(1) + torch.diag_embed(pivots)
@@ -65,7 +61,7 @@ def _backward_formula(
 def _check(lu: Tensor, *rest: object) -> None:
     """What `csrc/bind/lu_weight.cpp` checks, for the paths that do not go through it."""
     permutation, signs = (t for t in rest if isinstance(t, Tensor) and not t.is_floating_point())
-    if lu.dtype not in _DTYPES:
+    if lu.dtype not in FLOATING:
         raise TypeError(f"lu_weight: lu must be float32, float64, bfloat16 or float16; got {lu.dtype}")
     if lu.ndim != 3 or lu.shape[1] != lu.shape[2]:
         raise ValueError(f"lu_weight: lu must be (N, C, C); got {tuple(lu.shape)}")
@@ -80,7 +76,7 @@ def _check(lu: Tensor, *rest: object) -> None:
 
 
 def _fake(lu: Tensor, permutation: Tensor, signs: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-    dtype = _accumulator(lu)
+    dtype = state_dtype(lu)
     return lu.new_empty(lu.shape, dtype=dtype), lu.new_empty(lu.shape[:2], dtype=dtype)
 
 

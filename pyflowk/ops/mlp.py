@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ._router import FusedOp, transformed
+from ._router import FusedOp
 from .made import MADE_ACTIVATIONS, _activate, _activation_slope
+from .modes import transformed
 
 __all__ = ["MLP_ACTIVATIONS", "MOST_HIDDEN", "MOST_UNITS", "mlp"]
 

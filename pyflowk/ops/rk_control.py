@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
-from .rk_step import _accumulator, _check_like, _check_slopes, _present, rk_error_formula
+from .dtypes import state_dtype
+from .rk_step import _check_like, _check_slopes, _present, rk_error_formula
 
 __all__ = ["Status", "rk_control", "start_clock"]
 
@@ -100,7 +101,7 @@ def _control(
     c: Sequence[float],
 ) -> tuple[Tensor, ...]:
     columns = clock.unbind(1)
-    h = columns[STEP].to(_accumulator(y0))
+    h = columns[STEP].to(state_dtype(y0))
     error = rk_error_formula(y0, y1, h, ks, weights, control[0], control[1])
     after = advanced(columns, error, control[2:])
     taken = after[GOOD].bool().reshape(-1, *[1] * (y0.ndim - 1))
@@ -119,7 +120,7 @@ def _check(
     control: Sequence[float],
     c: Sequence[float],
 ) -> None:
-    _check_slopes("rk_control", y0, clock[:, STEP].to(_accumulator(y0)), ks, weights)
+    _check_slopes("rk_control", y0, clock[:, STEP].to(state_dtype(y0)), ks, weights)
     for what, t in (("y1", y1), ("k0", k0), ("k1", k1)):
         _check_like("rk_control", y0, what, t)
     # a device without float64 has no kernel either
@@ -143,7 +144,7 @@ _rk_control = FusedOp(
         y0.new_empty(y0.shape),
         y0.new_empty(y0.shape),
         clock.new_empty(clock.shape),
-        y0.new_empty((y0.shape[0], len(rest[-1]) + 1), dtype=_accumulator(y0)),
+        y0.new_empty((y0.shape[0], len(rest[-1]) + 1), dtype=state_dtype(y0)),
     ),
 )
 

@@ -13,16 +13,12 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
+from .dtypes import FLOATING, state_dtype
 
 __all__ = ["MOST_SLOPES", "rk_combine", "rk_error"]
 
 #: the most slopes with a weight that is not zero in one row of any method: dopri8 has nine.
 MOST_SLOPES = 9
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
-
-def _accumulator(y: Tensor) -> torch.dtype:
-    return torch.float64 if y.dtype == torch.float64 else torch.float32
 
 
 def _column(h: Tensor, y: Tensor) -> Tensor:
@@ -53,12 +49,12 @@ def _check_slopes(name: str, y: Tensor, h: Tensor, ks: Sequence[Tensor], weights
     """What `csrc/bind/rk_step.cpp` checks, for the paths that do not go through it."""
     if not 1 <= len(ks) <= MOST_SLOPES:
         raise ValueError(f"{name}: expected 1 to {MOST_SLOPES} slopes; got {len(ks)}")
-    if y.dtype not in _DTYPES:
+    if y.dtype not in FLOATING:
         raise TypeError(f"{name}: y must be float32, float64, bfloat16 or float16; got {y.dtype}")
     if y.ndim < 1:
         raise ValueError(f"{name}: y must be (B, *event); got {tuple(y.shape)}")
-    if h.dtype != _accumulator(y):
-        raise TypeError(f"{name}: h must be {_accumulator(y)} beside a y of {y.dtype}; got {h.dtype}")
+    if h.dtype != state_dtype(y):
+        raise TypeError(f"{name}: h must be {state_dtype(y)} beside a y of {y.dtype}; got {h.dtype}")
     if h.shape != y.shape[:1]:
         raise ValueError(f"{name}: h must be ({y.shape[0]},), a step a row; got {tuple(h.shape)}")
     if h.device != y.device:
@@ -74,7 +70,7 @@ def _check_slopes(name: str, y: Tensor, h: Tensor, ks: Sequence[Tensor], weights
 
 def rk_combine_formula(y: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """`rk_combine` in plain torch."""
-    dtype = _accumulator(y)
+    dtype = state_dtype(y)
     return (y.to(dtype) + _column(h, y) * _weighted(ks, weights, dtype)).to(y.dtype)
 
 
@@ -85,7 +81,7 @@ def _combine(y: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float
 def _combine_backward(
     h: Tensor, ks: Sequence[Tensor], dy: Tensor, weights: Sequence[float]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    dtype = _accumulator(dy)
+    dtype = state_dtype(dy)
     g = dy.to(dtype)
     scaled = _column(h, dy) * g
     dh = _row_sums(g * _weighted(ks, weights, dtype))
@@ -118,7 +114,7 @@ _rk_combine = FusedOp(
 def _scaled(y0: Tensor, y1: Tensor, h: Tensor, ks: Sequence[Tensor], config: tuple) -> tuple[Tensor, ...]:
     """(scale, slope of the error, error over scale)"""
     weights, rtol, atol = config
-    dtype = _accumulator(y0)
+    dtype = state_dtype(y0)
     scale = atol + rtol * torch.maximum(y0.to(dtype).abs(), y1.to(dtype).abs())
     slope = _weighted(ks, weights, dtype)
     return scale, slope, _column(h, y0) * slope / scale
@@ -195,7 +191,7 @@ _rk_error = FusedOp(
     "(Tensor y0, Tensor y1, Tensor h, Tensor[] ks, float[] weights, float rtol, float atol) -> Tensor",
     formula=_error,
     check=_error_check,
-    fake=lambda y0, *rest: (y0.new_empty(y0.shape[:1], dtype=_accumulator(y0)),),
+    fake=lambda y0, *rest: (y0.new_empty(y0.shape[:1], dtype=state_dtype(y0)),),
     saved=lambda *tensors: tensors,
     backward=FusedOp(
         "rk_error_backward",

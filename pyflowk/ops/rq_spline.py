@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
-from .affine_coupling import _STATE_DTYPES, _accumulator, _moved_part, _put_back
+from .affine_coupling import _STATE_DTYPES, _moved_part, _put_back
+from .dtypes import state_dtype
 from .masks import MASKS, checkerboard, mask_code, slices
 
 __all__ = ["TAILS", "rq_spline", "spline_params"]
@@ -227,7 +228,7 @@ def _root(value: Tensor, p: _Piece) -> tuple[Tensor, Tensor]:
 
 def _transformed(x: Tensor, params: Tensor, c: _Config) -> tuple[Tensor, Tensor, Tensor | None]:
     """(x, params, still) on the transformed part, in the accumulator's type; zeros where a board leaves x alone."""
-    dtype = _accumulator(x)
+    dtype = state_dtype(x)
     if not c.board:
         return _moved_part(x, c.mask).to(dtype), params, None
     still = ~checkerboard(x, c.mask)
@@ -382,7 +383,7 @@ def _check_spline(
 
 
 def _fake(x: Tensor, params: Tensor, *config: object) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(x.shape[:1], dtype=_accumulator(x))
+    return x.new_empty(x.shape), x.new_empty(x.shape[:1], dtype=state_dtype(x))
 
 
 def _fake_backward(x: Tensor, y: Tensor, params: Tensor, *rest: object) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ..ops._router import while_loop
+from ..ops.modes import while_loop
 from ..ops.rk_control import END, GOOD, STEP, TIME, advanced, stage_times
 from ..ops.rk_step import rk_combine_formula, rk_error_formula
 from .control import Clock

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..ops._router import transformed
 from ..ops.divergence import as_slope
+from ..ops.modes import transformed
 from ..ops.rk_step import rk_combine
 from .tableaus import Tableau
 

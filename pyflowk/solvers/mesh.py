@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..ops._recompute import Standing, computed_again
-from ..ops._router import functional
+from ..ops.modes import functional
 from .dense import Dense, interpolate
 from .field import Field, real_dtype, rk_stages
 from .tableaus import Tableau

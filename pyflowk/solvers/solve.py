@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..ops._describe import described
-from ..ops._router import forward_or_functional, mapped, no_tangents, transformed
+from ..ops.modes import forward_or_functional, mapped, no_tangents, transformed
 from .adams import adams_order, integrate_adams
 from .adaptive import solve_adaptive
 from .control import Control, Status

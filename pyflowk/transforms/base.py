@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..ops.dtypes import state_dtype
 from .pullback import Pullback
 
 SMALLEST_SPREAD = 1e-30
@@ -75,11 +76,6 @@ def call_inverse(
     if transform.estimates_ladj:
         return transform.inverse(z, context, generator=generator)  # type: ignore[call-arg]
     return transform.inverse(z, context)
-
-
-def state_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of log-determinants and of state for input x: float64 for float64, float32 for everything else."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def zero_ladj(x: Tensor) -> Tensor:

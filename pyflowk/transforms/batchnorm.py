@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import require_counts, require_numbers
-from .base import Transform, state_dtype, varying
+from ..ops.dtypes import state_dtype
+from .base import Transform, varying
 
 
 class BatchNorm(Transform):

@@ -16,10 +16,11 @@ from ..ops._describe import described
 from ..ops.cnf_trajectory import STAGES, cnf_trajectory, stage_times
 from ..ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplusplus
 from ..ops.draw import draw_uniform
+from ..ops.dtypes import state_dtype
 from ..ops.hutchinson import NOISES, Probes
 from ..solvers import METHODS, TABLEAUS, odeint
 from ..solvers.solve import ADJOINTS
-from .base import Transform, state_dtype, zero_ladj
+from .base import Transform, zero_ladj
 
 DIVERGENCES = ("exact", "hutchinson", "hutch++")
 #: up to this many dimensions D tangents beside the state are cheaper than leaving the whole-trajectory kernel.

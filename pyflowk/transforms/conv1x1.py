@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from ..ops import SingularTransformError, conv1x1, conv1x1_gradients, lu_factor_slogdet, lu_weight
 from ..ops._kept import Keeper, Kept
-from ..ops._router import transformed
+from ..ops.dtypes import state_dtype
 from ..ops.lu_weight import require_pivots
+from ..ops.modes import transformed
 from .actnorm import ActNorm
-from .base import Transform, state_dtype
+from .base import Transform
 from .pullback import Pullback
 
 _Map = tuple[Tensor, Tensor, "Tensor | None"]  # weight, terms of log |det|, bias

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..ops.affine_coupling import additive_coupling, affine_coupling, affine_coupling_from_output
+from ..ops.dtypes import state_dtype
 from ..ops.masks import checkerboard, halves, identity_part, mask_code, slices, transformed_channels
-from .base import Transform, state_dtype, sum_event
+from .base import Transform, sum_event
 from .pullback import Pullback
 
 

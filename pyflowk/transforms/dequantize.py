@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..ops._router import transformed
 from ..ops.draw import draw_uniform
-from .base import Transform, state_dtype, zero_ladj
+from ..ops.dtypes import state_dtype
+from ..ops.modes import transformed
+from .base import Transform, zero_ladj
 
 
 def check_levels(x: Tensor, levels: int, name: str = "x", what: str = "levels") -> None:

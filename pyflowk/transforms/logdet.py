@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from .._checks import require_counts
-from ..ops._router import functional
 from ..ops.draw import draw_integers, draw_uniform
+from ..ops.modes import functional
 from ..ops.power_series import coefficient_of, power_series_by
 from .base import sum_event
 

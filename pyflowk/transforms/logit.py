@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Transform, state_dtype, sum_event
+from ..ops.dtypes import state_dtype
+from .base import Transform, sum_event
 
 
 class Logit(Transform):

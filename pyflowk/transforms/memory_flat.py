@@ -16,8 +16,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.checkpoint import checkpoint, get_device_states, set_device_states
 
 from ..ops._recompute import Place, holding
-from ..ops._router import plain_autograd
-from .base import Compose, Transform, state_dtype
+from ..ops.dtypes import state_dtype
+from ..ops.modes import plain_autograd
+from .base import Compose, Transform
 from .check import InvertibilityReport, check_invertibility
 from .pullback import Pullback, Replay
 from .split import Split

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..ops._recompute import Standing, computed_again
-from ..ops._router import functional, while_loop
-from .base import Transform, state_dtype
+from ..ops.dtypes import state_dtype
+from ..ops.modes import functional, while_loop
+from .base import Transform
 from .logdet import Exact, Pull, Roulette, Truncated, combine, symbolic, wants_slopes
 
 Estimator = Exact | Truncated | Roulette

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from .._checks import require_numbers
-from .base import Transform, state_dtype, varying, zero_ladj
+from ..ops.dtypes import state_dtype
+from .base import Transform, varying, zero_ladj
 from .pullback import Pullback
 
 

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..ops._router import transformed
 from ..ops.draw import draw_uniform
-from .base import Transform, state_dtype, sum_event
+from ..ops.dtypes import state_dtype
+from ..ops.modes import transformed
+from .base import Transform, sum_event
 from .dequantize import check_levels
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..flows import Base, Flow, expand_context, sample_shape
 from ..nets import MLP, ConvNet
 from ..objectives.nll import nll
-from ..ops._router import transformed
+from ..ops.modes import transformed
 from ..transforms import (
     Affine,
     Compose,

@@ -38,27 +38,6 @@ def plain(case: OpCase, *tensors: Tensor) -> tuple[Tensor, ...]:
     return recorded[0]
 
 
-def test_private_names_of_torch_are_there() -> None:
-    assert _router.functional() is False
-    assert vmap(lambda x: x * float(_router.functional()))(torch.ones(2)).tolist() == [1, 1]
-    assert not _router.wrapped(torch.ones(1)) and grad(lambda x: x * float(_router.wrapped(x)))(torch.ones(())) == 1
-    five = _router.while_loop(lambda i: i < 5, lambda i: (i + 1,), (torch.zeros((), dtype=torch.long),))
-    assert five[0].item() == 5
-    assert _router._unwrap(five[0]) is five[0]
-    ask = lambda x: x * float(_router.mapped(x))  # noqa: E731
-    assert not _router.mapped(five[0]) and grad(ask)(torch.ones(())) == 0 and vmap(grad(ask))(torch.ones(2)).all()
-    assert _router._modes_on_stack() == 0
-    with torch._subclasses.FakeTensorMode():
-        assert _router._modes_on_stack() > 0
-    assert forward_ad._current_level == -1
-    with forward_ad.dual_level():
-        assert forward_ad._current_level == 0
-    assert jvp(lambda x: x + forward_ad._current_level, (torch.ones(1),), (torch.ones(1),))[0].item() >= 1
-    assert _router._tracing() is None
-    assert not _router._functionalizing()
-    assert torch.func.functionalize(lambda x: x * float(_router._functionalizing()))(torch.ones(1)).item() == 1
-
-
 @pytest.mark.parametrize("case", SMALL_CASES, ids=str)
 def test_jvp_and_vjp(case: OpCase) -> None:
     inputs = case.inputs(3)

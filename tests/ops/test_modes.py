@@ -1,0 +1,30 @@
+"""The private names of torch that the package asks are there and answer as they must."""
+
+from __future__ import annotations
+
+import torch
+from torch.autograd import forward_ad
+from torch.func import grad, jvp, vmap
+
+from pyflowk.ops import modes
+
+
+def test_private_names_of_torch_are_there() -> None:
+    assert modes.functional() is False
+    assert vmap(lambda x: x * float(modes.functional()))(torch.ones(2)).tolist() == [1, 1]
+    assert not modes.wrapped(torch.ones(1)) and grad(lambda x: x * float(modes.wrapped(x)))(torch.ones(())) == 1
+    five = modes.while_loop(lambda i: i < 5, lambda i: (i + 1,), (torch.zeros((), dtype=torch.long),))
+    assert five[0].item() == 5
+    assert modes.unwrap(five[0]) is five[0]
+    ask = lambda x: x * float(modes.mapped(x))  # noqa: E731
+    assert not modes.mapped(five[0]) and grad(ask)(torch.ones(())) == 0 and vmap(grad(ask))(torch.ones(2)).all()
+    assert modes.modes_on_stack() == 0
+    with torch._subclasses.FakeTensorMode():
+        assert modes.modes_on_stack() > 0
+    assert forward_ad._current_level == -1
+    with forward_ad.dual_level():
+        assert forward_ad._current_level == 0
+    assert jvp(lambda x: x + forward_ad._current_level, (torch.ones(1),), (torch.ones(1),))[0].item() >= 1
+    assert modes.tracing() is None
+    assert not modes.functionalizing()
+    assert torch.func.functionalize(lambda x: x * float(modes.functionalizing()))(torch.ones(1)).item() == 1
