@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
+from ..ops.activations import ACTIVATIONS
 from .context import add_context, make_context
 
 __all__ = ["ConvField", "FusedParameters", "MLPField", "TimeConv2d", "TimeLinear"]
@@ -215,7 +216,7 @@ class MLPField(_Field):
                 "with_divergence expects at most two hidden layers, and one time for all rows if they have gates; got "
                 f"{self.depth} and times {tuple(t.shape)}"
             )
-        h = x
+        act, h = ACTIVATIONS[self.activation], x
         slopes: list[Tensor] = []
         matrices: list[Tensor] = []
         for i, layer in enumerate(self.layers):
@@ -228,8 +229,8 @@ class MLPField(_Field):
                 r = r + (bias if gate is None else bias * gate)
             h = r + shift
             if i < self.depth:
-                slopes.append(_slope(self.activation, h))
-                h = _activate(self.activation, h)
+                slopes.append(act.slope(h))
+                h = act.value(h)
             matrices.append(matrix)
         loop = matrices[0] @ matrices[-1]  # (H_1, H_last): once through the output and in again
         if self.depth == 1:
@@ -302,26 +303,10 @@ def _check_activation(activation: str) -> None:
         raise ValueError(f"activation: expected one of {', '.join(FIELD_ACTIVATIONS)}; got {activation!r}")
 
 
-def _activate(name: str, h: Tensor) -> Tensor:
-    if name == "sin":
-        return torch.sin(h)
-    return torch.tanh(h) if name == "tanh" else getattr(F, name)(h)
-
-
 def _activated(name: str, h: Tensor, v: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """The activation, and its tangents (B, K, ...) for those v of h."""
-    return _activate(name, h), None if v is None else v * _slope(name, h).unsqueeze(1)
-
-
-def _slope(name: str, h: Tensor) -> Tensor:
-    if name == "tanh":
-        return 1 - torch.tanh(h).square()
-    if name == "sin":
-        return torch.cos(h)
-    if name == "elu":
-        return torch.exp(torch.clamp(h, max=0.0))
-    gate = torch.sigmoid(h)
-    return gate if name == "softplus" else gate * (1 + h * (1 - gate))
+    act = ACTIVATIONS[name]
+    return act.value(h), None if v is None else v * act.slope(h).unsqueeze(1)
 
 
 def _start(layer: TimeLinear | TimeConv2d, bias: Tensor, zero: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
+from ..ops.activations import ACTIVATIONS
 from ..ops.lipswish import lipswish, lipswish_formula
 from ..ops.power_series import MOST_FACTORS, power_series
 from .context import add_context, make_context
@@ -46,9 +48,9 @@ class LipSwish(nn.Module):
 class _Bounded(nn.Module):
     """A fixed activation with its slope, at most 1 in size."""
 
-    def __init__(self, value: Callable[[Tensor], Tensor], slope: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.value, self.slope = value, slope
+        self.value, self.slope = ACTIVATIONS[name]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.value(x)
@@ -57,21 +59,10 @@ class _Bounded(nn.Module):
         return self.value(x), self.slope(x)
 
 
-def _elu_slope(x: Tensor) -> Tensor:
-    return torch.exp(x.clamp(max=0))
-
-
-def _tanh_slope(x: Tensor) -> Tensor:
-    return 1 - torch.tanh(x).square()
-
-
 #: Activations whose slope is at most 1 in size, each with a ``value_and_slope``.
 CONTRACTIVE_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "elu": lambda: _Bounded(F.elu, _elu_slope),
-    "lipswish": LipSwish,
-    "sin": lambda: _Bounded(torch.sin, torch.cos),
-    "softplus": lambda: _Bounded(F.softplus, torch.sigmoid),
-    "tanh": lambda: _Bounded(torch.tanh, _tanh_slope),
+    name: LipSwish if name == "lipswish" else partial(_Bounded, name)
+    for name in ("elu", "lipswish", "sin", "softplus", "tanh")
 }
 
 

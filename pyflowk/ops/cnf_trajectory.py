@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ._router import FusedOp
+from .activations import named
 
 __all__ = ["SMOOTH", "STAGES", "cnf_trajectory", "stage_times"]
 
@@ -41,22 +41,6 @@ def stage_times(method: str, t0: float, t1: float, steps: int, like: Tensor) -> 
     return torch.tensor(times, dtype=like.dtype, device=like.device)
 
 
-def _with_slope(pre: Tensor, activation: int) -> tuple[Tensor, Tensor]:
-    """The activation and its derivative, both in differentiable form."""
-    if activation == SMOOTH["tanh"]:
-        value = torch.tanh(pre)
-        return value, 1 - value * value
-    if activation == SMOOTH["softplus"]:
-        return F.softplus(pre), torch.sigmoid(pre)
-    if activation == SMOOTH["silu"]:
-        gate = torch.sigmoid(pre)
-        return pre * gate, gate * (1 + pre * (1 - gate))
-    if activation == SMOOTH["sin"]:
-        return torch.sin(pre), torch.cos(pre)
-    slope = torch.exp(torch.clamp(pre, max=0.0))
-    return torch.where(pre > 0, pre, slope - 1), slope
-
-
 def _matrices(weights: Tensor, size: int, width: int, depth: int) -> Iterator[tuple[Tensor, slice]]:
     """Every layer's matrix and its columns of gates and shifts."""
     at = column = 0
@@ -74,6 +58,7 @@ def _formula(
     layers = list(_matrices(weights, x.shape[1], width, depth))
     rows, final = _TABLEAUS[method]
     stages, gated = len(final), gates.shape[0] > 0
+    act = named(SMOOTH, activation)
 
     def field(y: Tensor, evaluation: int) -> tuple[Tensor, Tensor]:
         h, tangents = y, probes
@@ -85,7 +70,7 @@ def _formula(
                 r, tangents = r * gates[evaluation, part], tangents * gates[evaluation, part]
             h = r + shifts[evaluation, part]
             if layer < depth:
-                h, slope = _with_slope(h, activation)
+                slope, h = act.slope(h), act.value(h)
                 tangents = tangents * slope.unsqueeze(1)
         return h, tangents
 

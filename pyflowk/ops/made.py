@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
+from .activations import named
 from .affine_coupling import ADDITIVE, BOUNDS, _log_scale, _slope
 from .made_layout import matrix_shapes, plan_size, positions
 from .masks import MASKS
@@ -48,30 +49,10 @@ def _dense(weights: Tensor, plan: Tensor, shapes: Sequence[tuple[int, int]], par
     return layers
 
 
-def _activate(pre: Tensor, activation: int) -> Tensor:
-    kind = _NAMES[activation]
-    return torch.tanh(pre) if kind == "tanh" else getattr(torch.nn.functional, kind)(pre)
-
-
-def _activation_slope(pre: Tensor, activation: int) -> Tensor:
-    kind = _NAMES[activation]
-    one, below = torch.ones_like(pre), torch.exp(pre.clamp(max=0))
-    if kind == "tanh":
-        return 1 - torch.tanh(pre) ** 2
-    if kind == "silu":
-        gate = torch.sigmoid(pre)
-        return gate + pre * gate * (1 - gate)
-    if kind == "selu":
-        return 1.0507009873554805 * torch.where(pre > 0, one, 1.6732632423543772 * below)
-    return torch.where(pre > 0, one, {"relu": 0 * one, "elu": below, "leaky_relu": 0.01 * one}[kind])
-
-
-_NAMES = {code: name for name, code in MADE_ACTIVATIONS.items()}
-
-
 def _run(x: Tensor, layers: list[tuple[Tensor, ...]], shift: Tensor, activation: int, residual: int) -> list[Tensor]:
     """What every layer has before its activation, the output rows last; x sorted into coordinates."""
     pres: list[Tensor] = []
+    act = named(MADE_ACTIVATIONS, activation)
     h, at = x, 0
     for layer, (weight, bias) in enumerate(layers):
         pre = torch.nn.functional.linear(h, weight, bias)
@@ -83,7 +64,7 @@ def _run(x: Tensor, layers: list[tuple[Tensor, ...]], shift: Tensor, activation:
         if residual and layer and layer % 2 == 0:
             pre = pre + pres[layer - 2]
         pres.append(pre)
-        h = pre if _linear(layer, layers, residual) else _activate(pre, activation)
+        h = pre if _linear(layer, layers, residual) else act.value(pre)
     raise AssertionError("there is always an output layer")
 
 
@@ -91,11 +72,11 @@ def _pull(
     douts: Tensor, pres: list[Tensor], layers: list[tuple[Tensor, ...]], activation: int, residual: int
 ) -> tuple[list[Tensor], Tensor]:
     """The gradients of every layer before its activation and of x, from that of the output rows."""
-    deltas = [douts]
+    act, deltas = named(MADE_ACTIVATIONS, activation), [douts]
     for layer in range(len(layers) - 2, -1, -1):
         delta = deltas[0] @ layers[layer + 1][0]
         if not _linear(layer, layers, residual):
-            delta = delta * _activation_slope(pres[layer], activation)
+            delta = delta * act.slope(pres[layer])
         if residual and layer % 2 == 0 and layer + 2 < len(layers) - 1:
             delta = delta + deltas[1]
         deltas.insert(0, delta)
@@ -223,8 +204,8 @@ def _backward(
     dx, dparams = of.gradient(x, pres[-1], g, dladj, inverse)
     deltas, through = _pull(dparams, pres, layers, activation, residual)
     dx = dx if inverse else dx + through
-    hidden_pres = enumerate(pres[:-1])
-    inputs = [x, *(p if _linear(i, layers, residual) else _activate(p, activation) for i, p in hidden_pres)]
+    act = named(MADE_ACTIVATIONS, activation)
+    inputs = [x, *(p if _linear(i, layers, residual) else act.value(p) for i, p in enumerate(pres[:-1]))]
     dweights = [torch.cat([delta.sum(0) for delta in deltas])]
     places, values, size = [], [], weights.shape[0]
     for (position, seen), delta, h in zip(positions(plan, shapes, of.params), deltas, inputs, strict=True):

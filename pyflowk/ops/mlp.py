@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ._router import FusedOp
-from .made import MADE_ACTIVATIONS, _activate, _activation_slope
+from .activations import named
+from .made import MADE_ACTIVATIONS
 from .modes import transformed
 
 __all__ = ["MLP_ACTIVATIONS", "MOST_HIDDEN", "MOST_UNITS", "mlp"]
@@ -30,6 +31,7 @@ def _layers(parameters: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
 
 def _run(x: Tensor, shift: Tensor, parameters: Sequence[Tensor], activation: int) -> tuple[list[Tensor], list[Tensor]]:
     """(inputs of every layer, what stands before the activations, the output last)."""
+    act = named(MLP_ACTIVATIONS, activation)
     inputs, pres = [x], []
     for number, (weight, bias) in enumerate(layers := _layers([t.to(x.dtype) for t in parameters])):
         pre = functional.linear(inputs[-1], weight, bias)
@@ -37,7 +39,7 @@ def _run(x: Tensor, shift: Tensor, parameters: Sequence[Tensor], activation: int
             pre = pre + shift
         pres.append(pre)
         if number + 1 < len(layers):
-            inputs.append(_activate(pre, activation))
+            inputs.append(act.value(pre))
     return inputs, pres
 
 
@@ -54,6 +56,7 @@ def _backward_formula(
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """From x and the parameters alone: derivatives of any order must not stop at what was kept."""
     activation, _ = config
+    act = named(MLP_ACTIVATIONS, activation)
     inputs, pres = _run(x, shift, parameters, activation)
     gradients: list[Tensor] = []
     first = delta
@@ -62,7 +65,7 @@ def _backward_formula(
         gradients = [(delta.mT @ inputs[number]).to(weight.dtype), delta.sum(0).to(weight.dtype), *gradients]
         delta = delta @ weight.to(x.dtype)
         if number:
-            delta = delta * _activation_slope(pres[number - 1], activation)
+            delta = delta * act.slope(pres[number - 1])
     return delta, first.clone() if shift.shape[1] else torch.zeros_like(shift), gradients
 
 
