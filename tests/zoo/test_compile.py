@@ -59,7 +59,11 @@ def test_every_system_is_here() -> None:
     assert {name for name, _, _ in TINY.values()} == set(zoo.names())
 
 
-@tiny
+#: one for each way to draw, and for the loop of an inverse on the device
+DRAWS = ["ffjord", "glow", "maf-mixture", "nice-variational", "realnvp", "residual_flow"]
+
+
+@pytest.mark.parametrize("system", DRAWS)
 def test_samples_compiled_at_every_batch_size(system: str) -> None:
     model = build(system)
     compiled = torch.compile(model.sample, backend="eager")
@@ -68,7 +72,7 @@ def test_samples_compiled_at_every_batch_size(system: str) -> None:
             same(compiled, model.sample, rows)
 
 
-@pytest.mark.parametrize("system", ["realnvp", "residual_flow-roulette", "ffjord"])
+@pytest.mark.parametrize("system", ["residual_flow-roulette", "ffjord"])
 def test_trains_compiled_at_every_batch_size(system: str) -> None:
     model = build(system).train()
     compiled = torch.compile(model, backend="aot_eager")
