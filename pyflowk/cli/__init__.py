@@ -32,6 +32,15 @@ def _require_typeguard() -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; the process of a group that it was given ends with it at once."""
+    status = _run(argv)
+    processes = sys.modules.get("pyflowk.training.processes")
+    if argv is None and processes is not None:
+        processes.end(status)
+    return status
+
+
+def _run(argv: Sequence[str] | None) -> int:
     """Run one command and return its exit status: 0, 1 for a failure, 2 for bad input, 130 when interrupted.
 
     An error is one line on standard error; `--debug` shows the traceback instead.

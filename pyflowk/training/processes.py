@@ -8,6 +8,7 @@ import errno
 import fcntl
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
@@ -25,8 +26,8 @@ NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 def join(*, cpu: bool, mixed_precision: str) -> Accelerator:
     """This process's accelerate object; processes that one launcher has started form a group.
 
-    A group that is founded here ends with the process, however that ends short of a kill: torch aborts a process whose
-    group is still there. Raises RuntimeError where the launcher's processes do not see each other.
+    A group that is founded here is destroyed when the process ends, however that ends short of a kill. Raises
+    RuntimeError where the launcher's processes do not see each other.
     """
     founder = not dist.is_initialized()
     # where there is no GPU, accelerate forms a group only when it is told to stay on the CPU
@@ -37,6 +38,19 @@ def join(*, cpu: bool, mixed_precision: str) -> Accelerator:
     if accelerator.num_processes != started:
         raise RuntimeError(f"{started} processes were started, of which this one sees {accelerator.num_processes}")
     return accelerator
+
+
+def end(status: int) -> None:
+    """End the process with this status if it belongs to a group; else do nothing.
+
+    DistributedDataParallel keeps gloo's threads beyond destroy_process_group; one that asks for the interpreter while
+    that is taken down aborts the process (SIGABRT, one time in six). So it is not taken down.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _leave() -> None:
