@@ -61,8 +61,8 @@ class TrainConfig:
     """Stay on the CPU even where there is a GPU."""
     threads: int | None = None
     """Threads on the CPU; by default the steps themselves are timed with 1, 2, 4, ... of them, unless OMP_NUM_THREADS
-    or torch.set_num_threads says how many. Gradients of torch's convolutions depend on it in their last bits: say it
-    for a run that repeats bit for bit."""
+    or torch.set_num_threads says how many. torch's convolutions and products may round otherwise with another number:
+    fix it for a run that is to repeat bit for bit."""
     tensorboard: bool = True
     """Write TensorBoard events beside log.csv."""
     seed: int = 0

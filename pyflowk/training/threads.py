@@ -37,8 +37,7 @@ class Choice:
     what every step took.
 
     It looks around at first, and again when the pace has collapsed or some time has passed (a job that ends is noticed
-    so): the present number, then larger ones while they bring something, else smaller ones. What comes of a step cannot
-    depend on it, only the step's time.
+    so): the present number, then larger ones while they bring something, else smaller ones.
 
     >>> from pyflowk.training.threads import Choice
     >>> choice = Choice(most=4)
@@ -149,6 +148,9 @@ class Threads:
     torch.set_num_threads, before or during the loop. On another `device` than the CPU nothing is chosen. At most as
     many threads are tried as torch has now, which it has again on leaving. `say` receives one line for the first choice
     and for every change. Entered again, it starts from the number that it had.
+
+    What a step computes is the same up to rounding: this package's kernels give the same bits with any number of
+    threads, torch's own convolutions and products need not. Fix the number where a run is to repeat bit for bit.
 
     While a step runs on several threads, the clock is read before each of its torch modules: once it has taken several
     times too long, the rest runs on one.

@@ -77,9 +77,10 @@ class Trainer:
 
     The minimised number is the mean over the global batch of the per-sample loss, divided by the dimension so that
     `clip` means the same for every data set. On one process, a run that was stopped and resumed computes, bit for
-    bit, what an uninterrupted one does, unless its budget is one of minutes (whose schedule follows the clock) or its
-    networks are convolutions, whose gradients torch sums by the number of threads (fix it with `config.threads`).
-    With several processes (`accelerate launch`, `torchrun`) each takes its share of the same global batches.
+    bit, what an uninterrupted one does, unless its budget is one of minutes, whose schedule follows the clock, and
+    as long as its number of threads is fixed (`config.threads`, OMP_NUM_THREADS): torch's convolutions and products
+    may round otherwise with another one. With several processes (`accelerate launch`, `torchrun`) each takes its
+    share of the same global batches.
 
     Where the data came from is stored with the checkpoint so that commands can find them again, and what was done to
     the rows of a table so that samples come back in its units. With `resume` the run goes on from `out`/checkpoint.

@@ -161,8 +161,8 @@ def test_wrong_numbers_are_refused():
 
 @pytest.mark.usefixtures("unspoken")
 def test_no_bit_of_a_run_depends_on_the_choice(tmp_path, monkeypatch):
-    """Forced through every number, step by step, beside one thread; a network of vectors: products do not depend on it,
-    gradients of torch's convolutions do."""
+    """Forced through every number, step by step, beside one thread; a network of vectors, whose products of this size
+    torch rounds alike with one thread and two, unlike gradients of its convolutions."""
     data = datasets.load("digits")
     options = {"couplings": 2, "width": 64, "architecture": "vector"}
 
