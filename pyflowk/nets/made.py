@@ -67,11 +67,9 @@ class MADE(Keeper, Fixed):
     ) -> None:
         super().__init__()
         require_counts("MADE", features=features, params_per_element=params_per_element)
-        if features < 1 or params_per_element < 1 or not hidden or min(hidden) < 1:
-            raise ValueError(
-                "MADE expects positive features, params_per_element and hidden widths; "
-                f"got {features}, {params_per_element}, {tuple(hidden)}"
-            )
+        require_counts("MADE", **{f"hidden[{i}]": width for i, width in enumerate(hidden)})
+        if not hidden:
+            raise ValueError("MADE expects at least one hidden layer, got none")
         if residual and (len(hidden) % 2 == 0 or len(set(hidden)) > 1):
             raise ValueError(f"a residual MADE expects 1 + 2 k hidden layers of one width; got {tuple(hidden)}")
         if isinstance(order, str) and order != "reversed":

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .._checks import require_counts
 from ..ops.mlp import MLP_ACTIVATIONS, MOST_HIDDEN, MOST_UNITS, mlp
-from ..ops.modes import transformed
+from ..ops.modes import autocasting, transformed
 from .context import add_context, make_activation, make_context
 
 
@@ -84,7 +84,7 @@ class MLP(nn.Module):
             return None
         if x.dim() != 2 or x.dtype != self.last.weight.dtype or x.dtype not in (torch.float32, torch.float64):
             return None
-        if self.activation not in MLP_ACTIVATIONS or torch.is_autocast_enabled(x.device.type):
+        if self.activation not in MLP_ACTIVATIONS or autocasting(x):
             return None
         return layers if self.fused or (x.shape[0] <= 64 and max(units) <= 128) else None
 

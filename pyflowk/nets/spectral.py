@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._checks import require_counts
 from ..ops._fixed import Fixed
 from ..ops._kept import Keeper, Kept
-from ..ops.modes import functional, watched, while_loop, wrapped
+from ..ops.modes import autocasting, functional, watched, while_loop, wrapped
 
 
 class SpectralLayer(Keeper, Fixed):
@@ -40,8 +41,9 @@ class SpectralLayer(Keeper, Fixed):
     _slack = 1 + 1e-6  # from the norm at the leading vectors to a bound: rounding
 
     def _set_up(self, lipschitz: float, iterations: int, in_shape: Sequence[int]) -> None:
-        if not 0 < lipschitz <= 1 or iterations < 1:
-            raise ValueError(f"expected 0 < lipschitz <= 1 and iterations >= 1, got {lipschitz} and {iterations}")
+        require_counts(type(self).__name__, iterations=iterations)
+        if not 0 < lipschitz <= 1:
+            raise ValueError(f"{type(self).__name__} expects 0 < lipschitz <= 1, got {lipschitz}")
         self.lipschitz, self.iterations = float(lipschitz), iterations
         v = _start(in_shape).to(self.weight)
         self.register_buffer("v", v)
@@ -87,9 +89,8 @@ class SpectralLayer(Keeper, Fixed):
         self.normalized_weight(), self.norm_bound()
 
     def _normalize(self) -> Tensor:
-        device = self.weight.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):  # a rounded norm is no bound
-            with torch.autocast(device, enabled=False):
+        if autocasting(self.weight):  # a rounded norm is no bound
+            with torch.autocast(self.weight.device.type, enabled=False):
                 return self._normalize()
         u, v = self._vectors()
         sigma = (u * self.apply_weight(self.weight, v)).sum()

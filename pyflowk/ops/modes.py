@@ -1,4 +1,4 @@
-"""Which transformation is active: compiler, tracer, dispatch mode, functorch, forward-mode AD, autograd.
+"""Which transformation is active: compiler, tracer, dispatch mode, functorch, forward-mode AD, autograd, autocast.
 
 Every private torch name that the package needs in a call is bound here and proven by tests/ops/test_modes.py.
 """
@@ -15,6 +15,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.autograd import forward_ad
 
 __all__ = [
+    "autocasting",
     "compiling",
     "exporting",
     "forward_or_functional",
@@ -47,6 +48,12 @@ compiling: Callable[[], bool] = torch.compiler.is_compiling
 exporting: Callable[[], bool] = torch.compiler.is_exporting
 grad_enabled: Callable[[], bool] = torch.is_grad_enabled
 tracing: Callable[[], object] = torch._C._get_tracing_state
+
+
+def autocasting(x: Tensor) -> bool:
+    """Whether autocast is on where a tensor is; a meta device has none, and torch would raise."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def watched() -> bool:

@@ -40,8 +40,8 @@ class BatchNorm(Transform):
         super().__init__()
         require_counts("BatchNorm", features=features)
         require_numbers("BatchNorm", eps=eps, momentum=momentum)
-        if not eps >= 0 or not 0 < momentum <= 1:
-            raise ValueError(f"BatchNorm expects eps >= 0 and momentum in (0, 1]; got {eps}, {momentum}")
+        if not 0 < momentum <= 1:
+            raise ValueError(f"BatchNorm expects momentum in (0, 1], got {momentum}")
         self.eps, self.momentum = float(eps), float(momentum)
         self.log_scale = nn.Parameter(torch.zeros(features))
         self.bias = nn.Parameter(torch.zeros(features))

@@ -11,7 +11,7 @@ from ..ops import SingularTransformError, conv1x1, conv1x1_gradients, lu_factor_
 from ..ops._kept import Keeper, Kept
 from ..ops.dtypes import state_dtype
 from ..ops.lu_weight import require_pivots
-from ..ops.modes import transformed
+from ..ops.modes import autocasting, transformed
 from .actnorm import ActNorm
 from .base import Transform
 from .pullback import Pullback
@@ -171,12 +171,10 @@ class InvertibleConv1x1(Keeper, Transform):
 
     def _folded(self, inverse: bool) -> _Map:
         """(weight, terms, bias) of the whole map, norm included; autocast must not narrow any of it."""
-        device = self._tensors()[0].device.type
-        if not (
-            torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-        ):  # entering the context takes 5 us
+        one = self._tensors()[0]
+        if not autocasting(one):  # entering the context takes 5 us
             return self._folded_wide(inverse)
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(one.device.type, enabled=False):
             return self._folded_wide(inverse)
 
     def _folded_wide(self, inverse: bool) -> _Map:

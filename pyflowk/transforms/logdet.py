@@ -117,11 +117,8 @@ class Roulette:
 
     def __post_init__(self) -> None:
         require_counts("Roulette", exact_terms=self.exact_terms, probes=self.probes)
-        if self.exact_terms < 1 or self.probes < 1 or not 0 < self.survival < 1:
-            raise ValueError(
-                "Roulette expects exact_terms >= 1, probes >= 1 and 0 < survival < 1, got"
-                f" {self.exact_terms}, {self.probes} and {self.survival}"
-            )
+        if not 0 < self.survival < 1:
+            raise ValueError(f"Roulette expects 0 < survival < 1, got {self.survival}")
 
     def draw(self, pull: Pull, x: Tensor, generator: torch.Generator | None = None) -> list[Draw]:
         """One estimate a probe, random numbers from ``generator``."""

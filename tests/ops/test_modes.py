@@ -28,3 +28,10 @@ def test_private_names_of_torch_are_there() -> None:
     assert modes.tracing() is None
     assert not modes.functionalizing()
     assert torch.func.functionalize(lambda x: x * float(modes.functionalizing()))(torch.ones(1)).item() == 1
+
+
+def test_autocast_is_told_on_every_device() -> None:
+    x, none = torch.ones(1), torch.ones(1, device="meta")
+    assert not modes.autocasting(x) and not modes.autocasting(none)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert modes.autocasting(x) and not modes.autocasting(none)

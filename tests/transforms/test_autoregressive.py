@@ -194,13 +194,14 @@ def test_not_finite_weights_give_not_finite_results() -> None:
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"features": 0}, "positive"),
+        ({"features": 0}, "features to be an integer of at least 1, got 0"),
+        ({"hidden": (4, 0)}, r"hidden\[1\] to be an integer of at least 1, got 0"),
         ({"order": [0, 1, 1]}, "permutation"),
         ({"order": "backwards"}, "'reversed' or a permutation"),
         ({"order": [0, 1]}, "permutation"),
         ({"hidden": (4, 5, 4), "residual": True}, "1 \\+ 2 k"),
         ({"hidden": (4, 4), "residual": True}, "1 \\+ 2 k"),
-        ({"hidden": ()}, "hidden"),
+        ({"hidden": ()}, "at least one hidden layer"),
         ({"hidden": (2,), "degrees": [[0, 3]]}, "degrees of hidden layer 0 .*0..2"),
         ({"hidden": (2,), "degrees": [[0, -1]]}, "degrees of hidden layer 0"),
         ({"hidden": (2,), "degrees": [[0]]}, "one for every hidden unit"),
