@@ -12,5 +12,6 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     >>> did_you_mean("realnpv", ["nice", "realnvp"])
     " (did you mean 'realnvp'?)"
     """
-    close = difflib.get_close_matches(str(word).lower(), list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
+    names = {name.lower(): name for name in known}
+    close = difflib.get_close_matches(str(word).lower(), names, n=1)
+    return f" (did you mean {names[close[0]]!r}?)" if close else ""

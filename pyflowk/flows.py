@@ -295,10 +295,8 @@ class Flow(nn.Module):
         if value.dtype == torch.float64 and next(self.parameters(), None) is None:
             return value  # nothing is stored in another precision
         if value.dtype == torch.float64 or value.is_complex():
-            other = (
-                "" if value.is_complex() else f": pass {name}.float(), or compute in double precision: model.double()"
-            )
-            raise TypeError(f"{name}: expected {own.dtype}, the model's dtype, got {value.dtype}{other}")
+            way = "" if value.is_complex() else f": pass {name}.float(), or compute in double precision: model.double()"
+            raise TypeError(f"{name}: expected {own.dtype}, the model's dtype, got {value.dtype}{way}")
         return value.to(own.dtype)
 
     def _require_wide(self) -> None:

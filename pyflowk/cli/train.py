@@ -24,7 +24,7 @@ from ..zoo import GenerativeModel
 from .lists import GIVEN_BY_DATA
 from .runs import data_of, portable_name
 from .tables import print_pairs
-from .trained import contexts, in_units
+from .trained import check_number, contexts, in_units
 
 if TYPE_CHECKING:
     from .commands import Train
@@ -36,8 +36,7 @@ def train(command: Train) -> int:
     """Run the command; exit status 130 when a signal ended the training."""
     name, source = command.model or "realnvp", command.data or "digits"
     options = parse_options(command.set)
-    if not 0 <= command.data_seed < 2**63:
-        raise ValueError(f"--data-seed: expected an integer from 0 to {2**63 - 1}, got {command.data_seed}")
+    check_number("--data-seed", command.data_seed, 0, 2**63 - 1)
     out = command.out or default_folder(Path("runs"), name, source, resume=command.resume)
     saved = Checkpoint.open(out) if command.resume else None
     check_options(name if saved is None else saved.meta["model"]["name"], options)

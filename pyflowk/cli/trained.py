@@ -45,8 +45,8 @@ def contexts(model: GenerativeModel, data: Dataset | None, n: int, label: int | 
 
 def sample(command: Sample) -> int:
     """Draw samples, or walk through the latent space, and write them as a picture or an array."""
-    _check_number("--n", command.n, 1, 10**9)
-    _check_number("--seed", command.seed, 0, 2**63 - 1)
+    check_number("--n", command.n, 1, 10**9)
+    check_number("--seed", command.seed, 0, 2**63 - 1)
     folder = command.run_folder
     out: Path = command.out or (folder if folder.name != "checkpoint" else folder.parent) / "samples.png"
     if command.trajectory:
@@ -160,7 +160,8 @@ def _walk(command: Sample, model: GenerativeModel, saved: Checkpoint) -> Tensor:
     return in_units(saved.preparation, latent.manipulate(model, data, walks, command.attribute, generator), None)
 
 
-def _check_number(option: str, value: int, least: int, most: int) -> None:
+def check_number(option: str, value: int, least: int, most: int) -> None:
+    """Raise ValueError, naming the option, for a number out of its range."""
     if not least <= value <= most:
         raise ValueError(f"{option}: expected an integer from {least} to {most}, got {value}")
 
@@ -192,8 +193,8 @@ def trajectory(command: Sample, folder: Path) -> int:
 
 def evaluate(command: Eval) -> int:
     """Print the test score beside the levels to beat, and how well the inverse comes back."""
-    _check_number("--draws", command.draws, 1, 10**6)
-    _check_number("--seed", command.seed, 0, 2**63 - 1)
+    check_number("--draws", command.draws, 1, 10**6)
+    check_number("--seed", command.seed, 0, 2**63 - 1)
     if command.size is not None and command.data is None:
         raise ValueError("--size: expected --data FOLDER with it; the run's own pictures have the run's size")
     model, saved = training.load_model(command.run_folder, command.weights)

@@ -280,9 +280,8 @@ def _install_affine_coupling(layer: Any) -> str:
 
 
 def _affine_coupling(layer: Any, inputs: Tensor, context: Tensor | None = None, *, inverse: bool) -> Pair:
-    if context is not None or not layer.pyflowk.serves(
-        _split(layer)
-    ):  # a context is a mistake: its own package says so
+    # a context is a mistake: its own package says so
+    if context is not None or not layer.pyflowk.serves(_split(layer)):
         return _own(layer, inverse)(inputs, context)
     return layer.pyflowk(inputs, [(m.weight, m.bias) for m in _linears(layer)], None, inverse)
 

@@ -199,12 +199,7 @@ def read_npy(path: Path) -> Table | Tensor:
 
     try:
         array: Any = np.load(path, allow_pickle=False)
-    except (
-        ValueError,
-        SyntaxError,
-        tokenize.TokenError,
-        zipfile.BadZipFile,
-    ) as error:  # numpy takes what is not an array for a pickle
+    except (ValueError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile) as error:  # to numpy it is a pickle
         raise ValueError(f"{path}: expected a .npy array of numbers, got something else") from error
     if not isinstance(array, np.ndarray):
         held = ", ".join(array.files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._hints import did_you_mean
 from .files import Table
 
 
@@ -77,9 +77,7 @@ class Preparation:
             return self.columns.index(column)
         if str(column).isdecimal() and int(column) < len(self.mean):
             return int(column)
-        close = difflib.get_close_matches(str(column), self.names, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ValueError(f"no column {column!r}{hint}: there are {self._listed}")
+        raise ValueError(f"no column {column!r}{did_you_mean(column, self.names)}: there are {self._listed}")
 
     def conditioned(self, columns: Sequence[int | str]) -> Preparation:
         """The same with these columns, in this order, as contexts: some, each once, or ValueError."""

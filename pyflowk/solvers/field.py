@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 
 from ..ops.divergence import as_slope
-from ..ops.modes import transformed
+from ..ops.modes import compiling, transformed
 from ..ops.rk_step import rk_combine
 from .tableaus import Tableau
 
 __all__ = ["Field", "Reused", "column", "real_dtype", "rk_stages", "time_dtype"]
 
-_compiling: Callable[[], bool] = torch.compiler.is_compiling
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -61,7 +60,7 @@ class Field:
         self.limit = 256
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
-        if _compiling():
+        if compiling():
             return as_slope(self.f(t, y.clone()), y).clone()  # a compiler drops what is not needed
         before = None if self.asked else self._first(y)
         written = y._version + t._version if self.counted else 0
