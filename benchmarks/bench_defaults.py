@@ -6,7 +6,6 @@ other jobs on the machine cost nothing. Test scores stand beside one full Gaussi
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +17,7 @@ from rich.console import Console
 from pyflowk import datasets, training, zoo
 from pyflowk.training import TrainConfig, Trainer
 
-from .report import machine
+from .report import machine, save
 
 DATA = ("digits", "moons")
 
@@ -37,8 +36,7 @@ def run(minutes: float, folder: Path | None) -> bool:
             score = f"{row['score']:8.3f} +- {row['error']:.3f}"
             print(f"  {system:16}{score} after {row['steps']} steps{verdict}", flush=True)
             if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / "defaults.json").write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
+                save(folder, "defaults", page)
         print(f"  {'one Gaussian':16}{row['gaussian']:8.3f}")
     return True
 

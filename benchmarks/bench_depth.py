@@ -6,7 +6,6 @@ aside. `python -m benchmarks --only depth`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -20,7 +19,7 @@ from pyflowk.transforms import Compose, MemoryFlat
 from .bench_glow import WIDTH, nets, steps
 from .memory import peak_bytes
 from .peers.glow import PlainSteps, standard_normal
-from .report import describe, machine
+from .report import describe, machine, save
 from .timing import clock, no_collection
 
 ROWS, CHANNELS, SIDE, DEPTHS = 64, 12, 16, (4, 8, 16, 32)
@@ -162,8 +161,7 @@ def run(minutes: float, folder: Path | None) -> bool:
             "rounds": rounds,
             "depths": table,
         }
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "depth.json").write_text(json.dumps(page, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        save(folder, "depth", page)
         _plot(table, facts, folder / "depth.png")
     return True
 

@@ -5,7 +5,6 @@ The zoo's RealNVP with the trainer's own settings; the seed draws weights, batch
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from statistics import mean, stdev
@@ -15,7 +14,7 @@ import torch
 from pyflowk import datasets, training, zoo
 from pyflowk.training import TrainConfig, Trainer
 
-from .report import machine
+from .report import machine, save
 
 SEEDS = (0, 1, 2)
 PEER = 2.415  # bits/dim: RealNVP with 10 couplings in another package, same data, time and thread
@@ -33,10 +32,9 @@ def run(minutes: float, folder: Path | None) -> bool:
     verdict = "met" if mean(bits) <= PEER else "NOT MET"
     print(f"digits, {60 * minutes:.0f} s, one thread: {mean(bits):.3f} +- {error:.3f} bits/dim; bar {PEER}: {verdict}")
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         page = {"machine": machine(), "minutes": minutes, "bits": bits, "mean": mean(bits), "standard_error": error}
         page["steps"] = [steps for _, steps in scores]
-        (folder / "digits.json").write_text(json.dumps(page, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        save(folder, "digits", page)
     return True
 
 

@@ -8,7 +8,6 @@ exact trace and an adaptive solver: mean and standard error of SEEDS runs.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import time
@@ -24,7 +23,7 @@ from pyflowk.ops.divergence import draw_probes
 from pyflowk.transforms import Continuous
 
 from .bench_cnf import TORCHDIFFEQ, peer_solve
-from .report import OURS, machine
+from .report import OURS, machine, save
 
 DATA = ("checkerboard", "8gaussians")
 BATCH, STEPS, RATE, SEEDS = 512, 8, 3e-3, 3
@@ -42,9 +41,8 @@ def run(minutes: float, folder: Path | None) -> bool:
             print(f"{data}, {60 * minutes:.0f} s, {variant}: {min(steps)}-{max(steps)} steps, ", end="")
             print(f"NLL - entropy {mean:.3f} +- {error:.3f} nats", flush=True)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         page = {"machine": machine(), "minutes": minutes, "rows": rows}
-        (folder / "ffjord.json").write_text(json.dumps(page, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        save(folder, "ffjord", page)
     return True
 
 

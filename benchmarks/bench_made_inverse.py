@@ -7,7 +7,6 @@ beside a peer's, is drawn by `python -m benchmarks.bench_made_inverse`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ from pyflowk.nets import MADE
 from pyflowk.transforms import Affine, Compose, MaskedAutoregressive, RationalQuadratic
 
 from .peers import load
-from .report import OURS, RESULTS, Bar, Case, machine, ratio_bar
+from .report import OURS, RESULTS, Bar, Case, machine, ratio_bar, save
 from .timing import Effort, interleaved
 
 HIDDEN, BINS, BOUND = 512, 8, 3.0
@@ -172,7 +171,7 @@ def scaling() -> None:
     axes.legend()
     figure.savefig(RESULTS / "made_inverse_scaling.png", dpi=120)
     content = {"machine": machine(), "batch": batch, "hidden": [HIDDEN] * 2, "D": sizes, "seconds": seconds}
-    (RESULTS / "made_inverse_scaling.json").write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
+    save(RESULTS, "made_inverse_scaling", content)
 
 
 @pytest.mark.parametrize("variant", (OURS, *peers()))

@@ -7,7 +7,6 @@ flows run as they are and with our kernels inside.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ from pyflowk import datasets, zoo
 from pyflowk.compat import accelerate
 
 from .peers import load
-from .report import OURS, machine
+from .report import OURS, machine, save
 
 LAYERS, WIDTH, BATCH, RATE, CLIP = 5, 128, 256, 2e-3, 5.0
 LogProb = Callable[[Tensor], Tensor]
@@ -122,6 +121,5 @@ def run(minutes: float, folder: Path | None) -> bool:
             found = page[name][rival] = train(build, data, 60 * minutes)
             print(f"  {rival:24} {found['nats']:8.2f} +- {found['error']:.2f} after {found['steps']} steps", flush=True)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "nats.json").write_text(json.dumps(page, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        save(folder, "nats", page)
     return True

@@ -8,7 +8,6 @@ pay for the stiffest. torchode and diffrax take part where they are installed; t
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from pyflowk.solvers import solve_ivp
 
-from .report import describe, machine
+from .report import describe, machine, save
 
 D = torch.float64
 TOLERANCES = (1e-3, 1e-5, 1e-7, 1e-9)
@@ -217,8 +216,7 @@ def run(minutes: float, folder: Path | None) -> bool:
         print(name)
         found += measure(name, 1 if minutes < 1 else 3)
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         page = {"machine": facts, "solves": found}
-        (folder / "solvers.json").write_text(json.dumps(page, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        save(folder, "solvers", page)
         plot(found, folder / "solvers.png")
     return True

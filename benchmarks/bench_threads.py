@@ -9,7 +9,6 @@ jobs spoil the second figure, so the load of the machine is kept beside it.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-from .report import describe, machine
+from .report import describe, machine, save
 
 CONTESTANTS = ("one", "all", "chosen")
 ROUNDS = 3
@@ -47,8 +46,7 @@ def run(minutes: float, folder: Path | None) -> bool:
     page = {"machine": facts, "conditions": [condition("as it is", minutes, 0)]}
     page["conditions"].append(condition(BUSY, minutes, os.cpu_count() or 1))
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "threads.json").write_text(json.dumps(page, indent=1) + "\n", encoding="utf-8")
+        save(folder, "threads", page)
     return True
 
 

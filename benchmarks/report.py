@@ -187,13 +187,18 @@ def describe(facts: Mapping[str, Any]) -> str:
 # ---- files -----------------------------------------------------------------------------------------------------------
 
 
+def save(folder: Path, name: str, page: dict[str, Any]) -> None:
+    """folder/NAME.json; ValueError for a number that is not finite, which JSON has not."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(page, indent=1, allow_nan=False)
+    (folder / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+
+
 def write(
     name: str, entries: list[dict[str, Any]], facts: dict[str, Any], notes: dict[str, str], effort: Effort, folder: Path
 ) -> None:
     """folder/NAME.json and folder/NAME.png."""
-    folder.mkdir(parents=True, exist_ok=True)
-    page = {"machine": facts, "effort": asdict(effort), "notes": notes, "cases": entries}
-    (folder / f"{name}.json").write_text(json.dumps(page, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    save(folder, name, {"machine": facts, "effort": asdict(effort), "notes": notes, "cases": entries})
     _chart(entries, facts, folder / f"{name}.png")
     print(f"\nwrote {name}.json and {name}.png into {folder.name}/")
 
