@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from .ops._kept import Keeper, Kept
+from .ops.kept import Keeper, Kept
 
 __all__ = ["frozen"]
 

@@ -20,7 +20,7 @@ from pyflowk import zoo
 from pyflowk.compat import accelerate
 from pyflowk.nets import MADE, SpectralConv2d
 from pyflowk.nets.spectral import SpectralLayer
-from pyflowk.ops._kept import Kept
+from pyflowk.ops.kept import Kept
 from pyflowk.training.ema import MovingAverage
 from pyflowk.transforms import ActNorm, InvertibleConv1x1
 from pyflowk.transforms.base import call, call_inverse
@@ -225,7 +225,7 @@ def test_a_frozen_model_serves_as_the_model_did(name: str, monkeypatch: pytest.M
     served = pyflowk.frozen(model)
     assert type(served) is type(model) and not list(served.parameters()) and len(list(model.parameters()))
     each(by_numpy)(model)
-    monkeypatch.setattr("pyflowk.ops._kept.backends", {})  # whoever looks at a weight fails
+    monkeypatch.setattr("pyflowk.ops.kept.backends", {})  # whoever looks at a weight fails
     for again in (served, copy.deepcopy(served), pickled(served), served.double().to(expected[0].dtype)):
         assert all(torch.equal(a, b) for a, b in zip(owner.serve(again), expected, strict=True))
         assert all(torch.equal(again.state_dict()[k], v) for k, v in state.items())
@@ -263,7 +263,7 @@ def masked_network(device: str) -> Callable[[], Tensor]:
 def test_on_another_device_nothing_is_waited_for(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the meta device any look at a value raises; what is made there is made at every call."""
     make = ELSEWHERE[kind]("meta")
-    monkeypatch.setattr("pyflowk.ops._kept.backends", {})
+    monkeypatch.setattr("pyflowk.ops.kept.backends", {})
     with torch.no_grad():
         first, second = make(), make()
     pairs = [(first, second)] if isinstance(first, Tensor) else zip(first, second, strict=True)
@@ -274,7 +274,7 @@ def test_nothing_is_known_by_its_address_or_version() -> None:
     """The words by which a cache would know a tensor, and who may say them: those who look twice within one call, a
     loop in C++ that is handed addresses, and compiled functions, known by their code."""
     allowed = {
-        "_version": {"_recompute.py", "events.py", "field.py"}, "data_ptr": {"field.py", "rowwise.py"},
+        "_version": {"recompute.py", "events.py", "field.py"}, "data_ptr": {"field.py", "rowwise.py"},
         "WeakKeyDictionary": {"compiled.py"},
     }  # fmt: skip
     for path in Path(pyflowk.__file__).parent.rglob("*.py"):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops._kept import Kept
+from ..ops.kept import Kept
 from ..ops.made import MADE_ACTIVATIONS, made_forward, made_inverse
 from ..ops.made_layout import MadeLayout
 from ..ops.modes import transformed

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops._describe import described
+from ..ops.describe import described
+from ..ops.dtypes import state_dtype
 from ..solvers.adjoint import listed
 from ..solvers.events import Event
-from ..solvers.field import real_dtype
 from ..solvers.odeint import Packing
 from ..solvers.odeint import odeint as solve
 from ..solvers.solve import SolverError, Status, solve_ivp
@@ -158,7 +158,7 @@ class _Nearest:
         self.event, self.packing = event, packing
         self.__name__ = getattr(event, "__name__", type(event).__name__)
         with torch.no_grad():
-            self.first = self.last = self.values(t.to(real_dtype(y)), y)
+            self.first = self.last = self.values(t.to(state_dtype(y)), y)
         self.sign = torch.where(self.first < 0, -1, 1)
 
     def values(self, t: Tensor, y: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .._checks import require_counts
 from ..ops.activations import ACTIVATIONS
+from ..ops.dtypes import state_dtype
 from .context import add_context, make_context
 
 __all__ = ["ConvField", "FusedParameters", "MLPField", "TimeConv2d", "TimeLinear"]
@@ -291,8 +292,7 @@ class ConvField(_Field):
 
 def as_time(t: Tensor | float, x: Tensor) -> Tensor:
     """The time as a tensor () or (B,) of x's dtype (float32 for narrower ones) and device; ValueError otherwise."""
-    dtype = x.dtype if x.dtype == torch.float64 else torch.float32
-    t = torch.as_tensor(t, dtype=dtype, device=x.device)
+    t = torch.as_tensor(t, dtype=state_dtype(x), device=x.device)
     if t.dim() > 1 or (t.dim() == 1 and t.shape[0] != x.shape[0]):
         raise ValueError(f"expected one time () or one for each of {x.shape[0]} rows, got {tuple(t.shape)}")
     return t

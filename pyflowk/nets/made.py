@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
-from ..ops._fixed import Fixed
-from ..ops._kept import Keeper, Kept
+from ..ops.dtypes import state_dtype
+from ..ops.fixed import Fixed
+from ..ops.kept import Keeper, Kept
 from ..ops.made_layout import MadeLayout
 from .context import make_activation, make_context
 
@@ -144,7 +145,7 @@ class MADE(Keeper, Fixed):
         """
         shift = self.shift(x, context)
         if shift is not None:
-            shift = shift.to(torch.float64 if x.dtype == torch.float64 else torch.float32)[:, self.first]
+            shift = shift.to(state_dtype(x))[:, self.first]
         return self._packed_weights(), shift, self.plan, self.hidden
 
     def walk(self, x: Tensor, context: Tensor | None = None) -> Incremental:

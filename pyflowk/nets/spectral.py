@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
-from ..ops._fixed import Fixed
-from ..ops._kept import Keeper, Kept
+from ..ops.fixed import Fixed
+from ..ops.kept import Keeper, Kept
 from ..ops.modes import autocasting, functional, watched, while_loop, wrapped
 
 

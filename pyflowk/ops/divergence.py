@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp, vmap
 
-from ._describe import described
+from .describe import described
 from .hutchinson import Probes, draw_probes, trace_estimate
 
 __all__ = ["draw_probes", "exact_divergence", "hutchinson", "hutchplusplus"]

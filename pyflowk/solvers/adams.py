@@ -15,8 +15,6 @@ from .tableaus import TABLEAUS
 
 __all__ = ["adams_order", "integrate_adams"]
 
-LARGEST = 5
-
 
 def adams_order(method: str) -> int | None:
     """2 to 5 for "adams2" to "adams5", None for another method."""

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..ops.dtypes import state_dtype
 from .compiled import advance_compiled
 from .control import Clock, Control, Status, first_step
 from .dense import Dense, interpolate
 from .events import Event, Fired
-from .field import Field, column, real_dtype, rk_stages
+from .field import Field, column, rk_stages
 from .mesh import Inside, Mesh
 from .tableaus import Tableau
 
@@ -158,13 +159,13 @@ def solve_adaptive(
     """
     first, begin, end = y, times[:, 0], times[:, -1]
     if k is None:
-        k = f(column(begin.to(real_dtype(y)), y), y)
+        k = f(column(begin.to(state_dtype(y)), y), y)
     spent = 1
     if step is None:
         step = first_step(f, table, control, begin, y, k, end - begin)
         spent += 1
     clock = Clock.start(begin, step, end)
-    at = clock.data if compiled else clock.times(table, real_dtype(y))
+    at = clock.data if compiled else clock.times(table, state_dtype(y))
     fired = Fired.start(events, begin, y) if events else None
     reader = None
     if times.shape[1] > 2:  # not the ends alone
@@ -191,7 +192,7 @@ def solve_adaptive(
             y, k, data, at = control.judge(y, tried, k, ks[-1], clock.data, slopes, weights, numbers, table.c)
             clock = Clock(data)
             if fired is not None and (moved := fired.check(table, before, clock, start, tried, ks)) is not clock:
-                clock, at = moved, moved.times(table, real_dtype(y))
+                clock, at = moved, moved.times(table, state_dtype(y))
             taken = [Step(before, clock, start, ks)]
             if after_step is not None:
                 after_step(clock.t, before.step, clock.good, y)

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ..ops._describe import described
-from ..ops._recompute import Standing
+from ..ops.describe import described
+from ..ops.dtypes import state_dtype
+from ..ops.recompute import Standing
 from .adaptive import solve_adaptive
 from .control import Control, Status
-from .field import Field, column, real_dtype
+from .field import Field, column
 from .tableaus import Tableau
 
 __all__ = ["backsolve", "listed"]
@@ -79,7 +80,7 @@ class _Reverse:
         step = torch.where(good, h, 0)
         for (slope, a), weight in zip(stages, self.table.b):
             if weight:
-                cotangent = -weight * column(step.to(real_dtype(a)), a).to(a.dtype) * a
+                cotangent = -weight * column(step.to(state_dtype(a)), a).to(a.dtype) * a
                 found = torch.autograd.grad(slope, self.params, cotangent, retain_graph=True, allow_unused=True)
                 for total, part in zip(self.gradients, found):
                     if part is not None:
@@ -87,7 +88,7 @@ class _Reverse:
         self.calls = stages[-1:]
         if not bool((good | (h == 0)).all()):  # some rows keep their first slope: it is evaluated anew, in one graph
             self.calls = []
-            self(t.to(real_dtype(state)), state)
+            self(t.to(state_dtype(state)), state)
 
 
 def _flat(rows: Tensor) -> Tensor:
@@ -144,7 +145,7 @@ class _Backsolve(Function):
         for j in range(last, -1, -1):
             if ctx.needs_input_grad[5]:  # dL/dt = a^T f at every output, less for the start
                 with torch.no_grad():
-                    slope = f(column(times[:, j].to(real_dtype(a)), a), ys[j])
+                    slope = f(column(times[:, j].to(state_dtype(a)), a), ys[j])
                 dt[:, j] += _flat(dys[j] * slope).sum(1)
             a = a + dys[j]
             if j == 0:
@@ -159,7 +160,7 @@ class _Backsolve(Function):
             a = trace.last[:, reverse.size :].reshape(a.shape)
         if ctx.needs_input_grad[5]:
             with torch.no_grad():
-                slope = f(column(times[:, 0].to(real_dtype(a)), a), ys[0])
+                slope = f(column(times[:, 0].to(state_dtype(a)), a), ys[0])
             dt[:, 0] -= _flat(a * slope).sum(1)
         found = iter(reverse.gradients)
         return None, None, None, None, a, dt, *(next(found) if p.requires_grad else None for p in params)

@@ -17,11 +17,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
+from ..ops.dtypes import state_dtype
 from ..ops.modes import while_loop
 from ..ops.rk_control import END, GOOD, STEP, TIME, advanced, stage_times
 from ..ops.rk_step import rk_combine_formula, rk_error_formula
 from .control import Clock
-from .field import Field, column, real_dtype, rk_stages
+from .field import Field, column, rk_stages
 from .rowwise import NotRowwise, Solver
 from .tableaus import Tableau
 
@@ -143,7 +144,7 @@ def _one_step(
     numbers: the tolerances as rk_error takes them, then those of the control.
     """
     rtol, atol, *rates = numbers
-    *times, h = stage_times(columns[TIME], columns[STEP], columns[END], table.c, real_dtype(y))
+    *times, h = stage_times(columns[TIME], columns[STEP], columns[END], table.c, state_dtype(y))
     tried, ks = rk_stages(f, table, [column(t, y) for t in times], y, h, k, **options)
     places, weights = table.rows[-1]
     error = rk_error_formula(y, tried, h, [ks[j] for j in places], weights, rtol, atol)
@@ -157,7 +158,7 @@ def _step(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `rowwise` reads: every number a column of its own."""
     rtol, atol, *rates = numbers.unbind(1)
-    tolerances = [column(number.to(real_dtype(y)), y) for number in (rtol, atol)]
+    tolerances = [column(number.to(state_dtype(y)), y) for number in (rtol, atol)]
     y, k, after, slopes = _one_step(f, table, y, k, clock.unbind(1), [*tolerances, *rates], combine=rk_combine_formula)
     return y, k, torch.stack(after, 1), slopes
 

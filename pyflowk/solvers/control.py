@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ops.dtypes import state_dtype
 from ..ops.rk_control import (
     ACCEPTED,
     ATTEMPTS,
@@ -23,7 +24,7 @@ from ..ops.rk_control import (
     start_clock,
 )
 from ..ops.rk_step import rk_combine, rk_error, scaled_error
-from .field import Field, column, real_dtype
+from .field import Field, column
 from .tableaus import Tableau
 
 __all__ = ["Clock", "Control", "Status", "first_step"]
@@ -112,7 +113,7 @@ class Control:
         """`ops.rk_control` with this control's measure of an error."""
         if self.plain:
             return rk_control(y0, y1, k0, k1, clock, ks, weights, numbers, c)
-        h = clock[:, STEP].to(real_dtype(y0))
+        h = clock[:, STEP].to(state_dtype(y0))
         # the clock goes on as that of a state of one number whose error is the one that was measured
         slope = (self.error(y0, y1, h, ks, weights) / torch.where(h == 0, 1, h))[:, None]
         state = torch.zeros_like(slope)
@@ -191,14 +192,14 @@ def first_step(f: Field, table: Tableau, control: Control, t: Tensor, y: Tensor,
     """
 
     def norm(h: Tensor, ks: list[Tensor], weights: list[float]) -> Tensor:
-        return control.error(y, y, h.to(real_dtype(y)), ks, weights).to(span.dtype)
+        return control.error(y, y, h.to(state_dtype(y)), ks, weights).to(span.dtype)
 
     one, limit = torch.ones_like(span), span.abs()
     sign = torch.copysign(one, span)
     d0, d1 = norm(one, [y], [1.0]), norm(one, [k], [1.0])
     h0 = torch.where(torch.minimum(d0, d1) < 1e-5, 1e-6, 0.01 * d0 / d1).nan_to_num(1e-6, 1e-6).minimum(limit)
     step = sign * h0
-    moved = f(column((t + step).to(real_dtype(y)), y), rk_combine(y, step.to(real_dtype(y)), [k], [1.0]))
+    moved = f(column((t + step).to(state_dtype(y)), y), rk_combine(y, step.to(state_dtype(y)), [k], [1.0]))
     d2 = norm(1 / torch.where(h0 == 0, 1, h0), [moved, k], [1.0, -1.0])
     largest = torch.maximum(d1, d2)
     h1 = torch.where(largest <= 1e-15, (h0 * 1e-3).clamp(min=1e-6), (0.01 / largest) ** (1 / table.error_order))

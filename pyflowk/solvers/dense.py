@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .field import column, real_dtype
+from ..ops.dtypes import state_dtype
+from .field import column
 from .tableaus import Tableau
 
 __all__ = ["Dense", "interpolate"]
@@ -19,7 +20,7 @@ def interpolate(table: Tableau, theta: Tensor, y: Tensor, h: Tensor, ks: Sequenc
 
     Every operation is elementwise, so that a row does not depend on the others.
     """
-    dtype = real_dtype(y)
+    dtype = state_dtype(y)
     theta = theta.to(dtype)
     total = torch.zeros_like(y, dtype=dtype)
     for k, row in zip(ks, table.interpolant):

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..ops._describe import described
+from ..ops.describe import described
+from ..ops.dtypes import state_dtype
 from .control import Clock
 from .dense import interpolate
-from .field import Field, column, real_dtype
+from .field import Field, column
 from .tableaus import Tableau
 
 __all__ = ["Event", "Fired", "Record", "root_with_gradient"]
@@ -57,7 +58,7 @@ class Event:
 
     def __call__(self, t: Tensor, y: Tensor) -> Tensor:
         before = 0 if y.is_inference() else y._version
-        value = self.g(column(t.to(real_dtype(y)), y), y)
+        value = self.g(column(t.to(state_dtype(y)), y), y)
         if not y.is_inference() and y._version != before:
             raise ValueError(f"{self}: expected it to leave the state as it is; got the state changed in place")
         if not isinstance(value, Tensor) or value.numel() != y.shape[0]:
@@ -195,7 +196,7 @@ def root_with_gradient(event: Event, f: Field, t: Tensor, y: Tensor, here: Tenso
         return event(fixed + step, state + column(step, y).to(y.dtype) * slope)
 
     with torch.no_grad():
-        slope = f(column(fixed.to(real_dtype(y)), y), state).clone()
+        slope = f(column(fixed.to(state_dtype(y)), y), state).clone()
     with torch.enable_grad():
         step = torch.zeros_like(fixed).requires_grad_()
         (rate,) = torch.autograd.grad(along(step).sum() + 0 * step.sum(), step)

@@ -13,14 +13,9 @@ from ..ops.modes import compiling, transformed
 from ..ops.rk_step import rk_combine
 from .tableaus import Tableau
 
-__all__ = ["Field", "Reused", "column", "real_dtype", "rk_stages", "time_dtype"]
+__all__ = ["Field", "Reused", "column", "rk_stages", "time_dtype"]
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def real_dtype(y: Tensor) -> torch.dtype:
-    """Of steps, errors and the times that a field sees: float32, or float64 beside float64."""
-    return torch.float64 if y.dtype == torch.float64 else torch.float32
 
 
 def time_dtype(y: Tensor) -> torch.dtype:

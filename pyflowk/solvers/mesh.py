@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops._recompute import Standing, computed_again
+from ..ops.dtypes import state_dtype
 from ..ops.modes import functional
+from ..ops.recompute import Standing, computed_again
 from .dense import Dense, interpolate
-from .field import Field, real_dtype, rk_stages
+from .field import Field, rk_stages
 from .tableaus import Tableau
 
 __all__ = ["Inside", "Mesh", "differentiating", "in_stretches", "integrate"]
@@ -46,7 +47,7 @@ class Mesh:
 
     def clocks(self, table: Tableau, y: Tensor) -> tuple[list[Tensor], list[tuple[Tensor, ...]]]:
         """The steps, (B,) each, and the stage times of each step as the field sees them."""
-        dtype = real_dtype(y)
+        dtype = state_dtype(y)
         start, end = self.points[:-1], self.points[1:]
         h = end - start
         column = torch.tensor(table.c, dtype=start.dtype, device=start.device).reshape(-1, *[1] * (start.ndim - 1))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops._describe import described
+from ..ops.describe import described
 from .adjoint import backsolve, listed
 from .control import Control
 from .field import Field

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..ops._describe import described
+from ..ops.describe import described
 from ..ops.draw import draw_normal
-from .field import Field, real_dtype
+from ..ops.dtypes import state_dtype
+from .field import Field
 from .solve import clock_times, fixed_mesh
 
 __all__ = ["sdeint"]
@@ -19,7 +20,7 @@ METHODS = ("euler_maruyama", "heun")
 
 def _noise(y: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
     """Standard normal numbers like y; from a generator a row, if there is a list, whatever the other rows are."""
-    dtype = real_dtype(y)
+    dtype = state_dtype(y)
     if generator is None or isinstance(generator, torch.Generator):
         return draw_normal(y.shape, generator, dtype=dtype, device=y.device)
     rows = [draw_normal(y.shape[1:], g, dtype=dtype, device=y.device) for g in generator]
@@ -76,7 +77,7 @@ def sdeint(
     if not (generator is None or isinstance(generator, torch.Generator)) and len(generator) != y0.shape[0]:
         raise ValueError(f"seeds, generator: expected one for each of {y0.shape[0]} rows; got {len(generator)}")
     f, g = Field(drift, watches=False), Field(diffusion, watches=False)  # each answer is used before the next
-    dtype = real_dtype(y0)
+    dtype = state_dtype(y0)
     mesh = fixed_mesh(clock_times(t, y0), step_size, steps)
     points, y = mesh.points, y0
     states = [y0]

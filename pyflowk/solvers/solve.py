@@ -12,14 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops._describe import described
+from ..ops.describe import described
+from ..ops.dtypes import state_dtype
 from ..ops.modes import forward_or_functional, mapped, no_tangents, transformed
 from .adams import adams_order, integrate_adams
 from .adaptive import solve_adaptive
 from .control import Control, Status
 from .dense import Dense
 from .events import Event, Record, root_with_gradient
-from .field import Field, Reused, column, real_dtype, time_dtype
+from .field import Field, Reused, column, time_dtype
 from .mesh import Mesh, differentiating, integrate
 from .tableaus import Tableau, tableau
 
@@ -260,7 +261,7 @@ def _fixed(
     every = _root(every, mesh.steps) if every > 0 or mesh.steps > 1 else 0
     k = None
     if every and torch.is_grad_enabled() and mesh.steps and not transformed():
-        start = mesh.points[0].to(real_dtype(y0))
+        start = mesh.points[0].to(state_dtype(y0))
         k, inside = differentiating(f, column(start, y0) if start.ndim else start, y0)
         every = 0 if inside else every
         if k.requires_grad or y0.requires_grad or times.requires_grad or perturb:
@@ -326,7 +327,7 @@ def _adaptive(
     known = wide.detach()
     if rows:
         _check_order(times.detach())
-    start = column(known[:, 0].to(real_dtype(y0)), y0)
+    start = column(known[:, 0].to(state_dtype(y0)), y0)
     if torch.is_grad_enabled() and not forward_or_functional():
         k, inside = differentiating(f, start, y0)
         every = 0 if inside else every

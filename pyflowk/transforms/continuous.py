@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..ops._describe import described
 from ..ops.cnf_trajectory import STAGES, cnf_trajectory, stage_times
+from ..ops.describe import described
 from ..ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplusplus
 from ..ops.draw import draw_uniform
 from ..ops.dtypes import state_dtype

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import SingularTransformError, conv1x1, conv1x1_gradients, lu_factor_slogdet, lu_weight
-from ..ops._kept import Keeper, Kept
 from ..ops.dtypes import state_dtype
+from ..ops.kept import Keeper, Kept
 from ..ops.lu_weight import require_pivots
 from ..ops.modes import autocasting, transformed
 from .actnorm import ActNorm

@@ -15,9 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils.checkpoint import checkpoint, get_device_states, set_device_states
 
-from ..ops._recompute import Place, holding
 from ..ops.dtypes import state_dtype
 from ..ops.modes import plain_autograd
+from ..ops.recompute import Place, holding
 from .base import Compose, Transform
 from .check import InvertibilityReport, check_invertibility
 from .pullback import Pullback, Replay

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..ops._recompute import Standing, computed_again
 from ..ops.dtypes import state_dtype
 from ..ops.modes import functional, while_loop
+from ..ops.recompute import Standing, computed_again
 from .base import Transform
 from .logdet import Exact, Pull, Roulette, Truncated, combine, symbolic, wants_slopes
 
