@@ -56,8 +56,9 @@ def interruptible() -> Iterator[threading.Event]:
 
     def handle(number: int, frame: object) -> None:
         nonlocal first
-        first = min(first, time.monotonic())
-        if time.monotonic() - first > SAME_SIGNAL:
+        now = time.monotonic()
+        first = min(first, now)
+        if now - first > SAME_SIGNAL:
             raise KeyboardInterrupt
         flag.set()
 
@@ -165,14 +166,16 @@ class Trainer:
                         taken = self._train_step(progress)
                     window.add(*taken)
                     progress, halt, done = self._stand(started, stop, until)  # so that the last step is validated
-                due = done or self.step % config.validate_every == 0
+                due, save = (done or self.step % every == 0 for every in (config.validate_every, config.save_every))
                 if window.count and (due or self.step % config.log_every == 0):
                     self._report(log, window, progress, validate=due)
                     window = _Window()
-                if done or self.step % config.save_every == 0:
+                if save:
                     self.save()
                 if done:
                     return Result(self.step, self.elapsed, self.best, interrupted=halt)
+                if due or save:  # which take their time: a signal that came meanwhile ends the run before another step
+                    progress, halt, done = self._stand(started, stop, until)
 
     def _stand(self, started: float, stop: threading.Event, until: int | None) -> tuple[float, bool, bool]:
         """The share of the budget that is used, whether a signal came, and whether this was the last step."""
