@@ -1,4 +1,4 @@
-"""How the commands print tables, and how far a long work is."""
+"""How the commands print lines and tables, and how far a long work is."""
 
 from __future__ import annotations
 
@@ -31,9 +31,14 @@ class Progress:
             self.spoken = now
 
 
+def say(console: Console, line: str) -> None:
+    """One line as it is; a long one is left to the terminal."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def print_pairs(console: Console, pairs: Iterable[tuple[str, str]]) -> None:
     """Two aligned columns, indented; long lines are left to the terminal."""
     rows = list(pairs)
     width = max((len(left) for left, _ in rows), default=0)
     for left, right in rows:
-        console.print(f"  {left:<{width}}  {right}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"  {left:<{width}}  {right}")

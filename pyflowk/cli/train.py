@@ -23,7 +23,7 @@ from ..training.pictures import draw_loss, draw_samples
 from ..zoo import GenerativeModel
 from .lists import GIVEN_BY_DATA
 from .runs import data_of, portable_name
-from .tables import print_pairs
+from .tables import print_pairs, say
 from .trained import check_number, contexts, in_units
 
 if TYPE_CHECKING:
@@ -54,31 +54,24 @@ def train(command: Train) -> int:
             portable_name(source), data_dir=command.data_dir, seed=command.data_seed,
             given=command.given, split=command.split, size=command.size,
         )  # fmt: skip
-    if saved is None and command.conditional:
-        options["classes"] = labels_of(data)
-    if saved is None and command.given:
-        options["context_dim"] = data.context_dim
+        if command.conditional:
+            options["classes"] = labels_of(data)
+        if command.given:
+            options["context_dim"] = data.context_dim
     model = build(name, data, options, config.seed)
     trainer = Trainer(model, data, config, out=out, resume=saved is not None)
-    console = trainer.console
     count = sum(p.numel() for p in model.parameters())
-    shown = "x".join(map(str, data.shape))
-    size = f"{len(data.train)} / {len(data.valid)} / {len(data.test)} samples of {shown}"
-    what = f"{name} ({count:,} parameters) on {data.name} ({size}), into {out}"
-    console.print(what, highlight=False, soft_wrap=True)
+    size = f"{len(data.train)} / {len(data.valid)} / {len(data.test)} samples of {'x'.join(map(str, data.shape))}"
+    say(trainer.console, f"{name} ({count:,} parameters) on {data.name} ({size}), into {out}")
     for note in (*data.notes, *given_note(data)):
-        console.print(note, highlight=False, soft_wrap=True, markup=False)
+        say(trainer.console, note)
     result = trainer.run()
     if result.interrupted:
-        console.print(
-            f"interrupted at step {result.step}: the checkpoint is in {out / 'checkpoint'}; "
-            f"go on with: pyflowk train --out {out} --resume",
-            highlight=False,
-            soft_wrap=True,
-        )
+        place, again = out / "checkpoint", f"pyflowk train --out {out} --resume"
+        say(trainer.console, f"interrupted at step {result.step}: the checkpoint is in {place}; go on with: {again}")
         return INTERRUPTED
     if trainer.main:
-        finish(trainer, out, console)
+        finish(trainer, out, trainer.console)
     return 0
 
 
@@ -181,7 +174,7 @@ def finish(trainer: Trainer, out: Path, console: Console) -> None:
     assert isinstance(model, GenerativeModel)
     model.to(trainer.device)
     report = training.evaluate(model, data, seed=trainer.config.seed, threads=trainer.threads)
-    console.print("test set", highlight=False)
+    say(console, "test set")
     print_pairs(console, report.lines())
     noise = torch.Generator(trainer.device).manual_seed(trainer.config.seed)
     count = 64 if data.is_image else 1024
@@ -194,11 +187,10 @@ def finish(trainer: Trainer, out: Path, console: Console) -> None:
     draw_curve(out, data, report, (trainer.model.loss_unit, model.loss_unit))
     result = {"step": saved.meta["step"], "seconds": saved.meta["seconds"], **report.as_dict()}
     (out / "result.json").write_text(json.dumps(result, indent=2, allow_nan=False), encoding="utf-8")
-    console.print(
+    say(
+        console,
         f"{saved.meta['step']} steps in {saved.meta['seconds']:.1f} s, test and pictures in "
         f"{time.monotonic() - started:.1f} s; see {out / 'samples.png'} and {out / 'loss.png'}",
-        highlight=False,
-        soft_wrap=True,
     )
 
 

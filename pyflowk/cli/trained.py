@@ -20,7 +20,7 @@ from ..transforms import Continuous, check_invertibility
 from ..zoo import FlowModel, GenerativeModel
 from . import latent
 from .runs import check_fits, data_of, given_values, other_data
-from .tables import Progress, print_pairs
+from .tables import Progress, print_pairs, say
 
 if TYPE_CHECKING:
     from .commands import Eval, Sample
@@ -205,7 +205,7 @@ def evaluate(command: Eval) -> int:
         check_fits(model, data)
         what, changes = f"the test set of {data.name}", saved.changes(data)
         if changes:
-            console.print(f"note: {data.name} has changed since the run: {changes}", highlight=False, soft_wrap=True)
+            say(console, f"note: {data.name} has changed since the run: {changes}")
     else:
         data, what = other_data(saved, model, command.data, command.data_dir, command.size)
     threads = Threads(command.threads, say=print)
@@ -216,7 +216,7 @@ def evaluate(command: Eval) -> int:
     flow = getattr(model, "flow", None)
     if isinstance(flow, nn.Module):
         rows.append(("round trip", _round_trip(flow, model, data)))
-    console.print(f"{saved.meta['model']['name']} on {what}", highlight=False, soft_wrap=True)
+    say(console, f"{saved.meta['model']['name']} on {what}")
     print_pairs(console, rows)
     return 0
 
