@@ -28,15 +28,8 @@ CONTESTS = (
     "cnf",
     "rk_step",
 )
-ON_REQUEST = (
-    "defaults",
-    "depth",
-    "digits",
-    "ffjord",
-    "nats",
-    "solvers",
-    "threads",
-)  # takes minutes whatever the machine
+# takes minutes whatever the machine
+ON_REQUEST = ("defaults", "depth", "digits", "ffjord", "nats", "solvers", "threads")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

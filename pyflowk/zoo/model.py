@@ -62,7 +62,7 @@ class GenerativeModel(nn.Module):
 
     @property
     def loss_unit(self) -> str | None:
-        """ "nats" or None."""
+        """The unit of the loss, "nats" or None."""
         return None
 
     def forward(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:

@@ -109,7 +109,7 @@ Chooser = Callable[[tuple[int, ...], dict[str, Any]], dict[str, Any]]
 
 
 def by_architecture(side: int, vector: dict[str, Any], multiscale: dict[str, Any]) -> Chooser:
-    """ "auto" becomes "multiscale" for images of at least ``side`` x ``side`` pixels, and None the size given here.
+    """Chooses "multiscale" for "auto" on images of at least ``side`` x ``side`` pixels, and the sizes that are None.
 
     >>> choose = by_architecture(8, vector={"width": 128}, multiscale={"width": 16})
     >>> choose((1, 8, 8), {"architecture": "auto", "width": None})
