@@ -212,13 +212,14 @@ def test_resume_goes_on_with_a_larger_budget(tmp_path, capsys):
     arguments = ["train", "nice", "--data", "moons", "--out", str(tmp_path / "r"), "--no-tensorboard", "--cpu"]
     assert main([*arguments, "--steps", "3", "--lr", "0.005"]) == 0
     capsys.readouterr()
-    ignored = ("--lr", "0.1", "--warmup=100", "--set", "width=8", "couplings=4", "--conditional")
+    ignored = ("--lr", "0.1", "--warmup=100", "--set", "width=8", "couplings=4", "--conditional", "--given", "0", "1")
+    ignored += ("--threads", "1")  # which is not: it is obeyed
     assert main([*arguments, "--steps", "5", "--resume", *ignored]) == 0
     warning = capsys.readouterr().err
-    assert "ignored: --lr 0.1 (the run has 0.005), --conditional True (the run has False), --set width=8" in warning
-    assert (
-        warning.count("\n") == 1 and "warmup" not in warning and "couplings" not in warning and "steps" not in warning
-    )
+    conditions = "--conditional True (the run has False), --given 0 1 (the run has none), --set width=8"
+    assert f"ignored: --lr 0.1 (the run has 0.005), {conditions}" in warning and warning.count("\n") == 1
+    assert not any(word in warning for word in ("warmup", "couplings", "steps", "threads"))
+    assert Checkpoint.open(tmp_path / "r").meta["train"]["threads"] == 1
     meta = Checkpoint.open(tmp_path / "r").meta
     assert meta["step"] == 5 and meta["train"]["lr"] == 0.005
     capsys.readouterr()

@@ -27,18 +27,15 @@ def data_of(saved: Checkpoint, name: str | None = None, data_dir: str | None = N
     """The run's own data, prepared and split as it did; ``name`` says where they are if they have moved."""
     origin = origin_of(saved)
     source, folder, split = name or origin["name"], data_dir or origin["data_dir"], origin.get("split", "random")
-    try:
-        preparation = preparation_of(saved, source, folder)
-        if preparation is not None and saved.preparation is None:
-            split = "time"
-        return datasets.load(
-            source, data_dir=folder, seed=origin["seed"],
-            given=origin.get("given", ()), split=split, preparation=preparation, size=origin.get("size"),
-        )  # fmt: skip
-    except FileNotFoundError as error:
-        if name is not None or source in datasets.names():
-            raise
-        raise FileNotFoundError(f"{error}: the run was trained on it, and it may have moved") from error
+    if name is None and source not in datasets.names() and not Path(source).exists():
+        raise FileNotFoundError(f"{source}: no such file: the run was trained on it, and it may have moved")
+    preparation = preparation_of(saved, source, folder)
+    if preparation is not None and saved.preparation is None:
+        split = "time"
+    return datasets.load(
+        source, data_dir=folder, seed=origin["seed"],
+        given=origin.get("given", ()), split=split, preparation=preparation, size=origin.get("size"),
+    )  # fmt: skip
 
 
 def origin_of(saved: Checkpoint) -> dict[str, Any]:

@@ -141,16 +141,21 @@ def resumed_config(saved: Checkpoint, command: Train) -> TrainConfig:
 
 
 def ignored(saved: Checkpoint, command: Train, options: dict[str, Any]) -> list[str]:
-    """What the command asks for, beside the budget, that is not what the run has."""
+    """What the command asks for, beside budget and threads, that is not what the run has."""
     model, origin, preparation = saved.meta["model"], saved.meta["data"], saved.preparation
     given = [preparation.names[i] for i in preparation.given] if preparation else origin.get("given", ())
     run = {**saved.meta["train"], "conditional": model.get("classes") is not None, "data_seed": origin["seed"]}
     run |= {"given": tuple(given), **{key: origin[key] for key in ("split", "size") if key in origin}}
     asked = dataclasses.asdict(command.config) | {key: getattr(command, key) for key in run if hasattr(command, key)}
-    typed = [key for key in command.typed if key in run and key not in BUDGET]
+    typed = [key for key in command.typed if key in run and key not in (*BUDGET, "threads")]
     pairs = [(f"--{key.replace('_', '-')} ", asked[key], run[key]) for key in typed]
     pairs += [(f"--set {key}=", value, model.get(key)) for key, value in options.items()]
-    return [f"{what}{value} (the run has {has})" for what, value, has in pairs if value != has]
+    return [f"{what}{_as_typed(value)} (the run has {_as_typed(has)})" for what, value, has in pairs if value != has]
+
+
+def _as_typed(value: object) -> str:
+    """A value as the command line takes it."""
+    return (" ".join(value) or "none") if isinstance(value, tuple) else str(value)
 
 
 def labels_of(data: Dataset) -> int:

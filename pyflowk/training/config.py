@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 BUDGET = ("steps", "epochs", "minutes")
-"""How a budget can be told: by one of these, all that a resumed run may change."""
+"""How a budget can be told: by one of these, all that a resumed run may change beside its threads."""
 _LARGEST = 2**63 - 1
 _COUNTS = {
     "steps": (1, _LARGEST), "batch_size": (1, 2**24), "warmup": (0, _LARGEST), "log_every": (1, _LARGEST),

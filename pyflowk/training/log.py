@@ -81,7 +81,7 @@ class RunLog:
     """Writes one row at a time; use it as a context manager.
 
     A run that goes on from step `start` first drops the rows after that step, which will be made again.
-    On a terminal it shows a progress bar, elsewhere a line every ten seconds.
+    On a terminal it shows a progress bar, elsewhere a line every ten seconds and one at the end of the budget.
     """
 
     def __init__(self, out: Path, console: Console, start: int, tensorboard: bool) -> None:
@@ -132,9 +132,10 @@ class RunLog:
                 self._events.add_scalar(key, row[key], step)
         if self._bar is not None:
             self._bar.update(self._task, completed=progress, description=_describe(shown), step=step)
-        elif time.monotonic() - self._spoken >= PLAIN_LINE_SECONDS:
+        elif progress >= 1 or time.monotonic() - self._spoken >= PLAIN_LINE_SECONDS:
             self._spoken = time.monotonic()
-            self.console.print(f"step {step}  {100 * progress:3.0f} %  {_describe(shown)}", highlight=False)
+            share = min(100.0 * progress, 100.0)  # the last step of a budget of minutes ends a little after it
+            self.console.print(f"step {step}  {share:3.0f} %  {_describe(shown)}", highlight=False)
 
 
 def _summary_writer(folder: Path, start: int, console: Console) -> Any:

@@ -216,3 +216,11 @@ def test_a_run_remembers_its_size(tmp_path, capsys, monkeypatch):
     assert main(["train", "nice", "--data", "mixed", "--cpu"]) == 2 and main(["eval", "run", "--size", "8"]) == 2
     error = capsys.readouterr().err
     assert "--size 32" in error and "--size: expected --data FOLDER" in error
+    (tmp_path / "mixed").rename(tmp_path / "elsewhere")
+    assert main(["eval", "run"]) == 2 and main(["train", "--out", "run", "--resume", "--steps", "4"]) == 2
+    assert capsys.readouterr().err.count("mixed: no such file: the run was trained on it, and it may have moved") == 2
+    assert main(["eval", "run", "--data", "elsewhere"]) == 0 and "the run's own data are" in capsys.readouterr().out
+    (tmp_path / "elsewhere" / "0.png").unlink()  # others by now, scored without those that the Gaussian was fitted to
+    assert main(["eval", "run", "--data", "elsewhere"]) == 0 and "all 23 samples" in capsys.readouterr().out
+    assert main(["train", "--data", "elsewhere", "--out", "run", "--resume", "--steps", "4"]) == 2
+    assert "elsewhere is not what run was trained on" in capsys.readouterr().err

@@ -275,6 +275,14 @@ def test_a_line_shows_the_last_validation_and_a_rise_is_said_once(tmp_path, monk
     assert "has not come below 2.000, that of step 4, for 5 times: overfitting; the weights of step 4" in texts[1]
 
 
+def test_a_run_that_is_over_before_a_line_is_due_shows_its_end(tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    with log.RunLog(tmp_path, console, 0, tensorboard=False) as run:
+        for step, progress in ((1, 0.5), (2, 1.02)):
+            run.write({"step": step, "loss": 5.0, "samples_per_second": 1.0, "valid_loss": 4.0}, progress)
+    assert console.file.getvalue() == "step 2  100 %  loss 5.000 valid loss 4.000  1 samples/s\n"
+
+
 def test_tensorboard_is_optional(digits, tmp_path, monkeypatch, capsys):
     import sys
 
