@@ -218,6 +218,19 @@ def test_a_result_is_that_of_a_fresh_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OWNERS)
+def test_what_is_kept_is_no_memory_of_others(name: str) -> None:
+    """Tensors of the same bits take the place of the parameters, which then change: no part of a result is theirs."""
+    owner = OWNERS[name]
+    model = owner.build()
+    each(by_numpy)(model)
+    expected, earlier = owner.serve(model), list(model.parameters())
+    model.load_state_dict({key: value.clone() for key, value in model.state_dict().items()}, assign=True)
+    for p in earlier:
+        p.data.add_(1)
+    assert all(torch.equal(a, b) for a, b in zip(owner.serve(model), expected, strict=True))
+
+
+@pytest.mark.parametrize("name", OWNERS)
 def test_a_frozen_model_serves_as_the_model_did(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     owner = OWNERS[name]
     model = owner.build().eval()
@@ -274,7 +287,7 @@ def test_nothing_is_known_by_its_address_or_version() -> None:
     """The words by which a cache would know a tensor, and who may say them: those who look twice within one call, a
     loop in C++ that is handed addresses, and compiled functions, known by their code."""
     allowed = {
-        "_version": {"recompute.py", "events.py", "field.py"}, "data_ptr": {"field.py", "rowwise.py"},
+        "_version": {"recompute.py", "events.py", "field.py"}, "data_ptr": {"field.py", "kept.py", "rowwise.py"},
         "WeakKeyDictionary": {"compiled.py"},
     }  # fmt: skip
     for path in Path(pyflowk.__file__).parent.rglob("*.py"):

@@ -41,7 +41,7 @@ class Kept:
                 return entry[2]
             if transformed():
                 return make()
-            return self._note(which, place, None, make)
+            return self._note(which, place, None, tensors, make)
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return make()
         if transformed() or not all(type(t) in _PLAIN and t.is_cpu and not t.is_neg() for t in tensors):
@@ -49,12 +49,14 @@ class Kept:
         tensors = list(tensors)
         if entry is None or entry[0] != forced() or not entry[1].same(tensors):
             self._entries.pop(which, None)
-            return self._note(which, forced(), backends["cpu"].kernels.Snapshot(tensors), make)
+            return self._note(which, forced(), backends["cpu"].kernels.Snapshot(tensors), tensors, make)
         return entry[2]
 
-    def _note(self, which: Hashable, place: Any, snapshot: Any, make: Callable[[], Made]) -> Made:
+    def _note(
+        self, which: Hashable, place: Any, snapshot: Any, tensors: Sequence[Tensor], make: Callable[[], Made]
+    ) -> Made:
         with torch.inference_mode(False), torch.no_grad():  # so that a backward to the input may save it
-            made = make()
+            made: Any = _apart(make(), {_memory(tensor) for tensor in tensors})
         self._entries[which] = place, snapshot, made
         return made
 
@@ -64,6 +66,17 @@ class Kept:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"frozen": self.frozen, "_entries": self._entries if self.frozen else {}}
+
+
+def _apart(made: Any, memory: set[int]) -> Any:
+    """The same, but no part of it in that memory: other tensors may hold the same bits when that is written to."""
+    if isinstance(made, tuple):
+        return tuple(_apart(part, memory) for part in made)
+    return made.clone() if isinstance(made, Tensor) and _memory(made) in memory else made
+
+
+def _memory(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 class Keeper:
