@@ -306,7 +306,7 @@ def _leading_of_matrix(weight: Tensor) -> tuple[Tensor, Tensor]:
     """u and v of a matrix, by the smaller of its Gram matrices in float64."""
     wide = weight.double()
     tall = wide.shape[0] > wide.shape[1]
-    gram = wide.mT @ wide if tall else wide @ wide.mT
+    gram = (wide.mT @ wide if tall else wide @ wide.mT).nan_to_num(0, 0, 0)  # eigh raises; the norm is to be NaN
     one = torch.linalg.eigh(gram).eigenvectors[:, -1]
     other = _unit(wide @ one if tall else one @ wide, torch.zeros_like(wide[:, 0] if tall else wide[0]))
     u, v = (other, one) if tall else (one, other)

@@ -237,6 +237,17 @@ def test_after_training_the_evaluated_net_is_a_contraction() -> None:
     assert net.contraction() > 0.89
 
 
+def test_a_weight_that_is_none_makes_an_output_that_is_none() -> None:
+    """Not an error of the eigenproblem, which names no layer; what comes after is as if nothing had been."""
+    layer, x = awake(SpectralLinear(4, 5, 0.9)).eval(), torch.randn(2, 4)
+    before, weight = layer(x), layer.weight.detach().clone()
+    for value in (torch.nan, torch.inf):
+        torch.nn.init.constant_(layer.weight, value)
+        assert layer(x).isnan().all() and not layer.norm_bound() < torch.inf
+    layer.weight.data.copy_(weight)
+    assert torch.equal(layer(x), before)
+
+
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
 def test_fused_optimisers_leave_a_contraction(kind: type[torch.optim.Optimizer]) -> None:
     """They write the weights without raising their version."""
