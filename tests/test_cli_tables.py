@@ -229,6 +229,20 @@ def test_eval_says_that_the_table_has_changed(runs, tmp_path, capsys):
     assert printed(text, "model") == pytest.approx(expected, abs=0.006, rel=1e-5)
 
 
+def test_names_are_never_markup(tmp_path, capsys):
+    """Of columns and files: in the terminal [/h] would close a style, in a picture $ begin a formula."""
+    table = tmp_path / "speed [b].csv"
+    header = '"v [m/s]","p [/h]","$\\foo$"'
+    np.savetxt(table, weather(), delimiter=",", header=header, comments="")
+    out = str(tmp_path / "run")
+    assert main(["train", "maf", "--data", str(table), "--out", out, *QUICK]) == 0
+    assert "speed [b].csv (" in capsys.readouterr().out.replace("\n", "")
+    np.savetxt(table, 2 * weather(), delimiter=",", header=header, comments="")
+    assert main(["eval", out]) == 0
+    assert "column 'p [/h]' has mean" in capsys.readouterr().out.replace("\n", "")
+    training.pictures.draw_samples(tmp_path / "plane.png", torch.randn(20, 2), None, None, names=("$\\foo$", "$"))
+
+
 def test_a_run_older_than_preparations_does_what_it_did(runs, tmp_path, capsys):
     """Tested on the last tenth, standardised by all rows before it; samples come standardised."""
     path = write(tmp_path / "weather.csv", weather())

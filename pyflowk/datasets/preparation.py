@@ -197,6 +197,10 @@ class Preparation:
         width = len(found.mean)
         if len(found.std) != width or (found.columns and len(found.columns) != width):
             raise ValueError(f"expected a mean, a std and a name for each of {width} columns")
+        if not all(math.isfinite(m) and 0 < s < math.inf for m, s in zip(found.mean, found.std)):
+            raise ValueError("expected finite means and standard deviations above 0")
+        if not all(i in range(width) for i in found.given):
+            raise ValueError(f"expected given columns from 0 to {width - 1}, got {list(found.given)}")
         return found
 
     @property

@@ -79,7 +79,8 @@ def _scatter(path: Path, clouds: dict[str, Tensor], names: Sequence[str]) -> Non
         axis.scatter(points[:, 0], points[:, 1], s=2, linewidths=0, alpha=0.6)
         axis.set(title=title, aspect=aspect, xlim=(left, right), ylim=(bottom, top))
         if names:
-            axis.set(xlabel=names[0], ylabel=names[1])
+            axis.set_xlabel(names[0], parse_math=False)
+            axis.set_ylabel(names[1], parse_math=False)
     _save(figure, path)
 
 
@@ -96,7 +97,7 @@ def _histograms(path: Path, clouds: dict[str, Tensor], names: Sequence[str]) -> 
         low, high = (float(np.quantile(first[:, i].numpy(), q)) for q in (0.001, 0.999))
         for name, points in clouds.items():
             axis.hist(points[:, i].numpy(), bins=50, range=(low, high), density=True, histtype="step", label=name)
-        axis.set_title(names[i] if names else f"dimension {i}", fontsize=8)
+        axis.set_title(names[i] if names else f"dimension {i}", fontsize=8, parse_math=False)
     axes[0, 0].legend(fontsize=7)
     _save(figure, path)
 

@@ -114,7 +114,7 @@ class Trainer:
         self.model, self.data, self.config, self.out, self.clock = model, data, config, out, clock
         self.accelerator = join(cpu=config.cpu, mixed_precision=config.mixed_precision)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
-        self.console = console or Console(quiet=not self.main)
+        self.console = console or Console(quiet=not self.main, markup=False)
         self.threads = Threads(config.threads, device=self.device, say=self._say)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.batches = Batches(len(data.train), config.batch_size, config.seed, rank, world)

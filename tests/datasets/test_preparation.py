@@ -26,7 +26,9 @@ def test_json_holds_every_bit():
     exact = Preparation((math.pi, 1e9 + 1 / 3), (1e-300, 2**-0.5), ("a", "b"), (1,))
     text = json.dumps(exact.as_json(), allow_nan=False)
     assert Preparation.from_json(json.loads(text)) == exact
-    for wrong in ({"mean": [1.0], "std": []}, {"mean": [1.0], "std": [1.0], "columns": ["a", "b"]}, {"mean": [1.0]}):
+    one = {"mean": [1.0], "std": [1.0]}
+    moments = ({"std": []}, {"std": [0.0]}, {"std": [math.nan]}, {"std": [None]}, {"mean": [math.inf]}, {"mean": ["a"]})
+    for wrong in (*(one | m for m in moments), one | {"columns": ["a", "b"]}, one | {"given": [1]}, {"mean": [1.0]}):
         with pytest.raises((ValueError, TypeError)):
             Preparation.from_json(wrong)
 
