@@ -93,9 +93,10 @@ class Trainer:
     >>> from pathlib import Path
     >>> from pyflowk import datasets, zoo
     >>> from pyflowk.training import TrainConfig, Trainer
-    >>> config = TrainConfig(steps=2, tensorboard=False, cpu=True)
+    >>> from rich.console import Console
+    >>> config, quiet = TrainConfig(steps=2, tensorboard=False, cpu=True), Console(quiet=True)
     >>> with tempfile.TemporaryDirectory() as out:
-    ...     Trainer(zoo.create("nice", (2,)), datasets.load("moons"), config, out=Path(out)).run().step
+    ...     Trainer(zoo.create("nice", (2,)), datasets.load("moons"), config, out=Path(out), console=quiet).run().step
     2
     """
 
