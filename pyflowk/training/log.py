@@ -26,7 +26,7 @@ COLUMNS = (
 )
 PLAIN_LINE_SECONDS = 10.0
 PATIENCE = 5
-"""Validations that are worse than the best one before that is said."""
+"""Validations that are worse than the best one before that is said; twice as many before it is said again."""
 
 
 def read_rows(path: Path) -> list[dict[str, float]]:
@@ -51,16 +51,19 @@ class Validations:
 
     >>> seen = Validations()
     >>> said = [seen.add({"step": i, "valid_loss": 3.0 + abs(i - 3)}) for i in range(20)]
-    >>> [line for line in said if line]
-    ['validation has not come below 3.000, that of step 3, for 5 times: overfitting; the weights of step 3 are kept']
+    >>> [line for line in said if line][0]
+    'validation has not come below 3.000, that of step 3, for 5 times: overfitting? the weights of step 3 are kept'
+    >>> [i for i, line in enumerate(said) if line]
+    [8, 13]
     """
 
     def __init__(self) -> None:
         self.last: dict[str, float] = {}
         self._best, self._step, self._worse = math.inf, 0, 0
+        self._patience = PATIENCE
 
     def add(self, row: dict[str, float]) -> str | None:
-        """Take in a row of the log; once, when the loss has risen for a while, says so."""
+        """Take in a row of the log; a loss that has not come down for a while is said, ever less often."""
         if "valid_loss" not in row:
             return None
         self.last = {key: value for key, value in row.items() if key.startswith("valid_")}
@@ -69,11 +72,12 @@ class Validations:
             self._shown = row.get("valid_bits_per_dim", row["valid_loss"])
             return None
         self._worse += 1
-        if self._worse != PATIENCE:
+        if self._worse != self._patience:
             return None
+        self._patience *= 2  # noise about a level that is still falling is no news
         return (
-            f"validation has not come below {self._shown:.3f}, that of step {self._step}, for {PATIENCE} times: "
-            f"overfitting; the weights of step {self._step} are kept"
+            f"validation has not come below {self._shown:.3f}, that of step {self._step}, for {self._worse} times: "
+            f"overfitting? the weights of step {self._step} are kept"
         )
 
 

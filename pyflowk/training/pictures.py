@@ -95,8 +95,10 @@ def _histograms(path: Path, clouds: dict[str, Tensor], names: Sequence[str]) -> 
             axis.axis("off")
             continue
         low, high = (float(np.quantile(first[:, i].numpy(), q)) for q in (0.001, 0.999))
-        for name, points in clouds.items():
-            axis.hist(points[:, i].numpy(), bins=50, range=(low, high), density=True, histtype="step", label=name)
+        edges = np.histogram_bin_edges(first[:, i].numpy(), 50, (low, high))
+        for name, points in clouds.items():  # densities of all points, of which none may lie in the range
+            share = np.full(len(points), 1 / (len(points) * (edges[1] - edges[0])))
+            axis.hist(points[:, i].numpy(), bins=edges, weights=share, histtype="step", label=name)
         axis.set_title(names[i] if names else f"dimension {i}", fontsize=8, parse_math=False)
     axes[0, 0].legend(fontsize=7)
     _save(figure, path)

@@ -13,7 +13,7 @@ from pyflowk.cli import main
 from pyflowk.flows import DiagonalGaussian
 from pyflowk.nets import MLPField
 from pyflowk.training import TrainConfig, Trainer
-from pyflowk.training.pictures import draw_trajectory
+from pyflowk.training.pictures import draw_samples, draw_trajectory
 from pyflowk.transforms import Continuous
 
 
@@ -36,3 +36,10 @@ def test_sample_trajectory(name: str, status: int, tmp_path: Path, capsys: pytes
     assert (tmp_path / "trajectory.gif").exists() == (status == 0)
     if status:
         assert "one continuous flow" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("error")
+def test_samples_far_from_the_data_have_empty_histograms(tmp_path: Path) -> None:
+    data = torch.tensor([[0.0, 1.0, 7.0], [2.0, 5.0, 7.0]])  # the last column has one value
+    draw_samples(tmp_path / "x.png", torch.full((4, 3), 1e3), data, None)
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")

@@ -272,7 +272,7 @@ def test_a_line_shows_the_last_validation_and_a_rise_is_said_once(tmp_path, monk
         texts.append(console.file.getvalue())
     assert "step 3   50 %  loss 5.000 valid loss 3.000" in texts[0] and "step 1   50 %  loss 5.000  1" in texts[0]
     assert "overfitting" not in texts[0] and texts[1].count("overfitting") == 1
-    assert "has not come below 2.000, that of step 4, for 5 times: overfitting; the weights of step 4" in texts[1]
+    assert "has not come below 2.000, that of step 4, for 5 times: overfitting? the weights of step 4" in texts[1]
 
 
 def test_a_run_that_is_over_before_a_line_is_due_shows_its_end(tmp_path):
