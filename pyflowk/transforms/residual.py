@@ -210,14 +210,14 @@ class Residual(Transform):
         g, pull = self._linearize(x, context)
 
         def transposed(gradient: Tensor) -> Tensor:
-            return self._iterate(gradient, pull, bound, _Stop(0.0, _rounding(z, bound) / bound, 0.0))
+            return self._iterate(gradient, pull, bound, _Stop(None, _rounding(z, bound) / bound, 0.0))
 
         return _ImplicitGradient.apply(z - g, x, transposed)
 
     def _stop(self, z: Tensor, bound: float) -> _Stop:
         if self.tolerance is not None:
-            return _Stop(self.tolerance * (1 - bound) / bound, 0.0, 0.0)
-        return _Stop(0.0, _rounding(z, bound) / bound, 1.0)
+            return _Stop(self.tolerance * (1 - bound) / bound)
+        return _Stop(None, _rounding(z, bound) / bound, 1.0)
 
     def _iterate(self, z: Tensor, g: Step, bound: float, stop: _Stop) -> Tensor:
         """x with x + g(x) = z, every row to its tolerance."""
@@ -242,7 +242,8 @@ class Residual(Transform):
             for _ in range(steps):
                 x = z - self._check(g(x), z)
             return x
-        stop = self._stop(z, bound)
+        # as tensors: a compiler may hold a number as a symbol, which its loop does not take
+        stop = _Stop(*(None if limit is None else z.new_full((), limit) for limit in self._stop(z, bound)))
         active = torch.ones(z.shape[0], dtype=torch.bool, device=z.device)
         step = torch.zeros((), dtype=torch.int64, device=z.device)
 
@@ -270,15 +271,15 @@ class Residual(Transform):
 class _Stop(NamedTuple):
     """When a row has come far enough: at a step of ``absolute``, or of ``relative * max(floor, |x| + |z|)``."""
 
-    absolute: float
-    relative: float
-    floor: float
+    absolute: Any  # numbers, or tensors of one; None where they play no part
+    relative: Any = None
+    floor: Any = None
 
     def advance(self, x: Tensor, active: Tensor, new: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """One step of the rows that are still active; a row that is not a number is done."""
         move = _norm(new - x)
         x = torch.where(active.reshape(-1, *[1] * (x.dim() - 1)), new, x)
-        if not self.relative:
+        if self.relative is None:
             return x, active & (move > self.absolute)
         size = _norm(x) + _norm(z)
         return x, active & ((move > self.relative * size.clamp(min=self.floor)) | size.isinf())

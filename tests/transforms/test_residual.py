@@ -488,6 +488,18 @@ def test_compiled_sampling_loops_on_the_device() -> None:
     assert len(graphs) == 1 and graphs[0] < 200
 
 
+@pytest.mark.parametrize("tolerance", [None, 1e-5])
+def test_compiled_sampling_takes_numbers_that_are_symbols(tolerance: float | None) -> None:
+    """With dynamic=True floats are symbols as well, which torch's while_loop refuses."""
+    residual = Residual(awake(LipschitzMLP(4, 8, 1, 0.9)), tolerance=tolerance).eval()
+    torch._dynamo.reset()
+    compiled = torch.compile(residual.to_data, fullgraph=True, backend="eager", dynamic=True)
+    with torch.no_grad():
+        for rows in (5, 3):
+            z = torch.randn(rows, 4)
+            torch.testing.assert_close(compiled(z), residual.to_data(z), rtol=1e-4, atol=1e-4)
+
+
 def test_wrong_arguments_are_named() -> None:
     net = LipschitzMLP(3)
     for options, words in [
