@@ -179,9 +179,12 @@ class Threads:
         self.choice: Choice | None = None
         self._number, self._on_cpu = number, torch.device(device).type == "cpu"
         self._say, self._clock = say or (lambda line: None), clock
-        self._deadline, self._told = math.inf, 0
+        self._deadline, self._told, self._entered = math.inf, 0, 0
 
     def __enter__(self) -> Threads:
+        self._entered += 1
+        if self._entered > 1:  # a loop in a loop, such as the score of a set: the outer one begins and ends it
+            return self
         self._before = self._set = torch.get_num_threads()
         self._hook = None
         if self._number is not None:
@@ -200,6 +203,9 @@ class Threads:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._entered -= 1
+        if self._entered:
+            return
         if self._hook is not None:
             self._hook.remove()
         if torch.get_num_threads() == self._set:

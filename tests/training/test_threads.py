@@ -153,6 +153,22 @@ def test_the_user_is_obeyed(monkeypatch):
     assert torch.get_num_threads() == 3 and threads.choice is None
 
 
+@pytest.mark.usefixtures("unspoken")
+def test_a_loop_in_a_loop_leaves_everything_as_it_was():
+    """A set that is scored in a loop of one's own, by the same number of threads; and one that stops with an error."""
+    hooks, before = torch.nn.modules.module._global_forward_pre_hooks, torch.get_num_threads()
+    threads, model = Threads(), zoo.create("maf", (2,), blocks=1, width=8)
+    for _ in range(2):
+        with pytest.raises(KeyError), threads:
+            for _ in range(3):
+                with threads.step():
+                    training.sample(model, 4, threads=threads)
+            assert len(hooks) == 1
+            with threads.step():
+                raise KeyError("stop")
+        assert not hooks and torch.get_num_threads() == before
+
+
 def test_wrong_numbers_are_refused():
     for build in (Threads, lambda number: TrainConfig(threads=number)):
         with pytest.raises(ValueError, match="threads: expected an integer from 1 to 65536, got 0"):
