@@ -214,6 +214,10 @@ class Flow(nn.Module):
 
     def __init__(self, base: Base, transform: Transform) -> None:
         super().__init__()
+        if isinstance(base, Transform) or isinstance(transform, Base):  # other packages put the transform first
+            raise TypeError(
+                f"expected Flow(base, transform), got Flow({type(base).__name__}(...), {type(transform).__name__}(...))"
+            )
         self.base = base
         self.transform = transform
         self.register_load_state_dict_post_hook(_anchor_again)

@@ -91,6 +91,12 @@ def test_samples_have_the_moments_of_the_base(base: Base) -> None:
         torch.testing.assert_close(z.std(0), std, rtol=0.03, atol=0)
 
 
+def test_the_transform_in_the_place_of_the_base_is_named() -> None:
+    message = r"expected Flow\(base, transform\), got Flow\(Scale\(...\), DiagonalGaussian\(...\)\)"
+    with pytest.raises(TypeError, match=message):
+        Flow(Scale(2.0), DiagonalGaussian((3,)))  # type: ignore[arg-type]
+
+
 def test_base_errors() -> None:
     with pytest.raises(ValueError, match=r"\(B, 3\), got \(2, 4\)"):
         DiagonalGaussian((3,)).log_prob(torch.zeros(2, 4))
