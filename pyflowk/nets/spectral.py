@@ -114,7 +114,7 @@ class SpectralLayer(Keeper, Fixed):
         if self.training:
             return self._running(weight)
         u, v = self._exact(weight)
-        if not (functional() or torch.compiler.is_exporting()):
+        if self._may_note():
             self.u.copy_(u), self.v.copy_(v), self.iterated.fill_(True)  # training goes on from there
         return u, v
 
@@ -140,10 +140,17 @@ class SpectralLayer(Keeper, Fixed):
         if looks and same and self.converged:
             return self.leading_u.clone(), self.leading_v.clone()
         u, v = self._leading(weight, same & self.converged if compiling else None)
-        if not (functional() or torch.compiler.is_exporting()):  # a program is to change nothing
+        if self._may_note():
             self.leading_u.copy_(u), self.leading_v.copy_(v), self.seen.copy_(weight)
             self.converged.fill_(True), self.iterated.mul_(same)
         return u, v
+
+    def _may_note(self) -> bool:
+        """Whether evaluation may write to buffers: not in a program, which is to change nothing, nor to those made in
+        inference mode, outside of it."""
+        if functional() or torch.compiler.is_exporting():
+            return False
+        return torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or not self.u.is_inference()
 
     def _iterate(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         u, v = self.u, self.v

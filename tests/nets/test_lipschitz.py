@@ -248,6 +248,16 @@ def test_a_weight_that_is_none_makes_an_output_that_is_none() -> None:
     assert torch.equal(layer(x), before)
 
 
+def test_a_layer_made_in_inference_mode_is_evaluated_outside_of_it() -> None:
+    """Nothing can be written to its buffers there."""
+    with torch.inference_mode():
+        layer = awake(SpectralLinear(4, 5, 0.9)).eval()
+    with torch.no_grad():
+        for _ in range(2):
+            layer.weight.numpy()[...] *= 2
+            assert abs(torch.linalg.matrix_norm(layer.normalized_weight(), 2) - 0.9) < 1e-5
+
+
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
 def test_fused_optimisers_leave_a_contraction(kind: type[torch.optim.Optimizer]) -> None:
     """They write the weights without raising their version."""
