@@ -30,8 +30,8 @@ _LIBRARIES = ("torch", "numpy", "pyflowk")  # whose functions hold no module of 
 
 
 @contextlib.contextmanager
-def holding(pairs: Iterable[tuple[Place, Tensor]]) -> Iterator[None]:
-    """Put each tensor into its place in a module, for a while."""
+def holding(pairs: Iterable[tuple[Place, Any]]) -> Iterator[None]:
+    """Put each tensor, or mode, into its place in a module, for a while."""
     pairs = [((holder, name), tensor) for (holder, name), tensor in pairs if holder.get(name) is not tensor]
     before = [holder.get(name) for (holder, name), _ in pairs]
     try:
@@ -44,14 +44,14 @@ def holding(pairs: Iterable[tuple[Place, Tensor]]) -> Iterator[None]:
 
 
 class Standing:
-    """The parameters and buffers that stand, now, in all modules that some functions or modules can reach.
+    """The parameters, buffers and modes that stand, now, in all modules that some functions or modules can reach.
 
     Reached is what a function has captured or names, what an object has for attributes, and so on. In a `with` block,
     as many as there are, all of it stands there again; `changed` tells whether a parameter has another version since.
     """
 
     def __init__(self, *roots: Any) -> None:
-        self.pairs: list[tuple[Place, Tensor]] = []
+        self.pairs: list[tuple[Place, Any]] = []
         self._open: list[Any] = []
         modules, tensors = _reached(roots)
         for module in modules:
@@ -59,6 +59,7 @@ class Standing:
             for holder in holders:
                 self.pairs += [((holder, name), tensor) for name, tensor in holder.items() if tensor is not None]
         tensors += [tensor for _, tensor in self.pairs]
+        self.pairs += [((vars(module), "training"), module.training) for module in modules]
         # of all others a change may be meant: running statistics, a buffer that a field writes to
         self._versions = [(x, x._version) for x in tensors if x.requires_grad and x.is_leaf and not x.is_inference()]
 

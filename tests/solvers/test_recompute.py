@@ -159,3 +159,19 @@ def test_dense_output_is_not_written_again_by_a_backward_pass() -> None:
     assert solution.dense is not None
     solution.y[-1].sum().backward()
     assert len(solution.dense.steps) == 9
+
+
+@pytest.mark.parametrize("adjoint", ["checkpoint", "backprop"])
+def test_an_evaluation_between_the_passes_changes_no_gradient(adjoint: str) -> None:
+    """The backward pass computes again in the mode of the forward pass, and leaves the mode that it finds."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double()
+    gradients = []
+    for evaluated in (False, True):
+        y0 = Y0.clone().requires_grad_()
+        loss = odeint(lambda t, y: net(y), y0, [0.0, 1.0], method="rk4", adjoint=adjoint)[-1].square().sum()
+        net.train(not evaluated)
+        gradients += torch.autograd.grad(loss, y0)
+        assert net.training != evaluated and net[1].training != evaluated
+        net.train()
+    assert torch.equal(*gradients)
