@@ -160,6 +160,7 @@ class _Rebuild(torch.autograd.Function):
         with ctx.autocast(), _inputs_of(flat._kept.values()) as kept:
             z, ladj = Compose.forward(flat, x, context)
         holders = [inner._buffers for inner in flat.modules()]
+        ctx.modes = [((vars(m), "training"), m.training) for m in flat.modules()]
         ctx.buffers = [((holder, name), x) for holder in holders for name, x in holder.items() if x is not None]
         ctx.layers, ctx.random = [layer for layer, _, _ in kept], [random for _, _, random in kept]
         ctx.save_for_backward(z, context, *parameters, *(inputs for _, inputs, _ in kept))
@@ -182,8 +183,8 @@ class _Rebuild(torch.autograd.Function):
             replays.setdefault(layer, []).append(functools.partial(_replay, inputs, random))
         pullback = Pullback(wanted, replays)
         standing = [(place, leaf) for leaf, places in zip(leaves, ctx.places, strict=True) for place in places]
-        standing += ctx.buffers
-        with ctx.autocast(), _statistics_at_rest(ctx.flat), holding(standing):
+        standing += [*ctx.buffers, *ctx.modes]
+        with ctx.autocast(), holding(standing), _statistics_at_rest(ctx.flat):
             x, grad_x = ctx.flat.backward_from_output(z, grad_z, grad_ladj, context, pullback)
         ctx.flat._watch(ctx.rows, x)
         return (

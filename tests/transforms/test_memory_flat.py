@@ -320,6 +320,18 @@ class Endless(Transform):
         return x, x.sum(1)
 
 
+def test_an_evaluation_between_the_passes_changes_no_gradient() -> None:
+    """The batch norms are those of training, again."""
+    nets = [nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 4)) for _ in range(2)]
+    flat, x, gradients = MemoryFlat(*map(Coupling, nets)).double(), torch.randn(16, 4).double(), []
+    for evaluated in (False, True):
+        z, ladj = flat.train()(x)
+        flat.train(not evaluated)
+        gradients.append(torch.autograd.grad(z.square().sum() - ladj.sum(), list(flat.parameters())))
+        assert all(net[1].training != evaluated for net in nets)
+    assert all(map(torch.equal, *gradients))
+
+
 def test_what_cannot_be_rebuilt_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"transforms\.1\.inner\.transforms\.0 Dequantize: it draws random numbers"):
         MemoryFlat(Flip(), Split(Compose(T.Dequantize(4)), (2,)))
