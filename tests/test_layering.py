@@ -14,6 +14,7 @@ import pyflowk
 PACKAGE = Path(pyflowk.__file__).parent
 
 FLOORS: list[set[str]] = [
+    {"space"},
     {"ops"},
     {"transforms", "paths", "solvers", "nets", "selfcheck"},
     {"flows", "objectives"},
@@ -26,7 +27,7 @@ NEIGHBOURS = {"cli": {"training", "datasets", "compat"}, "training": {"datasets"
 
 
 def floor(room: str) -> int:
-    for number, rooms in enumerate(FLOORS, start=1):
+    for number, rooms in enumerate(FLOORS):
         if room in rooms:
             return number
     return 0  # what every room stands on: the compiled modules, the version, the choice of a back end

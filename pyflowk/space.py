@@ -1,0 +1,242 @@
+"""What one event is and what comes with it: data sets, models, checkpoints and the command line pass this on.
+
+`Space` describes events and their `Context`; `Ragged` holds rows of several lengths; `Events` are either or tensors.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+__all__ = ["Context", "Events", "Ragged", "Space"]
+
+KINDS = ("labels", "numbers", "tokens")
+MANIFOLDS = ("sphere", "torus", "so3")
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a condition is: one of ``size`` labels, ``size`` numbers, or up to ``length`` tokens of ``size`` symbols.
+
+    Labels are (B,) integers, numbers (B, size) floats, tokens a :class:`Ragged` of integers. Raises ValueError for
+    anything else.
+
+    >>> from pyflowk.space import Context
+    >>> str(Context("labels", 10)), str(Context("tokens", 100, length=77))
+    ('labels (B,) below 10', 'up to 77 tokens below 100')
+    """
+
+    kind: Literal["labels", "numbers", "tokens"]
+    size: int
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"context: expected one of {', '.join(KINDS)}, got {self.kind!r}")
+        object.__setattr__(self, "size", _count("the size of the context", self.size))
+        if (self.length is None) != (self.kind != "tokens"):
+            raise ValueError(f"context: expected a length for tokens alone, got {self.kind} of length {self.length}")
+        if self.length is not None:
+            object.__setattr__(self, "length", _count("the length of the context", self.length))
+
+    def __str__(self) -> str:
+        if self.kind == "labels":
+            return f"labels (B,) below {self.size}"
+        if self.kind == "numbers":
+            return f"numbers (B, {self.size})"
+        return f"up to {self.length} tokens below {self.size}"
+
+
+@dataclass(frozen=True)
+class Space:
+    r"""The space that events lie in: shape, kind of values, length, manifold, and the context that comes with each.
+
+    Values are real numbers; or, with ``levels``, the ordered integers 0 to levels - 1 (pixels); or, with ``symbols``,
+    the unordered ones 0 to symbols - 1 (tokens). Events are then (B, \*shape). With ``variable`` the first size of the
+    shape is the longest length there is, and events travel as a :class:`Ragged`. ``manifold`` names the one that each
+    event lies on, where that is not all of space. The space is frozen, and `as_json` and `from_json` are inverse.
+    Raises ValueError or TypeError for sizes that are no positive integers and for values of two kinds.
+
+    >>> from pyflowk.space import Context, Space
+    >>> digits = Space((1, 8, 8), levels=17, context=Context("labels", 10))
+    >>> print(digits)
+    1x8x8 of 17 levels given labels (B,) below 10
+    >>> Space.from_json(digits.as_json()) == digits
+    True
+    >>> Space((12,), symbols=4, variable=True).kind
+    'symbols'
+    """
+
+    shape: tuple[int, ...]
+    levels: int | None = None
+    symbols: int | None = None
+    variable: bool = False
+    manifold: str | None = None
+    context: Context | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", _shape(self.shape))
+        if self.levels is not None and self.symbols is not None:
+            raise ValueError(f"expected levels or symbols, not both, got {self.levels} and {self.symbols}")
+        if self.levels is not None:
+            object.__setattr__(self, "levels", _count("levels", self.levels, least=2))
+        if self.symbols is not None:
+            object.__setattr__(self, "symbols", _count("symbols", self.symbols))
+        if not isinstance(self.variable, bool):
+            raise TypeError(f"variable: expected True or False, got {self.variable!r}")
+        if self.manifold is not None and self.manifold not in MANIFOLDS:
+            raise ValueError(f"manifold: expected one of {', '.join(MANIFOLDS)}, or None, got {self.manifold!r}")
+        if self.context is not None and not isinstance(self.context, Context):
+            raise TypeError(f"context: expected a Context or None, got {self.context!r}")
+
+    @property
+    def kind(self) -> Literal["real", "levels", "symbols"]:
+        """What the values are."""
+        return "levels" if self.levels is not None else "symbols" if self.symbols is not None else "real"
+
+    @property
+    def dims(self) -> int:
+        """Elements of an event; of variable length, of the longest."""
+        return math.prod(self.shape)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether events are pictures (1, H, W) or (3, H, W) of integer levels."""
+        return self.levels is not None and len(self.shape) == 3 and self.shape[0] in (1, 3)
+
+    @property
+    def classes(self) -> int | None:
+        """How many labels the context has; None where it is no label."""
+        return self.context.size if self.context is not None and self.context.kind == "labels" else None
+
+    @property
+    def context_dim(self) -> int | None:
+        """How many numbers the context has; None where it has none."""
+        return self.context.size if self.context is not None and self.context.kind == "numbers" else None
+
+    def check(self, x: Events) -> None:
+        """Raise TypeError or ValueError unless x are events of this space; values are not looked at."""
+        if self.variable:
+            if not isinstance(x, Ragged):
+                raise TypeError(f"expected x to be a Ragged, as events of {self} have lengths, got {type(x).__name__}")
+            most, *rest = self.shape
+            if list(x.values.shape[2:]) != rest or x.values.shape[1] > most:
+                sizes = ", ".join(map(str, ("B", f"up to {most}", *rest)))
+                raise ValueError(f"expected x ({sizes}), got {tuple(x.values.shape)}")
+            return
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected x to be a tensor, got {type(x).__name__}")
+        if x.dim() == 0 or tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"expected x (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values, without those that are None or False."""
+        values = {**asdict(self), "shape": list(self.shape)}
+        if self.context is not None:
+            values["context"] = {key: value for key, value in values["context"].items() if value is not None}
+        return {key: value for key, value in values.items() if value is not None and value is not False}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Space:
+        """The inverse of `as_json`; raises ValueError or TypeError for anything else."""
+        context = values.get("context")
+        return cls(**{**values, "context": None if context is None else Context(**context)})
+
+    def __str__(self) -> str:
+        text = "x".join(map(str, self.shape))
+        text = f"up to {text}" if self.variable else text
+        text += f" of {self.levels} levels" if self.levels else f" of {self.symbols} symbols" if self.symbols else ""
+        text += f" on the {self.manifold}" if self.manifold else ""
+        return text if self.context is None else f"{text} given {self.context}"
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    r"""Rows of several lengths in one object: ``values`` (B, L, \*rest), row i of which ends at ``lengths[i]``.
+
+    What lies beyond a row's length means nothing and is never to be read; ``mask`` says what does not. Indexing, len
+    and ``to`` are those of rows. Raises ValueError or TypeError for lengths that are no (B,) integers, or are above L.
+
+    >>> import torch
+    >>> from pyflowk.space import Ragged
+    >>> words = Ragged.of([torch.tensor([3, 1, 4]), torch.tensor([1])])
+    >>> words.values.shape, words.lengths.tolist(), words.row(1).tolist()
+    (torch.Size([2, 3]), [3, 1], [1])
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+    def __post_init__(self) -> None:
+        values, lengths = self.values, self.lengths
+        if lengths.dtype.is_floating_point or lengths.dtype == torch.bool or lengths.dim() != 1:
+            raise TypeError(f"lengths: expected integers (B,), got {tuple(lengths.shape)} {lengths.dtype}")
+        if values.dim() < 2 or len(values) != len(lengths):
+            raise ValueError(f"expected values (B, L, ...) and lengths (B,), got {tuple(values.shape)}, {len(lengths)}")
+        if lengths.is_cpu and len(lengths) and not 0 <= int(lengths.min()) <= int(lengths.max()) <= values.shape[1]:
+            raise ValueError(f"lengths: expected 0 to {values.shape[1]}, got {lengths.min()} to {lengths.max()}")
+
+    @classmethod
+    def of(cls, rows: Sequence[Tensor]) -> Ragged:
+        """Tensors (L_i, *rest) in one; ValueError for none, or for different sizes beyond the first."""
+        if not rows:
+            raise ValueError("expected at least one row")
+        if any(row.dim() == 0 or row.shape[1:] != rows[0].shape[1:] for row in rows):
+            sizes = ", ".join(str(tuple(row.shape)) for row in rows[:5])
+            raise ValueError(f"expected rows that differ in their first size alone, got {sizes}")
+        lengths = torch.tensor([len(row) for row in rows])
+        return cls(torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True), lengths)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, rows: Tensor | slice) -> Ragged:
+        return Ragged(self.values[rows], self.lengths[rows])
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, L), True where a row has a value."""
+        places = torch.arange(self.values.shape[1], device=self.lengths.device)
+        return places < self.lengths[:, None]
+
+    def row(self, index: int) -> Tensor:
+        """One row (L_i, *rest), as long as it is."""
+        return self.values[index, : int(self.lengths[index])]
+
+    def to(self, device: torch.device | str) -> Ragged:
+        """The same rows on a device."""
+        return Ragged(self.values.to(device), self.lengths.to(device))
+
+    def pin_memory(self) -> Ragged:
+        """The same rows in page-locked memory, from which they are copied to a card while it computes."""
+        return Ragged(self.values.pin_memory(), self.lengths.pin_memory())
+
+
+Events = Tensor | Ragged
+r"""Events of any space: (B, \*shape), or rows of several lengths."""
+
+
+def _count(what: str, value: Any, least: int = 1) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if isinstance(value, bool) or number < least:
+        raise ValueError(f"{what}: expected an integer of at least {least}, got {value!r}")
+    return number
+
+
+def _shape(shape: Any) -> tuple[int, ...]:
+    try:
+        sizes = tuple(operator.index(n) for n in shape)
+    except TypeError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"expected an event shape of positive sizes, such as (2,) or (1, 8, 8); got {shape!r}")
+    return sizes
