@@ -287,7 +287,7 @@ def test_nothing_is_known_by_its_address_or_version() -> None:
     """The words by which a cache would know a tensor, and who may say them: those who look twice within one call, a
     loop in C++ that is handed addresses, and compiled functions, known by their code."""
     allowed = {
-        "_version": {"recompute.py", "events.py", "field.py"}, "data_ptr": {"field.py", "kept.py", "rowwise.py"},
+        "_version": {"recompute.py", "events.py", "checked.py"}, "data_ptr": {"checked.py", "kept.py", "rowwise.py"},
         "WeakKeyDictionary": {"compiled.py"},
     }  # fmt: skip
     for path in Path(pyflowk.__file__).parent.rglob("*.py"):

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from ..ops.describe import described
 from ..ops.dtypes import state_dtype
-from ..solvers.adjoint import listed
-from ..solvers.events import Event
-from ..solvers.odeint import Packing
-from ..solvers.odeint import odeint as solve
-from ..solvers.solve import SolverError, Status, solve_ivp
-from ..solvers.tableaus import METHODS
+from ..solvers.ode.adjoint import listed
+from ..solvers.ode.events import Event
+from ..solvers.ode.odeint import Packing
+from ..solvers.ode.odeint import odeint as solve
+from ..solvers.ode.solve import SolverError, Status, solve_ivp
+from ..solvers.ode.tableaus import METHODS
 
 __all__ = ["odeint", "odeint_adjoint", "odeint_dense", "odeint_event"]
 

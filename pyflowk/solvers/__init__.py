@@ -1,4 +1,4 @@
-"""Integrators of ordinary and stochastic differential equations, every row of a batch with steps of its own.
+"""Everything that walks from one time to another: `ode`, ordinary differential equations; stochastic ones.
 
 `odeint` gives states at times and differentiates; `solve_ivp` gives a `Solution`, with the steps taken, a `Dense`
 output and what an `Event` met, a `Record`; `sdeint` is for noise. `METHODS` are the methods by name, `TABLEAUS` the
@@ -6,13 +6,22 @@ Runge-Kutta ones, a `Tableau` each by `tableau`. `Control` chooses steps; `Statu
 `SolverError` that it could not.
 """
 
-from .control import Control, Status
-from .dense import Dense
-from .events import Event, Record
-from .odeint import odeint
+from .ode import (
+    METHODS,
+    TABLEAUS,
+    Control,
+    Dense,
+    Event,
+    Record,
+    Solution,
+    SolverError,
+    Status,
+    Tableau,
+    odeint,
+    solve_ivp,
+    tableau,
+)
 from .sde import sdeint
-from .solve import Solution, SolverError, solve_ivp
-from .tableaus import METHODS, TABLEAUS, Tableau, tableau
 
 __all__ = [
     "METHODS",

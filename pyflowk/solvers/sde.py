@@ -10,8 +10,8 @@ from torch import Tensor
 from ..ops.describe import described
 from ..ops.draw import draw_normal
 from ..ops.dtypes import state_dtype
-from .field import Field
-from .solve import clock_times, fixed_mesh
+from .ode.checked import Checked
+from .ode.solve import clock_times, fixed_mesh
 
 __all__ = ["sdeint"]
 
@@ -76,7 +76,7 @@ def sdeint(
         generator = [torch.Generator(y0.device).manual_seed(int(seed)) for seed in seeds]
     if not (generator is None or isinstance(generator, torch.Generator)) and len(generator) != y0.shape[0]:
         raise ValueError(f"seeds, generator: expected one for each of {y0.shape[0]} rows; got {len(generator)}")
-    f, g = Field(drift, watches=False), Field(diffusion, watches=False)  # each answer is used before the next
+    f, g = Checked(drift, watches=False), Checked(diffusion, watches=False)  # each answer is used before the next
     dtype = state_dtype(y0)
     mesh = fixed_mesh(clock_times(t, y0), step_size, steps)
     points, y = mesh.points, y0

@@ -19,7 +19,7 @@ from ..ops.draw import draw_uniform
 from ..ops.dtypes import state_dtype
 from ..ops.hutchinson import NOISES, Probes
 from ..solvers import METHODS, TABLEAUS, odeint
-from ..solvers.solve import ADJOINTS
+from ..solvers.ode.solve import ADJOINTS
 from .base import Transform, zero_ladj
 
 DIVERGENCES = ("exact", "hutchinson", "hutch++")

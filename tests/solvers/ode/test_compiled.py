@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyflowk.solvers import Event, Solution, compiled, odeint, solve_ivp
-from pyflowk.solvers.control import Clock, Control
-from pyflowk.solvers.field import Field
-from pyflowk.solvers.tableaus import tableau
+from pyflowk.solvers import Event, Solution, odeint, solve_ivp
+from pyflowk.solvers.ode import compiled
+from pyflowk.solvers.ode.checked import Checked
+from pyflowk.solvers.ode.control import Clock, Control
+from pyflowk.solvers.ode.tableaus import tableau
 
 D = torch.float64
 METHOD = "bosh3"  # few stages: graphs are made in less time
@@ -178,7 +179,7 @@ def test_what_is_not_read_by_rows(field: Any) -> None:
     clock = Clock.start(TIMES[:, 0], TIMES[:, 1] / 9, TIMES[:, 1])
     numbers = Control().numbers(table, D)
     assert len(table.rows) == 4  # known before it is compiled
-    assert compiled._by_rows(Field(field), table, "nothing", Y0, -Y0, clock.data, numbers) is None
+    assert compiled._by_rows(Checked(field), table, "nothing", Y0, -Y0, clock.data, numbers) is None
     assert torch.equal(Y0, before)
 
 

@@ -1,4 +1,4 @@
-"""Adams methods, the continuous adjoint, events and stochastic equations."""
+"""Adams methods, the continuous adjoint and events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyflowk.solvers import Event, Status, odeint, sdeint, solve_ivp
+from pyflowk.solvers import Event, Status, odeint, solve_ivp
 
 from .problems import PROBLEMS, Problem, pendulum
 
@@ -211,38 +211,3 @@ def test_dense_output_is_the_solution() -> None:
         assert (solution.dense(times) - truth).abs().max() < 1e-5
         assert solution.dense(torch.tensor([4.5], dtype=D)).isnan().all()
         assert torch.equal(solution.dense(2.0), solution.dense([1.0, 2.0])[1])
-
-
-# ---- stochastic equations ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("method", ["euler_maruyama", "heun"])
-def test_ornstein_uhlenbeck(method: str) -> None:
-    """dy = -y dt + s dW from y0: mean and variance at t = 1."""
-    generator = torch.Generator().manual_seed(0)
-    y0 = torch.full((20000, 1), 2.0, dtype=D)
-    y = sdeint(lambda t, y: -y, lambda t, y: 0.8 * torch.ones_like(y), y0, [0.0, 1.0], method=method, steps=50,
-               generator=generator)[-1]  # fmt: skip
-    variance = 0.64 * (1 - math.exp(-2)) / 2
-    assert y.mean().item() == pytest.approx(2 * math.exp(-1), abs=0.02)
-    assert y.var().item() == pytest.approx(variance, rel=0.05)
-
-
-def test_ito_and_stratonovich() -> None:
-    """dy = s y dW: Ito keeps the mean, Stratonovich multiplies it by e^(s^2 t / 2)."""
-    y0, noise = torch.ones(40000, 1, dtype=D), lambda t, y: 0.6 * y
-    for method, mean in (("euler_maruyama", 1.0), ("heun", math.exp(0.18))):
-        y = sdeint(lambda t, y: 0 * y, noise, y0, [0.0, 1.0], method=method, steps=40,
-                   generator=torch.Generator().manual_seed(1))[-1]  # fmt: skip
-        assert y.mean().item() == pytest.approx(mean, abs=0.02)
-
-
-def test_seeds_belong_to_rows() -> None:
-    g = lambda t, y: torch.ones_like(y)  # noqa: E731
-    y = sdeint(lambda t, y: -y, g, torch.zeros(3, 2), [0.0, 0.5, 1.0], steps=4, seeds=[5, 6, 7])
-    alone = sdeint(lambda t, y: -y, g, torch.zeros(1, 2), [0.0, 0.5, 1.0], steps=4, seeds=[6])
-    assert torch.equal(y[:, 1:2], alone)
-    with pytest.raises(ValueError, match="one for each of 3 rows"):
-        sdeint(lambda t, y: -y, g, torch.zeros(3, 2), [0.0, 1.0], seeds=[1])
-    with pytest.raises(ValueError, match="method: expected one of euler_maruyama, heun"):
-        sdeint(lambda t, y: -y, g, torch.zeros(3, 2), [0.0, 1.0], method="milstein")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..ops.dtypes import state_dtype
-from .field import column
+from ...ops.dtypes import state_dtype
+from .stages import column
 from .tableaus import Tableau
 
 __all__ = ["Dense", "interpolate"]

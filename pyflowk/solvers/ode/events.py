@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..ops.describe import described
-from ..ops.dtypes import state_dtype
+from ...ops.describe import described
+from ...ops.dtypes import state_dtype
+from .checked import Checked
 from .control import Clock
 from .dense import interpolate
-from .field import Field, column
+from .stages import column
 from .tableaus import Tableau
 
 __all__ = ["Event", "Fired", "Record", "root_with_gradient"]
@@ -184,7 +185,7 @@ def _check_number(event: Event, t: Tensor, value: Tensor, rows: Tensor) -> None:
         raise ValueError(f"{event}: expected numbers along the solution; got NaN at t = {t[row].item():g} in row {row}")
 
 
-def root_with_gradient(event: Event, f: Field, t: Tensor, y: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
+def root_with_gradient(event: Event, f: Checked, t: Tensor, y: Tensor, here: Tensor) -> tuple[Tensor, Tensor]:
     """Event time and state of the rows `here`, with their derivatives, from the state y at the fixed time t.
 
     Implicit function theorem: dt = -dg / (dg/dt + dg/dy f). The derivative is NaN where the solution only touches the

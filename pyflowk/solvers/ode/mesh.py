@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.dtypes import state_dtype
-from ..ops.modes import functional
-from ..ops.recompute import Standing, computed_again
+from ...ops.dtypes import state_dtype
+from ...ops.modes import functional
+from ...ops.recompute import Standing, computed_again
+from .checked import Checked
 from .dense import Dense, interpolate
-from .field import Field, rk_stages
+from .stages import rk_stages
 from .tableaus import Tableau
 
 __all__ = ["Inside", "Mesh", "differentiating", "in_stretches", "integrate"]
@@ -83,7 +84,7 @@ class Mesh:
         return whole.index_put((columns, rows), torch.cat(pieces))
 
 
-def differentiating(f: Field, t: Tensor, y: Tensor) -> tuple[Tensor, bool]:
+def differentiating(f: Checked, t: Tensor, y: Tensor) -> tuple[Tensor, bool]:
     """The slope without its graph, and whether the field takes derivatives on the way to it, as divergences do.
 
     Under a checkpoint each of them would have all steps up to it computed again; torch.func refuses it. Where it takes
@@ -113,7 +114,7 @@ def differentiating(f: Field, t: Tensor, y: Tensor) -> tuple[Tensor, bool]:
 
 
 def integrate(
-    f: Field, table: Tableau, y: Tensor, mesh: Mesh, *, every: int = 0, dense: Dense | None = None,
+    f: Checked, table: Tableau, y: Tensor, mesh: Mesh, *, every: int = 0, dense: Dense | None = None,
     k: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
     """The outputs, (T, B, *event); k is the slope at the start, if it is known.
@@ -148,7 +149,7 @@ def integrate(
 
 
 def in_stretches(
-    stretch: Callable[..., tuple[Tensor, Any, list[Tensor]]], f: Field, y: Tensor, slopes: Any, steps: int, every: int
+    stretch: Callable[..., tuple[Tensor, Any, list[Tensor]]], f: Checked, y: Tensor, slopes: Any, steps: int, every: int
 ) -> tuple[Tensor, list[Tensor]]:
     """The last state and all that was found, from `stretch(y, slopes, begin, end) -> y, slopes, found`, `every` so many
     steps, whose insides the backward pass computes again; of all steps at once where `every` is 0."""

@@ -1,31 +1,19 @@
-"""The right-hand side as the solvers call it: times in a shape that broadcasts, slopes checked."""
+"""The right-hand side as the solvers call it: its answers are checked, and never lost in memory that it uses again."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from ..ops.divergence import as_slope
-from ..ops.modes import compiling, transformed
-from ..ops.rk_step import rk_combine
-from .tableaus import Tableau
+from ...ops.divergence import as_slope
+from ...ops.modes import compiling, transformed
 
-__all__ = ["Field", "Reused", "column", "rk_stages", "time_dtype"]
+__all__ = ["Checked", "Reused"]
 
 _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def time_dtype(y: Tensor) -> torch.dtype:
-    """Of the solver's own clock: float64, where the device has it."""
-    return torch.float32 if y.device.type == "mps" else torch.float64
-
-
-def column(values: Tensor, like: Tensor) -> Tensor:
-    """One value a row, (B,), in a shape that broadcasts against the rows."""
-    return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
 class Reused(RuntimeError):
@@ -37,7 +25,7 @@ class Reused(RuntimeError):
         )
 
 
-class Field:
+class Checked:
     """f(t, y) with its answer checked; t is 0-d where all rows share it, else (B, 1, ..., 1).
 
     A field may write every answer into the same memory. So that none is lost, an answer that lies where an earlier one
@@ -101,18 +89,3 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     """Whether two tensors are equal, NaN being equal to itself."""
     bits = _BITS[a.element_size()]
     return torch.equal(a.view(bits), b.resolve_neg().view(bits))
-
-
-def rk_stages(
-    field: Field, table: Tableau, times: Sequence[Tensor], y: Tensor, h: Tensor, k: Tensor, *, slope: bool = True,
-    combine: Callable[..., Tensor] = rk_combine,
-) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
-    """One step from y with slope k: the new state, and the slopes; the last of them, at the new state, if asked for."""
-    ks = [k]
-    last = table.stages - 1
-    for i in range(1, last + 1):
-        places, weights = table.rows[i]
-        state = combine(y, h, [ks[j] for j in places], weights)
-        if i < last or slope:
-            ks.append(field(times[i], state))
-    return state, ks

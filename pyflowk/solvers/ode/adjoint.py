@@ -15,19 +15,20 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ..ops.describe import described
-from ..ops.dtypes import state_dtype
-from ..ops.recompute import Standing
+from ...ops.describe import described
+from ...ops.dtypes import state_dtype
+from ...ops.recompute import Standing
 from .adaptive import solve_adaptive
+from .checked import Checked
 from .control import Control, Status
-from .field import Field, column
+from .stages import column
 from .tableaus import Tableau
 
 __all__ = ["backsolve", "listed"]
 
 
 def backsolve(
-    f: Field,
+    f: Checked,
     table: Tableau,
     y0: Tensor,
     times: Tensor,
@@ -50,7 +51,7 @@ def listed(params: Tensor | Iterable[Tensor]) -> tuple[Tensor, ...]:
 class _Reverse:
     """The augmented equation of (y, a) side by side, which remembers the slopes of a step for the parameters' sake."""
 
-    def __init__(self, f: Field, table: Tableau, y: Tensor, params: Sequence[Tensor]) -> None:
+    def __init__(self, f: Checked, table: Tableau, y: Tensor, params: Sequence[Tensor]) -> None:
         self.f, self.table, self.shape, self.params = f, table, y.shape, params
         self.size = y.shape[1:].numel()
         self.calls: list[tuple[Tensor, Tensor]] = []  # slope with its graph, a
@@ -115,7 +116,7 @@ def _of_both(control: Control, y: Tensor) -> Control:
 class _Backsolve(Function):
     @staticmethod
     def forward(
-        ctx: Any, f: Field, table: Tableau, control: Control, solve: Callable[..., Tensor], y0: Tensor, times: Tensor,
+        ctx: Any, f: Checked, table: Tableau, control: Control, solve: Callable[..., Tensor], y0: Tensor, times: Tensor,
         *params: Tensor,
     ) -> Tensor:  # fmt: skip
         with torch.no_grad():
@@ -153,7 +154,7 @@ class _Backsolve(Function):
             reverse.calls = []
             span = times[:, j - 1 : j + 1].flip(1)
             state = torch.cat([_flat(ys[j]), _flat(a)], 1)  # y starts anew from what was found
-            trace = solve_adaptive(Field(reverse), table, state, span, control, after_step=reverse.after_step)
+            trace = solve_adaptive(Checked(reverse), table, state, span, control, after_step=reverse.after_step)
             if bool((trace.clock.status != Status.SUCCESS).any()):
                 names = sorted({Status(int(s)).name for s in trace.clock.status})
                 raise RuntimeError(f"backsolve: the adjoint equation could not be solved ({', '.join(names)})")

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.describe import described
+from ...ops.describe import described
 from .adjoint import backsolve, listed
+from .checked import Checked
 from .control import Control
-from .field import Field
 from .solve import Solution, SolverError, clock_times, solve_ivp
 from .tableaus import tableau
 
@@ -194,7 +194,7 @@ def _backsolve(
         return _reached(solve_ivp(field, y0, times, **arguments)).y
 
     known = {key: backward[key] for key in Control.__dataclass_fields__ if key in backward}
-    return backsolve(Field(field, copies=True), tables[1], y0, times, Control(**known), listed(params), solve)
+    return backsolve(Checked(field, copies=True), tables[1], y0, times, Control(**known), listed(params), solve)
 
 
 def _reached(solution: Solution) -> Solution:

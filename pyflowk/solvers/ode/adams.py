@@ -9,8 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .field import Field, column, rk_stages
+from .checked import Checked
 from .mesh import Mesh, in_stretches
+from .stages import column, rk_stages
 from .tableaus import TABLEAUS
 
 __all__ = ["adams_order", "integrate_adams"]
@@ -39,7 +40,9 @@ def _weights(points: Tensor, first: int, nodes: int, order: int) -> Tensor:
     return torch.linalg.solve(powers, moments.expand(*powers.shape[:-2], order)[..., None])[..., 0].movedim(-1, 1)
 
 
-def integrate_adams(f: Field, order: int, y: Tensor, mesh: Mesh, *, every: int = 0, k: Tensor | None = None) -> Tensor:
+def integrate_adams(
+    f: Checked, order: int, y: Tensor, mesh: Mesh, *, every: int = 0, k: Tensor | None = None
+) -> Tensor:
     """The outputs, (T, B, *event), as `mesh.integrate`."""
     rk4 = TABLEAUS["rk4"]
     steps, times = mesh.clocks(rk4, y)

@@ -17,13 +17,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from ..ops.dtypes import state_dtype
-from ..ops.modes import while_loop
-from ..ops.rk_control import END, GOOD, STEP, TIME, advanced, stage_times
-from ..ops.rk_step import rk_combine_formula, rk_error_formula
+from ...ops.dtypes import state_dtype
+from ...ops.modes import while_loop
+from ...ops.rk_control import END, GOOD, STEP, TIME, advanced, stage_times
+from ...ops.rk_step import rk_combine_formula, rk_error_formula
+from .checked import Checked
 from .control import Clock
-from .field import Field, column, rk_stages
 from .rowwise import NotRowwise, Solver
+from .stages import column, rk_stages
 from .tableaus import Tableau
 
 __all__ = ["KEEP", "advance_compiled"]
@@ -39,7 +40,7 @@ _compiled: WeakKeyDictionary[types.CodeType, dict[tuple[str, str], Any]] = WeakK
 
 
 def advance_compiled(
-    f: Field, table: Tableau, numbers: Sequence[float], keep: str, y: Tensor, k: Tensor, clock: Clock
+    f: Checked, table: Tableau, numbers: Sequence[float], keep: str, y: Tensor, k: Tensor, clock: Clock
 ) -> tuple[Tensor, Tensor, Clock, list[tuple[Clock, Clock, Tensor, list[Tensor]]]]:
     """Several steps: state, slope and clock after them, and (clock before, clock after, state, slopes) of each, as far
     as `keep` wants them."""
@@ -69,7 +70,7 @@ def advance_compiled(
 
 
 def _by_rows(
-    f: Field, table: Tableau, keep: str, y: Tensor, k: Tensor, clock: Tensor, numbers: Sequence[float]
+    f: Checked, table: Tableau, keep: str, y: Tensor, k: Tensor, clock: Tensor, numbers: Sequence[float]
 ) -> tuple[Tensor, Tensor, Tensor, int, list[Tensor]] | None:
     """Many steps as `rowwise` does them, or None where it cannot."""
     known = _compiled.setdefault(_code(f.f), {})
@@ -136,7 +137,7 @@ def _code(f: Any) -> types.CodeType:
 
 
 def _one_step(
-    f: Field, table: Tableau, y: Tensor, k: Tensor, columns: Sequence[Tensor], numbers: Sequence[Tensor],
+    f: Checked, table: Tableau, y: Tensor, k: Tensor, columns: Sequence[Tensor], numbers: Sequence[Tensor],
     **options: Any,
 ) -> tuple[Tensor, Tensor, tuple[Tensor, ...], Tensor]:  # fmt: skip
     """State, slope and the clock's columns after a step, and the state before it with all slopes, one behind the other.
@@ -154,7 +155,7 @@ def _one_step(
 
 
 def _step(
-    f: Field, table: Tableau, y: Tensor, k: Tensor, clock: Tensor, numbers: Tensor
+    f: Checked, table: Tableau, y: Tensor, k: Tensor, clock: Tensor, numbers: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `rowwise` reads: every number a column of its own."""
     rtol, atol, *rates = numbers.unbind(1)
@@ -164,7 +165,7 @@ def _step(
 
 
 def _loop(
-    f: Field, table: Tableau, keep: str, most: int, y: Tensor, k: Tensor, clock: Tensor, rates: list[Tensor]
+    f: Checked, table: Tableau, keep: str, most: int, y: Tensor, k: Tensor, clock: Tensor, rates: list[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
     begin = clock.unbind(1)
     end, on_cpu = begin[END], y.device.type == "cpu"

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..ops.dtypes import state_dtype
+from ...ops.dtypes import state_dtype
+from .checked import Checked
 from .compiled import advance_compiled
 from .control import Clock, Control, Status, first_step
 from .dense import Dense, interpolate
 from .events import Event, Fired
-from .field import Field, column, rk_stages
 from .mesh import Inside, Mesh
+from .stages import column, rk_stages
 from .tableaus import Tableau
 
 __all__ = ["Trace", "solve_adaptive"]
@@ -135,7 +136,7 @@ class Reader:
 
 
 def solve_adaptive(
-    f: Field,
+    f: Checked,
     table: Tableau,
     y: Tensor,
     times: Tensor,

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.dtypes import state_dtype
-from ..ops.rk_control import (
+from ...ops.dtypes import state_dtype
+from ...ops.rk_control import (
     ACCEPTED,
     ATTEMPTS,
     END,
@@ -23,8 +23,9 @@ from ..ops.rk_control import (
     rk_control,
     start_clock,
 )
-from ..ops.rk_step import rk_combine, rk_error, scaled_error
-from .field import Field, column
+from ...ops.rk_step import rk_combine, rk_error, scaled_error
+from .checked import Checked
+from .stages import column
 from .tableaus import Tableau
 
 __all__ = ["Clock", "Control", "Status", "first_step"]
@@ -185,7 +186,7 @@ class Clock:
         return Clock(data)
 
 
-def first_step(f: Field, table: Tableau, control: Control, t: Tensor, y: Tensor, k: Tensor, span: Tensor) -> Tensor:
+def first_step(f: Checked, table: Tableau, control: Control, t: Tensor, y: Tensor, k: Tensor, span: Tensor) -> Tensor:
     """A first step for every row, signed, from the sizes of state, slope and curvature (Hairer, Norsett, Wanner II.4).
 
     Costs one evaluation of the field.

@@ -12,16 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.describe import described
-from ..ops.dtypes import state_dtype
-from ..ops.modes import forward_or_functional, mapped, no_tangents, transformed
+from ...ops.describe import described
+from ...ops.dtypes import state_dtype
+from ...ops.modes import forward_or_functional, mapped, no_tangents, transformed
 from .adams import adams_order, integrate_adams
 from .adaptive import solve_adaptive
+from .checked import Checked, Reused
 from .control import Control, Status
 from .dense import Dense
 from .events import Event, Record, root_with_gradient
-from .field import Field, Reused, column, time_dtype
 from .mesh import Mesh, differentiating, integrate
+from .stages import column, time_dtype
 from .tableaus import Tableau, tableau
 
 __all__ = ["ADJOINTS", "Solution", "SolverError", "clock_times", "fixed_mesh", "solve_ivp"]
@@ -168,7 +169,7 @@ def solve_ivp(
         y0 = y0.clone()  # what the caller does to his own later is not the solution's,
     elif not y0.requires_grad and not transformed():
         y0 = y0.detach()  # and what a field asks of its state, such as a gradient, not the caller's
-    field_ = Field(f)
+    field_ = Checked(f)
     listed = [events] if isinstance(events, Event) or not isinstance(events, Iterable) else list(events)
     if any(not isinstance(event, Event) for event in listed):
         raise TypeError(f"events: expected an Event, or several of them; got {described(events)}")
@@ -204,7 +205,7 @@ def solve_ivp(
     return _apart(field_, _adaptive, table, y0, times, chosen, listed, dense, every, first_step, poll, compact, compile)
 
 
-def _apart(f: Field, solve: Callable[..., Solution], *arguments: Any) -> Solution:
+def _apart(f: Checked, solve: Callable[..., Solution], *arguments: Any) -> Solution:
     """`solve(f, *arguments)`, once more with copies of the slopes where they share memory."""
     try:
         return solve(f, *arguments)
@@ -252,8 +253,8 @@ def _check_order(times: Tensor) -> None:
 
 
 def _fixed(
-    f: Field, table: Tableau, adams: int | None, y0: Tensor, times: Tensor, step_size: float | None, steps: int | None,
-    every: int, dense: bool, perturb: bool,
+    f: Checked, table: Tableau, adams: int | None, y0: Tensor, times: Tensor, step_size: float | None,
+    steps: int | None, every: int, dense: bool, perturb: bool,
 ) -> Solution:  # fmt: skip
     mesh = fixed_mesh(times, step_size, steps)
     mesh.perturb = perturb
@@ -318,8 +319,8 @@ def fixed_mesh(times: Tensor, step_size: float | None, steps: int | None) -> Mes
 
 
 def _adaptive(
-    f: Field, table: Tableau, y0: Tensor, times: Tensor, control: Control, events: list[Event], dense: bool, every: int,
-    step: float | Tensor | None, poll: int | None, compact: bool, compiled: bool,
+    f: Checked, table: Tableau, y0: Tensor, times: Tensor, control: Control, events: list[Event], dense: bool,
+    every: int, step: float | Tensor | None, poll: int | None, compact: bool, compiled: bool,
 ) -> Solution:  # fmt: skip
     rows = y0.shape[0]
     _check_unmapped(y0, times)
@@ -398,7 +399,7 @@ def _check_unmapped(*tensors: Tensor) -> None:
         )
 
 
-def _event_gradients(events: list[Event], f: Field, t: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def _event_gradients(events: list[Event], f: Checked, t: Tensor, y: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """Rows without an event stay NaN and take no part, so that their NaN does not reach the parameters."""
     result_t, result_y = t, y
     for number, event in enumerate(events):

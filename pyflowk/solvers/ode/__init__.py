@@ -1,0 +1,29 @@
+"""Integrators of ordinary differential equations, every row of a batch with steps of its own.
+
+`odeint` gives states at times and differentiates; `solve_ivp` gives a `Solution`, with the steps taken, a `Dense`
+output and what an `Event` met, a `Record`. `METHODS` are the methods by name, `TABLEAUS` the Runge-Kutta ones, a
+`Tableau` each by `tableau`. `Control` chooses steps; `Status` tells how a row ended, `SolverError` that it could not.
+"""
+
+from .control import Control, Status
+from .dense import Dense
+from .events import Event, Record
+from .odeint import odeint
+from .solve import Solution, SolverError, solve_ivp
+from .tableaus import METHODS, TABLEAUS, Tableau, tableau
+
+__all__ = [
+    "METHODS",
+    "TABLEAUS",
+    "Control",
+    "Dense",
+    "Event",
+    "Record",
+    "Solution",
+    "SolverError",
+    "Status",
+    "Tableau",
+    "odeint",
+    "solve_ivp",
+    "tableau",
+]

@@ -1,0 +1,39 @@
+"""One Runge-Kutta step of all rows, each with a step of its own; the clock's type, and one value a row as a column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ...ops.rk_step import rk_combine
+from .checked import Checked
+from .tableaus import Tableau
+
+__all__ = ["column", "rk_stages", "time_dtype"]
+
+
+def time_dtype(y: Tensor) -> torch.dtype:
+    """Of the solver's own clock: float64, where the device has it."""
+    return torch.float32 if y.device.type == "mps" else torch.float64
+
+
+def column(values: Tensor, like: Tensor) -> Tensor:
+    """One value a row, (B,), in a shape that broadcasts against the rows."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def rk_stages(
+    f: Checked, table: Tableau, times: Sequence[Tensor], y: Tensor, h: Tensor, k: Tensor, *, slope: bool = True,
+    combine: Callable[..., Tensor] = rk_combine,
+) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    """One step from y with slope k: the new state, and the slopes; the last of them, at the new state, if asked for."""
+    ks = [k]
+    last = table.stages - 1
+    for i in range(1, last + 1):
+        places, weights = table.rows[i]
+        state = combine(y, h, [ks[j] for j in places], weights)
+        if i < last or slope:
+            ks.append(f(times[i], state))
+    return state, ks
