@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -15,6 +14,7 @@ from ._checks import require_counts
 from .nets.context import check_labels
 from .ops.draw import draw_normal, draw_uniform
 from .ops.dtypes import state_dtype
+from .shapes import expand_context, number_of, sample_shape, shaped
 from .transforms.base import Transform, call, call_inverse, sum_event
 
 LOG_2PI = math.log(2 * math.pi)
@@ -241,7 +241,7 @@ class Flow(nn.Module):
     ) -> Tensor:
         """n samples (n, *event); ``temperature`` scales the base's standard deviation; runs ``transform.to_data``."""
         shape, context, z = self._draw(n, context, generator, temperature)
-        return _shaped(self.transform.to_data(z, context, generator), shape)
+        return shaped(self.transform.to_data(z, context, generator), shape)
 
     def sample_and_log_prob(
         self,
@@ -256,7 +256,7 @@ class Flow(nn.Module):
         """
         shape, context, z = self._draw(n, context, generator, temperature)
         x, ladj = call_inverse(self.transform, z, context, generator)
-        return _shaped(x, shape), _shaped(self.base.log_prob(z, context, temperature) - ladj, shape)
+        return shaped(x, shape), shaped(self.base.log_prob(z, context, temperature) - ladj, shape)
 
     @property
     def reparameterised(self) -> bool:
@@ -319,63 +319,8 @@ def _anchor_again(module: Any, incompatible_keys: Any) -> None:
         module.base.anchor = torch.zeros((), device=here.device, dtype=here.dtype)
 
 
-def sample_shape(n: int | Sequence[int]) -> tuple[int, ...]:
-    """The leading shape that a number of samples, or a shape of them, means.
-
-    >>> from pyflowk.flows import sample_shape
-    >>> sample_shape(5), sample_shape((2, 3))
-    ((5,), (2, 3))
-    """
-    return tuple(_count(size) for size in n) if isinstance(n, (tuple, list)) else (_count(n),)
-
-
-def _count(n: Any) -> int:
-    if not isinstance(n, (int, torch.SymInt)) or isinstance(n, bool):
-        if isinstance(n, bool) or not hasattr(n, "__index__"):
-            raise TypeError(f"n: expected a number of samples or a shape of them, got {n!r}")
-        n = operator.index(n)  # an integer of numpy or torch
-    if n < 0:
-        raise ValueError(f"n: expected at least 0 samples, got {n!r}")
-    return n
-
-
-def number_of(n: int) -> int:
-    """A number of samples, checked as :func:`sample_shape` does; no shape."""
-    if isinstance(n, (tuple, list)):
-        raise TypeError(f"n: expected a number of samples, got {n!r}")
-    return sample_shape(n)[0]
-
-
-def _shaped(value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    return value if len(shape) == 1 else value.reshape(*shape, *value.shape[1:])
-
-
 def check_temperature(temperature: float) -> None:
     """Raise ValueError unless it is a finite number above 0."""
     number = isinstance(temperature, (int, float, Real)) and not isinstance(temperature, bool)
     if not number or not 0 < temperature < math.inf:
         raise ValueError(f"temperature: expected a finite number > 0, got {temperature!r}")
-
-
-def expand_context(context: Tensor | None, rows: int) -> Tensor | None:
-    """The context with one row per event: rows as they are, or one row repeated (a view).
-
-    >>> import torch
-    >>> from pyflowk.flows import expand_context
-    >>> expand_context(torch.tensor(7), 3)
-    tensor([7, 7, 7])
-    """
-    if context is None:
-        return None
-    if not isinstance(context, Tensor):
-        raise TypeError(f"context: expected a tensor, such as torch.tensor([2]), got {type(context).__name__}")
-    if context.dim() == 0:
-        context = context[None]
-    if context.shape[0] == rows:
-        return context
-    if context.shape[0] != 1:
-        raise ValueError(
-            f"expected a context of {rows} rows (one per event) or of 1 row (for all), got {tuple(context.shape)};"
-            " for k samples per context pass context.repeat_interleave(k, 0)"
-        )
-    return context.expand(rows, *context.shape[1:])

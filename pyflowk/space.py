@@ -14,6 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .shapes import check_events
+
 __all__ = ["Context", "Events", "Ragged", "Space"]
 
 KINDS = ("labels", "numbers", "tokens")
@@ -130,10 +132,7 @@ class Space:
                 sizes = ", ".join(map(str, ("B", f"up to {most}", *rest)))
                 raise ValueError(f"expected x ({sizes}), got {tuple(x.values.shape)}")
             return
-        if not isinstance(x, Tensor):
-            raise TypeError(f"expected x to be a tensor, got {type(x).__name__}")
-        if x.dim() == 0 or tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"expected x (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
+        check_events(x, self.shape)
 
     def as_json(self) -> dict[str, Any]:
         """JSON values, without those that are None or False."""

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyflowk.flows import Base, ClassConditionalGaussian, DiagonalGaussian, Flow, GaussianMixture, expand_context
+from pyflowk.flows import Base, ClassConditionalGaussian, DiagonalGaussian, Flow, GaussianMixture
 from pyflowk.nets import MLP
+from pyflowk.shapes import expand_context
 from pyflowk.transforms import (
     Affine,
     Compose,

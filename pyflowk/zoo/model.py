@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..flows import Base, Flow, expand_context, sample_shape
+from ..flows import Base, Flow
 from ..nets import MLP, ConvNet
 from ..objectives.nll import nll
 from ..ops.modes import transformed
+from ..shapes import check_events, expand_context, sample_shape
 from ..transforms import (
     Affine,
     Compose,
@@ -149,7 +150,7 @@ class FlowModel(GenerativeModel):
         return nll(self, x, context, generator=generator)
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        self._check_events(x)
+        check_events(x, self.shape)
         return self.flow.log_prob(x, self.check_context(context, x.shape[0]), generator)
 
     def sample(
@@ -162,14 +163,8 @@ class FlowModel(GenerativeModel):
         return self.flow.sample(n, self.check_context(context, math.prod(sample_shape(n))), generator, temperature)
 
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> None:
-        self._check_events(x)
+        check_events(x, self.shape)
         self.flow.initialize(x, self.check_context(context, x.shape[0]), generator)
-
-    def _check_events(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"expected x to be a tensor, got {type(x).__name__}")
-        if x.dim() == 0 or tuple(x.shape[1:]) != self.shape:
-            raise ValueError(f"expected x (B, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
 
 
 def unsquash(levels: int | None, shape: Sequence[int], dequantize: str = "uniform") -> list[Transform]:
