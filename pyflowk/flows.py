@@ -15,7 +15,7 @@ from .nets.context import check_labels
 from .ops.draw import draw_normal, draw_uniform
 from .ops.dtypes import state_dtype
 from .shapes import expand_context, number_of, sample_shape, shaped
-from .transforms.base import Transform, call, call_inverse, sum_event
+from .transforms.base import Transform, sum_event
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -229,7 +229,7 @@ class Flow(nn.Module):
     def log_prob(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Log-density (B,) of x (B, *event) in nats; runs ``transform.forward``."""
         x, context = self._enter(x, context)
-        z, ladj = call(self.transform, x, context, generator)
+        z, ladj = self.transform(x, context, generator)
         return self.base.log_prob(z, context) + ladj
 
     def sample(
@@ -255,7 +255,7 @@ class Flow(nn.Module):
         With a Dequantize in the transform the samples are integers and the value is the lower bound at that draw.
         """
         shape, context, z = self._draw(n, context, generator, temperature)
-        x, ladj = call_inverse(self.transform, z, context, generator)
+        x, ladj = self.transform.inverse(z, context, generator)
         return shaped(x, shape), shaped(self.base.log_prob(z, context, temperature) - ladj, shape)
 
     @property

@@ -23,7 +23,6 @@ from pyflowk.nets.spectral import SpectralLayer
 from pyflowk.ops.kept import Kept
 from pyflowk.training.ema import MovingAverage
 from pyflowk.transforms import ActNorm, InvertibleConv1x1
-from pyflowk.transforms.base import call, call_inverse
 from tests.compat.test_accelerate import CASES as FLOWS
 from tests.transforms.registry import CASES as TRANSFORMS
 from tests.zoo.test_systems import SMALL, build, context, data, seeded
@@ -76,8 +75,8 @@ def of_system(name: str) -> Owner:
 def of_transform(case: Any) -> Owner:
     def evaluate(transform: Any) -> list[Tensor]:
         x, c = case.data(5, dtype=torch.float32), case.contexts(5, dtype=torch.float32)
-        z, ladj = call(transform, x, c, seeded())
-        return [z, ladj, *([] if transform.training else call_inverse(transform, x, c, seeded()))]
+        z, ladj = transform(x, c, seeded())
+        return [z, ladj, *([] if transform.training else transform.inverse(x, c, seeded()))]
 
     return Owner(case.make, evaluate)
 

@@ -6,7 +6,6 @@ import torch
 from torch import Generator, Tensor
 
 from ..datasets import Dataset
-from ..transforms.base import call
 from ..zoo import FlowModel
 
 STEPS = 8
@@ -87,7 +86,7 @@ def manipulate(model: FlowModel, data: Dataset, walks: int, classes: tuple[int, 
 
 def encode(model: FlowModel, x: Tensor, context: Tensor | None, generator: Generator) -> Tensor:
     """The latents of events."""
-    return call(model.flow.transform, x, context, generator)[0]
+    return model.flow.transform(x, context, generator)[0]
 
 
 def decode(model: FlowModel, z: Tensor, context: Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
 """Invertible maps with log-determinants, one file per map.
 
-Every one obeys :class:`Transform`: ``forward(x, context=None) -> (z, ladj)`` from data to noise and
-``inverse(z, context=None) -> (x, ladj)`` back. A transform gets its network handed in.
+Every one obeys :class:`Transform`: ``forward(x, context=None, generator=None) -> (z, ladj)`` from data to noise and
+``inverse(z, context=None, generator=None) -> (x, ladj)`` back. A transform gets its network handed in.
 
 Of data: `Dequantize`, `VariationalDequantize`, `Scale`, `Logit`, `Standardize`, `check_levels`. Of shapes: `Reshape`,
 `Squeeze`, `Split`, `Flip`, `Permute`. Learned: `ActNorm`, `BatchNorm`, `Elementwise`, `InvertibleConv1x1`, `LULinear`,

@@ -52,7 +52,9 @@ class ActNorm(Transform):
         self.is_initialized = False
         self.register_load_state_dict_post_hook(_mirror_flag)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         self._check(x)
         if self.training and self.unset:
             self._set_from(x)
@@ -67,7 +69,9 @@ class ActNorm(Transform):
             self.is_initialized = bool(self.initialized)
         return not self.is_initialized
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         self._check(z)
         scale, bias = self._per_channel(z, (-self.log_scale).exp()), self._per_channel(z, self.bias)
         return (z - bias) * scale, -self._ladj(z)

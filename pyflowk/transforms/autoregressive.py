@@ -80,7 +80,9 @@ class MaskedAutoregressive(Transform):
                 f"{getattr(self.map, 'interleaved', False)}"
             )
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         self._check(x)
         context = self._wanted(context)
         if self._fused and not torch.is_grad_enabled():
@@ -88,7 +90,9 @@ class MaskedAutoregressive(Transform):
         with torch.autocast(x.device.type, enabled=False):
             return self.map(x, self.made(x, context), mask="all", swap=False, inverse=False)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         self._check(z)
         context = self._wanted(context)
         if self._fused:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,15 +19,19 @@ SMALLEST_SPREAD = 1e-30
 class Transform(nn.Module):
     """An invertible map between data x and noise z that knows its log-determinant.
 
-    ``forward(x, context=None) -> (z, ladj)`` maps data to noise, ``inverse(z, context=None) -> (x, ladj)`` maps
-    noise to data. x is ``(B, *event)``; ladj is ``(B,)``, float32 (float64 for float64 x), on x's device, and is the
-    log |det Jacobian| of the direction that was called: ``ladj_forward + ladj_inverse = 0`` along a round trip.
+    ``forward(x, context=None, generator=None) -> (z, ladj)`` maps data to noise, ``inverse(z, context=None,
+    generator=None) -> (x, ladj)`` maps noise to data. x is ``(B, *event)``; ladj is ``(B,)``, float32 (float64 for
+    float64 x), on x's device, and is the log |det Jacobian| of the direction that was called: ``ladj_forward +
+    ladj_inverse = 0`` along a round trip.
 
-    A transform that has no use for ``context`` accepts and ignores it. Two flags tell who draws random numbers:
+    The context has one row per event, or one row for all of them (:func:`pyflowk.shapes.expand_context`); a transform
+    that has no use for it ignores it. The same holds for the generator, so that nobody asks who draws; the same seed
+    gives the same value. Two flags tell what is random:
 
-    - ``stochastic``: the map itself is random (:class:`Dequantize`); ``forward`` takes ``generator=None``.
-    - ``estimates_ladj``: the map is not, but its log-determinant is a random estimate (:class:`Residual`); ``forward``
-      and ``inverse`` both take ``generator=None``, and the same seed gives the same value.
+    - ``stochastic``: the map itself, in ``forward`` (:class:`Dequantize`).
+    - ``estimates_ladj``: the log-determinant alone, in both directions (:class:`Residual`).
+
+    A subclass whose ``forward`` or ``inverse`` cannot be called so raises TypeError where it is defined.
 
     ``to_data`` is the inverse for callers that want no log-determinant: what :meth:`Flow.sample` runs.
 
@@ -39,10 +44,20 @@ class Transform(nn.Module):
     stochastic: bool = False
     estimates_ladj: bool = False
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in ("forward", "inverse"):
+            if name in vars(cls):
+                _require_signature(cls, name)
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         raise NotImplementedError(f"{type(self).__name__} has no inverse")
 
     def backward_from_output(
@@ -52,30 +67,24 @@ class Transform(nn.Module):
 
     def to_data(self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """``inverse`` without the log-determinant, cheaper where that one costs much."""
-        return call_inverse(self, z, context, generator)[0]
+        return self.inverse(z, context, generator)[0]
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Set every data-dependent layer from one batch ``(B, *event)`` and return what the map makes of the batch."""
-        return call(self, x, context, generator)[0]
+        return self(x, context, generator)[0]
 
 
-def call(
-    transform: Transform, x: Tensor, context: Tensor | None, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """``transform(x, context)``, with the generator for those that draw random numbers."""
-    if transform.stochastic or transform.estimates_ladj:
-        return transform(x, context, generator=generator)
-    return transform(x, context)
-
-
-def call_inverse(
-    transform: Transform, z: Tensor, context: Tensor | None, generator: torch.Generator | None
-) -> tuple[Tensor, Tensor]:
-    """``transform.inverse(z, context)``, with the generator for those that estimate their log-determinant."""
-    if transform.estimates_ladj:
-        return transform.inverse(z, context, generator=generator)  # type: ignore[call-arg]
-    return transform.inverse(z, context)
+def _require_signature(cls: type[Transform], name: str) -> None:
+    """TypeError where a method does not take all that every transform is called with."""
+    signature = inspect.signature(getattr(cls, name))
+    try:
+        signature.bind(*("self", "x", "context", "generator"))
+    except TypeError:
+        raise TypeError(
+            f"{cls.__name__}.{name}: expected (self, x, context=None, generator=None), as every transform is called,"
+            f" got {signature}"
+        ) from None
 
 
 def zero_ladj(x: Tensor) -> Tensor:
@@ -128,7 +137,7 @@ class Compose(Transform):
     ) -> tuple[Tensor, Tensor]:
         total = zero_ladj(x)
         for transform in self.transforms:
-            x, ladj = call(transform, x, context, generator)  # type: ignore[arg-type]
+            x, ladj = transform(x, context, generator)
             total = total + ladj
         return x, total
 
@@ -137,7 +146,7 @@ class Compose(Transform):
     ) -> tuple[Tensor, Tensor]:
         total = zero_ladj(z)
         for transform in self._last_first():
-            z, ladj = call_inverse(transform, z, context, generator)
+            z, ladj = transform.inverse(z, context, generator)
             total = total + ladj
         return z, total
 
@@ -196,9 +205,9 @@ class Invert(Transform):
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        return call_inverse(self.transform, x, context, generator)
+        return self.transform.inverse(x, context, generator)
 
     def inverse(
         self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        return call(self.transform, z, context, generator)
+        return self.transform(z, context, generator)

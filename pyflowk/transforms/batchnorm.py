@@ -48,7 +48,9 @@ class BatchNorm(Transform):
         self.register_buffer("running_mean", torch.zeros(features))
         self.register_buffer("running_var", torch.ones(features))
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         self._check(x)
         x = x.to(state_dtype(x))
         mean, var = self.running_mean, self.running_var
@@ -58,7 +60,9 @@ class BatchNorm(Transform):
         log_scale = self._log_scale(var)
         return (x - mean) * log_scale.exp() + self.bias, self._ladj(x, log_scale)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         self._check(z)
         log_scale = self._log_scale(self.running_var)
         x = (z.to(state_dtype(z)) - self.bias) * (-log_scale).exp() + self.running_mean

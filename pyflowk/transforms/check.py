@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .base import Compose, Transform, call, call_inverse
+from .base import Compose, Transform
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def check_invertibility(
 def _round_trip(
     name: str, transform: Transform, x: Tensor, context: Tensor | None, generator: torch.Generator | None
 ) -> tuple[Tensor, LayerError]:
-    z, ladj = call(transform, x, context, generator)
-    back, ladj_back = call_inverse(transform, z, context, generator)
+    z, ladj = transform(x, context, generator)
+    back, ladj_back = transform.inverse(z, context, generator)
     error = (back.double() - x.double()).abs()
     if x.numel() == 0:
         return z, LayerError(name, 0.0, 0.0, 0.0)

@@ -106,13 +106,17 @@ class InvertibleConv1x1(Keeper, Transform):
         self._kept = Kept()
         self.register_load_state_dict_post_hook(_check_loaded)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         self._check(x)
         if self.norm is not None and self.norm.training and self.norm.unset:
             self.norm.initialize(x)
         return self._apply_map(x, False)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         self._check(z)
         return self._apply_map(z, True)
 

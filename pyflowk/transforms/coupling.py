@@ -185,10 +185,14 @@ class Coupling(Transform):
         self.mask, self.swap = mask, swap
         self.conditional = _takes_context(net) if conditional is None else conditional
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         return self._move(x, context, inverse=False)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         return self._move(z, context, inverse=True)
 
     def backward_from_output(

@@ -68,7 +68,9 @@ class Dequantize(Transform):
         noise = noise.clamp(max=1 - self.levels * torch.finfo(dtype).eps)
         return x.to(dtype) + noise, zero_ladj(x)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         return z.floor().clamp(0, self.levels - 1), zero_ladj(z)
 
     def extra_repr(self) -> str:

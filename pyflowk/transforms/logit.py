@@ -35,12 +35,16 @@ class Logit(Transform):
             raise ValueError(f"Logit expects 0 <= margin < 0.5, got {margin!r}")
         self.margin = float(margin)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         p = self.margin + (1 - 2 * self.margin) * x.to(state_dtype(x))
         log_p, log_q = torch.log(p), torch.log1p(-p)
         return log_p - log_q, sum_event(math.log1p(-2 * self.margin) - log_p - log_q)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         z = z.to(state_dtype(z))
         x = (torch.sigmoid(z) - self.margin) / (1 - 2 * self.margin)
         return x, sum_event(F.logsigmoid(z) + F.logsigmoid(-z) - math.log1p(-2 * self.margin))

@@ -40,11 +40,15 @@ class Permute(Transform):
             drawn = torch.randperm(features, generator=generator).tolist()
         return cls(drawn)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         self._check(x)
         return x.index_select(1, self.permutation), zero_ladj(x)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         self._check(z)
         return z.index_select(1, self.permutation.argsort()), zero_ladj(z)
 
@@ -72,12 +76,16 @@ class Flip(Transform):
     tensor([[3., 2., 1.]])
     """
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         if x.dim() < 2:
             raise ValueError(f"Flip expects (B, D, *rest), got {tuple(x.shape)}")
         return x.flip(1), zero_ladj(x)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         return self.forward(z, context)
 
     def backward_from_output(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from .base import Transform, zero_ladj
@@ -28,10 +29,14 @@ class Reshape(Transform):
         if math.prod(self.before) != math.prod(self.after):
             raise ValueError(f"Reshape expects equal numbers of elements, got {self.before} and {self.after}")
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         return _reshape(x, self.before, self.after)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         return _reshape(z, self.after, self.before)
 
     def backward_from_output(

@@ -32,11 +32,15 @@ class Scale(Transform):
             raise ValueError(f"Scale expects a finite factor other than 0 and a finite shift, got {factor}, {shift}")
         self.factor, self.shift = float(factor), float(shift)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         ladj = zero_ladj(x) + math.prod(x.shape[1:]) * math.log(abs(self.factor))
         return x.to(state_dtype(x)) * self.factor + self.shift, ladj
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         ladj = zero_ladj(z) - math.prod(z.shape[1:]) * math.log(abs(self.factor))
         return (z.to(state_dtype(z)) - self.shift) / self.factor, ladj
 
@@ -90,11 +94,15 @@ class Standardize(Transform):
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         return self.fit(x)(x)[0]
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         self._check(x)
         return (x - self.mean) / self.std, zero_ladj(x) - self.std.log().sum()
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         self._check(z)
         return z * self.std + self.mean, zero_ladj(z) + self.std.log().sum()
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .base import Transform, call, call_inverse
+from .base import Transform
 from .pullback import Pullback
 
 
@@ -46,14 +46,14 @@ class Split(Transform):
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         self._check(x, self.shape, "forward")
-        z, ladj = call(self.inner, x[:, : self.kept], context, generator)
+        z, ladj = self.inner(x[:, : self.kept], context, generator)
         return self._join(z, x), ladj
 
     def inverse(
         self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         self._check(z, (math.prod(self.shape),), "inverse")
-        x, ladj = call_inverse(self.inner, self._head(z), context, generator)
+        x, ladj = self.inner.inverse(self._head(z), context, generator)
         return self._with_rest(x, z), ladj
 
     def backward_from_output(

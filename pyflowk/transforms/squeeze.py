@@ -24,14 +24,18 @@ class Squeeze(Transform):
     tensor([0., 3., 1., 2.])
     """
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         if x.dim() != 4 or x.shape[2] % 2 or x.shape[3] % 2:
             raise ValueError(f"Squeeze expects (B, C, H, W) with even H and W, got {tuple(x.shape)}")
         top, bottom = x[:, :, 0::2], x[:, :, 1::2]
         parts = (top[..., 0::2], bottom[..., 1::2], top[..., 1::2], bottom[..., 0::2])
         return torch.cat(parts, dim=1), zero_ladj(x)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         if z.dim() != 4 or z.shape[1] % 4:
             raise ValueError(f"Squeeze.inverse expects (B, 4C, H, W), got {tuple(z.shape)}")
         top_left, bottom_right, top_right, bottom_left = z.chunk(4, dim=1)

@@ -62,7 +62,9 @@ class VariationalDequantize(Transform):
         u = torch.sigmoid(logit).clamp(max=1 - self.levels * eps)
         return x + u, ladj + _log_slope(logit) - _log_slope(start)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         x = z.floor().clamp(0, self.levels - 1)
         eps = torch.finfo(state_dtype(z)).eps
         logit = (z - x).to(state_dtype(z)).clamp(eps, 1 - eps).logit()

@@ -12,10 +12,14 @@ from pyflowk.transforms import ActNorm, Compose, Coupling, Flip, Scale, Transfor
 class Broken(Transform):
     """Its inverse is off by 0.5 and its log-determinant by 1."""
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         return 2 * x, torch.zeros(len(x))
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         return z / 2 + 0.5, torch.ones(len(z))
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyflowk.transforms.base import Transform, call
+from pyflowk import transforms as T
+from pyflowk.transforms import Transform
 
 from .registry import CASES, Case
 
@@ -21,7 +22,7 @@ def noise() -> torch.Generator:
 
 
 def forward(case: Case, transform: Transform, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-    return call(transform, x, context, noise())
+    return transform(x, context, noise())
 
 
 def certain(transform: Transform, outputs: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
@@ -131,6 +132,38 @@ def test_every_transform_accepts_a_context(case: Case) -> None:
         context = case.contexts(4)
         other = (context + 1) % 3 if case.context == "labels" else context + 1
         assert not torch.allclose(forward(case, transform, x, context)[0], forward(case, transform, x, other)[0])
+
+
+@every
+def test_every_transform_accepts_a_generator(case: Case) -> None:
+    """Nobody asks who draws: the same seed gives the same value, and who draws nothing leaves the generator alone."""
+    transform = case.make()
+    x, context, start = case.data(4, dtype=torch.float32), case.contexts(4, dtype=torch.float32), noise().get_state()
+    z, _ = transform(x, context, noise())
+    for direction, given, draws in (
+        (transform, x, transform.stochastic or transform.estimates_ladj),
+        (transform.inverse, z, transform.estimates_ladj),
+    ):
+        first, second = noise(), noise()
+        for a, b in zip(direction(given, context, first), direction(given, context, second), strict=True):
+            assert torch.equal(a, b)
+        assert draws or torch.equal(first.get_state(), start)
+
+
+def test_a_signature_that_misses_the_generator_is_refused_where_it_is_defined() -> None:
+    with pytest.raises(
+        TypeError, match=r"Old\.inverse: expected \(self, x, context=None, generator=None\).*, got \(self, z: "
+    ):
+
+        class Old(Transform):
+            def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore
+                return z, z.sum(1)
+
+
+def test_no_transform_and_no_map_that_is_exported_is_missing_from_the_registry() -> None:
+    exported = {found for name in T.__all__ if isinstance(found := getattr(T, name), type)}
+    exported = {found for found in exported if issubclass(found, torch.nn.Module)} - {Transform}
+    assert len(exported) >= 26 and exported == exported & {type(m) for case in CASES for m in case.build().modules()}
 
 
 @every

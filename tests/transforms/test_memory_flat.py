@@ -269,10 +269,14 @@ def test_what_backward_needs_must_not_have_changed(what: str) -> None:
 class NoHook(Transform):
     """x^3 + x by a user who knows no hook."""
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         return x**3 + x, torch.log(3 * x * x + 1).flatten(1).sum(1)
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         raise AssertionError("a checkpointed layer is not inverted")
 
 
@@ -316,7 +320,9 @@ def test_batch_norm_counts_a_batch_once() -> None:
 
 
 class Endless(Transform):
-    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         return x, x.sum(1)
 
 
@@ -346,7 +352,9 @@ def test_what_cannot_be_rebuilt_is_refused_by_name() -> None:
 class Lossy(T.Scale):
     """Its inverse is 1 % off."""
 
-    def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def inverse(
+        self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         x, ladj = super().inverse(z)
         return 1.01 * x, ladj
 
