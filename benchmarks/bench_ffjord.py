@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from pyflowk import datasets
-from pyflowk.flows import DiagonalGaussian, Flow
+from pyflowk.distributions import DiagonalGaussian
+from pyflowk.flows import Flow
 from pyflowk.nets import MLPField
 from pyflowk.ops.divergence import draw_probes
 from pyflowk.transforms import Continuous

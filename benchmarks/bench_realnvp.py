@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from pyflowk import zoo
-from pyflowk.flows import DiagonalGaussian, Flow
+from pyflowk.distributions import DiagonalGaussian
+from pyflowk.flows import Flow
 from pyflowk.transforms import Affine, Compose, Coupling
 
 from .peers import FlowPeer, Net, Peer, load

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from pyflowk import zoo
-from pyflowk.flows import DiagonalGaussian, Flow
+from pyflowk.distributions import DiagonalGaussian
+from pyflowk.flows import Flow
 from pyflowk.objectives import effective_sample_size, forward_kl, importance_sample, log_evidence, reverse_kl
 from pyflowk.transforms import Scale
 

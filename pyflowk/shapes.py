@@ -2,7 +2,7 @@
 
 `sample_shape` reads a number of samples or a shape of them, `number_of` a number alone, and `shaped` gives rows that
 shape. `expand_context` is the rule of contexts: as many rows as there are events, or one row for all of them.
-`check_events` refuses events of another shape.
+`check_labels` and `check_events` refuse what is no row of labels and events of another shape.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["check_events", "expand_context", "number_of", "sample_shape", "shaped"]
+__all__ = ["check_events", "check_labels", "expand_context", "number_of", "sample_shape", "shaped"]
 
 
 def sample_shape(n: int | Sequence[int]) -> tuple[int, ...]:
@@ -77,6 +77,13 @@ def expand_context(context: Tensor | None, rows: int) -> Tensor | None:
             " for k samples per context pass context.repeat_interleave(k, 0)"
         )
     return context.expand(rows, *context.shape[1:])
+
+
+def check_labels(context: Tensor) -> Tensor:
+    """Class labels (B,) as int64; TypeError for anything that is not a row of integers."""
+    if context.dim() != 1 or context.is_floating_point() or context.dtype == torch.bool:
+        raise TypeError(f"expected class labels (B,) of an integer dtype, got {tuple(context.shape)} {context.dtype}")
+    return context.long()
 
 
 def check_events(x: Any, shape: tuple[int, ...], name: str = "x") -> None:

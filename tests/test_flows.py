@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyflowk.flows import Base, ClassConditionalGaussian, DiagonalGaussian, Flow, GaussianMixture
+from pyflowk.distributions import ClassConditionalGaussian, DiagonalGaussian, GaussianMixture
+from pyflowk.flows import Flow
 from pyflowk.nets import MLP
 from pyflowk.shapes import expand_context
 from pyflowk.transforms import (
@@ -61,53 +62,10 @@ def conditional_flow() -> Flow:
     return Flow(DiagonalGaussian((3,)), Coupling(Shift(), Affine(), mask="all"))
 
 
-@pytest.mark.parametrize("learned", [False, True])
-def test_gaussian_agrees_with_torch_distributions(learned: bool) -> None:
-    base = awake(DiagonalGaussian((2, 3), learned)).double()
-    z = torch.randn(5, 2, 3, dtype=torch.float64)
-    mean, std = (base.mean, base.log_std.exp()) if learned else torch.tensor([0.0, 1.0], dtype=torch.float64)
-    expected = torch.distributions.Normal(mean, 0.7 * std).log_prob(z).sum((1, 2))
-    torch.testing.assert_close(base.log_prob(z, temperature=0.7), expected)
-    assert bool(list(base.parameters())) == learned
-
-
-def test_class_conditional_gaussian_agrees_with_torch_distributions() -> None:
-    base = awake(ClassConditionalGaussian((3,), 4))
-    labels = torch.tensor([0, 3, 3])
-    z = torch.randn(3, 3)
-    expected = torch.distributions.Normal(base.mean[labels], base.log_std[labels].exp()).log_prob(z).sum(1)
-    torch.testing.assert_close(base.log_prob(z, labels), expected)
-
-
-@pytest.mark.parametrize("base", [DiagonalGaussian((3,), True), ClassConditionalGaussian((3,), 2)])
-def test_samples_have_the_moments_of_the_base(base: Base) -> None:
-    awake(base)
-    n = 40_000
-    labels = torch.ones(1, dtype=torch.int64)
-    mean, log_std = (t.expand(1, 3)[0].detach() for t in base._location(labels))
-    for temperature in (1.0, 0.25):
-        z = base.sample(n, labels, seeded(), temperature).detach()
-        std = temperature * log_std.exp()
-        assert ((z.mean(0) - mean).abs() < 5 * std / math.sqrt(n)).all()
-        torch.testing.assert_close(z.std(0), std, rtol=0.03, atol=0)
-
-
 def test_the_transform_in_the_place_of_the_base_is_named() -> None:
     message = r"expected Flow\(base, transform\), got Flow\(Scale\(...\), DiagonalGaussian\(...\)\)"
     with pytest.raises(TypeError, match=message):
         Flow(Scale(2.0), DiagonalGaussian((3,)))  # type: ignore[arg-type]
-
-
-def test_base_errors() -> None:
-    with pytest.raises(ValueError, match=r"\(B, 3\), got \(2, 4\)"):
-        DiagonalGaussian((3,)).log_prob(torch.zeros(2, 4))
-    base = ClassConditionalGaussian((3,), 2)
-    with pytest.raises(ValueError, match="labels"):
-        base.log_prob(torch.zeros(2, 3))
-    with pytest.raises(TypeError, match="integer"):
-        base.log_prob(torch.zeros(2, 3), torch.zeros(2))
-    with pytest.raises(ValueError, match="classes to be an integer of at least 1"):
-        ClassConditionalGaussian((3,), 0)
 
 
 def test_density_integrates_to_one() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pyflowk import flows, nets, transforms
+from pyflowk import distributions, nets, transforms
 
 #: A constructor, what it needs, its counts with the least one each, and its other numbers that must be finite.
 TAKES: list[tuple[Callable[..., Any], dict[str, Any], dict[str, int], tuple[str, ...]]] = [
@@ -22,9 +22,12 @@ TAKES: list[tuple[Callable[..., Any], dict[str, Any], dict[str, int], tuple[str,
     (transforms.RationalQuadratic, {"bound": 1.0}, {}, ("bound", "min_width", "min_slope")),
     (transforms.Truncated, {}, {"terms": 1, "probes": 1}, ()),
     (transforms.Roulette, {}, {"exact_terms": 1, "probes": 1}, ("survival",)),
-    (flows.ClassConditionalGaussian, {"shape": (3,), "classes": 2}, {"classes": 1}, ()),
-    (flows.GaussianMixture, {"shape": (3,), "components": 2}, {"components": 1}, ()),
-    (lambda size: flows.DiagonalGaussian((size,)), {"size": 1}, {"size": 0}, ()),
+    (distributions.ClassConditionalGaussian, {"shape": (3,), "classes": 2}, {"classes": 1}, ()),
+    (distributions.GaussianMixture, {"shape": (3,), "components": 2}, {"components": 1}, ()),
+    (lambda size: distributions.DiagonalGaussian((size,)), {"size": 1}, {"size": 0}, ()),
+    (distributions.Uniform, {"shape": (3,)}, {}, ("low", "high")),
+    (distributions.UniformTorus, {"shape": (3,)}, {}, ("period",)),
+    (distributions.Categorical, {"shape": (3,), "symbols": 2}, {"symbols": 1}, ()),
     (nets.MLP, {"in_features": 1, "out_features": 1, "width": 4},
      {"in_features": 0, "out_features": 0, "width": 1, "depth": 1, "classes": 1, "context_dim": 1}, ()),
     (nets.MADE, {"features": 2, "params_per_element": 1}, {"features": 1, "params_per_element": 1, "classes": 1}, ()),

@@ -32,7 +32,7 @@ def interpolate(model: FlowModel, data: Dataset, walks: int, label: int | None, 
     z = encode(model, data.test[picked], context, generator)
     start, end = z[0::2], z[1::2]
     context = None if context is None else context[0::2]
-    location = model.flow.base._location(context)
+    location = model.flow.base.location(context)
     mean, std = (location[0], location[1].exp()) if location else (torch.zeros_like(z[0]), torch.ones_like(z[0]))
     noise = arc((start - mean) / std, (end - mean) / std, torch.linspace(0, 1, STEPS)[1:-1])
     path = torch.cat((start[:, None], mean.unsqueeze(-z.dim()) + std.unsqueeze(-z.dim()) * noise, end[:, None]), 1)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from .._checks import require_counts
+from ..shapes import check_labels
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "elu": nn.ELU,
@@ -57,13 +57,6 @@ class ContextBias(nn.Module):
         if context.dim() != 2 or context.shape[1] != self.context_dim or not context.is_floating_point():
             raise ValueError(f"expected a context (B, {self.context_dim}) of floats, got {_describe(context)}")
         return self.table(context)
-
-
-def check_labels(context: Tensor) -> Tensor:
-    """Class labels (B,) as int64; TypeError for anything that is not a row of integers."""
-    if context.dim() != 1 or context.is_floating_point() or context.dtype == torch.bool:
-        raise TypeError(f"expected class labels (B,) of an integer dtype, got {_describe(context)}")
-    return context.long()
 
 
 def make_context(features: int, context_dim: int | None, classes: int | None) -> ContextBias | None:

@@ -33,7 +33,8 @@ def nll(
     another reduction. Cost: one ``density.log_prob``.
 
     >>> import torch
-    >>> from pyflowk.flows import DiagonalGaussian, Flow
+    >>> from pyflowk.distributions import DiagonalGaussian
+    >>> from pyflowk.flows import Flow
     >>> from pyflowk.objectives import nll
     >>> from pyflowk.transforms import Compose
     >>> nll(Flow(DiagonalGaussian((2,)), Compose()), torch.zeros(3, 2), reduction="mean")

@@ -36,7 +36,8 @@ def rnode(
     2020, arXiv:2002.02798.
 
     >>> import torch
-    >>> from pyflowk.flows import DiagonalGaussian, Flow
+    >>> from pyflowk.distributions import DiagonalGaussian
+    >>> from pyflowk.flows import Flow
     >>> from pyflowk.objectives import rnode
     >>> from pyflowk.transforms import Continuous
     >>> flow = Flow(DiagonalGaussian((2,)), Continuous(lambda t, x, context: x, method="rk4", steps=20))

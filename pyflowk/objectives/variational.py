@@ -58,7 +58,8 @@ def reverse_kl(
     Rezende, Mohamed, 2015, arXiv:1505.05770; Roeder, Wu, Duvenaud, 2017, arXiv:1703.09194.
 
     >>> import torch
-    >>> from pyflowk.flows import DiagonalGaussian, Flow
+    >>> from pyflowk.distributions import DiagonalGaussian
+    >>> from pyflowk.flows import Flow
     >>> from pyflowk.objectives import reverse_kl
     >>> from pyflowk.transforms import Compose
     >>> normal = Flow(DiagonalGaussian((2,)), Compose())
@@ -101,7 +102,8 @@ def forward_kl(
     Müller, McWilliams, Rousselle, Gross, Novák, 2019, arXiv:1808.03856.
 
     >>> import torch
-    >>> from pyflowk.flows import DiagonalGaussian, Flow
+    >>> from pyflowk.distributions import DiagonalGaussian
+    >>> from pyflowk.flows import Flow
     >>> from pyflowk.objectives import forward_kl
     >>> from pyflowk.transforms import Compose
     >>> flow = Flow(DiagonalGaussian((2,), learned=True), Compose())
@@ -131,7 +133,8 @@ def importance_sample(
     and errors as :func:`reverse_kl`. Cost: one pass in the direction of sampling.
 
     >>> import torch
-    >>> from pyflowk.flows import DiagonalGaussian, Flow
+    >>> from pyflowk.distributions import DiagonalGaussian
+    >>> from pyflowk.flows import Flow
     >>> from pyflowk.objectives import importance_sample
     >>> from pyflowk.transforms import Compose
     >>> x, log_weights = importance_sample(Flow(DiagonalGaussian((2,)), Compose()), lambda x: x.sum(1), 10)

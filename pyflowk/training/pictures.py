@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # the back end is chosen first
 from matplotlib.animation import PillowWriter
 
-from ..flows import Base
+from ..distributions import Distribution
 from ..transforms import Continuous
 from .threads import Threads
 
@@ -108,7 +108,7 @@ def _histograms(path: Path, clouds: dict[str, Tensor], names: Sequence[str]) -> 
 def draw_trajectory(
     folder: Path,
     flow: Continuous,
-    base: Base,
+    base: Distribution,
     samples: int = 512,
     frames: int = 24,
     seed: int = 0,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian
+from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import FIELD_ACTIVATIONS, ConvField, MLPField
 from ..objectives.rnode import rnode
 from ..ops.hutchinson import NOISES
@@ -123,7 +123,7 @@ def ffjord(
         transform = Compose(*layers)
     else:
         transform = _scale(shape, flows, net, solver)
-    base: Base = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
+    base: Distribution = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
     model = ContinuousModel(shape, base, transform, levels=levels, dequantize=dequantize, **condition)
     model.kinetic, model.jacobian = kinetic, jacobian
     return model

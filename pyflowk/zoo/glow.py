@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from torch import nn
 
-from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian
+from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import MLP, ConvNet
 from ..transforms import (
     ActNorm,
@@ -119,6 +119,6 @@ def glow(
     else:
         vector = [layer for _ in range(steps) for layer in step(flat[0], False)]
         transform = Compose(Reshape(shape, flat), *vector, ActNorm(flat[0]))
-    base: Base = DiagonalGaussian(flat) if classes is None else ClassConditionalGaussian(flat, classes)
+    base: Distribution = DiagonalGaussian(flat) if classes is None else ClassConditionalGaussian(flat, classes)
     options = {"dequantize": dequantize, "memory_flat": memory_flat, **condition}
     return FlowModel(shape, base, transform, levels=levels, **options)

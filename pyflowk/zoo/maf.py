@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian, GaussianMixture
+from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution, GaussianMixture
 from ..nets import MADE
 from ..transforms import ActNorm, Affine, BatchNorm, Compose, Invert, MaskedAutoregressive, Reshape, Transform
 from .model import FlowModel
@@ -83,7 +83,7 @@ def autoregressive(
         net = MADE(size, order="reversed" if i % 2 else None, **made, **condition)
         layer = MaskedAutoregressive(net, Affine(limit=limit))
         layers.append(Invert(layer) if inverse else layer)
-    base: Base = DiagonalGaussian((size,))
+    base: Distribution = DiagonalGaussian((size,))
     if classes is not None:
         base = ClassConditionalGaussian((size,), classes)
     elif components != 1:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..flows import Base, Flow
+from ..distributions import Distribution
+from ..flows import Flow
 from ..nets import MLP, ConvNet
 from ..objectives.nll import nll
 from ..ops.modes import transformed
@@ -118,7 +119,7 @@ class FlowModel(GenerativeModel):
     state dict. Cost: one pass of the transform per call. Raises ValueError or TypeError for events or contexts of the
     wrong shape or kind, and for an unknown kind of noise or one without ``levels``.
 
-    >>> from pyflowk.flows import DiagonalGaussian
+    >>> from pyflowk.distributions import DiagonalGaussian
     >>> from pyflowk.transforms import Compose
     >>> from pyflowk.zoo import FlowModel
     >>> FlowModel((2,), DiagonalGaussian((2,)), Compose(), levels=4).sample(5).shape
@@ -128,7 +129,7 @@ class FlowModel(GenerativeModel):
     def __init__(
         self,
         shape: Sequence[int],
-        base: Base,
+        base: Distribution,
         transform: Transform,
         *,
         levels: int | None = None,

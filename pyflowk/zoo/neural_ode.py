@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated
 
-from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian
+from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import FIELD_ACTIVATIONS, MLPField
 from ..transforms import ActNorm, Compose, Continuous, Reshape
 from .model import FlowModel
@@ -69,7 +69,7 @@ def neural_ode(
     size = math.prod(shape)
     field = MLPField(size, width, depth, activation, time, context_dim, classes)
     flow = Continuous(field, method=method, steps=steps, rtol=rtol, atol=atol)
-    base: Base = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
+    base: Distribution = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
     transform = Compose(Reshape(shape, (size,)), ActNorm(size), flow)
     return FlowModel(
         shape, base, transform, levels=levels, classes=classes, context_dim=context_dim, dequantize=dequantize

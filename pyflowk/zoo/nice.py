@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated
 
-from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian
+from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import MLP
 from ..transforms import ActNorm, Additive, Compose, Coupling, Reshape, Transform
 from .model import FlowModel
@@ -46,6 +46,6 @@ def nice(
         net = MLP(size - moved, moved, width, depth, activation, context_dim, classes)
         layers.append(Coupling(net, Additive(), mask="alternating", swap=i % 2 == 1))
     layers.append(ActNorm(size))
-    base: Base = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
+    base: Distribution = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
     options = {"dequantize": dequantize, "memory_flat": memory_flat, "classes": classes, "context_dim": context_dim}
     return FlowModel(shape, base, Compose(*layers), levels=levels, **options)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import torch
 
-from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian
+from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import MADE, MLP
 from ..ops.masks import transformed_channels
 from ..transforms import (
@@ -92,6 +92,6 @@ def nsf(
             layers.append(LULinear(size, generator=chance))
         elif swap or autoregressive:
             layers.append(Permute.random(size, chance))
-    base: Base = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
+    base: Distribution = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
     options: dict[str, Any] = {"dequantize": dequantize, "memory_flat": memory_flat}
     return FlowModel(shape, base, Compose(*layers), levels=levels, **options, **condition)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated
 
-from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian
+from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import MLP, ResidualConvNet
 from ..ops.masks import transformed_channels
 from ..transforms import ActNorm, Affine, Compose, Coupling, Reshape, Split, Squeeze, Transform
@@ -71,7 +71,7 @@ def realnvp(
         net = {"width": width, "blocks": blocks, "activation": activation, **condition}
         transform = _scale(shape, limit, net)
     flat = (math.prod(shape),)
-    base: Base = DiagonalGaussian(flat) if classes is None else ClassConditionalGaussian(flat, classes)
+    base: Distribution = DiagonalGaussian(flat) if classes is None else ClassConditionalGaussian(flat, classes)
     options = {"dequantize": dequantize, "memory_flat": memory_flat}
     return FlowModel(shape, base, transform, levels=levels, **options, **condition)  # type: ignore[arg-type]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from ..flows import Base, ClassConditionalGaussian, DiagonalGaussian
+from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import CONTRACTIVE_ACTIVATIONS, LipschitzConvNet, LipschitzMLP
 from ..transforms import ActNorm, Compose, Exact, Reshape, Residual, Roulette, Split, Squeeze, Transform, Truncated
 from .model import FlowModel
@@ -86,7 +86,7 @@ def residual_flow(
     else:
         transform = _scale(tuple(shape), layers, {"width": width, **net}, options)
     flat = (math.prod(shape),)
-    base: Base = DiagonalGaussian(flat) if classes is None else ClassConditionalGaussian(flat, classes)
+    base: Distribution = DiagonalGaussian(flat) if classes is None else ClassConditionalGaussian(flat, classes)
     return FlowModel(shape, base, transform, levels=levels, dequantize=dequantize, **condition)
 
 

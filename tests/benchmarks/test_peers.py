@@ -11,7 +11,8 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 from benchmarks import bench_affine_coupling, peers
 from benchmarks.bench_realnvp import OurFlow
 from benchmarks.peers import plain
-from pyflowk.flows import DiagonalGaussian, Flow
+from pyflowk.distributions import DiagonalGaussian
+from pyflowk.flows import Flow
 from pyflowk.ops import affine_coupling
 from pyflowk.transforms import Compose, Coupling, Elementwise, Invert
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyflowk.flows import DiagonalGaussian, Flow
+from pyflowk.distributions import DiagonalGaussian
+from pyflowk.flows import Flow
 from pyflowk.nets import MLP
 from pyflowk.objectives import bits_per_dim, nll
 from pyflowk.transforms import Compose, Coupling, Dequantize, Logit, Scale

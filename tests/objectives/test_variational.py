@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyflowk.flows import DiagonalGaussian, Flow, GaussianMixture
+from pyflowk.distributions import DiagonalGaussian, GaussianMixture
+from pyflowk.flows import Flow
 from pyflowk.nets import MADE
 from pyflowk.objectives import (
     effective_sample_size,

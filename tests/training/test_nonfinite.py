@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyflowk.flows import DiagonalGaussian
+from pyflowk.distributions import DiagonalGaussian
 from pyflowk.training.nonfinite import first_nonfinite
 from pyflowk.transforms import Compose, Coupling, Scale
 from pyflowk.zoo import FlowModel

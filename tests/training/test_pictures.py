@@ -10,7 +10,7 @@ from PIL import Image
 
 from pyflowk import datasets, zoo
 from pyflowk.cli import main
-from pyflowk.flows import DiagonalGaussian
+from pyflowk.distributions import DiagonalGaussian
 from pyflowk.nets import MLPField
 from pyflowk.training import TrainConfig, Trainer
 from pyflowk.training.pictures import draw_samples, draw_trajectory

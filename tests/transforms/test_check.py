@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyflowk.flows import DiagonalGaussian, Flow
+from pyflowk.distributions import DiagonalGaussian
+from pyflowk.flows import Flow
 from pyflowk.nets import MLP
 from pyflowk.transforms import ActNorm, Compose, Coupling, Flip, Scale, Transform, check_invertibility
 

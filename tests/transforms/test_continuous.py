@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyflowk.flows import DiagonalGaussian, Flow
+from pyflowk.distributions import DiagonalGaussian
+from pyflowk.flows import Flow
 from pyflowk.nets import ConvField, MLPField
 from pyflowk.objectives import rnode
 from pyflowk.ops.cnf_trajectory import _TABLEAUS, METHODS, stage_times

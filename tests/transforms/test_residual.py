@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyflowk.flows import DiagonalGaussian, Flow
+from pyflowk.distributions import DiagonalGaussian
+from pyflowk.flows import Flow
 from pyflowk.nets import LipschitzConvNet, LipschitzMLP
 from pyflowk.nets.lipschitz import MatrixChain, TransposedJacobian
 from pyflowk.transforms import (

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pyflowk import zoo
-from pyflowk.flows import DiagonalGaussian, Flow
+from pyflowk.distributions import DiagonalGaussian
+from pyflowk.flows import Flow
 from pyflowk.nets import MLP, ConvNet
 from pyflowk.transforms import (
     ActNorm,

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pyflowk import zoo
-from pyflowk.flows import Base
+from pyflowk.distributions import Distribution
 
 from ..transforms.registry import CASES, Case
 from .test_systems import SMALL, build, data, seeded
@@ -79,7 +79,7 @@ def test_the_anchor_follows_the_weights() -> None:
     with torch.device("meta"):
         twin = zoo.create("nice", (2,), width=4)
     twin.load_state_dict(model.state_dict(), assign=True)
-    (base,) = (m for m in twin.modules() if isinstance(m, Base))
+    (base,) = (m for m in twin.modules() if isinstance(m, Distribution))
     assert base.anchor.dtype == torch.float64 and twin.sample(2).dtype == torch.float64
 
 

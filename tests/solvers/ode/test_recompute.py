@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils import parametrizations
 
-from pyflowk.flows import DiagonalGaussian, Flow
+from pyflowk.distributions import DiagonalGaussian
+from pyflowk.flows import Flow
 from pyflowk.nets import LipschitzMLP, MLPField
 from pyflowk.objectives import reverse_kl
 from pyflowk.solvers import odeint, solve_ivp

@@ -1,0 +1,126 @@
+"""Flat densities: on a box, on spheres, on a flat torus."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from ..ops.draw import draw_uniform
+from ..ops.dtypes import state_dtype
+from .base import Distribution
+
+ON_SPHERE = 0.01
+"""How far a length may be from 1: bfloat16 keeps two digits of it."""
+
+
+class Uniform(Distribution):
+    r"""Uniform on a box, :math:`p(z) = (b - a)^{-D}` for :math:`a \le z_i \le b` and 0 elsewhere.
+
+    ``temperature`` stretches the box about its centre. A context is accepted and ignored. Raises ValueError unless
+    low < high are finite. Cost: one pass over the event.
+
+    >>> import torch
+    >>> from pyflowk.distributions import Uniform
+    >>> Uniform((2,), low=0.0, high=4.0).log_prob(torch.tensor([[1.0, 4.0], [1.0, 5.0]]))
+    tensor([-2.7726,    -inf])
+    """
+
+    def __init__(self, shape: Sequence[int], low: float = -1.0, high: float = 1.0) -> None:
+        super().__init__(shape)
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"Uniform expects finite numbers low < high, got {low!r} and {high!r}")
+        self.low, self.high = float(low), float(high)
+
+    def _log_prob(self, z: Tensor, context: Tensor | None, temperature: float) -> Tensor:
+        low, high = self._ends(temperature)
+        return _flat(z, (z < low) | (z > high), -self.dims * math.log(high - low))
+
+    def _sample(self, n: int, context: Tensor | None, generator: Generator | None, temperature: float) -> Tensor:
+        low, high = self._ends(temperature)
+        dtype, device = state_dtype(self.anchor), self.anchor.device
+        fraction = draw_uniform((n, *self.shape), generator, dtype=dtype, device=device)
+        return (low + (high - low) * fraction).clamp(low, high)  # rounding leaves the box
+
+    def _ends(self, temperature: float) -> tuple[float, float]:
+        if temperature == 1:
+            return self.low, self.high
+        centre, half = (self.low + self.high) / 2, (self.high - self.low) / 2
+        return centre - temperature * half, centre + temperature * half
+
+    def extra_repr(self) -> str:
+        return f"{self.shape}, low={self.low}, high={self.high}"
+
+
+class UniformSphere(Distribution):
+    r"""Uniform on the unit sphere :math:`S^{D-1}`, or on several: every vector (D,) of the last axis has length 1.
+
+    .. math:: \log p(z) = -\log \frac{2 \pi^{D/2}}{\Gamma(D/2)} \text{ for each vector,}
+
+    the density with respect to the sphere's area; -inf for a vector whose length differs from 1 by more than 0.01.
+    ``temperature`` and context are accepted and change nothing. Raises ValueError for vectors of less than two numbers.
+    Cost: one pass over the event. Muller, 1959, "A note on a method for generating points uniformly on n-dimensional
+    spheres".
+
+    >>> import torch
+    >>> from pyflowk.distributions import UniformSphere
+    >>> UniformSphere((3,)).log_prob(torch.tensor([[0.0, 0.6, 0.8], [0.0, 0.0, 2.0]]))
+    tensor([-2.5310,    -inf])
+    """
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(shape)
+        if not self.shape or self.shape[-1] < 2:
+            raise ValueError(f"UniformSphere expects vectors of at least 2 numbers on the last axis, got {self.shape}")
+
+    def _log_prob(self, z: Tensor, context: Tensor | None, temperature: float) -> Tensor:
+        size = self.shape[-1]
+        log_area = math.log(2) + size / 2 * math.log(math.pi) - math.lgamma(size / 2)
+        off = (torch.linalg.vector_norm(z, dim=-1) - 1).abs() > ON_SPHERE
+        return _flat(z, off, -math.prod(self.shape[:-1]) * log_area)
+
+    def _sample(self, n: int, context: Tensor | None, generator: Generator | None, temperature: float) -> Tensor:
+        return F.normalize(self._noise(n, generator), dim=-1)
+
+
+class UniformTorus(Distribution):
+    r"""Uniform on the flat torus of angles: every coordinate is taken modulo ``period``, 2 pi by default.
+
+    :math:`p(z) = \text{period}^{-D}`, at every finite z: numbers that differ by the period are one point. Samples lie
+    between 0 and the period. ``temperature`` and context are accepted and change nothing. Raises ValueError for a
+    period that is no finite number above 0. Cost: one pass over the event.
+
+    >>> import torch
+    >>> from pyflowk.distributions import UniformTorus
+    >>> UniformTorus((2,)).log_prob(torch.tensor([[0.0, 7.0]]))
+    tensor([-3.6758])
+    """
+
+    def __init__(self, shape: Sequence[int], period: float = 2 * math.pi) -> None:
+        super().__init__(shape)
+        if not 0 < period < math.inf:
+            raise ValueError(f"UniformTorus expects period to be a finite number > 0, got {period!r}")
+        self.period = float(period)
+
+    def _log_prob(self, z: Tensor, context: Tensor | None, temperature: float) -> Tensor:
+        return _flat(z, z.isinf(), -self.dims * math.log(self.period))
+
+    def _sample(self, n: int, context: Tensor | None, generator: Generator | None, temperature: float) -> Tensor:
+        dtype, device = state_dtype(self.anchor), self.anchor.device
+        return self.period * draw_uniform((n, *self.shape), generator, dtype=dtype, device=device)
+
+    def extra_repr(self) -> str:
+        return f"{self.shape}, period={self.period}"
+
+
+def _flat(z: Tensor, outside: Tensor, log_density: float) -> Tensor:
+    """(B,): the density inside, 0 for an event of which any part is outside, NaN where any is NaN."""
+    rows = z.new_full((z.shape[0],), log_density).masked_fill(_any(outside), -math.inf)
+    return rows.masked_fill(_any(z.isnan()), math.nan)
+
+
+def _any(marks: Tensor) -> Tensor:
+    return marks[:, None].flatten(1).any(1)
