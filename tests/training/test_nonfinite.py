@@ -66,8 +66,8 @@ def test_the_layers_of_a_flow_are_named(memory_flat):
     """A log-determinant, a network inside a coupling, and finite numbers whose density is not."""
 
     class Spoilt(Scale):
-        def forward(self, x, context=None):
-            z, ladj = super().forward(x, context)
+        def forward(self, x, context=None, generator=None):
+            z, ladj = super().forward(x, context, generator)
             return z, ladj - torch.inf
 
     def blame(transform):
