@@ -43,13 +43,13 @@ def run(minutes: float, folder: Path | None) -> bool:
 
 def unit(data: datasets.Dataset) -> str:
     """Bits per dimension, lower is better, or nats of log-likelihood, higher is better."""
-    return "nats" if data.levels is None else "bits/dim"
+    return "nats" if data.space.levels is None else "bits/dim"
 
 
 def train(system: str, data: datasets.Dataset, minutes: float) -> dict[str, Any]:
     """The test score of the weights with the best validation loss, and the Gaussian's."""
     torch.manual_seed(0)
-    model = zoo.create(system, data.shape, levels=data.levels)
+    model = zoo.create(system, data.space.shape, levels=data.space.levels)
     config = TrainConfig(minutes=minutes, cpu=True, tensorboard=False, threads=1)
     with tempfile.TemporaryDirectory() as out:
         quiet = Console(quiet=True)
@@ -58,7 +58,7 @@ def train(system: str, data: datasets.Dataset, minutes: float) -> dict[str, Any]
     assert isinstance(best, zoo.GenerativeModel)
     report = training.evaluate(best, data)
     assert report.model is not None and report.gaussian is not None
-    bits = data.levels is not None
+    bits = data.space.levels is not None
     ours, level = ((s.bits, s.bits_error) if bits else (s.nats, s.nats_error) for s in (report.model, report.gaussian))
     beats = ours[0] < level[0] if bits else ours[0] > level[0]
     row = {"data": data.name, "system": system, "unit": unit(data), "score": ours[0], "error": ours[1]}

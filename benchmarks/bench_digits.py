@@ -42,7 +42,7 @@ def train(seed: int, minutes: float) -> tuple[float, int]:
     """(bits/dim on the test set under the weights with the best validation loss, steps)."""
     data = datasets.load("digits")
     torch.manual_seed(seed)
-    model = zoo.create("realnvp", data.shape, levels=data.levels)
+    model = zoo.create("realnvp", data.space.shape, levels=data.space.levels)
     config = TrainConfig(minutes=minutes, cpu=True, tensorboard=False, seed=seed)
     with tempfile.TemporaryDirectory() as out:
         result = Trainer(model, data, config, out=Path(out)).run()

@@ -80,7 +80,7 @@ def train(build: Callable[[int], tuple[nn.Module, LogProb]], data: datasets.Data
     mean, std = data.train.mean(0), data.train.std(0)
     train, test = ((part - mean) / std for part in (data.train, data.test))
     torch.manual_seed(0)
-    model, log_prob = build(data.dim)
+    model, log_prob = build(data.space.dims)
     if isinstance(model, zoo.GenerativeModel):
         model.initialize(train[:2048])
     optimizer = torch.optim.Adam(model.parameters(), RATE)
@@ -93,7 +93,7 @@ def train(build: Callable[[int], tuple[nn.Module, LogProb]], data: datasets.Data
             order = torch.randperm(len(train))
         optimizer.zero_grad()
         (-log_prob(train[order[at : at + BATCH]]).mean()).backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP * data.dim**0.5)
+        nn.utils.clip_grad_norm_(model.parameters(), CLIP * data.space.dims**0.5)
         optimizer.step()
         steps += 1
     model.eval()

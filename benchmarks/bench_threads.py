@@ -31,7 +31,7 @@ minutes, who = float(sys.argv[1]), sys.argv[2]
 threads = {"one": 1, "all": torch.get_num_threads(), "chosen": None}[who]
 data = datasets.load("digits")
 torch.manual_seed(0)
-model = zoo.create("realnvp", data.shape, levels=data.levels)
+model = zoo.create("realnvp", data.space.shape, levels=data.space.levels)
 config = TrainConfig(minutes=minutes, cpu=True, tensorboard=False, threads=threads)
 with tempfile.TemporaryDirectory() as out:
     result = Trainer(model, data, config, out=Path(out), console=Console(stderr=True)).run()

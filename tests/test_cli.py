@@ -118,9 +118,9 @@ def test_walks_start_and_end_at_test_images(run, tmp_path, capsys, options):
     assert main(["sample", str(run), "--n", "32", "--out", str(out), *options]) == 0
     assert "4 walks of 8 samples of 1x8x8" in capsys.readouterr().out
     data, walks = datasets.load("digits"), np.load(out).reshape(4, 8, 1, 8, 8)
-    rows = np.arange(len(data.test)) if "--label" not in options else np.flatnonzero(data.test_labels == 3)
+    rows = np.arange(len(data.test)) if "--label" not in options else np.flatnonzero(data.test_context == 3)
     if "--attribute" in options:
-        assert (walks[:, 0] == data.test[data.test_labels == 3][:4].numpy()).all()
+        assert (walks[:, 0] == data.test[data.test_context == 3][:4].numpy()).all()
         assert not (walks[:, -1] == walks[:, 0]).all((1, 2, 3)).any()
     else:
         ends = data.test.numpy()[rows[:8]].reshape(4, 2, 1, 8, 8)

@@ -14,6 +14,7 @@ import torch
 from pyflowk import datasets, training, zoo
 from pyflowk.cli import main
 from pyflowk.datasets import tables
+from pyflowk.space import Space
 from pyflowk.training import Checkpoint, TrainConfig, Trainer
 
 QUICK = (
@@ -290,7 +291,7 @@ def test_a_trainer_notes_where_its_data_came_from(tmp_path, capsys):
     config = TrainConfig(steps=1, tensorboard=False, cpu=True)
     for name, data in (
         ("loaded", datasets.load("moons", seed=3)),
-        ("made", datasets.Dataset("made", *torch.rand(3, 40, 2))),
+        ("made", datasets.Dataset("made", Space((2,)), *torch.rand(3, 40, 2))),
     ):
         Trainer(zoo.create("nice", (2,), width=8), data, config, out=tmp_path / name).run()
     assert main(["eval", str(tmp_path / "loaded")]) == 0

@@ -65,8 +65,8 @@ def test_interpolation_of_events(classes: int | None) -> None:
     """Ends are the events themselves; between them the noise has the norms of noise, about the class's own mean."""
     data = datasets.load("digits")
     torch.manual_seed(0)
-    model = zoo.create("nice", data.shape, levels=17, width=8, couplings=2, classes=classes)
-    model.initialize(data.train[:200], None if classes is None else data.train_labels[:200], seeded())
+    model = zoo.create("nice", data.space.shape, levels=17, width=8, couplings=2, classes=classes)
+    model.initialize(data.train[:200], None if classes is None else data.train_context[:200], seeded())
     with torch.no_grad():
         for p in model.flow.base.parameters():
             p += torch.randn(p.shape, generator=seeded())

@@ -95,9 +95,10 @@ def decode(model: FlowModel, z: Tensor, context: Tensor | None) -> Tensor:
 
 
 def _labels(data: Dataset) -> Tensor:
-    if data.test_labels is None:
+    if data.test_context is None:
         raise ValueError(f"expected data with labels, but {data.name} has none")
-    return data.test_labels
+    labels: Tensor = data.test_context[:]
+    return labels
 
 
 def _of_class(data: Dataset, kind: int, count: int, skip: int = 0) -> Tensor:
@@ -109,6 +110,6 @@ def _of_class(data: Dataset, kind: int, count: int, skip: int = 0) -> Tensor:
 
 
 def _mean_latent(model: FlowModel, data: Dataset, kind: int, generator: Generator) -> Tensor:
-    assert data.train_labels is not None
-    rows = (data.train_labels == kind).nonzero().flatten()
+    assert data.train_context is not None
+    rows = (data.train_context[:] == kind).nonzero().flatten()
     return torch.cat([encode(model, data.train[part], None, generator) for part in rows.split(ENCODED)]).mean(0)

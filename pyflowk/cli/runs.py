@@ -12,7 +12,9 @@ from torch import Tensor
 
 from .. import datasets
 from ..datasets import Dataset, Preparation, Table, tables
+from ..datasets.base import PARTS, table_space
 from ..datasets.registry import find
+from ..space import Events, Space
 from ..training import Checkpoint
 from ..zoo import GenerativeModel
 
@@ -88,56 +90,66 @@ def other_data(
         other, content = found if name in datasets.names() else _whole(found), found.fingerprint
     if content is not None and content == saved.meta.get("content", {}).get("fingerprint"):
         return data_of(saved, name), f"the test set of {name}, where the run's own data are"
-    own = _training_part(saved)
-    other = replace(
-        other, train=other.test[:0] if own is None else own[0], train_labels=None if own is None else own[1]
-    )
+    own = _own(saved)
+    if own is None:
+        other = replace(other, train=other.test[:0], train_context=None)
+    else:
+        known = own.train_context if own.space.context == other.space.context else None
+        other = replace(other, train=own.train, train_context=known)
     whole = name not in datasets.names() or isinstance(found, Table)
     what = f"all {len(other.test)} samples of {name}" if whole else f"the test set of {name}"
     standardised = other.preparation is not None and not other.preparation.is_identity
     return other, f"{what}, by the means and standard deviations of the run" if standardised else what
 
 
-def _training_part(saved: Checkpoint) -> tuple[Tensor, Tensor | None] | None:
+def _own(saved: Checkpoint) -> Dataset | None:
     """What the run was trained on, if it is still there and as it was."""
     try:
         own = data_of(saved)
     except (FileNotFoundError, ImportError):
         return None
-    return None if saved.changes(own) else (own.train, own.train_labels)
+    return None if saved.changes(own) else own
 
 
 def check_fits(model: GenerativeModel, data: Dataset) -> None:
     """Raise ValueError for data of another shape, or with other levels, than the model's."""
-    if data.shape != model.shape or data.levels != model.levels:
+    if data.space.shape != model.shape or data.space.levels != model.levels:
         raise ValueError(
             f"expected data of shape {model.shape} with levels {model.levels}, "
-            f"got {data.name} with {data.shape} and {data.levels}"
+            f"got {data.name} with {data.space.shape} and {data.space.levels}"
         )
 
 
 def _is_rows(found: Dataset | Table) -> bool:
-    return isinstance(found, Table) or (found.levels is None and len(found.shape) == 1)
+    return isinstance(found, Table) or (found.space.levels is None and len(found.space.shape) == 1)
 
 
 def _prepared(found: Dataset | Table, preparation: Preparation) -> tuple[Dataset, str | None]:
     """Rows as the run sees them, all of them the test part, and the digest of what the run would see of a file."""
     if isinstance(found, Table):
         x, contexts = preparation.apply(found)
-        other = Dataset(found.name, x[:0], x[:0], x, None, None, contexts, preparation=preparation, notes=found.notes)
+        other = _of_test(found, table_space(preparation), x, contexts, preparation)
         return other, Table(found.name, preparation.select(found)).fingerprint()
-    columns = found.preparation.columns if found.preparation else ()
-    x, contexts = preparation.apply(Table(found.name, found.test.double(), columns if preparation.is_identity else ()))
-    labels = found.test_labels if contexts is None else contexts
+    columns = found.preparation.columns if found.preparation and preparation.is_identity else ()
+    x, labels = found.take("test")
+    x, contexts = preparation.apply(Table(found.name, x.double(), columns))
+    labels = labels if contexts is None else contexts
     entropy = found.entropy if preparation.is_identity and not preparation.given else None
-    return replace(found, test=x, test_labels=labels, entropy=entropy, preparation=preparation), None
+    space = replace(found.space, shape=x.shape[1:]) if contexts is None else table_space(preparation)
+    return replace(_of_test(found, space, x, labels, preparation), entropy=entropy), None
+
+
+def _of_test(
+    found: Dataset | Table, space: Space, x: Tensor, context: Events | None, preparation: Preparation
+) -> Dataset:
+    """A data set with a test part alone."""
+    return Dataset(found.name, space, x[:0], x[:0], x, None, None, context, preparation=preparation, notes=found.notes)
 
 
 def _whole(data: Dataset) -> Dataset:
     """Everything in the test part."""
-    labels = [data.train_labels, data.valid_labels, data.test_labels]
-    marks = None if data.test_labels is None else torch.cat([part for part in labels if part is not None])
-    return replace(data, test=torch.cat([data.train, data.valid, data.test]), test_labels=marks)
+    parts, labels = zip(*(data.take(part) for part in PARTS), strict=True)
+    return replace(data, test=torch.cat(parts), test_context=None if labels[-1] is None else torch.cat(labels))
 
 
 def given_values(pairs: Sequence[str], preparation: Preparation | None) -> Tensor:

@@ -57,11 +57,11 @@ def train(command: Train) -> int:
         if command.conditional:
             options["classes"] = labels_of(data)
         if command.given:
-            options["context_dim"] = data.context_dim
+            options["context_dim"] = data.space.context_dim
     model = build(name, data, options, config.seed)
     trainer = Trainer(model, data, config, out=out, resume=saved is not None)
     count = sum(p.numel() for p in model.parameters())
-    size = f"{len(data.train)} / {len(data.valid)} / {len(data.test)} samples of {'x'.join(map(str, data.shape))}"
+    size = f"{len(data.train)} / {len(data.valid)} / {len(data.test)} samples of {'x'.join(map(str, data.space.shape))}"
     say(trainer.console, f"{name} ({count:,} parameters) on {data.name} ({size}), into {out}")
     for note in (*data.notes, *given_note(data)):
         say(trainer.console, note)
@@ -160,16 +160,16 @@ def _as_typed(value: object) -> str:
 
 def labels_of(data: Dataset) -> int:
     """The number of classes, or ValueError for data without labels."""
-    if data.classes is None:
+    if data.space.classes is None:
         raise ValueError(f"--conditional: expected data with labels, but {data.name} has none")
-    return data.classes
+    return data.space.classes
 
 
 def build(name: str, data: Dataset, options: dict[str, Any], seed: int) -> GenerativeModel:
     """The system for the data's shape and levels, with weights drawn from `seed`; the global state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return zoo.create(name, data.shape, **{"levels": data.levels, **options})
+        return zoo.create(name, data.space.shape, **{"levels": data.space.levels, **options})
 
 
 def finish(trainer: Trainer, out: Path, console: Console) -> None:
@@ -182,13 +182,13 @@ def finish(trainer: Trainer, out: Path, console: Console) -> None:
     say(console, "test set")
     print_pairs(console, report.lines())
     noise = torch.Generator(trainer.device).manual_seed(trainer.config.seed)
-    count = 64 if data.is_image else 1024
+    count = 64 if data.space.is_image else 1024
     context = contexts(model, data, count)
     x = training.sample(model, count, context, noise, threads=trainer.threads)
     samples = in_units(data.preparation, x, context)
-    reference = in_units(data.preparation, data.test, data.test_labels)
+    reference = in_units(data.preparation, *data.take("test"))
     names = data.preparation.names if data.preparation else ()
-    draw_samples(out / "samples.png", samples, reference, data.levels, names=names)
+    draw_samples(out / "samples.png", samples, reference, data.space.levels, names=names)
     draw_curve(out, data, report, (trainer.model.loss_unit, model.loss_unit))
     result = {"step": saved.meta["step"], "seconds": saved.meta["seconds"], **report.as_dict()}
     (out / "result.json").write_text(json.dumps(result, indent=2, allow_nan=False), encoding="utf-8")
@@ -206,7 +206,7 @@ def draw_curve(out: Path, data: Dataset, report: Report, units: tuple[str | None
     """
     rows, gaussian = read_rows(out / "log.csv"), report.gaussian if units[1] == "nats" else None
     label = "train" if units[0] == units[1] else "train, with regularisers"
-    if data.levels is not None and units[1] == "nats":
+    if data.space.levels is not None and units[1] == "nats":
         draw_loss(out / "loss.png", rows, "bits/dim", gaussian.bits if gaussian else None, label)
     else:
         draw_loss(out / "loss.png", rows, units[1] or "loss", -gaussian.nats if gaussian else None, label)

@@ -33,9 +33,10 @@ def contexts(model: GenerativeModel, data: Dataset | None, n: int, label: int | 
     if model.classes is None:
         if label is not None:
             raise ValueError(f"--label: this model has no classes, got {label}")
-        if data is None or data.test_labels is None or not model.conditional:
+        if data is None or data.test_context is None or not model.conditional:
             return None
-        return data.test_labels[torch.arange(n) % len(data.test_labels)]
+        picked: Tensor = data.test_context[torch.arange(n) % len(data.test_context)]
+        return picked
     if label is None:
         return torch.arange(n) % model.classes
     if not 0 <= label < model.classes:
@@ -86,7 +87,7 @@ def _write(out: Path, x: Tensor, model: GenerativeModel, saved: Checkpoint, colu
         return draw_samples(out, x, None, model.levels, columns)
     try:
         data = data_of(saved)
-        reference = in_units(data.preparation if saved.preparation else None, data.test, data.test_labels)
+        reference = in_units(data.preparation if saved.preparation else None, *data.take("test"))
     except (FileNotFoundError, ImportError) as error:
         print(f"{error}: the picture shows the samples alone")
         return draw_samples(out, x, None, model.levels, columns, [preparation.names[i] for i in shown])
@@ -169,10 +170,10 @@ def check_number(option: str, value: int, least: int, most: int) -> None:
 def _check_label(option: str, label: int | None, data: Dataset) -> None:
     if label is None:
         return
-    if data.classes is None:
+    if data.space.classes is None:
         raise ValueError(f"{option}: expected data with labels, but {data.name} has none")
-    if not 0 <= label < data.classes:
-        raise ValueError(f"{option}: expected 0 to {data.classes - 1}, got {label}")
+    if not 0 <= label < data.space.classes:
+        raise ValueError(f"{option}: expected 0 to {data.space.classes - 1}, got {label}")
 
 
 def trajectory(command: Sample, folder: Path) -> int:
@@ -222,8 +223,7 @@ def evaluate(command: Eval) -> int:
 
 
 def _round_trip(flow: nn.Module, model: GenerativeModel, data: Dataset) -> str:
-    x = data.test[:ROUND_TRIP_SAMPLES]
-    context = data.test_labels[:ROUND_TRIP_SAMPLES] if model.conditional and data.test_labels is not None else None
-    report = check_invertibility(flow, x, context, torch.Generator().manual_seed(0))
+    x, context = data.take("test", slice(ROUND_TRIP_SAMPLES))
+    report = check_invertibility(flow, x, context if model.conditional else None, torch.Generator().manual_seed(0))
     worst = max(report.layers[:-1], key=lambda layer: layer.max_error)
     return f"max |f^-1(f(x)) - x| = {report.max_error:.1e}; worst layer {worst.name}: {worst.max_error:.1e}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
@@ -10,40 +9,44 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..space import Context, Events, Ragged, Space
 from ..transforms import check_levels
 from .files import digest
 from .preparation import Preparation
+from .rows import Rows
+
+PARTS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Train, validation and test tensors of one data set, each (N, *shape) float32.
+    """Rows to train on, to validate and to test, events of one `space`, and what comes with each of them.
 
-    `levels` is an integer L when the entries are integers 0..L-1 (images; others raise ValueError), None for continuous
-    data.
-    `classes` is the number of labels, None without labels; labels are (N,) int64, or (N, C) float32 where each sample
-    has a context of C numbers (:meth:`given`).
+    Rows are tensors, float32, or integers where the space has symbols, or :class:`Ragged` where it has lengths. The
+    context that the space names stands beside them, row by row; a part for which it is not known has None. Raises
+    ValueError or TypeError, naming the part, for rows and contexts that do not lie in the space.
+
     `entropy` is the differential entropy in nats where it is known exactly: "NLL minus entropy" is an absolute score.
     `preparation` leads back to the units of a table, `fingerprint` is a digest of what was in a file, `notes` say
     what was taken for what in it, and `origin` holds the arguments of `load` that give the same again, as JSON values.
 
     >>> import torch
     >>> from pyflowk.datasets import Dataset
-    >>> data = Dataset("coins", *(torch.zeros(4, 1, 2, 2) for _ in range(3)), levels=2)
-    >>> data.shape, data.dim, data.is_image
-    ((1, 2, 2), 4, True)
+    >>> from pyflowk.space import Space
+    >>> coins = Dataset("coins", Space((1, 2, 2), levels=2), *(torch.zeros(4, 1, 2, 2) for _ in range(3)))
+    >>> coins.take("valid", torch.tensor([0, 1]))[0].shape
+    torch.Size([2, 1, 2, 2])
     """
 
     name: str
-    train: Tensor
-    valid: Tensor
-    test: Tensor
-    train_labels: Tensor | None = None
-    valid_labels: Tensor | None = None
-    test_labels: Tensor | None = None
+    space: Space
+    train: Rows
+    valid: Rows
+    test: Rows
+    train_context: Rows | None = None
+    valid_context: Rows | None = None
+    test_context: Rows | None = None
     _: KW_ONLY
-    levels: int | None = None
-    classes: int | None = None
     entropy: float | None = None
     preparation: Preparation | None = None
     fingerprint: str | None = None
@@ -51,28 +54,29 @@ class Dataset:
     origin: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.levels is not None:
-            for part in ("train", "valid", "test"):
-                check_levels(getattr(self, part), self.levels, f"{self.name}, {part}")
-        for part in ("train", "valid", "test") if self.classes is not None else ():
-            if (labels := getattr(self, f"{part}_labels")) is not None:
-                check_levels(labels, self.classes, f"{self.name}, labels of {part}", "classes")  # type: ignore[arg-type]
+        for part in PARTS:
+            rows, context = self.take(part)
+            try:
+                self.space.check(rows)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"{self.name}, {part}: {error}") from error
+            _check_values(rows, self.space, f"{self.name}, {part}")
+            if context is not None:
+                _check_context(context, len(rows), self.space.context, self.name, part)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one sample."""
-        return tuple(self.train.shape[1:])
+    def part(self, name: str) -> tuple[Rows, Rows | None]:
+        """The rows of a part, "train", "valid" or "test", and their contexts."""
+        if name not in PARTS:
+            raise ValueError(f"expected a part of the data, one of {', '.join(PARTS)}; got {name!r}")
+        return getattr(self, name), getattr(self, f"{name}_context")
 
-    @property
-    def dim(self) -> int:
-        """Numbers in one sample."""
-        return math.prod(self.shape)
+    def take(self, part: str, rows: Tensor | slice = slice(None)) -> tuple[Any, Any]:
+        """Some rows of a part, "train", "valid" or "test", all by default, and their contexts, None without any.
 
-    @property
-    def context_dim(self) -> int | None:
-        """Numbers in the context of a sample; None without contexts."""
-        labels = self.train_labels
-        return labels.shape[1] if labels is not None and labels.ndim == 2 else None
+        They are tensors or :class:`Ragged`, on the CPU.
+        """
+        events, context = self.part(part)
+        return events[rows], None if context is None else context[rows]
 
     def given(self, columns: Sequence[int | str]) -> Dataset:
         """The other columns of a table (N, D), with these, by name or number, as their contexts (N, C).
@@ -81,43 +85,81 @@ class Dataset:
 
         >>> import torch
         >>> from pyflowk.datasets import Dataset
-        >>> table = Dataset("x", *(torch.zeros(5, 3) for _ in range(3))).given([0, 2])
-        >>> table.shape, table.context_dim
-        ((1,), 2)
+        >>> from pyflowk.space import Space
+        >>> table = Dataset("x", Space((3,)), *(torch.zeros(5, 3) for _ in range(3))).given([0, 2])
+        >>> print(table.space)
+        1 given numbers (B, 2)
         """
-        if len(self.shape) != 1 or self.levels is not None or self.train_labels is not None:
+        rows = [self.take(part)[0] for part in PARTS]
+        if len(self.space.shape) != 1 or self.space.kind != "real" or self.space.context or self.space.variable:
             raise ValueError(f"{self.name}: only a table without labels can be split into samples and contexts")
         try:
-            preparation = (self.preparation or Preparation.identity(self.dim)).conditioned(columns)
+            preparation = (self.preparation or Preparation.identity(self.space.dims)).conditioned(columns)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
-        x = (part[:, list(preparation.modelled)] for part in (self.train, self.valid, self.test))
-        contexts = (part[:, list(preparation.given)] for part in (self.train, self.valid, self.test))
+        x, contexts = ([part[:, list(of)] for part in rows] for of in (preparation.modelled, preparation.given))
         return replace(
-            Dataset(self.name, *x, *contexts),
+            Dataset(self.name, table_space(preparation), *x, *contexts),
             preparation=preparation, fingerprint=self.fingerprint, notes=self.notes, origin=self.origin,
         )  # fmt: skip
 
-    @property
-    def is_image(self) -> bool:
-        """True for samples (1, H, W) or (3, H, W) with integer levels."""
-        return self.levels is not None and len(self.shape) == 3 and self.shape[0] in (1, 3)
+
+def table_space(preparation: Preparation) -> Space:
+    """Rows of numbers with the numbers that are given, as a preparation tells them apart."""
+    given = len(preparation.given)
+    return Space((len(preparation.modelled),), context=Context("numbers", given) if given else None)
+
+
+def label_context(labels: Tensor | None) -> Context | None:
+    """The context of labels (N,) of which the largest occurs; None without labels."""
+    return None if labels is None else Context("labels", int(labels.max()) + 1)
+
+
+def _check_values(x: Events, space: Space, what: str) -> None:
+    values = x.values[x.mask] if isinstance(x, Ragged) else x
+    if space.levels is not None:
+        check_levels(values, space.levels, what)
+    elif space.symbols is not None:
+        if values.is_floating_point() or values.dtype == torch.bool:
+            raise TypeError(f"{what}: expected integers, {space.symbols} symbols, got {values.dtype}")
+        check_levels(values, space.symbols, what, "symbols")
+
+
+def _check_context(context: Events, count: int, kind: Context | None, name: str, part: str) -> None:
+    if kind is None:
+        raise ValueError(f"{name}: expected no context of {part}, as the space has none")
+    what = f"{name}, labels of {part}" if kind.kind == "labels" else f"{name}, context of {part}"
+    if len(context) != count:
+        raise ValueError(f"{what}: expected {count}, one for each row, got {len(context)}")
+    if kind.kind == "tokens":
+        tokens = Space((kind.length or 1,), symbols=kind.size, variable=True)
+        try:
+            tokens.check(context)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{what}: {error}") from error
+        return _check_values(context, tokens, what)
+    shape = tuple(context.shape) if isinstance(context, Tensor) else "a Ragged"
+    if shape != ((count,) if kind.kind == "labels" else (count, kind.size)):
+        raise ValueError(f"{what}: expected {kind}, got {shape}")
+    if kind.kind == "labels":
+        assert isinstance(context, Tensor)
+        check_levels(context, kind.size, what, "classes")
 
 
 def split(
     name: str,
-    x: Tensor,
-    labels: Tensor | None = None,
+    space: Space,
+    x: Events,
+    context: Events | None = None,
     *,
     seed: int,
     held_out: float = 0.1,
-    levels: int | None = None,
     groups: Tensor | None = None,
 ) -> Dataset:
-    """Shuffle once with `seed` and hold out two equal parts: 80 % train, 10 % validation, 10 % test by default.
+    r"""Shuffle once with `seed` and hold out two equal parts: 80 % train, 10 % validation, 10 % test by default.
 
-    x (N, *shape), labels (N,) int64 or None. Samples of one group, (N,) int64, stay together; the parts are then as
-    near to these sizes as groups end. Raises ValueError when a part would be empty.
+    x (N, \*shape), or :class:`Ragged`, with N contexts or None. Samples of one group, (N,) int64, stay together; the
+    parts are then as near to these sizes as groups end. Raises ValueError when a part would be empty.
     """
     count = len(x)
     part = round(held_out * count)
@@ -128,14 +170,11 @@ def split(
     if groups is not None:
         order, cuts = _together(name, order, groups, cuts)
     parts = order.tensor_split(cuts)
-    x = x.float()
-    train, valid, test = (x[rows] for rows in parts)
-    if labels is None:
-        return Dataset(name, train, valid, test, levels=levels, fingerprint=digest(train, valid, test))
-    marks = [labels[rows] for rows in parts]
-    classes = int(labels.max()) + 1
-    content = digest(train, valid, test, *marks)
-    return Dataset(name, train, valid, test, *marks, levels=levels, classes=classes, fingerprint=content)
+    if isinstance(x, Tensor) and space.symbols is None:
+        x = x.float()
+    events = [x[rows] for rows in parts]
+    contexts = [] if context is None else [context[rows] for rows in parts]
+    return Dataset(name, space, *events, *contexts, fingerprint=digest(*events, *contexts))
 
 
 def _together(name: str, order: Tensor, groups: Tensor, cuts: list[int]) -> tuple[Tensor, list[int]]:

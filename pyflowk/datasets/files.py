@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..space import Events, Ragged
+
 SUFFIXES = (".npy", ".csv", ".parquet")
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
 """What stands for a number that is not there; among numbers, such a cell does not make a row a header."""
@@ -58,14 +60,21 @@ class Table:
         return digest(self.values)
 
 
-def digest(*tensors: Tensor | None) -> str:
-    """A digest of what tensors hold, their shapes and dtypes included."""
+def digest(*tensors: Events | None) -> str:
+    """A digest of what tensors and rows of several lengths hold, their shapes and dtypes included."""
     state = hashlib.blake2b(digest_size=16)
-    for tensor in tensors:
-        if tensor is not None:
+    for events in tensors:
+        for tensor in _held(events):
             state.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
             state.update(tensor.contiguous().numpy().data.cast("B") if tensor.numel() else b"")
     return state.hexdigest()
+
+
+def _held(events: Events | None) -> tuple[Tensor, ...]:
+    """The tensors that say all: of rows of several lengths without what lies beyond them."""
+    if isinstance(events, Ragged):
+        return events.lengths, events.values[events.mask]
+    return () if events is None else (events,)
 
 
 def read_file(path: Path) -> Table | Tensor:

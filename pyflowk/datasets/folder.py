@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .base import Dataset, split
+from ..space import Space
+from .base import Dataset, label_context, split
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,10 +58,11 @@ def load_folder(folder: Path, seed: int, size: int | None = None) -> Dataset:
 
 def split_pictures(name: str, x: Tensor, labels: Tensor | None, seed: int, found: Counter[str]) -> Dataset:
     """Pictures (N, C, H, W) of bytes in three parts, equal ones in the same; ``found`` counts what is to be told."""
+    space = Space(tuple(x.shape[1:]), levels=256, context=label_context(labels))
     groups = _groups(x)
     found["copies"] = len(x) - int(groups.max()) - 1
     notes = tuple(text.format(_number(found[key])) for key, text in NOTES.items() if found[key])
-    return dataclasses.replace(split(name, x, labels, seed=seed, levels=256, groups=groups), notes=notes)
+    return dataclasses.replace(split(name, space, x, labels, seed=seed, groups=groups), notes=notes)
 
 
 def _number(count: int) -> str:

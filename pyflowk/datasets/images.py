@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..space import Context, Space
 from .base import Dataset, split
 from .files import digest
 
@@ -23,7 +24,7 @@ def load_digits(seed: int) -> Dataset:
         raise ImportError("digits needs scikit-learn: pip install 'pyflowk[train]'") from error
     bunch = from_sklearn()
     x, y = torch.from_numpy(bunch.images).unsqueeze(1), torch.from_numpy(bunch.target).long()
-    return split("digits", x, y, seed=seed, levels=17)
+    return split("digits", Space((1, 8, 8), levels=17, context=Context("labels", 10)), x, y, seed=seed)
 
 
 def read_idx(path: Path) -> Tensor:
@@ -59,4 +60,5 @@ def load_fashion_mnist(data_dir: str | None, seed: int) -> Dataset:
     pictures = [part.unsqueeze(1).float() for part in (x[train], x[valid], test)]
     labels = [part.long() for part in (y[train], y[valid], test_labels)]
     content = digest(*pictures, *labels)
-    return Dataset("fashion-mnist", *pictures, *labels, levels=256, classes=10, fingerprint=content)
+    space = Space(tuple(pictures[0].shape[1:]), levels=256, context=Context("labels", 10))
+    return Dataset("fashion-mnist", space, *pictures, *labels, fingerprint=content)

@@ -60,15 +60,16 @@ def score(log_prob: Tensor, data: Dataset) -> Score:
 
     >>> import torch
     >>> from pyflowk.datasets import Dataset, score
-    >>> data = Dataset("x", *(torch.zeros(2, 1, 2, 2) for _ in range(3)), levels=2)
+    >>> from pyflowk.space import Space
+    >>> data = Dataset("x", Space((1, 2, 2), levels=2), *(torch.zeros(2, 1, 2, 2) for _ in range(3)))
     >>> score(torch.tensor([-1.0, -3.0]), data).nats
     -2.0
     """
     log_prob = log_prob.double()
     nats = log_prob.mean().item(), _standard_error(log_prob)
-    if data.levels is None:
+    if data.space.levels is None:
         return Score(*nats)
-    bits = bits_per_dim(log_prob, data.dim)
+    bits = bits_per_dim(log_prob, data.space.dims)
     return Score(*nats, bits.mean().item(), _standard_error(bits))
 
 
@@ -83,10 +84,11 @@ def trivial_level(data: Dataset) -> float | None:
 
     >>> import torch
     >>> from pyflowk.datasets import Dataset, trivial_level
-    >>> trivial_level(Dataset("x", *(torch.zeros(2, 1, 2, 2) for _ in range(3)), levels=256))
+    >>> from pyflowk.space import Space
+    >>> trivial_level(Dataset("x", Space((1, 2, 2), levels=256), *(torch.zeros(2, 1, 2, 2) for _ in range(3))))
     8.0
     """
-    return None if data.levels is None else math.log2(data.levels)
+    return None if data.space.levels is None else math.log2(data.space.levels)
 
 
 def _prepare(x: Tensor, levels: int | None, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -110,20 +112,21 @@ def gaussian_level(data: Dataset, *, seed: int = 0) -> Score | None:
 
     >>> import torch
     >>> from pyflowk.datasets import Dataset, gaussian_level
+    >>> from pyflowk.space import Space
     >>> draw = lambda n: torch.randn(n, 2, generator=torch.Generator().manual_seed(n))
-    >>> abs(gaussian_level(Dataset("x", draw(9000), draw(10), draw(8000))).nats + 2.838) < 0.05
+    >>> abs(gaussian_level(Dataset("x", Space((2,)), draw(9000), draw(10), draw(8000))).nats + 2.838) < 0.05
     True
     """
-    if data.dim > MAX_GAUSSIAN_DIM or len(data.train) <= data.dim + (data.context_dim or 0) or not len(data.test):
+    space, generator = data.space, torch.Generator().manual_seed(seed)
+    if space.dims > MAX_GAUSSIAN_DIM or len(data.train) <= space.dims + (space.context_dim or 0) or not len(data.test):
         return None
-    generator = torch.Generator().manual_seed(seed)
-    train, _ = _prepare(data.train, data.levels, generator)
-    test, ladj = _prepare(data.test, data.levels, generator)
-    if data.context_dim is None:
+    train, _ = _prepare(data.train[:], space.levels, generator)
+    test, ladj = _prepare(data.test[:], space.levels, generator)
+    if space.context_dim is None:
         log_prob = _gaussian_log_prob(train, test)
     else:
-        assert data.train_labels is not None and data.test_labels is not None
-        known, seen = data.train_labels.double(), data.test_labels.double()
+        assert data.train_context is not None and data.test_context is not None
+        known, seen = data.train_context[:].double(), data.test_context[:].double()
         both = _gaussian_log_prob(torch.cat([train, known], 1), torch.cat([test, seen], 1))
         context = _gaussian_log_prob(known, seen)
         log_prob = None if both is None or context is None else both - context

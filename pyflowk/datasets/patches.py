@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
+from ..space import Space
 from .base import Dataset
 
 SIDE = 8
@@ -90,6 +91,7 @@ def load_patches(seed: int) -> Dataset:
     x = torch.cat(train)[torch.randperm(TRAIN + VALID, generator=generator)]
     return Dataset(
         "patches",
+        Space((SIDE * SIDE - 1,)),
         prepare(x[:TRAIN], generator),
         prepare(x[TRAIN:], generator),
         prepare(torch.cat(test), generator),

@@ -87,8 +87,8 @@ def load(
 
     >>> from pyflowk.datasets import load
     >>> data = load("moons", seed=1)
-    >>> data.train.shape, data.classes
-    (torch.Size([10000, 2]), 2)
+    >>> print(data.space)
+    2 given labels (B,) below 2
     """
     found = find(name, data_dir, seed, size)
     if isinstance(found, Table):
@@ -102,7 +102,7 @@ def load(
     origin = {"name": place, "data_dir": files, "seed": seed, "split": split, "size": size}
     data = replace(data, origin=origin)
     chosen = given if preparation is None else preparation.given
-    return data.given(chosen) if chosen and data.context_dim is None else data
+    return data.given(chosen) if chosen and data.space.context_dim is None else data
 
 
 def _absolute(path: str) -> str:
@@ -118,9 +118,9 @@ def read_table(name: str, *, data_dir: str | None = None, seed: int = 0) -> Tabl
     found = find(name, data_dir, seed)
     if isinstance(found, Table):
         return found
-    if len(found.shape) != 1 or found.levels is not None:
-        raise ValueError(f"{name}: expected rows of numbers, got samples {found.shape} with levels {found.levels}")
-    return Table(name, found.test.double(), found.preparation.columns if found.preparation else ())
+    if len(found.space.shape) != 1 or found.space.kind != "real":
+        raise ValueError(f"{name}: expected rows of numbers, got samples of {found.space}")
+    return Table(name, found.test[:].double(), found.preparation.columns if found.preparation else ())
 
 
 def find(name: str, data_dir: str | None, seed: int, size: int | None = None) -> Dataset | Table:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .base import Dataset
+from .base import Dataset, table_space
 from .files import Table, from_columns, noted
 from .preparation import Preparation
 
@@ -43,7 +43,7 @@ def prepare(table: Table, *, seed: int, split: Split = "random", preparation: Pr
     x, contexts = preparation.apply(table)
     seen = (None, None, None) if contexts is None else (contexts[train], contexts[valid], contexts[test])
     return Dataset(
-        table.name, x[train], x[valid], x[test], *seen,
+        table.name, table_space(preparation), x[train], x[valid], x[test], *seen,
         preparation=preparation, fingerprint=Table(table.name, values).fingerprint(), notes=table.notes,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
+from ..space import Context, Space
 from .base import Dataset
 from .preparation import Preparation
 
@@ -111,11 +112,12 @@ def two_spirals(n: int, generator: Generator) -> tuple[Tensor, Tensor]:
 def load_toy(name: str, toy: Toy, classes: int | None, entropy: float | None, seed: int) -> Dataset:
     """10,000 training, 2,000 validation and 10,000 test points drawn one after the other from one seeded stream."""
     generator = torch.Generator().manual_seed(seed)
-    (train, train_labels), (valid, valid_labels), (test, test_labels) = (
+    (train, train_context), (valid, valid_context), (test, test_context) = (
         toy(n, generator) for n in (10_000, 2_000, 10_000)
     )
+    space = Space((2,), context=None if classes is None else Context("labels", classes))
     plane = Preparation.identity(2, ("x", "y"))
     if classes is None:
-        return Dataset(name, train, valid, test, entropy=entropy, preparation=plane)
-    labels = train_labels, valid_labels, test_labels
-    return Dataset(name, train, valid, test, *labels, classes=classes, entropy=entropy, preparation=plane)
+        return Dataset(name, space, train, valid, test, entropy=entropy, preparation=plane)
+    labels = train_context, valid_context, test_context
+    return Dataset(name, space, train, valid, test, *labels, entropy=entropy, preparation=plane)

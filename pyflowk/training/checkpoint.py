@@ -174,7 +174,7 @@ class Checkpoint:
         if before is not None and (now is None or (before.columns, before.given) != (now.columns, now.given)):
             found.append("other columns" if now is None or before.columns != now.columns else "other given columns")
         elif before is not None and now is not None and not before.is_identity:
-            found += before.drift(now.undo(data.train, data.train_labels))
+            found += before.drift(now.undo(*data.take("train")))
         return "; ".join(found)
 
     def weights(self, name: str) -> dict[str, Tensor]:

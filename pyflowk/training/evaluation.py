@@ -165,7 +165,7 @@ def evaluate(
     """Score a model on the test part, beside one Gaussian fitted to the training part; options as in `log_prob`."""
     options: dict[str, Any] = {"seed": seed, "draws": draws, "threads": threads, "watch": watch}
     try:
-        own = score(log_prob(model, data.test, data.test_labels, **options), data)
+        own = score(log_prob(model, *data.take("test"), **options), data)
     except NotImplementedError:
         own = None
     return Report(data, own, gaussian_level(data, seed=seed))

@@ -232,12 +232,11 @@ class Trainer:
         if saved.meta["best_valid_loss"] is not None:
             self.best, self.best_weights = saved.meta["best_valid_loss"], saved.weights("best")
 
-    def _take(self, part: str, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        x: Tensor = getattr(self.data, part)[rows].to(self.device)
-        labels: Tensor | None = getattr(self.data, f"{part}_labels")
-        if not self.model.conditional or labels is None:
-            return x, None
-        return x, labels[rows].to(self.device)
+    def _take(self, part: str, rows: Tensor) -> tuple[Any, Any]:
+        x, context = self.data.take(part, rows)
+        if context is None or not self.model.conditional:
+            return x.to(self.device), None
+        return x.to(self.device), context.to(self.device)
 
     def _train_step(self, progress: float) -> tuple[float, float]:
         """One update; returns this process's mean loss and the gradient norm. Waits for the device once."""
@@ -246,7 +245,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self.net(x, context, self._noise()).mean()
-        self.accelerator.backward(loss / self.data.dim)
+        self.accelerator.backward(loss / self.data.space.dims)
         norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.clip or math.inf)
         value, length = torch.stack([loss.detach(), norm.to(loss.dtype)]).tolist()
         overflow_is_handled = self.config.mixed_precision == "fp16"  # the loss scaler skips such a step
@@ -315,9 +314,9 @@ class Trainer:
 
     def _in_bits(self, column: str, loss: float, unit: str | None) -> dict[str, float]:
         """A column of bits per dimension; none where the loss is not in nats or the data are no integers."""
-        if unit != "nats" or self.data.levels is None:
+        if unit != "nats" or self.data.space.levels is None:
             return {}
-        return {column: loss / (self.data.dim * math.log(2))}
+        return {column: loss / (self.data.space.dims * math.log(2))}
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
@@ -359,10 +358,12 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def _check_fit(model: GenerativeModel, data: Dataset) -> None:
-    if model.shape != data.shape:
-        raise ValueError(f"expected data of shape {model.shape}, which the model is for; got {data.name}: {data.shape}")
-    if model.levels is not None and model.levels != data.levels:
-        got = "real numbers" if data.levels is None else f"{data.levels} levels"
+    if model.shape != data.space.shape:
+        raise ValueError(
+            f"expected data of shape {model.shape}, which the model is for; got {data.name}: {data.space.shape}"
+        )
+    if model.levels is not None and model.levels != data.space.levels:
+        got = "real numbers" if data.space.levels is None else f"{data.space.levels} levels"
         raise ValueError(f"expected data of {model.levels} levels, which the model is for; got {data.name}: {got}")
 
 

@@ -10,6 +10,7 @@ import torch
 
 from pyflowk import datasets
 from pyflowk.datasets import images, patches
+from pyflowk.space import Context, Space
 
 
 def without(monkeypatch, *packages):
@@ -33,7 +34,7 @@ def test_a_wrong_name_lists_the_right_ones():
 def test_digits():
     data = datasets.load("digits")
     assert (len(data.train), len(data.valid), len(data.test)) == (1437, 180, 180)
-    assert data.shape == (1, 8, 8) and data.is_image and data.levels == 17 and data.classes == 10
+    assert data.space == Space((1, 8, 8), levels=17, context=Context("labels", 10))
     assert torch.equal(data.train, data.train.round()) and data.train.max() == 16
     assert not torch.equal(datasets.load("digits", seed=1).test, data.test)
     same, other = (datasets.load("digits", seed=seed).fingerprint for seed in (0, 1))
@@ -69,8 +70,8 @@ def fashion(tmp_path):
 def test_fashion_mnist_from_a_folder(fashion):
     data = datasets.load("fashion-mnist", data_dir=str(fashion))
     assert (len(data.train), len(data.valid), len(data.test)) == (100, 5000, 30)
-    assert data.shape == (1, 4, 4) and data.levels == 256 and data.classes == 10
-    assert torch.equal(data.train[:, 0, 0, 0].long() % 10, data.train_labels)  # pictures and labels stay together
+    assert data.space.shape == (1, 4, 4) and data.space.levels == 256 and data.space.classes == 10
+    assert torch.equal(data.train[:, 0, 0, 0].long() % 10, data.train_context)  # pictures and labels stay together
     before = data.fingerprint
     path = fashion / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(idx(np.zeros((30, 4, 4), np.uint8)))
@@ -121,7 +122,7 @@ def save_pictures(folder, sizes, mode="RGB", values=None):
 def test_a_folder_of_pictures(tmp_path):
     save_pictures(tmp_path, [(6, 4)] * 20)
     data = datasets.load(str(tmp_path))
-    assert data.shape == (3, 4, 6) and data.levels == 256 and data.classes is None
+    assert data.space.shape == (3, 4, 6) and data.space.levels == 256 and data.space.classes is None
     assert (len(data.train), len(data.valid), len(data.test)) == (16, 2, 2)
     everything = torch.cat([data.train, data.valid, data.test])
     assert sorted(everything[:, 0, 0, 0].tolist()) == list(range(20)) and bool((everything[:, 2] == 255).all())
@@ -131,8 +132,8 @@ def test_subfolders_are_classes_and_grey_stays_grey(tmp_path):
     for name, value in (("cats", 10), ("dogs", 200)):
         save_pictures(tmp_path / name, [(4, 4)] * 10, mode="L", values=[value + i for i in range(10)])
     data = datasets.load(str(tmp_path))
-    assert data.shape == (1, 4, 4) and data.classes == 2
-    assert torch.equal(data.train_labels == 1, data.train[:, 0, 0, 0] >= 200)
+    assert data.space.shape == (1, 4, 4) and data.space.classes == 2
+    assert torch.equal(data.train_context == 1, data.train[:, 0, 0, 0] >= 200)
 
 
 def test_pictures_that_cannot_be_used(tmp_path):
@@ -150,7 +151,7 @@ def test_npy_of_bytes_is_a_set_of_images(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (30, 5, 5), dtype=np.uint8)
     np.save(tmp_path / "x.npy", x)
     data = datasets.load(str(tmp_path / "x.npy"))
-    assert data.shape == (1, 5, 5) and data.levels == 256 and data.is_image
+    assert data.space.shape == (1, 5, 5) and data.space.levels == 256 and data.space.is_image
 
 
 def test_patches_have_no_mean_and_are_small():
@@ -168,5 +169,5 @@ def test_patches():
     pytest.importorskip("skimage")
     data = datasets.load("patches")
     assert (len(data.train), len(data.valid), len(data.test)) == (110_000, 10_000, 24_000)
-    assert data.shape == (63,) and data.levels is None and bool(data.train.isfinite().all())
+    assert data.space.shape == (63,) and data.space.levels is None and bool(data.train.isfinite().all())
     assert data.train.abs().max() < 1

@@ -10,6 +10,7 @@ from PIL import Image
 from pyflowk import datasets
 from pyflowk.cli import main
 from pyflowk.datasets.base import split
+from pyflowk.space import Space
 
 RAMP = np.arange(0, 256, 17, dtype=np.uint8).reshape(4, 4)  # black in one corner, white in the other
 
@@ -61,7 +62,7 @@ def test_grey_pictures_have_one_channel_and_their_values(tmp_path, kind):
     make, suffix, notes = GREY[kind]
     fill(tmp_path, make, suffix=suffix)
     data = datasets.load(str(tmp_path))
-    assert data.shape == (1, 4, 4) and data.levels == 256 and len(data.notes) == len(notes)
+    assert data.space.shape == (1, 4, 4) and data.space.levels == 256 and len(data.notes) == len(notes)
     assert torch.equal(everything(data), expected()) and all(part in note for part, note in zip(notes, data.notes))
 
 
@@ -78,7 +79,7 @@ def test_one_coloured_pixel_makes_three_channels(tmp_path):
     colour.save(tmp_path / "99.png")
     data = datasets.load(str(tmp_path))
     x = torch.cat([data.train, data.valid, data.test])
-    assert data.shape == (3, 4, 4) and (x[:, :, 0, 0] == torch.tensor([255, 0, 0])).all(1).sum() == 1
+    assert data.space.shape == (3, 4, 4) and (x[:, :, 0, 0] == torch.tensor([255, 0, 0])).all(1).sum() == 1
 
 
 def test_transparent_parts_are_white_and_said(tmp_path):
@@ -120,7 +121,7 @@ def test_hidden_files_are_passed_over(tmp_path):
     (tmp_path / "cats" / "._00.png").write_bytes(b"resource fork")
     fill(tmp_path / "cats" / ".thumbnails", Image.fromarray)
     data = datasets.load(str(tmp_path))
-    assert data.classes == 2 and len(data.train) + len(data.valid) + len(data.test) == 24
+    assert data.space.classes == 2 and len(data.train) + len(data.valid) + len(data.test) == 24
 
 
 def test_a_loose_picture_beside_classes_is_named(tmp_path):
@@ -153,13 +154,13 @@ def test_copies_in_an_array_stay_on_one_side(tmp_path):
 
 
 def test_a_split_of_groups() -> None:
-    x = torch.arange(100.0)[:, None]
-    alone = split("x", x, seed=3)
-    assert torch.equal(split("x", x, seed=3, groups=torch.arange(100)).train, alone.train)
-    few = split("x", x, seed=3, groups=torch.arange(100) // 20)
+    x, space = torch.arange(100.0)[:, None], Space((1,))
+    alone = split("x", space, x, seed=3)
+    assert torch.equal(split("x", space, x, seed=3, groups=torch.arange(100)).train, alone.train)
+    few = split("x", space, x, seed=3, groups=torch.arange(100) // 20)
     assert [len(part) for part in (few.train, few.valid, few.test)] == [60, 20, 20]
     with pytest.raises(ValueError, match="at least 3 different samples to split, got 2"):
-        split("x", x, seed=3, groups=torch.arange(100) // 50)
+        split("x", space, x, seed=3, groups=torch.arange(100) // 50)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_size_brings_pictures_of_any_size_to_one(tmp_path, kind):
         datasets.load(str(tmp_path))
     data = datasets.load(str(tmp_path), size=8)
     x = torch.cat([data.train, data.valid, data.test])
-    assert data.shape == (1, 8, 8) and not any("enlarged" in note for note in data.notes)
+    assert data.space.shape == (1, 8, 8) and not any("enlarged" in note for note in data.notes)
     assert torch.equal(x[:, 0, 4, 4].sort().values, 10.0 * torch.arange(12) + 100)
     assert (x - x[:, :, 4:5, 4:5]).abs()[..., 2:6, 2:6].max() <= 1
     assert "12 pictures smaller than --size: enlarged" in datasets.load(str(tmp_path), size=64).notes

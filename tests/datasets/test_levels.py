@@ -5,11 +5,12 @@ import torch
 
 from pyflowk import datasets
 from pyflowk.datasets import Dataset, gaussian_level, score, trivial_level
+from pyflowk.space import Space
 
 
-def dataset(draw, n=4000, **options):
+def dataset(draw, space, n=4000):
     generator = torch.Generator().manual_seed(0)
-    return Dataset("made", *(draw(n, generator) for _ in range(3)), **options)
+    return Dataset("made", space, *(draw(n, generator) for _ in range(3)))
 
 
 def test_digits_levels_are_the_published_ones():
@@ -22,7 +23,7 @@ def test_digits_levels_are_the_published_ones():
 
 def test_gaussian_level_of_a_gaussian_is_its_entropy():
     mix = torch.tensor([[1.0, 0.0, 0.0], [0.5, 2.0, 0.0], [0.1, -1.0, 0.3]])
-    data = dataset(lambda n, g: 5 + torch.randn(n, 3, generator=g) @ mix.T)
+    data = dataset(lambda n, g: 5 + torch.randn(n, 3, generator=g) @ mix.T, Space((3,)))
     entropy = 1.5 * math.log(2 * math.pi * math.e) + math.log(0.6)
     level = gaussian_level(data)
     assert abs(level.nats + entropy) < 4 * level.nats_error
@@ -30,12 +31,13 @@ def test_gaussian_level_of_a_gaussian_is_its_entropy():
 
 
 def test_gaussian_level_given_columns_is_that_of_linear_regression():
-    data = dataset(lambda n, g: torch.randn(n, 3, generator=g) @ torch.tensor([[1.0, 0.3, 2], [0, 1, -1], [0, 0, 0.5]]))
+    mix = torch.tensor([[1.0, 0.3, 2], [0, 1, -1], [0, 0, 0.5]])
+    data = dataset(lambda n, g: torch.randn(n, 3, generator=g) @ mix, Space((3,)))
     conditional = data.given([2, 0])
-    assert conditional.shape == (1,) and conditional.context_dim == 2
-    torch.testing.assert_close(conditional.test_labels, data.test[:, [2, 0]])
+    assert conditional.space.shape == (1,) and conditional.space.context_dim == 2
+    torch.testing.assert_close(conditional.test_context, data.test[:, [2, 0]])
     ones = (
-        torch.cat([c.double(), torch.ones(len(c), 1)], 1) for c in (conditional.train_labels, conditional.test_labels)
+        torch.cat([c.double(), torch.ones(len(c), 1)], 1) for c in (conditional.train_context, conditional.test_context)
     )
     train, test = ones
     weights = torch.linalg.lstsq(train, conditional.train.double()).solution
@@ -49,7 +51,7 @@ def test_gaussian_level_given_columns_is_that_of_linear_regression():
 
 def test_gaussian_level_counts_the_jacobian_of_the_preparation():
     """Uniform integers: a Gaussian over logits costs more than log2(levels) bits, and not much more."""
-    data = dataset(lambda n, g: torch.randint(16, (n, 1, 1, 2), generator=g).float(), levels=16)
+    data = dataset(lambda n, g: torch.randint(16, (n, 1, 1, 2), generator=g).float(), Space((1, 1, 2), levels=16))
     level = gaussian_level(data)
     assert 4.0 < level.bits < 4.2
 
@@ -61,26 +63,26 @@ def test_gaussian_level_is_seeded():
 
 
 @pytest.mark.parametrize(
-    "draw",
+    ("draw", "space"),
     [
-        pytest.param(lambda n, g: torch.randn(5, 6, generator=g), id="fewer samples than dimensions"),
-        pytest.param(lambda n, g: torch.randn(n, 1, generator=g).expand(n, 2), id="singular"),
-        pytest.param(lambda n, g: torch.ones(n, 2), id="constant"),
+        pytest.param(lambda n, g: torch.randn(5, 6, generator=g), Space((6,)), id="fewer samples than dimensions"),
+        pytest.param(lambda n, g: torch.randn(n, 1, generator=g).expand(n, 2), Space((2,)), id="singular"),
+        pytest.param(lambda n, g: torch.ones(n, 2), Space((2,)), id="constant"),
     ],
 )
-def test_no_gaussian_level_where_it_is_not_defined(draw):
-    assert gaussian_level(dataset(draw)) is None
+def test_no_gaussian_level_where_it_is_not_defined(draw, space):
+    assert gaussian_level(dataset(draw, space)) is None
 
 
 def test_score_standard_error():
-    data = dataset(lambda n, g: torch.zeros(n, 2, 2), levels=2)
+    data = dataset(lambda n, g: torch.zeros(n, 2, 2), Space((2, 2), levels=2))
     got = score(torch.tensor([-1.0, -3.0, -5.0, -7.0]), data)
     assert got.nats == -4.0 and got.nats_error == pytest.approx(math.sqrt(20 / 3) / 2)
     assert got.bits == pytest.approx(1 / math.log(2)) and "bits/dim" in str(got)
 
 
 def test_one_sample_has_a_score_and_no_error_bar():
-    images = dataset(lambda n, g: torch.zeros(n, 2, 2), n=1, levels=2)
+    images = dataset(lambda n, g: torch.zeros(n, 2, 2), Space((2, 2), levels=2), n=1)
     assert str(score(torch.tensor([-2.0]), images)) == "0.721 bits/dim (log-likelihood -2.00 nats)"
     assert score(torch.tensor([-2.0]), images).nats_error is None
     impossible = score(torch.tensor([-2.0, -math.inf]), images)

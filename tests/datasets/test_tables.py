@@ -30,7 +30,7 @@ def write(path, table, header="a,b,c"):
 @pytest.mark.parametrize("suffix", files.SUFFIXES)
 def test_tables_are_standardised_by_their_training_rows(tmp_path, table, suffix):
     data = datasets.load(write(tmp_path / f"t{suffix}", table), seed=3)
-    assert (len(data.train), len(data.valid), len(data.test)) == (40, 5, 5) and data.shape == (3,)
+    assert (len(data.train), len(data.valid), len(data.test)) == (40, 5, 5) and data.space.shape == (3,)
     rows = tables.parts(50, seed=3)
     assert sorted(torch.cat(rows).tolist()) == list(range(50))
     train, *_ = (table[part] for part in rows)
@@ -223,7 +223,7 @@ def test_npy_of_any_real_dtype(tmp_path, dtype):
 
 def test_a_vector_is_one_column(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(30.0))
-    assert datasets.load(str(tmp_path / "x.npy")).shape == (1,)
+    assert datasets.load(str(tmp_path / "x.npy")).space.shape == (1,)
 
 
 @pytest.mark.parametrize(
@@ -265,11 +265,11 @@ def test_galaxies(tmp_path):
     table = pandas.DataFrame(np.random.default_rng(0).normal(3, 2, (200, 7)), columns=["redshift", *"ugrizy"])
     table.to_pickle(tmp_path / "galaxy-data.pkl")
     redshift = datasets.load("galaxies", data_dir=str(tmp_path), given="ugrizy")
-    assert redshift.shape == (1,) and redshift.context_dim == 6
+    assert redshift.space.shape == (1,) and redshift.space.context_dim == 6
     data = datasets.load("galaxies", data_dir=str(tmp_path))
     assert data.preparation.columns == ("redshift", *"ugrizy") and data.notes[0].startswith("columns: redshift, u, g")
-    assert torch.equal(redshift.valid, data.valid[:, :1]) and torch.equal(redshift.valid_labels, data.valid[:, 1:])
-    assert (len(data.train), len(data.valid), len(data.test)) == (160, 20, 20) and data.shape == (7,)
+    assert torch.equal(redshift.valid, data.valid[:, :1]) and torch.equal(redshift.valid_context, data.valid[:, 1:])
+    assert (len(data.train), len(data.valid), len(data.test)) == (160, 20, 20) and data.space.shape == (7,)
     expected = table.to_numpy()[tables.parts(200, 0)[2]]
     np.testing.assert_allclose(data.preparation.undo(data.test).numpy(), expected, atol=1e-5)
 

@@ -23,10 +23,10 @@ def test_seeded_and_apart_from_the_global_state(name):
     assert not torch.equal(first.train, other.train)
     assert not torch.equal(first.train[:2000], first.test[:2000])
     assert (len(first.train), len(first.valid), len(first.test)) == (10_000, 2_000, 10_000)
-    assert first.shape == (2,) and first.train.dtype == torch.float32 and bool(first.train.isfinite().all())
-    assert first.levels is None
-    if first.classes is not None:
-        assert sorted(first.train_labels.unique().tolist()) == list(range(first.classes))
+    assert first.space.shape == (2,) and first.train.dtype == torch.float32 and bool(first.train.isfinite().all())
+    assert first.space.levels is None
+    if first.space.classes is not None:
+        assert sorted(first.train_context.unique().tolist()) == list(range(first.space.classes))
 
 
 def test_eight_gaussians_have_the_stated_entropy():

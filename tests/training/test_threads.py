@@ -184,7 +184,7 @@ def test_no_bit_of_a_run_depends_on_the_choice(tmp_path, monkeypatch):
 
     def train(out, number):
         torch.manual_seed(0)
-        model = zoo.create("realnvp", data.shape, levels=data.levels, **options)
+        model = zoo.create("realnvp", data.space.shape, levels=data.space.levels, **options)
         config = TrainConfig(steps=2, batch_size=512, validate_every=2, tensorboard=False, cpu=True, threads=number)
         Trainer(model, data, config, out=out).run()
         saved = Checkpoint.open(out)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from pyflowk import datasets, training, zoo
 from pyflowk.datasets import Dataset
+from pyflowk.space import Context, Space
 from pyflowk.training import Checkpoint, CheckpointError, NonFiniteLoss, TrainConfig, Trainer, log
 from pyflowk.training.log import COLUMNS, read_rows
 
@@ -27,7 +28,7 @@ def digits():
 def trainer(data, out, config=CONFIG, resume=False, **options):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = zoo.create("realnvp", data.shape, levels=data.levels, **SMALL, **options)
+        model = zoo.create("realnvp", data.space.shape, levels=data.space.levels, **SMALL, **options)
     return Trainer(model, data, config, out=out, resume=resume)
 
 
@@ -63,10 +64,10 @@ def test_a_resumed_run_is_bit_for_bit_the_straight_one(digits, tmp_path, until):
 def test_the_weights_of_this_step_are_validated(tmp_path):
     """Without a moving average it is the model's own packed weights that a fused optimiser leaves behind."""
     data, config = datasets.load("moons"), replace(CONFIG, ema=0.0, steps=8)
-    model = zoo.create("maf", data.shape, width=16, blocks=2)
+    model = zoo.create("maf", data.space.shape, width=16, blocks=2)
     Trainer(model, data, config, out=tmp_path / "run").run()
     losses = [row["valid_loss"] for row in read_rows(tmp_path / "run" / "log.csv") if row["step"] in (4, 8)]
-    fresh = Trainer(zoo.create("maf", data.shape, width=16, blocks=2), data, config, out=tmp_path / "fresh")
+    fresh = Trainer(zoo.create("maf", data.space.shape, width=16, blocks=2), data, config, out=tmp_path / "fresh")
     fresh.model.load_state_dict(model.state_dict())
     assert losses[1] == pytest.approx(fresh._validate()[0], rel=1e-5) and losses[0] != pytest.approx(
         losses[1], rel=1e-3
@@ -122,7 +123,7 @@ def test_training_lowers_the_loss_and_logs_it(digits, tmp_path):
 
 def test_the_best_weights_are_those_of_the_best_validation(digits, tmp_path):
     """Few samples and a high rate: the run overfits, and what is kept is not the last."""
-    data = replace(digits, train=digits.train[:40], train_labels=None)
+    data = replace(digits, train=digits.train[:40], train_context=None)
     run = trainer(data, tmp_path, replace(CONFIG, steps=300, lr=2e-2, validate_every=10, ema=0.5))
     result = run.run()
     rows = [row for row in read_rows(tmp_path / "log.csv") if "valid_loss" in row]
@@ -182,7 +183,7 @@ def test_a_non_finite_loss_stops_and_says_where(digits, tmp_path, lr):
 
 def test_non_finite_data_is_told_apart(tmp_path):
     x = torch.randn(64, 2)
-    data = Dataset("bad", torch.cat([x, torch.full((1, 2), math.nan)]), x, x)
+    data = Dataset("bad", Space((2,)), torch.cat([x, torch.full((1, 2), math.nan)]), x, x)
     run = Trainer(zoo.create("realnvp", (2,), **SMALL), replace(data, train=x), CONFIG, out=tmp_path)
     run.data = data
     run.batches.count = 65
@@ -227,7 +228,7 @@ def test_only_nats_become_bits(digits, tmp_path):
         ("ffjord", small, {"bits_per_dim", "valid_bits_per_dim"}),
         ("realnvp", {**SMALL, "dequantize": "variational"}, {"bits_per_dim", "valid_bits_per_dim"}),
     ):
-        run = Trainer(zoo.create(name, digits.shape, levels=17, **options), digits, config, out=tmp_path)
+        run = Trainer(zoo.create(name, digits.space.shape, levels=17, **options), digits, config, out=tmp_path)
         run.run()
         (row,) = read_rows(tmp_path / "log.csv")
         assert {column for column in row if "bits" in column} == columns
@@ -235,7 +236,7 @@ def test_only_nats_become_bits(digits, tmp_path):
 
     class Matching(zoo.GenerativeModel):
         def __init__(self):
-            super().__init__(digits.shape, levels=17)
+            super().__init__(digits.space.shape, levels=17)
             self.weight = torch.nn.Parameter(torch.ones(()))
 
         def loss(self, x, context=None, generator=None):
@@ -252,11 +253,11 @@ def test_data_that_do_not_fit_the_model_are_named(digits, tmp_path):
     with pytest.raises(ValueError, match=r"expected data of 9 levels.*got digits: 17 levels"):
         Trainer(zoo.create("nice", (1, 8, 8), levels=9), digits, CONFIG, out=tmp_path)
     with pytest.raises(ValueError, match=r"digits, train: expected integers 0 to 8 \(9 levels\), got 0 to 16"):
-        replace(digits, levels=9)
+        replace(digits, space=replace(digits.space, levels=9))
     with pytest.raises(
         ValueError, match=r"digits, labels of train: expected integers 0 to 3 \(4 classes\), got 0 to 9"
     ):
-        replace(digits, classes=4)
+        replace(digits, space=replace(digits.space, context=Context("labels", 4)))
 
 
 def test_a_line_shows_the_last_validation_and_a_rise_is_said_once(tmp_path, monkeypatch):
@@ -304,7 +305,7 @@ def test_tensorboard_events(digits, tmp_path):
 
 
 def test_log_prob_is_seeded_and_averages_draws(digits):
-    model = zoo.create("nice", digits.shape, levels=17, width=8)
+    model = zoo.create("nice", digits.space.shape, levels=17, width=8)
     x = digits.test[:50]
     one, again = (training.log_prob(model, x, seed=1) for _ in range(2))
     assert torch.equal(one, again) and model.training
