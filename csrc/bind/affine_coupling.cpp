@@ -1,8 +1,8 @@
 // affine_coupling: checks, allocation, launch.
 
 #include "../math/affine_coupling.h"
+#include "function.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace pfk::bind {
 namespace {
@@ -45,13 +45,11 @@ Event event_of(const Tensor& x, const Tensor& params, int mask, int bound, doubl
     return event;
 }
 
-} // namespace
-
 Outputs<2> affine_coupling(Frame& frame, const Tensor& x, const Tensor& params, int mask, int bound, double limit,
-                           bool interleaved, bool inverse, bool inplace) {
+                           bool interleaved, bool inverse, Inplace inplace) {
     require_types(x, params);
     const Event event = event_of(x, params, mask, bound, limit, interleaved);
-    Tensor y = inplace ? x : frame.empty_like(x);
+    Tensor y = inplace.wanted ? x : frame.empty_like(x);
     Tensor ladj = frame.empty(x.shape, 1, accumulator(x.dtype), x.device);
     AffineCoupling problem{event,
                            static_cast<Bound>(bound),
@@ -110,6 +108,13 @@ Outputs<2> affine_coupling_backward(Frame& frame, const Tensor& y, const Tensor&
                                    dparams.data};
     PFK_LAUNCH(frame, y.device, affine_coupling_backward, problem, 2 * problem.size);
     return {dx, dparams};
+}
+
+} // namespace
+
+void expose_affine_coupling(Module& module) {
+    module.add<affine_coupling>("affine_coupling");
+    module.add<affine_coupling_backward>("affine_coupling_backward");
 }
 
 } // namespace pfk::bind

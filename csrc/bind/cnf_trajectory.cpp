@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "../math/cnf_trajectory.h"
+#include "function.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace pfk::bind {
 namespace {
@@ -98,8 +98,6 @@ int64_t cost_of_chunk(const CnfTrajectory& p) {
     return cnf_panels_of_chunk(p) * cnf_panel(p) * p.steps * p.method.stages * cnf_weights(p) * (1 + p.probes) / 32;
 }
 
-} // namespace
-
 Outputs<2> cnf_trajectory(Frame& frame, const Tensor& x, const Tensor& probes, const Tensor& bias,
                           const Tensor& weights, const Tensor& gates, const Tensor& shifts, int64_t width,
                           int64_t depth, int activation, int method, int64_t steps, double step, double scale) {
@@ -140,6 +138,13 @@ Outputs<6> cnf_trajectory_backward(Frame& frame, const Tensor& x, const Tensor& 
     PFK_LAUNCH(frame, x.device, cnf_trajectory_backward, p, 4 * cost_of_chunk(p));
     add_up(frame, p);
     return outputs;
+}
+
+} // namespace
+
+void expose_cnf_trajectory(Module& module) {
+    module.add<cnf_trajectory>("cnf_trajectory");
+    module.add<cnf_trajectory_backward>("cnf_trajectory_backward");
 }
 
 } // namespace pfk::bind

@@ -1,8 +1,8 @@
 // conv1x1: checks, allocation, launches.
 
 #include "../math/conv1x1.h"
+#include "function.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace pfk::bind {
 namespace {
@@ -59,8 +59,6 @@ Conv1x1 product_of(const Tensor& x, const Tensor& weight, const Tensor& y) {
 
 // Elements of work in a row, for the choice of threads: a product costs more than an element of a pass over memory.
 int64_t work_of(const Conv1x1& p) { return p.channels * p.positions * (1 + p.channels / 8); }
-
-} // namespace
 
 Outputs<2> conv1x1(Frame& frame, const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& terms) {
     require_arguments(x, weight, bias);
@@ -122,6 +120,13 @@ Outputs<4> conv1x1_backward(Frame& frame, const Tensor& x, const Tensor& weight,
                          dterms.data};
     PFK_LAUNCH(frame, x.device, conv1x1_reduce, reduce, partial.rows * partial.channels);
     return {dx, dweight, dbias, dterms};
+}
+
+} // namespace
+
+void expose_conv1x1(Module& module) {
+    module.add<conv1x1>("conv1x1");
+    module.add<conv1x1_backward>("conv1x1_backward");
 }
 
 } // namespace pfk::bind

@@ -1,8 +1,8 @@
 // hutchinson: checks, allocation, launch.
 
 #include "../math/hutchinson.h"
+#include "function.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace pfk::bind {
 namespace {
@@ -31,8 +31,6 @@ Hutchinson problem_of(const Tensor& images, const Indices& keys, int noise) {
     p.images = images.data, p.images_stride = images.row_stride;
     return p;
 }
-
-} // namespace
 
 Outputs<2> hutchinson(Frame& frame, const Tensor& images, const Indices& keys, int noise) {
     Hutchinson p = problem_of(images, keys, noise);
@@ -73,6 +71,14 @@ Outputs<1> hutchinson_directions(Frame& frame, const Indices& keys, int64_t prob
     p.noise = static_cast<Noise>(noise), p.keys = keys.data, p.out = out.data;
     PFK_LAUNCH(frame, keys.device, hutchinson_directions, p, probes * size);
     return {out};
+}
+
+} // namespace
+
+void expose_hutchinson(Module& module) {
+    module.add<hutchinson>("hutchinson");
+    module.add<hutchinson_backward>("hutchinson_backward");
+    module.add<hutchinson_directions>("hutchinson_directions");
 }
 
 } // namespace pfk::bind

@@ -6,7 +6,7 @@
 
 #ifdef PFK_BACKEND_CPU
 
-#include "../cpu/kernels.h"
+#include "../cpu/dispatch.h"
 
 #define PFK_LAUNCH(frame, device, op, problem, cost)                                                                   \
     do {                                                                                                               \
@@ -15,7 +15,7 @@
         pfk::cpu::parallel_rows(                                                                                       \
             call.rows, cost,                                                                                           \
             [](void* p, int64_t begin, int64_t end) {                                                                  \
-                pfk::cpu::kernels().op(*static_cast<decltype(&call)>(p), begin, end);                                  \
+                pfk::cpu::op[pfk::cpu::level()](*static_cast<decltype(&call)>(p), begin, end);                         \
             },                                                                                                         \
             &call);                                                                                                    \
     } while (false)
@@ -27,7 +27,7 @@ constexpr Device::Kind kDevice = Device::CPU;
 
 #else
 
-#include "../cuda/launchers.h"
+#include "../cuda/runtime.h"
 
 #define PFK_LAUNCH(frame, device, op, problem, cost)                                                                   \
     do {                                                                                                               \

@@ -3,8 +3,8 @@
 #ifdef PFK_BACKEND_CPU
 
 #include "../math/lipswish.h"
+#include "function.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace pfk::bind {
 namespace {
@@ -27,8 +27,6 @@ LipSwish problem_of(const Tensor& x, const Tensor& beta) {
 }
 
 constexpr int64_t kCost = 8; // of an element, in those of a copy
-
-} // namespace
 
 Outputs<2> lipswish(Frame& frame, const Tensor& x, const Tensor& beta) {
     LipSwish p = problem_of(x, beta);
@@ -55,6 +53,13 @@ Outputs<2> lipswish_backward(Frame& frame, const Tensor& x, const Tensor& beta, 
     p.rows = 1;
     PFK_LAUNCH(frame, x.device, lipswish_total, p, p.samples);
     return {dx, dbeta};
+}
+
+} // namespace
+
+void expose_lipswish(Module& module) {
+    module.add<lipswish>("lipswish");
+    module.add<lipswish_backward>("lipswish_backward");
 }
 
 } // namespace pfk::bind

@@ -1,8 +1,8 @@
 // lu_weight: checks, allocation, launch.
 
 #include "../math/lu_weight.h"
+#include "function.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace pfk::bind {
 namespace {
@@ -36,8 +36,6 @@ double* scratch(Frame& frame, const Tensor& lu, int64_t matrices) {
     return static_cast<double*>(frame.empty(shape, 2, DType::F64, lu.device).data);
 }
 
-} // namespace
-
 Outputs<2> lu_weight(Frame& frame, const Tensor& lu, const Indices& permutation, const Indices& signs, bool inverse) {
     require_arguments(lu, permutation, signs);
     const Tensor weight = frame.empty(lu.shape, 3, accumulator(lu.dtype), lu.device);
@@ -66,6 +64,13 @@ Outputs<1> lu_weight_backward(Frame& frame, const Tensor& lu, const Tensor& weig
                              dweight.row_stride, dterms.row_stride, dlu.data,    scratch(frame, lu, 4)};
     PFK_LAUNCH(frame, lu.device, lu_weight_backward, problem, problem.size * problem.size * (1 + problem.size / 8));
     return {dlu};
+}
+
+} // namespace
+
+void expose_lu_weight(Module& module) {
+    module.add<lu_weight>("lu_weight");
+    module.add<lu_weight_backward>("lu_weight_backward");
 }
 
 } // namespace pfk::bind

@@ -1,8 +1,9 @@
 // made_forward, made_inverse and their backwards: checks, allocation, launch.
 
 #include "../math/made.h"
+#include "function.h"
 #include "launch.h"
-#include "ops.h"
+#include "spline.h"
 
 namespace pfk::bind {
 namespace {
@@ -214,8 +215,6 @@ Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Ten
     return {dx, dweights, dshift};
 }
 
-} // namespace
-
 Outputs<2> made_forward(Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift, const Indices& plan,
                         const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
                         const Numbers& numbers) {
@@ -242,6 +241,15 @@ Outputs<3> made_inverse_backward(Frame& frame, const Tensor& x, const Tensor& we
                                  const Numbers& numbers) {
     return run_backward("made_inverse", frame, x, weights, shift, plan, dy, dladj, hidden, activation, residual, map,
                         bins, numbers, true);
+}
+
+} // namespace
+
+void expose_made(Module& module) {
+    module.add<made_forward>("made_forward");
+    module.add<made_forward_backward>("made_forward_backward");
+    module.add<made_inverse>("made_inverse");
+    module.add<made_inverse_backward>("made_inverse_backward");
 }
 
 } // namespace pfk::bind

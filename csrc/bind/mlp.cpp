@@ -3,8 +3,8 @@
 #ifdef PFK_BACKEND_CPU
 
 #include "../math/mlp.h"
+#include "function.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace pfk::bind {
 namespace {
@@ -75,8 +75,6 @@ void pack(Frame& frame, const Tensor& x, Mlp& p, bool transposed) {
 
 int64_t cost_of_tile(const Mlp& p) { return kMlpTile * mlp_panels(p) / 8; }
 
-} // namespace
-
 Outputs<2> mlp(Frame& frame, const Tensor& x, const Tensor& shift, const Tensors& parameters, int activation,
                bool keep) {
     Mlp p = problem_of(x, shift, parameters, activation);
@@ -116,6 +114,13 @@ OutputsAndList<2> mlp_backward(Frame& frame, const Tensor& x, const Tensor& shif
     p.rows = blocks;
     PFK_LAUNCH(frame, x.device, mlp_weights, p, p.samples * mlp_panels(p) / blocks / 8);
     return outputs;
+}
+
+} // namespace
+
+void expose_mlp(Module& module) {
+    module.add<mlp>("mlp");
+    module.add<mlp_backward>("mlp_backward");
 }
 
 } // namespace pfk::bind

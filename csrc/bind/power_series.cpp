@@ -1,8 +1,8 @@
 // power_series: checks, allocation, and its launches one after the other.
 
 #include "../math/power_series.h"
+#include "function.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace pfk::bind {
 namespace {
@@ -104,8 +104,6 @@ void run(Frame& frame, const Tensor& probe, PowerSeries& p) {
 
 #endif
 
-} // namespace
-
 Outputs<2> power_series(Frame& frame, const Tensor& probe, const Tensors& slopes, const Tensors& weights,
                         const Indices& reached, int64_t terms, int64_t exact_terms, double survival) {
     PowerSeries p = problem_of(probe, slopes, weights, reached, terms, exact_terms, survival);
@@ -114,5 +112,9 @@ Outputs<2> power_series(Frame& frame, const Tensor& probe, const Tensors& slopes
     run(frame, probe, p);
     return {value, v};
 }
+
+} // namespace
+
+void expose_power_series(Module& module) { module.add<power_series>("power_series"); }
 
 } // namespace pfk::bind

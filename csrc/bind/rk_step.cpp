@@ -1,8 +1,8 @@
 // The parts of a Runge-Kutta step: checks, allocation, launch.
 
 #include "../math/rk_step.h"
+#include "function.h"
 #include "launch.h"
-#include "ops.h"
 
 namespace pfk::bind {
 namespace {
@@ -37,8 +37,6 @@ void require_rows(const char* op, const Tensor& t, const char* t_name, const Ten
         refuse<std::invalid_argument>(op, ": ", t_name, " must be (", y.rows(), ",), a number a row; got ",
                                       shape_text(t));
 }
-
-} // namespace
 
 Outputs<1> rk_combine(Frame& frame, const Tensor& y, const Tensor& h, const Tensors& k, const Numbers& weights) {
     constexpr const char* op = "rk_combine";
@@ -136,6 +134,15 @@ Outputs<4> rk_control(Frame& frame, const Tensor& y0, const Tensor& y1, const Te
     problem.times = outputs[3].data;
     PFK_LAUNCH(frame, y0.device, rk_control, problem, 2 * problem.size + 64);
     return outputs;
+}
+
+} // namespace
+
+void expose_rk_step(Module& module) {
+    module.add<rk_combine>("rk_combine");
+    module.add<rk_combine_backward>("rk_combine_backward");
+    module.add<rk_error>("rk_error");
+    module.add<rk_control>("rk_control");
 }
 
 } // namespace pfk::bind

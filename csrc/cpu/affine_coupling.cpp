@@ -4,8 +4,8 @@
 // checkerboard masks, interleaved params, events of a few elements) is staged through small buffers, several rows at a
 // time when rows are short, and meets the same arithmetic there.
 
+#include "../math/affine_coupling.h"
 #include "coupling.h"
-#include "kernels.h"
 
 namespace pfk::cpu {
 namespace {

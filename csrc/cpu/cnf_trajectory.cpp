@@ -8,7 +8,6 @@
 
 #include "../math/cnf_trajectory.h"
 #include "gemm.h"
-#include "kernels.h"
 #include "scratch.h"
 
 namespace pfk::cpu {

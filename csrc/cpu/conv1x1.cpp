@@ -2,8 +2,8 @@
 // types are staged through tiles of kColumns columns, several samples side by side. Without positions the channels lie
 // side by side: y = x W^T, with the rows of x in the place of those of W.
 
+#include "../math/conv1x1.h"
 #include "gemm.h"
-#include "kernels.h"
 
 namespace pfk::cpu {
 namespace {

@@ -1,6 +1,7 @@
 // Chooses the instruction set once, and borrows torch's threads.
 
-#include "kernels.h"
+#include "dispatch.h"
+#include "elementary.h"
 
 #include <atomic>
 #include <cstdlib>
@@ -13,64 +14,39 @@
 
 namespace pfk::cpu {
 
-#define PFK_DECLARE(name, Problem) void name(const Problem&, int64_t, int64_t);
-#define PFK_ENTRY(name, Problem) name,
-#define PFK_TABLE(level)                                                                                               \
-    namespace level {                                                                                                  \
-    PFK_CPU_KERNELS(PFK_DECLARE)                                                                                       \
-    const Kernels table = {#level, PFK_CPU_KERNELS(PFK_ENTRY)};                                                        \
-    }
-
-// Which levels were compiled: PFK_LEVEL_*, from CMakeLists.txt.
-#ifdef PFK_LEVEL_v2
-PFK_TABLE(v2)
-#endif
-#ifdef PFK_LEVEL_v3
-PFK_TABLE(v3)
-#endif
-#ifdef PFK_LEVEL_v4
-PFK_TABLE(v4)
-#endif
-#ifdef PFK_LEVEL_baseline
-PFK_TABLE(baseline)
-#endif
-
 namespace {
 
-struct Level {
-    const Kernels* table;
-    bool runs;
-};
+constexpr const char* kNames[] = {"v4", "v3", "v2", "baseline"}; // in the order of PFK_KERNEL's arrays: the best first
+constexpr int kLevels = sizeof(kNames) / sizeof(*kNames);
 
-const Kernels& choose() {
+bool is_compiled(int level) { return elementary[level] != nullptr; }
+
+bool runs(int level) {
 #ifdef __x86_64__
     __builtin_cpu_init();
+    const bool supported[] = {__builtin_cpu_supports("x86-64-v4") > 0, __builtin_cpu_supports("x86-64-v3") > 0,
+                              __builtin_cpu_supports("x86-64-v2") > 0, true};
+    return supported[level];
+#else
+    return level == kLevels - 1;
 #endif
-    const Level levels[] = {
-#ifdef PFK_LEVEL_v4
-        {&v4::table, __builtin_cpu_supports("x86-64-v4") > 0},
-#endif
-#ifdef PFK_LEVEL_v3
-        {&v3::table, __builtin_cpu_supports("x86-64-v3") > 0},
-#endif
-#ifdef PFK_LEVEL_v2
-        {&v2::table, __builtin_cpu_supports("x86-64-v2") > 0},
-#endif
-#ifdef PFK_LEVEL_baseline
-        {&baseline::table, true},
-#endif
-    };
+}
+
+int choose() {
     const char* wanted = std::getenv("PYFLOWK_ISA");
+    const bool free = wanted == nullptr || *wanted == '\0';
     std::string names;
-    for (const Level& level : levels) {
-        if (wanted == nullptr || *wanted == '\0' ? level.runs : std::strcmp(wanted, level.table->isa) == 0) {
-            if (!level.runs)
+    for (int level = 0; level < kLevels; ++level) {
+        if (!is_compiled(level))
+            continue;
+        if (free ? runs(level) : std::strcmp(wanted, kNames[level]) == 0) {
+            if (!runs(level))
                 throw std::runtime_error(std::string("PYFLOWK_ISA=") + wanted + ": this processor cannot run it");
-            return *level.table;
+            return level;
         }
-        names += (names.empty() ? "" : ", ") + std::string(level.table->isa);
+        names += (names.empty() ? "" : ", ") + std::string(kNames[level]);
     }
-    if (wanted != nullptr && *wanted != '\0')
+    if (!free)
         throw std::runtime_error(std::string("PYFLOWK_ISA: expected one of ") + names + "; got " + wanted);
     throw std::runtime_error("this processor runs none of the instruction sets that were compiled (" + names +
                              "); build with PYFLOWK_LEVELS=all (x86-64-v2, with SSE4.2, is the least)");
@@ -112,10 +88,12 @@ constexpr int64_t kSerial = 65536;
 
 } // namespace
 
-const Kernels& kernels() {
-    static const Kernels& chosen = choose();
+int level() {
+    static const int chosen = choose();
     return chosen;
 }
+
+const char* isa() { return kNames[level()]; }
 
 void parallel_rows(int64_t rows, int64_t cost, void (*work)(void*, int64_t, int64_t), void* context) {
     if (rows <= 0)

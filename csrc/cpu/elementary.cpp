@@ -1,7 +1,7 @@
 // The elementary functions over an array. Compiled once per instruction set.
 
+#include "elementary.h"
 #include "../math/elementary.h"
-#include "kernels.h"
 
 namespace pfk::cpu {
 namespace {

@@ -1,7 +1,6 @@
 // hutchinson on the CPU: a row after the other, 128 dimensions of a probe at a time. Compiled once per instruction set.
 
 #include "../math/hutchinson.h"
-#include "kernels.h"
 #include "tile.h"
 
 namespace pfk::cpu {

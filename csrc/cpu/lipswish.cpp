@@ -2,7 +2,6 @@
 // their order.
 
 #include "../math/lipswish.h"
-#include "kernels.h"
 #include "tile.h"
 
 namespace pfk::cpu {

@@ -1,8 +1,8 @@
 // lu_weight on the CPU, in double: products by the micro-kernel, triangular solves in blocks of rows, of which only the
 // square on the diagonal is solved row by row.
 
+#include "../math/lu_weight.h"
 #include "gemm.h"
-#include "kernels.h"
 #include "tile.h"
 
 namespace pfk::cpu {

@@ -6,7 +6,6 @@
 // gradient of the inverse is the same walk backwards: one sweep.
 
 #include "../math/made.h"
-#include "kernels.h"
 #include "made_map.h"
 #include "packed_rows.h"
 #include "scratch.h"

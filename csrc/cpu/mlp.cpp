@@ -1,7 +1,7 @@
 // mlp on the CPU: tiles of samples go through all layers while they are in cache. The gradient of the weights is summed
 // over all samples in their order, whatever the threads.
 
-#include "kernels.h"
+#include "../math/mlp.h"
 #include "panels.h"
 
 namespace pfk::cpu {

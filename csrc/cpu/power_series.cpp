@@ -1,7 +1,7 @@
 // power_series on the CPU: tiles of samples stay in cache through all terms and factors. Samples come in the order of
 // their terms, most first, so that those of a tile which have no more are at its end and are left out.
 
-#include "kernels.h"
+#include "../math/power_series.h"
 #include "panels.h"
 
 namespace pfk::cpu {

@@ -2,7 +2,7 @@
 // element with its row's step beside it. The arithmetic is unrolled for every number of slopes: a loop over slopes of a
 // length known only at run time costs 1.6 times as much. 16-bit types are staged through float.
 
-#include "kernels.h"
+#include "../math/rk_step.h"
 #include "tile.h"
 
 namespace pfk::cpu {

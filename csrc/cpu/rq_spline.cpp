@@ -1,8 +1,8 @@
 // rq_spline on the CPU: groups of 16 elements, one a lane, whose params are brought into rows of 16, a row a parameter;
 // there the logits become weights, the bin is found and the spline evaluated. Compiled once per instruction set.
 
+#include "../math/rq_spline.h"
 #include "coupling.h"
-#include "kernels.h"
 #include "spline.h"
 
 namespace pfk::cpu {

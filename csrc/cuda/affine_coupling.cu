@@ -8,7 +8,6 @@
 #include "../math/affine_coupling.h"
 #include "../math/places.h"
 #include "coupling.cuh"
-#include "launchers.h"
 
 namespace pfk::cuda {
 namespace {

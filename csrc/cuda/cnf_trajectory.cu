@@ -7,7 +7,6 @@
 // more and keeps them, as on the CPU.
 
 #include "../math/cnf_trajectory.h"
-#include "launchers.h"
 #include "product.cuh"
 
 namespace pfk::cuda {

@@ -5,7 +5,6 @@
 
 #include "../math/conv1x1.h"
 #include "device.cuh"
-#include "launchers.h"
 
 namespace pfk::cuda {
 namespace {

@@ -3,7 +3,6 @@
 
 #include "../math/hutchinson.h"
 #include "device.cuh"
-#include "launchers.h"
 
 namespace pfk::cuda {
 namespace {

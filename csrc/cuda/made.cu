@@ -4,7 +4,6 @@
 
 #include "../math/made.h"
 #include "device.cuh"
-#include "launchers.h"
 #include "spline.cuh"
 
 namespace pfk::cuda {

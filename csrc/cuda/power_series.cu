@@ -3,7 +3,6 @@
 // coefficients meet a product's elements where they are made.
 
 #include "../math/power_series.h"
-#include "launchers.h"
 #include "product.cuh"
 
 namespace pfk::cuda {

@@ -4,7 +4,6 @@
 
 #include "../math/rk_step.h"
 #include "device.cuh"
-#include "launchers.h"
 
 namespace pfk::cuda {
 namespace {

@@ -8,7 +8,6 @@
 #include "../math/places.h"
 #include "../math/rq_spline.h"
 #include "coupling.cuh"
-#include "launchers.h"
 #include "spline.cuh"
 
 namespace pfk::cuda {

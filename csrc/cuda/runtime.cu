@@ -1,7 +1,7 @@
-// The few questions that the binding asks the CUDA runtime, and the words for its errors.
+// What the binding asks the CUDA runtime, and the words for its errors.
 
 #include "device.cuh"
-#include "launchers.h"
+#include "runtime.h"
 
 #include <stdexcept>
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "affine.h"
+#include "kernel.h"
 #include "mask.h"
 
 namespace pfk {
@@ -33,5 +34,9 @@ struct AffineCouplingBackward {
     int64_t y_stride, params_stride, dy_stride, dladj_stride;
     void *dx, *dparams; // dense
 };
+
+PFK_KERNEL(affine_coupling, AffineCoupling)
+PFK_SCRATCH_OF(affine_coupling, AffineCoupling)
+PFK_KERNEL(affine_coupling_backward, AffineCouplingBackward)
 
 } // namespace pfk

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "elementary.h"
+#include "kernel.h"
 
 namespace pfk {
 
@@ -155,5 +156,12 @@ PFK_HD CnfSpace cnf_space(const CnfTrajectory& p, bool backward) {
     at.size = end;
     return at;
 }
+
+PFK_KERNEL(cnf_trajectory_pack, CnfTrajectory)
+PFK_KERNEL(cnf_trajectory, CnfTrajectory)
+PFK_KERNEL(cnf_trajectory_backward, CnfTrajectory)
+PFK_KERNEL(cnf_trajectory_sum, CnfTrajectory)
+PFK_SCRATCH_OF(cnf_trajectory, CnfTrajectory)
+PFK_SCRATCH_OF(cnf_trajectory_backward, CnfTrajectory)
 
 } // namespace pfk

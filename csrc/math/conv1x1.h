@@ -2,6 +2,7 @@
 #pragma once
 
 #include "host_device.h"
+#include "kernel.h"
 
 namespace pfk {
 
@@ -41,5 +42,9 @@ struct Conv1x1Reduce {
 };
 
 PFK_HD int64_t partial_size(int64_t channels) { return channels * (channels + 1); }
+
+PFK_KERNEL(conv1x1, Conv1x1)
+PFK_KERNEL(conv1x1_partial, Conv1x1Partial)
+PFK_KERNEL(conv1x1_reduce, Conv1x1Reduce)
 
 } // namespace pfk

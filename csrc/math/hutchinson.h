@@ -5,6 +5,7 @@
 #pragma once
 
 #include "elementary.h"
+#include "kernel.h"
 
 namespace pfk {
 
@@ -60,5 +61,9 @@ struct Hutchinson {
     int64_t ddivergence_stride, dsquare_stride;
     void* out; // dimages, or the directions
 };
+
+PFK_KERNEL(hutchinson, Hutchinson)
+PFK_KERNEL(hutchinson_backward, Hutchinson)
+PFK_KERNEL(hutchinson_directions, Hutchinson)
 
 } // namespace pfk

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "activation.h"
+#include "kernel.h"
 
 namespace pfk {
 
@@ -36,5 +37,9 @@ struct LipSwish {
     void *dx, *partial, *dbeta; // partial: (samples,), the rows' parts of dbeta
     int64_t samples;
 };
+
+PFK_KERNEL(lipswish, LipSwish)
+PFK_KERNEL(lipswish_backward, LipSwish)
+PFK_KERNEL(lipswish_total, LipSwish)
 
 } // namespace pfk

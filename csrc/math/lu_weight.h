@@ -2,6 +2,7 @@
 #pragma once
 
 #include "elementary.h"
+#include "kernel.h"
 
 namespace pfk {
 
@@ -35,5 +36,8 @@ struct LuWeightBackward {
 PFK_HD double pivot_of(double log_magnitude, int64_t sign) {
     return sign < 0 ? -exp(log_magnitude) : exp(log_magnitude);
 }
+
+PFK_KERNEL(lu_weight, LuWeight)
+PFK_KERNEL(lu_weight_backward, LuWeightBackward)
 
 } // namespace pfk

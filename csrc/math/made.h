@@ -9,6 +9,7 @@
 
 #include "activation.h"
 #include "affine.h"
+#include "kernel.h"
 #include "spline.h"
 
 namespace pfk {
@@ -125,5 +126,11 @@ struct MadeWeights {
     const void *inputs, *deltas;
     void* dweights;
 };
+
+PFK_KERNEL(made, Made)
+PFK_SCRATCH_OF(made, Made)
+PFK_KERNEL(made_backward, MadeBackward)
+PFK_SCRATCH_OF(made_backward, MadeBackward)
+PFK_KERNEL(made_weights, MadeWeights)
 
 } // namespace pfk

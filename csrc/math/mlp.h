@@ -2,6 +2,7 @@
 #pragma once
 
 #include "activation.h"
+#include "kernel.h"
 
 namespace pfk {
 
@@ -61,5 +62,10 @@ inline int64_t mlp_panels(const Mlp& p) {
             p.transposed ? p.widths[l + 1] * mlp_padded(p.widths[l]) : (p.widths[l] + 1) * mlp_padded(p.widths[l + 1]);
     return size;
 }
+
+PFK_KERNEL(mlp_pack, Mlp)
+PFK_KERNEL(mlp, Mlp)
+PFK_KERNEL(mlp_backward, Mlp)
+PFK_KERNEL(mlp_weights, Mlp)
 
 } // namespace pfk

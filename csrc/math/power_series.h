@@ -2,6 +2,7 @@
 #pragma once
 
 #include "host_device.h"
+#include "kernel.h"
 
 namespace pfk {
 
@@ -59,5 +60,9 @@ constexpr int64_t power_series_step(int64_t units) { return power_series_padded(
 inline int64_t power_series_space(const PowerSeries& p) {
     return kPowerSeriesTile * (3 * power_series_step(p.widths[0]) + 2 * power_series_step(power_series_hidden(p)));
 }
+
+PFK_KERNEL(power_series_pack, PowerSeries)
+PFK_KERNEL(power_series, PowerSeries)
+PFK_SCRATCH_OF(power_series, PowerSeries)
 
 } // namespace pfk

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "elementary.h"
+#include "kernel.h"
 
 namespace pfk {
 
@@ -148,5 +149,10 @@ template <class A, class At> PFK_HD void stage_times(const RkControl& p, const A
         times[i] = static_cast<A>(p.c[i] == 1.0 ? after : t + p.c[i] * step);
     times[p.stages] = static_cast<A>(step);
 }
+
+PFK_KERNEL(rk_combine, RkCombine)
+PFK_KERNEL(rk_combine_backward, RkCombineBackward)
+PFK_KERNEL(rk_error, RkError)
+PFK_KERNEL(rk_control, RkControl)
 
 } // namespace pfk

@@ -1,6 +1,7 @@
 // One call of rq_spline, as every back end receives it: plain numbers and pointers.
 #pragma once
 
+#include "kernel.h"
 #include "mask.h"
 #include "spline.h"
 
@@ -27,5 +28,9 @@ struct RqSplineBackward {
     int64_t u_stride, params_stride, dy_stride, dladj_stride;
     void *dx, *dparams; // dense
 };
+
+PFK_KERNEL(rq_spline, RqSpline)
+PFK_SCRATCH_OF(rq_spline, RqSpline)
+PFK_KERNEL(rq_spline_backward, RqSplineBackward)
 
 } // namespace pfk

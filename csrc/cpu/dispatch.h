@@ -1,0 +1,19 @@
+// How the CPU kernels are called: on one instruction set, chosen once, on torch's threads.
+#pragma once
+
+#include <cstdint>
+
+namespace pfk::cpu {
+
+// The place, in PFK_KERNEL's arrays, of the best instruction set of this machine, or of the one that PYFLOWK_ISA names;
+// throws if that one cannot run.
+int level();
+
+// Its name.
+const char* isa();
+
+// Calls work(context, begin, end) on pieces of [0, rows), on torch's threads when there is enough to do.
+// `cost` is the number of elements of one row.
+void parallel_rows(int64_t rows, int64_t cost, void (*work)(void*, int64_t, int64_t), void* context);
+
+} // namespace pfk::cpu
