@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyflowk import datasets, zoo
+from pyflowk import datasets, metrics, zoo
 from pyflowk.compat import accelerate
 
 from .peers import load
@@ -113,7 +113,7 @@ def run(minutes: float, folder: Path | None) -> bool:
             print(f"{name} left out: {missing}")
             continue
         print(f"{name}, {60 * minutes:.0f} s of CPU time, one thread; nats on {len(data.test)} test rows")
-        level = datasets.gaussian_level(data)
+        level = metrics.gaussian_level(data.space, data.train, data.test)
         if level is not None:
             print(f"  {'one Gaussian':24} {level.nats:8.2f} +- {level.nats_error:.2f}")
         page[name] = {}

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from ..datasets import Dataset, Score, gaussian_level, score, trivial_level
-from ..datasets.levels import with_error
+from ..datasets import Dataset
+from ..metrics import Score, gaussian_level, score, trivial_level, with_error
 from ..zoo import GenerativeModel
 from .threads import Threads
 
@@ -118,7 +118,7 @@ class Report:
 
     def lines(self) -> list[tuple[str, str]]:
         """(what, how much) pairs, to be printed as a table."""
-        trivial = trivial_level(self.data)
+        trivial = trivial_level(self.data.space)
         rows = [("model", str(self.model) if self.model else "has no likelihood")]
         why = "not defined for so few samples" if len(self.data.train) else "no training rows to fit it to"
         rows += [("one full Gaussian", str(self.gaussian) if self.gaussian else why)]
@@ -143,14 +143,14 @@ class Report:
         return {
             "data": self.data.name,
             **{name: _finite(asdict(value)) if value else None for name, value in scores.items()},
-            "trivial_bits": trivial_level(self.data),
+            "trivial_bits": trivial_level(self.data.space),
             "entropy": self.data.entropy,
             "log_scale": self.log_scale,
         }
 
 
-def _finite(values: dict[str, float | None]) -> dict[str, float | None]:
-    return {key: value if value is not None and math.isfinite(value) else None for key, value in values.items()}
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
 def evaluate(
@@ -165,7 +165,8 @@ def evaluate(
     """Score a model on the test part, beside one Gaussian fitted to the training part; options as in `log_prob`."""
     options: dict[str, Any] = {"seed": seed, "draws": draws, "threads": threads, "watch": watch}
     try:
-        own = score(log_prob(model, *data.take("test"), **options), data)
+        own = score(log_prob(model, *data.take("test"), **options), data.space)
     except NotImplementedError:
         own = None
-    return Report(data, own, gaussian_level(data, seed=seed))
+    parts = data.train, data.test, data.train_context, data.test_context
+    return Report(data, own, gaussian_level(data.space, *parts, seed=seed))

@@ -9,7 +9,7 @@ from torch import Tensor
 from pyflowk.distributions import DiagonalGaussian
 from pyflowk.flows import Flow
 from pyflowk.nets import MLP
-from pyflowk.objectives import bits_per_dim, nll
+from pyflowk.objectives import nll
 from pyflowk.transforms import Compose, Coupling, Dequantize, Logit, Scale
 
 
@@ -71,15 +71,3 @@ def test_reductions() -> None:
     assert torch.equal(nll(flow, x, reduction="sum"), rows.sum())
     with pytest.raises(ValueError, match="none, mean, sum"):
         nll(flow, x, reduction="average")
-
-
-def test_bits_per_dim() -> None:
-    """A uniform distribution over 2^8 values costs 8 bits in each dimension."""
-    log_prob = torch.tensor([-12 * math.log(256.0)])
-    assert bits_per_dim(log_prob, 12).item() == pytest.approx(8)
-    assert bits_per_dim(log_prob, (3, 2, 2)).item() == pytest.approx(8)
-    with pytest.raises(ValueError, match="at least one dimension"):
-        bits_per_dim(log_prob, (0, 3))
-    for wrong in (2.5, True, (2, 0.5), None):
-        with pytest.raises(TypeError, match="an integer or the event's shape, got"):
-            bits_per_dim(log_prob, wrong)

@@ -1,0 +1,116 @@
+"""Scores, and the levels that every density model has to beat: two models that anybody could write down.
+
+The trivial level codes each entry with as many bits as there are values. The other one is fitted to the training rows:
+a full-covariance Gaussian to numbers, n-grams to symbols. Rows are tensors, `Ragged`, or what reads the rows that are
+asked for, and are read by pieces.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..space import Space
+
+PIECE = 1 << 22
+"""Numbers that are read at a time, 32 MB."""
+
+
+class Rows(Protocol):
+    """Events or contexts, row by row."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean log-likelihood of a test set with its standard error, in nats a sample and, for integers, bits a ``unit``.
+
+    The unit is a "dim" of ordered levels or a "symbol". One sample, or one that is impossible, has no standard error:
+    None. Nats of a table are those of its standardised columns.
+
+    >>> from pyflowk.metrics import Score
+    >>> str(Score(nats=-108.9, nats_error=0.8, bits=2.456, bits_error=0.018, unit="dim"))
+    '2.456 +- 0.018 bits/dim (log-likelihood -108.90 +- 0.80 nats)'
+    """
+
+    nats: float
+    nats_error: float | None
+    bits: float | None = None
+    bits_error: float | None = None
+    unit: str | None = None
+
+    def __str__(self) -> str:
+        nats = f"{with_error(self.nats, self.nats_error, 2)} nats"
+        if self.bits is None:
+            return f"log-likelihood {nats}"
+        return f"{with_error(self.bits, self.bits_error, 3)} bits/{self.unit} (log-likelihood {nats})"
+
+
+def with_error(value: float, error: float | None, digits: int) -> str:
+    """A number and its standard error, where there is one.
+
+    >>> from pyflowk.metrics import with_error
+    >>> with_error(1.234, 0.5, 2), with_error(1.234, None, 2)
+    ('1.23 +- 0.50', '1.23')
+    """
+    return f"{value:.{digits}f}" if error is None else f"{value:.{digits}f} +- {error:.{digits}f}"
+
+
+def score(log_prob: Tensor, space: Space, lengths: Tensor | None = None) -> Score:
+    r"""Mean and standard error of log-likelihoods (N,) in nats of N events of a space.
+
+    Bits are :math:`-\sum_i \log p_i / (\log 2 \sum_i n_i)`, n elements of event i: as many as the space has, or those
+    of its length, for which ``lengths`` (N,) are needed; the standard error is that of a ratio of means. Raises
+    ValueError for a space of variable length without them.
+
+    >>> import torch
+    >>> from pyflowk.metrics import score
+    >>> from pyflowk.space import Space
+    >>> print(score(torch.tensor([-1.0, -3.0]), Space((1, 2, 2), levels=2)))
+    0.721 +- 0.361 bits/dim (log-likelihood -2.00 +- 1.00 nats)
+    """
+    log_prob = log_prob.double()
+    nats = log_prob.mean().item(), _standard_error(log_prob)
+    if space.kind == "real":
+        return Score(*nats)
+    sizes = torch.full_like(log_prob, space.dims)
+    if space.variable:
+        if lengths is None:
+            raise ValueError(f"expected the lengths of events of {space}, got none")
+        sizes = lengths.to(log_prob) * math.prod(space.shape[1:])
+    bits = -log_prob / math.log(2)
+    mean = bits.sum() / sizes.sum()
+    error = _standard_error((bits - mean * sizes) / sizes.mean())
+    return Score(*nats, mean.item(), error, {"levels": "dim", "symbols": "symbol"}[space.kind])
+
+
+def _standard_error(values: Tensor) -> float | None:
+    """None where there is none: of one value, and of values that are not finite."""
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return error if math.isfinite(error) else None
+
+
+def trivial_level(space: Space) -> float | None:
+    """log2 of the number of levels or symbols, the bits that uniform entries cost; None for real numbers.
+
+    >>> from pyflowk.metrics import trivial_level
+    >>> from pyflowk.space import Space
+    >>> trivial_level(Space((1, 2, 2), levels=256)), trivial_level(Space((12,), symbols=4))
+    (8.0, 2.0)
+    """
+    values = space.levels or space.symbols
+    return None if values is None else math.log2(values)
+
+
+def pieces(rows: Rows, dims: int) -> Iterator[slice]:
+    """Slices of rows of so many numbers each that are read at a time."""
+    step = max(1, PIECE // max(1, dims))
+    return (slice(start, start + step) for start in range(0, len(rows), step))
