@@ -1,50 +1,62 @@
-"""The list of data sets: who adds one adds one line here."""
+"""Data sets by name: one decorated loader each, one way to load any of them and the user's own files."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from .._hints import did_you_mean
-from . import folder, images, tables, toys
+from . import folder, tables
 from .base import Dataset
 from .files import SUFFIXES, Table, read_file
-from .patches import load_patches
 from .preparation import Preparation
+
+Loader = Callable[[int], Dataset | Table] | Callable[[int, str | None], Dataset | Table]
+Decorated = TypeVar("Decorated", bound=Loader)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How one data set is loaded, or a table that is still to be split, and one line about it."""
+    """How a data set is loaded, `load(seed, data_dir)`, one line about it, and where the loader is."""
 
-    load: Callable[[str | None, int], Dataset | Table]
+    load: Callable[[int, str | None], Dataset | Table]
     summary: str
+    owner: str
 
 
-def _toy(name: str, toy: toys.Toy, summary: str, classes: int | None = None, entropy: float | None = None) -> Entry:
-    return Entry(lambda _, seed: toys.load_toy(name, toy, classes, entropy, seed), f"2-D, {summary}")
+_ENTRIES: dict[str, Entry] = {}
 
 
-# The entropy of the ring of Gaussians is a quadrature of its mixture density; without overlap it would be 2.8379.
-_ENTRIES: dict[str, Entry] = {
-    "digits": Entry(lambda _, seed: images.load_digits(seed), "1797 grey 8x8 images, 17 levels, 10 classes"),
-    "fashion-mnist": Entry(images.load_fashion_mnist, "70,000 grey 28x28 images, 256 levels, 10 classes"),
-    "patches": Entry(lambda _, seed: load_patches(seed), "144,000 natural-image patches, 63 numbers"),
-    "galaxies": Entry(
-        lambda folder, _: tables.read_galaxies(folder), "100,000 galaxies: redshift and six magnitudes, 7 numbers"
-    ),
-    "8gaussians": _toy("8gaussians", toys.eight_gaussians, "ring of eight Gaussians", 8, 2.8316),
-    "moons": _toy("moons", toys.moons, "two interleaved half circles", 2),
-    "checkerboard": _toy("checkerboard", toys.checkerboard, "eight uniform squares", 8, math.log(32)),
-    "scurve": _toy("scurve", toys.s_curve, "S-curve"),
-    "swissroll": _toy("swissroll", toys.swiss_roll, "Swiss roll"),
-    "rings": _toy("rings", toys.rings, "four concentric circles", 4),
-    "pinwheel": _toy("pinwheel", toys.pinwheel, "five bent arms", 5),
-    "2spirals": _toy("2spirals", toys.two_spirals, "two spirals", 2),
-}
+def register(name: str, summary: str, *, files: bool = False) -> Callable[[Decorated], Decorated]:
+    """Decorate a loader `(seed) -> Dataset | Table`: `load(name)` and the command line then know it.
+
+    A table is split and standardised by `load`. With `files` the loader also takes the folder in which its files lie,
+    `(seed, data_dir)`, None where the user names none. Raises ValueError for a name that another
+    loader has.
+
+    >>> import torch
+    >>> from pyflowk import datasets
+    >>> from pyflowk.space import Space
+    >>> @datasets.register("points", "three times ten points")
+    ... def load_points(seed):
+    ...     generator = torch.Generator().manual_seed(seed)
+    ...     return datasets.Dataset("points", Space((2,)), *torch.randn(3, 10, 2, generator=generator))
+    >>> datasets.load("points").train.shape
+    torch.Size([10, 2])
+    """
+
+    def decorate(loader: Decorated) -> Decorated:
+        load: Any = loader
+        owner = f"{loader.__module__}.{loader.__qualname__}"  # the same again is a cell of a notebook that runs again
+        if name in _ENTRIES and _ENTRIES[name].owner != owner:
+            raise ValueError(f"the data set {name!r} is there already: {_ENTRIES[name].owner} loads it")
+        _ENTRIES[name] = Entry(load if files else lambda seed, data_dir: load(seed), summary, owner)
+        return loader
+
+    return decorate
 
 
 def names() -> list[str]:
@@ -131,7 +143,7 @@ def find(name: str, data_dir: str | None, seed: int, size: int | None = None) ->
     if size is not None:
         raise ValueError(f"size: expected a folder of pictures to resize, but {name} is none")
     if name in _ENTRIES:
-        return _ENTRIES[name].load(data_dir, seed)
+        return _ENTRIES[name].load(seed, data_dir)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"unknown data set {name!r}{did_you_mean(name, names())}: expected one of {', '.join(names())}, "

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pyflowk import datasets
-from pyflowk.datasets import images, patches
+from pyflowk.datasets.sets import fashion_mnist, patches
 from pyflowk.space import Context, Space
 
 
@@ -97,7 +97,7 @@ def test_damaged_idx_files_are_refused(fashion, raw):
 
 def test_idx_of_the_wrong_length():
     with pytest.raises(ValueError, match="expected an IDX file"):
-        raise_from(images.read_idx, gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 5, 1, 2])))
+        raise_from(fashion_mnist.read_idx, gzip.compress(bytes([0, 0, 8, 1, 0, 0, 0, 5, 1, 2])))
 
 
 def raise_from(reader, raw):

@@ -1,5 +1,7 @@
 """Tables: files of every kind that users bring, the split, and what cannot be learned from."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
@@ -275,6 +277,6 @@ def test_galaxies(tmp_path):
 
 
 def test_galaxies_without_the_package(monkeypatch):
-    monkeypatch.setattr(tables.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(FileNotFoundError, match="in no installed package: pip install --no-deps pzflow"):
         datasets.load("galaxies")

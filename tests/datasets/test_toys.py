@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pyflowk import datasets
-from pyflowk.datasets import toys
+from pyflowk.datasets.sets import toys
 
 TOYS = ("8gaussians", "moons", "checkerboard", "scurve", "swissroll", "rings", "pinwheel", "2spirals")
 

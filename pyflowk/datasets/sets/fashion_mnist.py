@@ -1,4 +1,4 @@
-"""Images that packages bring: digits and Fashion-MNIST."""
+"""Fashion-MNIST, from the package of Debian or from the user's folder."""
 
 from __future__ import annotations
 
@@ -8,23 +8,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..space import Context, Space
-from .base import Dataset, split
-from .files import digest
+from ...space import Context, Space
+from ..base import Dataset
+from ..files import digest
+from ..registry import register
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where the Debian package dataset-fashion-mnist puts its files."""
-
-
-def load_digits(seed: int) -> Dataset:
-    """1797 grey 8 x 8 images with 17 levels and 10 classes, from the scikit-learn wheel; 1437 / 180 / 180."""
-    try:
-        from sklearn.datasets import load_digits as from_sklearn
-    except ImportError as error:
-        raise ImportError("digits needs scikit-learn: pip install 'pyflowk[train]'") from error
-    bunch = from_sklearn()
-    x, y = torch.from_numpy(bunch.images).unsqueeze(1), torch.from_numpy(bunch.target).long()
-    return split("digits", Space((1, 8, 8), levels=17, context=Context("labels", 10)), x, y, seed=seed)
 
 
 def read_idx(path: Path) -> Tensor:
@@ -41,7 +31,8 @@ def read_idx(path: Path) -> Tensor:
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=header).reshape(shape)
 
 
-def load_fashion_mnist(data_dir: str | None, seed: int) -> Dataset:
+@register("fashion-mnist", "70,000 grey 28x28 images, 256 levels, 10 classes", files=True)
+def load_fashion_mnist(seed: int, data_dir: str | None) -> Dataset:
     """60,000 + 10,000 grey 28 x 28 images of 256 levels and 10 classes (Xiao et al. 2017, arXiv:1708.07747).
 
     5,000 of the training images, chosen by `seed`, are the validation set.

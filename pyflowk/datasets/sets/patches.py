@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from ..space import Space
-from .base import Dataset
+from ...space import Space
+from ..base import Dataset
+from ..registry import register
 
 SIDE = 8
 GAP = 8
@@ -71,7 +72,7 @@ def prepare(patches: Tensor, generator: Generator) -> Tensor:
     The last pixel goes because the mean has made it a linear function of the others.
 
     >>> import torch
-    >>> from pyflowk.datasets.patches import prepare
+    >>> from pyflowk.datasets.sets.patches import prepare
     >>> prepare(torch.zeros(2, 64), torch.Generator().manual_seed(0)).shape
     torch.Size([2, 63])
     """
@@ -79,6 +80,7 @@ def prepare(patches: Tensor, generator: Generator) -> Tensor:
     return (x - x.mean(dim=1, keepdim=True))[:, :-1]
 
 
+@register("patches", "144,000 natural-image patches, 63 numbers")
 def load_patches(seed: int) -> Dataset:
     """110,000 / 10,000 / 24,000 patches, equally many of each picture: its left for training, its right for testing."""
     generator = torch.Generator().manual_seed(seed)
