@@ -23,7 +23,8 @@ from ...ops.rk_control import END, GOOD, STEP, TIME, advanced, stage_times
 from ...ops.rk_step import rk_combine_formula, rk_error_formula
 from .checked import Checked
 from .control import Clock
-from .rowwise import NotRowwise, Solver
+from .rowwise import Solver
+from .rowwise_graph import NotRowwise
 from .stages import column, rk_stages
 from .tableaus import Tableau
 
