@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyflowk.nets import MLPField
 from pyflowk.ops.divergence import draw_probes
+from pyflowk.solvers import Fixed
 from pyflowk.transforms import Continuous
 
 from .memory import peak_bytes
@@ -108,7 +109,7 @@ def case(name: str, size: int, width: int, batch: int, train: bool) -> Case:
     steps, field = 8 if train else 20, make_field(size, width)
     x = torch.randn(batch, size, generator=torch.Generator().manual_seed(0))
     e = draw_probes(x, generator=torch.Generator().manual_seed(1)).directions(x)[:, 0]
-    ours = Continuous(field, divergence="hutchinson", method="rk4", steps=steps)
+    ours = Continuous(field, divergence="hutchinson", method="rk4", stepping=Fixed(steps))
     solves: dict[str, Callable[[Tensor], tuple[Tensor, Tensor]]] = {
         OURS: lambda x: ours(x, None, torch.Generator().manual_seed(1)),
         TORCHDIFFEQ: lambda x: peer_solve(field, steps, x, e),

@@ -21,6 +21,7 @@ from pyflowk.distributions import DiagonalGaussian
 from pyflowk.flows import Flow
 from pyflowk.nets import MLPField
 from pyflowk.ops.divergence import draw_probes
+from pyflowk.solvers import Adaptive, Fixed
 from pyflowk.transforms import Continuous
 
 from .bench_cnf import TORCHDIFFEQ, peer_solve
@@ -53,7 +54,7 @@ def train(variant: str, data: str, seconds: float, seed: int) -> tuple[float, in
     assert samples.entropy is not None
     torch.manual_seed(seed)
     field = MLPField(2, 64, 3, "tanh", "concat")
-    estimating = Continuous(field, divergence="hutchinson", method="rk4", steps=STEPS)
+    estimating = Continuous(field, divergence="hutchinson", method="rk4", stepping=Fixed(STEPS))
     optimizer = torch.optim.Adam(field.parameters(), RATE)
     generator, start, steps = torch.Generator().manual_seed(seed), time.process_time(), 0
 
@@ -69,6 +70,6 @@ def train(variant: str, data: str, seconds: float, seed: int) -> tuple[float, in
         (0.5 * z.square().sum(1) - ladj).mean().backward()
         optimizer.step()
         steps += 1
-    exact = Flow(DiagonalGaussian((2,)), Continuous(field, method="dopri5", rtol=1e-5, atol=1e-5))
+    exact = Flow(DiagonalGaussian((2,)), Continuous(field, method="dopri5", stepping=Adaptive(1e-5, 1e-5)))
     with torch.no_grad():
         return -exact.log_prob(samples.test).mean().item() - samples.entropy, steps

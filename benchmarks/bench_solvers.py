@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyflowk.solvers import solve_ivp
+from pyflowk.solvers import Adaptive, solve_ivp
 
 from .report import describe, machine, save
 
@@ -92,8 +92,9 @@ def rivals(name: str) -> Iterator[tuple[str, tuple[str, ...], Solve]]:
         calls[0] += 1
         return field(time_, y)
 
-    def ours(method: str, tolerance: float, **more: Any) -> Answer:
-        solution = solve_ivp(field, y0, t, method=method, rtol=tolerance, atol=tolerance, **more)
+    def ours(method: str, tolerance: float, compile: bool = False) -> Answer:
+        stepping = Adaptive(tolerance, tolerance, compile=compile)
+        solution = solve_ivp(field, y0, t, method=method, stepping=stepping)
         return solution.y[-1], solution.evaluations.double().mean().item()
 
     yield "ours", METHODS, ours
@@ -156,7 +157,7 @@ def measure(name: str, repetitions: int) -> list[dict[str, Any]]:
     """Every method at every tolerance: worst error, evaluations a row, CPU time (the best repetition)."""
     problem, parameter, y0, end = PROBLEMS[name]
     exact = solve_ivp(
-        lambda _, y: problem(torch, parameter, y), y0, [0.0, end], method="dopri8", rtol=1e-13, atol=1e-13
+        lambda _, y: problem(torch, parameter, y), y0, [0.0, end], method="dopri8", stepping=Adaptive(1e-13, 1e-13)
     )
     truth, found = exact.y[-1], []
     for package, methods, solve in rivals(name):

@@ -13,9 +13,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyflowk.solvers import Event, solve_ivp
+from pyflowk.solvers import Adaptive, Event, solve_ivp
 
 TRUTH = {"frequency": 2.0, "damping": 0.3}
+CLOSE = Adaptive(rtol=1e-5, atol=1e-6)
 Loss = Callable[[Callable[[Tensor, Tensor], Tensor]], Tensor]
 
 
@@ -38,7 +39,7 @@ def first_zeros(y0: Tensor) -> Tensor:
 
 def from_readings(y0: Tensor, t: Tensor, readings: Tensor) -> Loss:
     """How far a field's solution is from readings (B, T) at the times t (B, T)."""
-    return lambda field: (solve_ivp(field, y0, t, rtol=1e-5, atol=1e-6).y[..., 0].t() - readings).square().mean()
+    return lambda field: (solve_ivp(field, y0, t, stepping=CLOSE).y[..., 0].t() - readings).square().mean()
 
 
 def from_zeros(y0: Tensor, zeros: Tensor) -> Loss:
@@ -46,7 +47,7 @@ def from_zeros(y0: Tensor, zeros: Tensor) -> Loss:
     passes = Event(lambda t, y: y[:, 0])
 
     def loss(field: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        found = solve_ivp(field, y0, [0.0, 20.0], rtol=1e-5, atol=1e-6, events=passes).event_t
+        found = solve_ivp(field, y0, [0.0, 20.0], stepping=CLOSE, events=passes).event_t
         assert found is not None
         return (found - zeros).square().mean()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 from operator import itemgetter
 from typing import Any
@@ -19,12 +20,12 @@ from torch import Tensor
 
 from ..ops.describe import described
 from ..ops.dtypes import state_dtype
-from ..solvers.ode.adjoint import listed
-from ..solvers.ode.events import Event
+from ..solvers import Adaptive, Backsolve, Event, Fixed, Status
 from ..solvers.ode.odeint import Packing
 from ..solvers.ode.odeint import odeint as solve
-from ..solvers.ode.solve import SolverError, Status, solve_ivp
-from ..solvers.ode.tableaus import METHODS
+from ..solvers.ode.solve import SolverError, solve_ivp
+from ..solvers.ode.stepping import Stepping
+from ..solvers.ode.tableaus import METHODS, estimates_error
 
 __all__ = ["odeint", "odeint_adjoint", "odeint_dense", "odeint_event"]
 
@@ -52,36 +53,39 @@ class _Call:
 
     def __init__(self, func: Any, y0: Any, rtol: Any, atol: Any, method: str | None, options: Any) -> None:
         self.fixed = method in _FIXED
-        self.options: dict[str, Any] = {"rtol": rtol, "atol": atol}
         self.places: dict[str, Any] = {}
+        found: dict[str, Any] = {}
         for name, value in (options or {}).items():
             if name in _PLACES:
                 self.places[name] = value
             elif name in _OPTIONS or name in _SAME:
-                self.options[_OPTIONS.get(name, name)] = value
+                found[_OPTIONS.get(name, name)] = value
             elif name not in _IGNORED:
                 known = ", ".join((*_SAME, *_PLACES, *_OPTIONS, *_IGNORED))
                 raise ValueError(f"options: expected some of {known}; got {name!r}")
-        if "step_size" in self.options and "grid_constructor" in self.places:
+        if "step_size" in found and "grid_constructor" in self.places:
             raise ValueError("options: expected step_size or grid_constructor; got both")
         self.method = _METHODS.get(method, method or "dopri5")
         if self.method not in METHODS:
             known = ", ".join(dict.fromkeys([*(name for name in _METHODS if name), *METHODS]))
             raise ValueError(f"method: expected one of {known}; got {method!r}")
-        if self.fixed:
-            self.options.pop("norm", None)
-        elif not isinstance(y0, Tensor):
-            self.options.setdefault("norm", _largest)
-        norm = self.options.get("norm")
-        if norm is not None:
-            self.options["norm"] = lambda error: torch.as_tensor(norm(error)).abs()
+        self.most_steps: int | None = found.pop("max_steps", None)
+        self.stepping = self._stepping(found, rtol, atol, isinstance(y0, Tensor))
         if callbacks := [name for name in ("callback_step", "callback_accept_step", "callback_reject_step")
                          if hasattr(func, name)]:  # fmt: skip
             warnings.warn(f"odeint: {', '.join(callbacks)} of the field are not called", stacklevel=4)
 
-    def steps(self) -> dict[str, Any]:
-        """From one time to the next, where nothing else is said, as there."""
-        return {"steps": 1} if self.fixed and "step_size" not in self.options else {}
+    def _stepping(self, options: dict[str, Any], rtol: Any, atol: Any, single: bool) -> Stepping:
+        if self.fixed or "step_size" in options or not estimates_error(self.method):
+            return Fixed(step_size=options.get("step_size"), perturb=options.get("perturb", False))
+        if options.pop("perturb", False):
+            raise ValueError(f"options: expected perturb beside fixed steps; got it beside {self.method}")
+        norm = options.pop("norm", None if single else _largest)
+        if norm is not None:
+            options["norm"] = lambda error: torch.as_tensor(norm(error)).abs()
+        if self.most_steps is not None:
+            options["max_steps"] = self.most_steps
+        return Adaptive(rtol, atol, **options)
 
     def inner(self, start: float, end: float) -> list[tuple[float, bool]]:
         """Where a step has to end between two times, and whether the field jumps there, in the order of the way."""
@@ -115,14 +119,12 @@ def _tree(f: Callable[..., Any], *states: Any) -> Any:
     return f(*states) if isinstance(states[0], Tensor) else tuple(map(f, *states))
 
 
-def _solve(call: _Call, func: Callable[..., Any], y0: Any, t: Any, **arguments: Any) -> Any:
+def _solve(call: _Call, func: Callable[..., Any], y0: Any, t: Any, adjoint: Backsolve | None = None) -> Any:
     """The states at the times t, by way of the places where steps have to end."""
 
     def piece(f: Callable[..., Any], y: Any, times: Any) -> Any:
-        return solve(f, y, times, method=call.method, rtol=call.options["rtol"], atol=call.options["atol"],
-                     options={**options, **call.steps()}, rows=False, **arguments)  # fmt: skip
+        return solve(f, y, times, method=call.method, stepping=call.stepping, adjoint=adjoint, rows=False)
 
-    options = {name: value for name, value in call.options.items() if name not in ("rtol", "atol")}
     if not call.places or not isinstance(t, Tensor) or t.ndim != 1 or len(t) < 2:
         return piece(func, y0, t)
     if call.fixed:
@@ -249,15 +251,15 @@ def odeint_adjoint(
     call, t = _Call(func, y0, rtol, atol, method, options), _times(t)
     if adjoint_method not in (None, method) and options and adjoint_options is None:
         raise ValueError("adjoint_options: expected those of adjoint_method, as that differs from method; got none")
-    known = {**(adjoint_options or {}), "norm": call.options.get("norm")}
+    norm = call.stepping.norm if isinstance(call.stepping, Adaptive) else None
+    known = {**(adjoint_options or {}), "norm": norm}
     backward = _Call(
         func, y0, rtol if adjoint_rtol is None else adjoint_rtol, atol if adjoint_atol is None else adjoint_atol,
         adjoint_method or method, known,
     )  # fmt: skip
-    if call.fixed or backward.fixed or "step_size" in call.options:
+    if isinstance(call.stepping, Fixed) or isinstance(backward.stepping, Fixed):
         return _solve(call, func, y0, t)
-    otherwise = {"method": backward.method, **backward.options}
-    return _solve(call, func, y0, t, params=listed(adjoint_params), adjoint="backsolve", adjoint_options=otherwise)
+    return _solve(call, func, y0, t, Backsolve(adjoint_params, backward.method, backward.stepping))
 
 
 def odeint_dense(
@@ -285,7 +287,7 @@ def odeint_dense(
     packing = Packing(y0, rows=False)
     ends = torch.stack([torch.as_tensor(end).reshape(()) for end in (t0, t1)])
     solution = solve_ivp(packing.field(func), packing.pack(y0), ends, method=call.method, dense=True,
-                         **packing.arguments(call.options), **call.steps())  # fmt: skip
+                         stepping=packing.stepping(call.stepping))  # fmt: skip
     if not solution.success or solution.dense is None:
         raise SolverError(solution)
     dense = solution.dense
@@ -334,15 +336,19 @@ def _to_event(
     nearest = _Nearest(event_fn, packing, start, state)
     if bool((nearest.first == 0).any()):
         return start, packing.unpack(torch.stack([state, state]))
-    end = start.detach() + (-_HORIZON if reverse else _HORIZON)
+    stepping, horizon = packing.stepping(call.stepping), _HORIZON
+    if isinstance(stepping, Adaptive) and call.most_steps is None:
+        stepping = replace(stepping, max_steps=_EVENT_STEPS)
+    elif isinstance(stepping, Fixed) and stepping.step_size is not None and call.most_steps is not None:
+        horizon = min(horizon, call.most_steps * stepping.step_size)
+    end = start.detach() + (-horizon if reverse else horizon)
     inner = [] if call.fixed else call.inner(start.item(), end.item())
     ends = [(start, False), *((start.new_tensor(at), jumps) for at, jumps in inner), (end, False)]
-    bound = {} if call.fixed else {"max_steps": _EVENT_STEPS}
-    y, steps, arguments = state, 0, packing.arguments({**bound, **call.options})
+    y, steps = state, 0
     for (begin, before), (stop, after) in pairwise(ends):
         field = packing.field(_within(func, begin, stop, (before, after)))
         times = torch.stack([begin, stop])
-        solution = solve_ivp(field, y, times, method=call.method, events=Event(nearest), **arguments)
+        solution = solve_ivp(field, y, times, method=call.method, stepping=stepping, events=Event(nearest))
         if solution.status.item() == Status.EVENT and solution.event_t is not None and solution.event_y is not None:
             return solution.event_t[0].to(t.dtype), packing.unpack(torch.stack([state, solution.event_y]))
         if solution.status.item() not in (Status.SUCCESS, Status.MAX_STEPS):

@@ -2,16 +2,20 @@
 
 `odeint` gives states at times and differentiates; `solve_ivp` gives a `Solution`, with the steps taken, a `Dense`
 output and what an `Event` met, a `Record`; `sdeint` is for noise. `METHODS` are the methods by name, `TABLEAUS` the
-Runge-Kutta ones, a `Tableau` each by `tableau`. `Control` chooses steps; `Status` tells how a row ended,
-`SolverError` that it could not.
+Runge-Kutta ones, a `Tableau` each by `tableau`. Steps are `Adaptive` or `Fixed`, gradients made by `Checkpoint`,
+`Backprop` or `Backsolve`. `Status` tells how a row ended, `SolverError` that it could not.
 """
 
 from .ode import (
     METHODS,
     TABLEAUS,
-    Control,
+    Adaptive,
+    Backprop,
+    Backsolve,
+    Checkpoint,
     Dense,
     Event,
+    Fixed,
     Record,
     Solution,
     SolverError,
@@ -26,9 +30,13 @@ from .sde import sdeint
 __all__ = [
     "METHODS",
     "TABLEAUS",
-    "Control",
+    "Adaptive",
+    "Backprop",
+    "Backsolve",
+    "Checkpoint",
     "Dense",
     "Event",
+    "Fixed",
     "Record",
     "Solution",
     "SolverError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,11 @@ from ..ops.describe import described
 from ..ops.draw import draw_normal
 from ..ops.dtypes import state_dtype
 from .ode.checked import Checked
-from .ode.solve import clock_times, fixed_mesh
+from .ode.stages import column
+from .ode.stepping import Fixed
+from .ode.tableaus import TABLEAUS
+from .ode.times import clock_times
+from .ode.unexpected import unexpected
 
 __all__ = ["sdeint"]
 
@@ -34,10 +39,10 @@ def sdeint(
     t: Tensor | Sequence[float],
     *,
     method: str = "euler_maruyama",
-    steps: int | None = None,
-    step_size: float | None = None,
+    stepping: Fixed | None = None,
     generator: torch.Generator | Sequence[torch.Generator] | None = None,
     seeds: Sequence[int] | Tensor | None = None,
+    **others: Any,
 ) -> Tensor:
     """Sample paths of dy = drift(t, y) dt + diffusion(t, y) dW, elementwise noise, at the times t.
 
@@ -49,7 +54,7 @@ def sdeint(
         drift, diffusion: (t, y) -> tensor of y's shape; t as `solve_ivp` hands it out for fixed steps.
         y0: (B, *event).
         t: (T,) or (B, T), rising or falling; backward in time the noise has the size of |dt|.
-        steps, step_size: as for `solve_ivp`.
+        stepping: `Fixed(steps)` from each time to the next; one, if not given.
         generator: of the noise, or one a row.
         seeds: (B,) integers instead: the noise of a row depends on its seed alone, not on its mates.
 
@@ -61,11 +66,15 @@ def sdeint(
 
     Cost: one evaluation of both a step, two for "heun". Source: Kloeden, Platen 1992, chapters 10 and 15.
 
-    >>> paths = sdeint(lambda t, y: -y, lambda t, y: torch.ones_like(y), torch.zeros(3, 2), [0.0, 1.0], steps=10,
-    ...                seeds=[1, 2, 1])
+    >>> paths = sdeint(lambda t, y: -y, lambda t, y: torch.ones_like(y), torch.zeros(3, 2), [0.0, 1.0],
+    ...                stepping=Fixed(10), seeds=[1, 2, 1])
     >>> bool((paths[-1, 0] == paths[-1, 2]).all()), bool((paths[-1, 0] == paths[-1, 1]).any())
     (True, False)
     """
+    if others:
+        raise unexpected("sdeint", others)
+    if stepping is not None and not isinstance(stepping, Fixed):
+        raise TypeError(f"stepping: expected Fixed(...); got {stepping}")
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {method!r}")
     if not isinstance(y0, Tensor) or not y0.is_floating_point() or y0.ndim < 1:
@@ -77,16 +86,11 @@ def sdeint(
     if not (generator is None or isinstance(generator, torch.Generator)) and len(generator) != y0.shape[0]:
         raise ValueError(f"seeds, generator: expected one for each of {y0.shape[0]} rows; got {len(generator)}")
     f, g = Checked(drift, watches=False), Checked(diffusion, watches=False)  # each answer is used before the next
-    dtype = state_dtype(y0)
-    mesh = fixed_mesh(clock_times(t, y0), step_size, steps)
-    points, y = mesh.points, y0
+    mesh, y = (stepping or Fixed()).mesh(clock_times(t, y0)), y0
+    steps, ends = mesh.clocks(TABLEAUS["euler"], y0)
     states = [y0]
-    for i in range(mesh.steps):
-        now, then = points[i], points[i + 1]
-        h = (then - now).to(dtype)
-        if points.ndim == 2:
-            now, then, h = (p.reshape(-1, *[1] * (y.ndim - 1)) for p in (now, then, h))
-        now, then = now.to(dtype), then.to(dtype)
+    for i, (now, then) in enumerate(ends):
+        h = column(steps[i], y)
         dw = h.abs().sqrt() * _noise(y, generator)
         drifted, spread = h * f(now, y), dw * g(now, y)
         moved = (y + drifted + spread).to(y.dtype)

@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -18,8 +19,11 @@ from ..ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplu
 from ..ops.draw import draw_uniform
 from ..ops.dtypes import state_dtype
 from ..ops.hutchinson import NOISES, Probes
-from ..solvers import METHODS, TABLEAUS, odeint
-from ..solvers.ode.solve import ADJOINTS
+from ..solvers import Adaptive, Backsolve, Fixed, odeint
+from ..solvers.ode.adjoint import Adjoint, adjoint_for
+from ..solvers.ode.stepping import Stepping, stepping_for
+from ..solvers.ode.tableaus import estimates_error
+from ..solvers.ode.unexpected import unexpected
 from .base import Transform, zero_ladj
 
 DIVERGENCES = ("exact", "hutchinson", "hutch++")
@@ -47,23 +51,23 @@ class Continuous(Transform):
         divergence: "exact" (D tangents, or one matrix product where the field has ``with_divergence``); "hutchinson"
             and "hutch++" estimate it with ``probes`` random directions of the kind ``noise``, drawn once a solve: ladj
             is then unbiased, and both directions take ``generator``.
-        method, rtol, atol, steps, adjoint: of :mod:`pyflowk.solvers`; with ``steps`` that many equal steps for the
-            whole way, else every row steps by itself. Fixed steps of a field that has ``fused`` (such as
-            :class:`pyflowk.nets.MLPField`) run in one call of :func:`pyflowk.ops.cnf_trajectory`.
+        method, stepping, adjoint: of :mod:`pyflowk.solvers`: ``Fixed(steps)`` are that many for the whole way; if not
+            given, every row steps by itself, with ``Adaptive(rtol=1e-5, atol=1e-5)``. Fixed steps of a field that has
+            ``fused`` (such as :class:`pyflowk.nets.MLPField`) run in one call of :func:`pyflowk.ops.cnf_trajectory`.
         mode: "forward" or "reverse", how tangents are made: see :func:`pyflowk.ops.divergence.hutchinson`.
         steer: in training mode the noise's end is drawn from U(-steer, steer) at every solve, by ``generator``.
-        options: further options of the solver.
 
     ``to_data`` computes no divergence. ``transport`` integrates between any two times, :func:`observed` gives the
     regularisers of RNODE from the same pass. Cost: the solver's evaluations of the field, each with its tangents.
-    Raises ValueError for unknown names, SolverError where an adaptive solve cannot go on.
+    Raises ValueError for unknown names and what does not go together, SolverError where adaptive steps cannot go on.
 
     Chen et al., 2018, arXiv:1806.07366; Grathwohl et al., 2019, arXiv:1810.01367; "steer": Ghosh et al., 2020,
     arXiv:2006.10711.
 
     >>> import torch
+    >>> from pyflowk.solvers import Fixed
     >>> from pyflowk.transforms import Continuous
-    >>> z, ladj = Continuous(lambda t, x, context: x, method="rk4", steps=20)(torch.ones(1, 2))
+    >>> z, ladj = Continuous(lambda t, x, context: x, method="rk4", stepping=Fixed(20))(torch.ones(1, 2))
     >>> z, ladj.round(decimals=4)
     (tensor([[0.3679, 0.3679]]), tensor([-2.]))
     """
@@ -76,38 +80,34 @@ class Continuous(Transform):
         probes: int = 1,
         noise: str = "rademacher",
         method: str = "dopri5",
-        rtol: float = 1e-5,
-        atol: float = 1e-5,
-        steps: int | None = None,
-        adjoint: str = "checkpoint",
+        stepping: Stepping | None = None,
+        adjoint: Adjoint | None = None,
         mode: str = "forward",
         steer: float = 0.0,
-        options: dict[str, Any] | None = None,
+        **others: Any,
     ) -> None:
         super().__init__()
+        if others:
+            raise unexpected("Continuous", others)
         if not callable(field):
             raise TypeError(f"field: expected a function of (t, x) or (t, x, context); got {described(field)}")
         for name, value, known in (
-            ("divergence", divergence, DIVERGENCES), ("noise", noise, NOISES), ("method", method, METHODS),
-            ("mode", mode, ("forward", "reverse")), ("adjoint", adjoint, ADJOINTS),
+            ("divergence", divergence, DIVERGENCES), ("noise", noise, NOISES), ("mode", mode, ("forward", "reverse")),
         ):  # fmt: skip
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}; got {value!r}")
         if probes < 1 or (divergence == "hutch++" and probes % 2):
             raise ValueError(f"probes: expected at least one, and an even number for hutch++; got {probes}")
-        if steps is not None and steps < 1:
-            raise ValueError(f"steps: expected at least 1; got {steps}")
-        adaptive = method in TABLEAUS and TABLEAUS[method].error is not None
-        if steps is None and not adaptive and not {"steps", "step_size"} & set(options or ()):
-            raise ValueError(f"steps: expected a number of steps for {method}, which cannot choose them; got None")
-        if adjoint == "backsolve" and (steps is not None or not isinstance(field, nn.Module)):
-            raise ValueError("adjoint: expected a field that is a module, and adaptive steps, beside backsolve")
+        if stepping is None and not estimates_error(method):
+            raise ValueError(f"stepping: expected Fixed(steps) for {method}, which estimates no error; got None")
+        stepping, adjoint = stepping_for(method, stepping or Adaptive(rtol=1e-5, atol=1e-5)), adjoint_for(adjoint)
+        if isinstance(adjoint, Backsolve) and (isinstance(stepping, Fixed) or not isinstance(field, nn.Module)):
+            raise ValueError("adjoint: expected a field that is a module, and adaptive steps, beside Backsolve")
         if not 0 <= steer < 1:
             raise ValueError(f"steer: expected a number in [0, 1); got {steer}")
         self.field, self._arity = field, _arity(field)
         self.divergence, self.probes, self.noise, self.mode = divergence, probes, noise, mode
-        self.method, self.rtol, self.atol, self.steps = method, rtol, atol, steps
-        self.adjoint, self.steer, self.options = adjoint, steer, dict(options or {})
+        self.method, self.stepping, self.adjoint, self.steer = method, stepping, adjoint, steer
         self.estimates_ladj = divergence != "exact" or steer > 0  # both draw from the caller's generator
         self._observers: list[list[Integrals]] = []
 
@@ -162,12 +162,14 @@ class Continuous(Transform):
 
     def _fused(self, x: Tensor, start: float, stop: float, context: Tensor | None) -> Any:
         """probes -> (state, integrals) by the whole-trajectory kernel, or None where it cannot serve."""
-        if self.steps is None or self.method not in STAGES or x.dim() != 2 or not hasattr(self.field, "fused"):
+        if not isinstance(self.stepping, Fixed) or self.stepping.perturb or self.method not in STAGES:
+            return None
+        if x.dim() != 2 or not hasattr(self.field, "fused"):
             return None
         weights = itertools.chain(self.field.parameters(), self.field.buffers())  # a frozen field has no parameters
-        if self.options or next(weights).dtype != x.dtype:
+        if next(weights).dtype != x.dtype:
             return None
-        steps = max(1, math.ceil(self.steps * abs(stop - start) - 1e-9))
+        steps = self.stepping.count(stop - start)
         field = self.field.fused(stage_times(self.method, start, stop, steps, x), context)
 
         def run(probes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -211,25 +213,25 @@ class Continuous(Transform):
         return y, *integrals, *(zero_ladj(x),) * (3 - len(integrals))
 
     def _solve(self, f: Any, state: Any, start: float, stop: float, context: Tensor | None) -> Any:
-        options = dict(self.options)
-        params = None
-        if self.adjoint == "backsolve":
-            params = [*self.field.parameters(), *([] if context is None else [context])]
-        if self.steps is not None:
-            options["steps"] = max(1, math.ceil(self.steps * abs(stop - start) - 1e-9))
+        stepping, adjoint = self.stepping, self.adjoint
+        adaptive = not isinstance(stepping, Fixed)
+        if isinstance(stepping, Fixed):
+            stepping = Fixed(stepping.count(stop - start), perturb=stepping.perturb)
+        if isinstance(adjoint, Backsolve) and adjoint.params is None:
+            adjoint = replace(adjoint, params=[*self.field.parameters(), *([] if context is None else [context])])
         parts = (state,) if isinstance(state, Tensor) else state
         x = parts[0]
         sound = x.flatten(1).isfinite().all(1).reshape(-1, *[1] * (x.dim() - 1))
-        if self.steps is None:  # a row that is NaN from the start would be an error of an adaptive solve
+        if adaptive:  # a row that is NaN from the start would be an error of an adaptive solve
             parts = (torch.where(sound, x, 0.0), *parts[1:])
         solution = odeint(
-            f, parts[0] if isinstance(state, Tensor) else parts, [start, stop], method=self.method, rtol=self.rtol,
-            atol=self.atol, options=options, adjoint=self.adjoint, params=params,
+            f, parts[0] if isinstance(state, Tensor) else parts, [start, stop], method=self.method, stepping=stepping,
+            adjoint=adjoint,
         )  # fmt: skip
         if isinstance(state, Tensor):
-            return solution[-1] if self.steps is not None else torch.where(sound, solution[-1], math.nan)
+            return torch.where(sound, solution[-1], math.nan) if adaptive else solution[-1]
         ends = [part[-1] for part in solution]
-        if self.steps is None:
+        if adaptive:
             ends = [torch.where(sound.reshape(-1, *[1] * (end.dim() - 1)), end, math.nan) for end in ends]
         return tuple(ends)
 
@@ -253,9 +255,8 @@ class Continuous(Transform):
         return self.steer * (2 * draw_uniform((), generator, dtype=torch.float32, device=device).item() - 1)
 
     def extra_repr(self) -> str:
-        how = f"steps={self.steps}" if self.steps is not None else f"rtol={self.rtol}, atol={self.atol}"
         probes = "" if self.divergence == "exact" else f", probes={self.probes}"
-        return f"divergence={self.divergence!r}{probes}, method={self.method!r}, {how}"
+        return f"divergence={self.divergence!r}{probes}, method={self.method!r}, stepping={self.stepping}"
 
 
 def _arity(field: Any) -> int | None:
@@ -281,8 +282,9 @@ def observed(module: nn.Module) -> Iterator[list[Integrals]]:
     """Note the :class:`Integrals` of every solve that a Continuous inside ``module`` makes in the ``with`` block.
 
     >>> import torch
+    >>> from pyflowk.solvers import Fixed
     >>> from pyflowk.transforms import Continuous, observed
-    >>> flow = Continuous(lambda t, x, context: x, method="rk4", steps=20)
+    >>> flow = Continuous(lambda t, x, context: x, method="rk4", stepping=Fixed(20))
     >>> with observed(flow) as solves:
     ...     z, ladj = flow(torch.ones(1, 2))
     >>> solves[0].kinetic, solves[0].jacobian.round(decimals=4)  # 1 - e^-2 and the integral of |I|_F^2

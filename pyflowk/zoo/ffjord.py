@@ -13,6 +13,7 @@ from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribu
 from ..nets import FIELD_ACTIVATIONS, ConvField, MLPField
 from ..objectives.rnode import rnode
 from ..ops.hutchinson import NOISES
+from ..solvers import Adaptive, Fixed
 from ..transforms import ActNorm, Compose, Continuous, Reshape, Split, Squeeze, Transform
 from ..transforms.continuous import DIVERGENCES
 from .model import FlowModel
@@ -111,8 +112,8 @@ def ffjord(
     """
     size, condition = math.prod(shape), dict[str, Any](context_dim=context_dim, classes=classes)
     solver: dict[str, Any] = {
-        "divergence": divergence, "probes": probes, "noise": noise, "method": method, "steps": steps, "rtol": rtol,
-        "atol": atol, "steer": steer,
+        "divergence": divergence, "probes": probes, "noise": noise, "method": method, "steer": steer,
+        "stepping": Adaptive(rtol, atol) if steps is None else Fixed(steps),
     }  # fmt: skip
     transform: Transform
     net: dict[str, Any] = {"width": width, "depth": depth, "activation": activation, "time": time, **condition}

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import FIELD_ACTIVATIONS, MLPField
+from ..solvers import Adaptive, Fixed
 from ..transforms import ActNorm, Compose, Continuous, Reshape
 from .model import FlowModel
 from .option import (
@@ -60,15 +61,17 @@ def neural_ode(
 
     >>> import torch
     >>> from pyflowk.nets import MLPField
+    >>> from pyflowk.solvers import Fixed
     >>> from pyflowk.transforms import Continuous
-    >>> body, head = Continuous(MLPField(4, width=16), method="rk4", steps=8), torch.nn.Linear(4, 3)
+    >>> body = Continuous(MLPField(4, width=16), method="rk4", stepping=Fixed(8))
+    >>> head = torch.nn.Linear(4, 3)
     >>> logits = head(body.move(torch.randn(5, 4), start=0.0, stop=1.0))
     >>> torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0, 1])).shape
     torch.Size([])
     """
     size = math.prod(shape)
     field = MLPField(size, width, depth, activation, time, context_dim, classes)
-    flow = Continuous(field, method=method, steps=steps, rtol=rtol, atol=atol)
+    flow = Continuous(field, method=method, stepping=Adaptive(rtol, atol) if steps is None else Fixed(steps))
     base: Distribution = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
     transform = Compose(Reshape(shape, (size,)), ActNorm(size), flow)
     return FlowModel(

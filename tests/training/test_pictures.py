@@ -12,13 +12,14 @@ from pyflowk import datasets, zoo
 from pyflowk.cli import main
 from pyflowk.distributions import DiagonalGaussian
 from pyflowk.nets import MLPField
+from pyflowk.solvers import Fixed
 from pyflowk.training import TrainConfig, Trainer
 from pyflowk.training.pictures import draw_samples, draw_trajectory
 from pyflowk.transforms import Continuous
 
 
 def test_a_trajectory_has_its_frames(tmp_path: Path) -> None:
-    flow = Continuous(MLPField(2, 8, 1), method="rk4", steps=4, divergence="hutchinson")
+    flow = Continuous(MLPField(2, 8, 1), method="rk4", stepping=Fixed(4), divergence="hutchinson")
     torch.nn.init.normal_(flow.field.layers[-1].weight)
     gif = draw_trajectory(tmp_path, flow, DiagonalGaussian((2,)), samples=16, frames=3)
     with Image.open(gif) as picture:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyflowk import transforms as T
 from pyflowk.nets import MADE, MLP, ConvField, LipschitzConvNet, LipschitzMLP, MLPField, ResidualConvNet
+from pyflowk.solvers import Backprop, Fixed
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Rotation(nn.Module):
 
 def _continuous(field: nn.Module, steps: int) -> T.Transform:
     """Through the solver; torch.func does not go through checkpoints."""
-    return T.Continuous(field, method="dopri8", steps=steps, adjoint="backprop")
+    return T.Continuous(field, method="dopri8", stepping=Fixed(steps), adjoint=Backprop())
 
 
 def _autoregressive(map: nn.Module, features: int, **options: Any) -> T.MaskedAutoregressive:
@@ -211,12 +212,13 @@ def _cases() -> list[Case]:
             (4,), networks=True,
         ),
         Case(
-            "continuous-fused", lambda: T.Continuous(MLPField(3, 8, 2), method="rk4", steps=40), (3,), networks=True,
+            "continuous-fused", lambda: T.Continuous(MLPField(3, 8, 2), method="rk4", stepping=Fixed(40)), (3,),
+            networks=True,
         ),
         Case(
             "continuous-labels",
-            lambda: T.Continuous(MLPField(2, 8, 1, "silu", "concat", classes=3), method="rk4", steps=40), (2,),
-            context="labels", networks=True,
+            lambda: T.Continuous(MLPField(2, 8, 1, "silu", "concat", classes=3), method="rk4", stepping=Fixed(40)),
+            (2,), context="labels", networks=True,
         ),
         Case(
             "continuous-solver-vector",

@@ -14,7 +14,7 @@ from pyflowk.nets import ConvField, MLPField
 from pyflowk.objectives import rnode
 from pyflowk.ops.cnf_trajectory import _TABLEAUS, METHODS, stage_times
 from pyflowk.ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplusplus
-from pyflowk.solvers import tableau
+from pyflowk.solvers import Adaptive, Backprop, Backsolve, Checkpoint, Fixed, tableau
 from pyflowk.transforms import Compose, Continuous, observed
 
 A = torch.tensor([[0.5, -1.2, 0.3], [0.8, -0.4, 0.1], [0.2, 0.6, -0.7]], dtype=torch.float64)
@@ -47,16 +47,19 @@ def hidden(inner: MLPField) -> object:
     return lambda t, x, context: inner(t, x, context)
 
 
-@pytest.mark.parametrize("method, steps", [("dopri5", None), ("rk4", 40)])
-def test_a_linear_field_makes_a_gaussian(method: str, steps: int | None) -> None:
-    flow = Flow(DiagonalGaussian((3,)).double(), Continuous(linear, method=method, steps=steps, rtol=1e-8, atol=1e-8))
+@pytest.mark.parametrize("method, stepping", [("dopri5", Adaptive(1e-8, 1e-8)), ("rk4", Fixed(40))])
+def test_a_linear_field_makes_a_gaussian(method: str, stepping: Adaptive | Fixed) -> None:
+    flow = Flow(
+        DiagonalGaussian((3,)).double(),
+        Continuous(linear, method=method, stepping=stepping),
+    )
     x, root = normal(20, 3), torch.linalg.matrix_exp(A)
     exact = torch.distributions.MultivariateNormal(torch.zeros(3, dtype=torch.float64), root @ root.t()).log_prob(x)
     torch.testing.assert_close(flow.log_prob(x), exact, rtol=1e-5, atol=1e-6)
 
 
 def test_a_density_integrates_to_one() -> None:
-    flow = Flow(DiagonalGaussian((2,)).double(), Continuous(field(), method="rk4", steps=10))
+    flow = Flow(DiagonalGaussian((2,)).double(), Continuous(field(), method="rk4", stepping=Fixed(10)))
     side = torch.linspace(-9, 9, 181, dtype=torch.float64)
     with torch.no_grad():
         log_prob = flow.log_prob(torch.cartesian_prod(side, side))
@@ -66,7 +69,7 @@ def test_a_density_integrates_to_one() -> None:
 def test_the_round_trip_follows_the_tolerance() -> None:
     x, errors = normal(16, 2), []
     for rtol in (1e-3, 1e-5, 1e-7):
-        flow = Continuous(field(), rtol=rtol, atol=rtol)
+        flow = Continuous(field(), stepping=Adaptive(rtol, rtol))
         with torch.no_grad():
             errors.append(float((flow.to_data(flow(x)[0]) - x).abs().max()))
         assert errors[-1] < 10 * rtol
@@ -131,7 +134,7 @@ def test_the_kernel_is_the_solver_with_its_gradient(options: dict, activation: s
     inner = field(2, depth=2, activation=activation, time=time)
     results = []
     for net in (inner, hidden(inner)):
-        flow = Continuous(net, **{"method": "rk4", "steps": 3, "adjoint": "backprop", **options})
+        flow = Continuous(net, **{"method": "rk4", "stepping": Fixed(3), "adjoint": Backprop(), **options})
         x = normal(6, 2).requires_grad_()
         with observed(flow) as solves:
             z, ladj = flow(x, None, seeded())
@@ -151,7 +154,7 @@ def test_methods_are_those_of_the_solvers() -> None:
 
 
 def test_sampling_draws_no_probes_and_is_the_inverse() -> None:
-    flow, generator = Continuous(field(), divergence="hutchinson", steps=4, method="rk4"), seeded(3)
+    flow, generator = Continuous(field(), divergence="hutchinson", stepping=Fixed(4), method="rk4"), seeded(3)
     before = generator.get_state()
     x = flow.to_data(normal(5, 2), None, generator)
     assert torch.equal(generator.get_state(), before)
@@ -164,10 +167,10 @@ def test_every_adjoint_and_mode_has_the_same_gradient(divergence: str) -> None:
     """In the field's parameters, the state and a context that is itself differentiated."""
     net, x, context = field(3, context_dim=2, depth=3), normal(4, 3).requires_grad_(), normal(4, 2, seed=2)
     found = []
-    for adjoint, mode in (("backprop", "forward"), ("checkpoint", "forward"), ("checkpoint", "reverse"),
-                          ("backsolve", "forward"), ("backsolve", "reverse")):  # fmt: skip
+    for adjoint, mode in ((Backprop(), "forward"), (Checkpoint(), "forward"), (Checkpoint(), "reverse"),
+                          (Backsolve(), "forward"), (Backsolve(), "reverse")):  # fmt: skip
         context = context.detach().requires_grad_()
-        flow = Continuous(net, divergence=divergence, adjoint=adjoint, mode=mode, rtol=1e-7, atol=1e-7)
+        flow = Continuous(net, divergence=divergence, adjoint=adjoint, mode=mode, stepping=Adaptive(1e-7, 1e-7))
         z, ladj = flow(x, context, seeded())
         loss = z.square().sum() - ladj.sin().sum()
         found.append(torch.autograd.grad(loss, [x, context, *net.parameters()]))
@@ -176,16 +179,16 @@ def test_every_adjoint_and_mode_has_the_same_gradient(divergence: str) -> None:
 
 
 def test_the_same_seed_gives_the_same_estimate() -> None:
-    flow, x = Continuous(field(5, depth=3), divergence="hutchinson", steps=4, method="rk4"), normal(4, 5)
+    flow, x = Continuous(field(5, depth=3), divergence="hutchinson", stepping=Fixed(4), method="rk4"), normal(4, 5)
     estimates = [flow(x, None, seeded(s))[1] for s in (0, 0, 1)]
     assert torch.equal(estimates[0], estimates[1]) and not torch.equal(estimates[0], estimates[2])
-    exact = Continuous(field(5, depth=3), steps=4, method="rk4")(x)[1]
+    exact = Continuous(field(5, depth=3), stepping=Fixed(4), method="rk4")(x)[1]
     mean = torch.stack([flow(x, None, seeded(s))[1] for s in range(400)])
     assert ((mean.mean(0) - exact).abs() < 4 * mean.std(0) / 20).all()
 
 
 def test_rnode_of_a_linear_field() -> None:
-    flow = Flow(DiagonalGaussian((3,)).double(), Continuous(linear, method="rk4", steps=40))
+    flow = Flow(DiagonalGaussian((3,)).double(), Continuous(linear, method="rk4", stepping=Fixed(40)))
     x, zero = normal(4, 3), {"kinetic": 0.0, "jacobian": 0.0}
     base = rnode(flow, x, **zero)
     torch.testing.assert_close(base, -flow.log_prob(x) / 3)
@@ -199,7 +202,7 @@ def test_rnode_of_a_linear_field() -> None:
 
 
 def test_a_nan_row_of_an_adaptive_solve_stays_nan_alone() -> None:
-    flow, x = Continuous(field(), rtol=1e-3, atol=1e-3), normal(3, 2)
+    flow, x = Continuous(field(), stepping=Adaptive(1e-3, 1e-3)), normal(3, 2)
     clean = flow(x)
     x[1, 0] = math.nan
     for whole, right in zip((*flow(x), flow.to_data(x)), (*clean, flow.to_data(normal(3, 2))), strict=True):
@@ -207,7 +210,7 @@ def test_a_nan_row_of_an_adaptive_solve_stays_nan_alone() -> None:
 
 
 def test_steer_moves_the_end_in_training_only() -> None:
-    flow, x = Continuous(field(), method="rk4", steps=4, steer=0.5), normal(4, 2)
+    flow, x = Continuous(field(), method="rk4", stepping=Fixed(4), steer=0.5), normal(4, 2)
     one, two = (flow.train()(x, None, seeded(s))[0] for s in (0, 1))
     assert not torch.allclose(one, two)
     assert torch.equal(flow.eval()(x, None, seeded(0))[0], flow(x, None, seeded(1))[0])
@@ -216,20 +219,31 @@ def test_steer_moves_the_end_in_training_only() -> None:
 def test_no_graph_grows_without_gradients() -> None:
     for net in (field(), hidden(field())):
         with torch.no_grad():
-            z, ladj = Continuous(net, method="rk4", steps=2)(normal(3, 2))
+            z, ladj = Continuous(net, method="rk4", stepping=Fixed(2))(normal(3, 2))
         assert not z.requires_grad and not ladj.requires_grad
 
 
 @pytest.mark.parametrize("options, words", [
     ({"divergence": "trace"}, "divergence: expected one of exact, hutchinson"), ({"method": "rk5"}, "method: expected"),
     ({"probes": 0}, "probes: expected"), ({"divergence": "hutch++"}, "an even number"),
-    ({"steps": 0}, "steps: expected"), ({"noise": "cauchy"}, "noise: expected"),
+    ({"noise": "cauchy"}, "noise: expected"), ({"adjoint": Backsolve()}, "a field that is a module"),
     ({"mode": "sideways"}, "mode: expected"), ({"steer": 1.0}, "steer: expected"),
-    ({"adjoint": "none"}, "adjoint: expected one of"), ({"adjoint": "backsolve"}, "a field that is a module"),
-    ({"method": "rk4"}, "steps: expected a number of steps for rk4"), ({"method": "adams4"}, "steps: expected"),
+    ({"method": "rk4"}, r"stepping: expected Fixed\(steps\) for rk4"), ({"method": "adams4"}, "stepping: expected"),
+    ({"method": "rk4", "stepping": Adaptive()}, "stepping: expected Fixed"),
 ])  # fmt: skip
 def test_bad_options_are_named(options: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
+        Continuous(linear, **options)
+
+
+@pytest.mark.parametrize("options, words", [
+    ({"steps": 8}, r"Continuous: expected stepping=Fixed\(steps=...\); got steps"),
+    ({"rtol": 1e-3, "atol": 1e-3}, r"stepping=Adaptive\(atol=...\); got rtol, atol"),
+    ({"options": {}}, "got options"),
+    ({"adjoint": "backsolve"}, r"adjoint: expected Checkpoint\(\), .*got 'backsolve'"),
+])  # fmt: skip
+def test_what_was_written_before_is_named_as_it_is_written_now(options: dict, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
         Continuous(linear, **options)
 
 

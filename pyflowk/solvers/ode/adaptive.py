@@ -14,11 +14,12 @@ from torch import Tensor
 from ...ops.dtypes import state_dtype
 from .checked import Checked
 from .compiled import advance_compiled
-from .control import Clock, Control, Status, first_step
+from .control import Clock, Status, first_step, judge, numbers
 from .dense import Dense, interpolate
 from .events import Event, Fired
 from .mesh import Inside, Mesh
 from .stages import column, rk_stages
+from .stepping import Adaptive
 from .tableaus import Tableau
 
 __all__ = ["Trace", "solve_adaptive"]
@@ -140,33 +141,28 @@ def solve_adaptive(
     table: Tableau,
     y: Tensor,
     times: Tensor,
-    control: Control,
+    control: Adaptive,
     *,
     k: Tensor | None = None,
-    step: Tensor | None = None,
-    poll: int = 1,
     record: bool = False,
     dense: Dense | None = None,
     events: list[Event] | None = None,
     after_step: Callable[[Tensor, Tensor, Tensor, Tensor], None] | None = None,
-    compact: bool = False,
-    compiled: bool = False,
 ) -> Trace:
     """Integrate from times[:, 0] to times[:, -1], (B, T), with outputs at all of them.
 
-    k is the slope at the start, `step` (B,) the first steps, if they are known. The host looks every
-    `poll` steps whether all rows have ended. With `compact`, half of the rows leave the batch once they have ended.
-    With `compiled` it looks after many steps that are one graph; neither events, `after_step` nor `compact` then.
+    k is the slope at the start, if it is known. The host looks every `control.poll` steps whether all rows have ended;
+    with `control.compile` after many steps that are one graph, without events and `after_step` then.
     """
     first, begin, end = y, times[:, 0], times[:, -1]
     if k is None:
         k = f(column(begin.to(state_dtype(y)), y), y)
     spent = 1
-    if step is None:
+    if (step := control.first_steps(begin, end)) is None:
         step = first_step(f, table, control, begin, y, k, end - begin)
         spent += 1
     clock = Clock.start(begin, step, end)
-    at = clock.data if compiled else clock.times(table, state_dtype(y))
+    at = clock.data if control.compile else clock.times(table, state_dtype(y))
     fired = Fired.start(events, begin, y) if events else None
     reader = None
     if times.shape[1] > 2:  # not the ends alone
@@ -174,8 +170,8 @@ def solve_adaptive(
         at_start = times == begin[:, None]
         between = ~at_start & (times != end[:, None])
         reader = Reader(table, times, between, result) if bool(between.any()) else None
-    numbers = control.numbers(table, begin.dtype)
-    places, weights = table.rows[-1]
+    rates = numbers(control, table, begin.dtype)
+    poll = 1 if control.compile else control.poll or (1 if y.device.type == "cpu" else 8)
     recorded: list[tuple[Tensor | None, Tensor, Tensor, Tensor]] = []
     rows: Tensor | None = None  # the present ones, once some have left, and the states and clocks of those
     last, clocks = y, clock.data
@@ -183,14 +179,13 @@ def solve_adaptive(
     attempts = 0
     while attempts % poll or bool(clock.step.any()):
         attempts += 1
-        if compiled:
-            y, k, clock, steps = advance_compiled(f, table, numbers, keep, y, k, clock)
+        if control.compile:
+            y, k, clock, steps = advance_compiled(f, table, rates, keep, y, k, clock)
             taken = [Step(*tried_step) for tried_step in steps]
         else:
             before, start = clock, y
             tried, ks = rk_stages(f, table, _stages(at, y), y, at[:, -1], k)
-            slopes = [ks[j] for j in places]
-            y, k, data, at = control.judge(y, tried, k, ks[-1], clock.data, slopes, weights, numbers, table.c)
+            y, k, data, at = judge(control, table, y, tried, k, ks, clock.data, rates)
             clock = Clock(data)
             if fired is not None and (moved := fired.check(table, before, clock, start, tried, ks)) is not clock:
                 clock, at = moved, moved.times(table, state_dtype(y))
@@ -204,7 +199,7 @@ def solve_adaptive(
                 dense.add(one.before.t, one.before.step, one.after.good, one.y, one.ks)
         if reader is not None:
             reader.add(taken)
-        if compact and attempts % poll == 0:
+        if control.compact and attempts % poll == 0:
             going = clock.step.nonzero()[:, 0]
             if 0 < 2 * going.numel() <= y.shape[0]:
                 last, clocks = _put(last, rows, y), _put(clocks, rows, clock.data)

@@ -148,7 +148,7 @@ def _one_step(
     rtol, atol, *rates = numbers
     *times, h = stage_times(columns[TIME], columns[STEP], columns[END], table.c, state_dtype(y))
     tried, ks = rk_stages(f, table, [column(t, y) for t in times], y, h, k, **options)
-    places, weights = table.rows[-1]
+    places, weights = table.estimate
     error = rk_error_formula(y, tried, h, [ks[j] for j in places], weights, rtol, atol)
     after = advanced(columns, error, rates)
     taken = column(after[GOOD] != 0, y)

@@ -40,8 +40,8 @@ class Dense:
     Outside the interval that a row was solved on the answer is NaN. ValueError for other shapes. Differentiable where
     the solution is. Cost: a pass over the steps; all their slopes are kept.
 
-    >>> from pyflowk.solvers import solve_ivp
-    >>> y = solve_ivp(lambda t, y: -y, torch.ones(1, 1), [0.0, 1.0], rtol=1e-6, atol=1e-6, dense=True).dense
+    >>> from pyflowk.solvers import Adaptive, solve_ivp
+    >>> y = solve_ivp(lambda t, y: -y, torch.ones(1, 1), [0.0, 1.0], stepping=Adaptive(1e-6, 1e-6), dense=True).dense
     >>> y([0.5, 2.0])[:, 0, 0]
     tensor([0.6065,    nan])
     """

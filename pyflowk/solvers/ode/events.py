@@ -37,10 +37,11 @@ class Event:
     step, ten to twenty where it changes its sign; an event with a gradient one evaluation of the field more. Source:
     Hairer, Norsett, Wanner 1993, II.6; Chen, Amos, Nickel 2021 (arXiv:2011.03902).
 
-    >>> from pyflowk.solvers import solve_ivp
+    >>> from pyflowk.solvers import Adaptive, solve_ivp
     >>> fall = lambda t, y: torch.stack([y[:, 1], torch.full_like(y[:, 1], -9.81)], 1)
     >>> ground = Event(lambda t, y: y[:, 0])
-    >>> solve_ivp(fall, torch.tensor([[1.0, 0.0], [2.0, 0.0]]), [0.0, 5.0], rtol=1e-5, atol=1e-5, events=ground).event_t
+    >>> y0, close = torch.tensor([[1.0, 0.0], [2.0, 0.0]]), Adaptive(1e-5, 1e-5)
+    >>> solve_ivp(fall, y0, [0.0, 5.0], stepping=close, events=ground).event_t
     tensor([0.4515, 0.6386], dtype=torch.float64)
     """
 

@@ -1,19 +1,23 @@
-"""`odeint`, as it is known from torchdiffeq: states at times, tuples of states, methods by name, options."""
+"""`odeint`, the short form, as it is known from torchdiffeq: states at times, of tuples of states too, or an error."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...ops.describe import described
-from .adjoint import backsolve, listed
+from .adjoint import Adjoint, Backsolve
+from .backsolve import backsolve
 from .checked import Checked
-from .control import Control
-from .solve import Solution, SolverError, clock_times, solve_ivp
+from .solve import Solution, SolverError, solve_ivp
+from .stepping import Adaptive, Stepping, stepping_for
 from .tableaus import tableau
+from .times import clock_times
+from .unexpected import unexpected
 
 __all__ = ["odeint"]
 
@@ -99,14 +103,12 @@ class Packing:
             flat.append(wide.reshape(1, -1))
         return torch.cat(flat, 1)
 
-    def arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of `solve_ivp` for states as those for the packed state."""
-        found = dict(arguments)
-        for name in found.keys() & {"rtol", "atol"}:
-            found[name] = self.tolerance(name, found[name])
-        if found.get("norm") is not None:
-            found["norm"] = self.norm(found["norm"])
-        return found
+    def stepping(self, stepping: Stepping) -> Stepping:
+        """What is for states as it is for the packed state."""
+        if self.as_is or not isinstance(stepping, Adaptive):
+            return stepping
+        rtol, atol = self.tolerance("rtol", stepping.rtol), self.tolerance("atol", stepping.atol)
+        return replace(stepping, rtol=rtol, atol=atol, norm=self.norm(stepping.norm) if stepping.norm else None)
 
     def norm(self, norm: Callable[[State], Tensor]) -> Callable[[Tensor], Tensor]:
         """A norm of states as one of the packed state."""
@@ -118,19 +120,19 @@ def odeint(
     y0: State,
     t: Tensor | Sequence[float],
     *,
-    rtol: Any = 1e-7,
-    atol: Any = 1e-9,
-    method: str | None = None,
-    options: Mapping[str, Any] | None = None,
-    adjoint: str = "checkpoint",
-    params: Tensor | Iterable[Tensor] | None = None,
-    adjoint_options: Mapping[str, Any] | None = None,
+    method: str = "dopri5",
+    rtol: Any = None,
+    atol: Any = None,
+    stepping: Stepping | None = None,
+    adjoint: Adjoint | None = None,
     rows: bool = True,
+    **others: Any,
 ) -> Any:
     """The states at the times t of the solution of dy/dt = f(t, y) that starts in y0 at t[0].
 
-    Every row of y0 steps by itself, so its result does not depend on the rest of the batch; with rows=False the whole
-    state is one system with one step and a 0-d time, as in torchdiffeq.
+    The short form of `solve_ivp`, also for tuples of states and complex ones. Every row of y0 steps by itself, so its
+    result does not depend on the rest of the batch; with rows=False the whole state is one system with one step and a
+    0-d time, as in torchdiffeq.
 
     Args:
         f: f(t, y) -> slope, shaped as y (a tuple for a tuple). t is 0-d where all rows are at one time (fixed steps,
@@ -138,15 +140,10 @@ def odeint(
         y0: (B, *event), or a tuple of such states of one batch size; with rows=False of any shapes. Complex numbers
             are solved for as pairs.
         t: (T,), or (B, T) for times of each row's own; rising or falling, repetitions allowed. Differentiable.
-        rtol, atol: tolerances of adaptive methods: numbers, or tensors that broadcast against a state's event; for a
-            tuple of states one of either for each.
-        method: as for `solve_ivp`; "dopri5" if not given.
-        options: further arguments of `solve_ivp`: step_size, steps, first_step, max_steps, dt_min, dt_max, safety,
-            pid, norm (of what the field returns, scaled), checkpoint_every, poll, compile, ...
-        adjoint: how gradients are made: "checkpoint" and "backprop" as for `solve_ivp`; "backsolve" solves the adjoint
-            equation backward in constant memory, off by about the tolerance (adaptive methods, first derivatives).
-        params: the tensor or tensors that "backsolve" differentiates f by; a module's parameters if not given.
-        adjoint_options: what is otherwise for the adjoint equation of "backsolve": method, rtol, atol, safety, ...
+        method, stepping: as for `solve_ivp`; a `norm` is of what the field returns, scaled.
+        rtol, atol: short for `stepping=Adaptive(rtol=..., atol=...)`.
+        adjoint: how gradients are made: `Checkpoint()`, if not given, `Backprop()`, or with adaptive steps
+            `Backsolve()`, in constant memory.
 
     Returns:
         (T, B, *event), or a tuple of them.
@@ -164,37 +161,44 @@ def odeint(
     >>> x.shape, level.shape
     (torch.Size([2, 2, 3]), torch.Size([2, 2]))
     """
+    if others:
+        raise unexpected("odeint", others)
     packing = Packing(y0, rows)
     field, state = packing.field(f), packing.pack(y0)
-    arguments = packing.arguments({"method": method or "dopri5", "rtol": rtol, "atol": atol, **(options or {})})
-    if adjoint == "backsolve":
-        otherwise = packing.arguments(adjoint_options or {})
-        return packing.unpack(_backsolve(f, field, state, t, params, arguments, otherwise))
-    return packing.unpack(_reached(solve_ivp(field, state, t, adjoint=adjoint, **arguments)).y)
+    given = {name: value for name, value in (("rtol", rtol), ("atol", atol)) if value is not None}
+    if given and stepping is not None:
+        raise ValueError(f"{', '.join(given)}: expected within stepping=Adaptive(...); got beside {stepping}")
+    stepping = packing.stepping(stepping_for(method, Adaptive(**given) if given else stepping))
+    if isinstance(adjoint, Backsolve):
+        return packing.unpack(_backsolve(f, field, packing, state, t, method, stepping, adjoint))
+    return packing.unpack(_reached(solve_ivp(field, state, t, method=method, stepping=stepping, adjoint=adjoint)).y)
 
 
 def _backsolve(
-    f: object, field: Callable[..., Tensor], y0: Tensor, t: Any, params: Tensor | Iterable[Tensor] | None,
-    arguments: dict, otherwise: dict,
+    f: object, field: Callable[..., Tensor], packing: Packing, y0: Tensor, t: Any, method: str, stepping: Stepping,
+    adjoint: Backsolve,
 ) -> Tensor:  # fmt: skip
-    backward = {**arguments, **otherwise}
-    tables = [tableau(known["method"]) for known in (arguments, backward)]
-    if not all(table.error for table in tables) or not {"steps", "step_size"}.isdisjoint(backward):
-        raise ValueError("adjoint: expected an adaptive method beside 'backsolve'; got fixed steps")
+    if not isinstance(stepping, Adaptive):
+        raise ValueError(f"adjoint: expected adaptive steps beside Backsolve; got {stepping}")
+    backward = replace(stepping, first_step=None, compact=False, compile=False)
+    if adjoint.stepping is not None:
+        backward = packing.stepping(adjoint.stepping)  # type: ignore[assignment]
+    table = tableau(adjoint.method or method)
+    stepping_for(table.name, backward)
+    params = adjoint.params
     if params is None:
         if not isinstance(f, torch.nn.Module):
             raise ValueError(
                 "params: expected the tensors that f is to be differentiated by, () for none, as f is no module"
             )
-        params = f.parameters()
+        params = tuple(f.parameters())
     times = clock_times(t, y0)
     times = times.expand(y0.shape[0], -1) if times.ndim == 1 else times
 
     def solve(y0: Tensor, times: Tensor) -> Tensor:
-        return _reached(solve_ivp(field, y0, times, **arguments)).y
+        return _reached(solve_ivp(field, y0, times, method=method, stepping=stepping)).y
 
-    known = {key: backward[key] for key in Control.__dataclass_fields__ if key in backward}
-    return backsolve(Checked(field, copies=True), tables[1], y0, times, Control(**known), listed(params), solve)
+    return backsolve(Checked(field, copies=True), table, y0, times, backward.of_state(y0), params, solve)  # type: ignore[arg-type]
 
 
 def _reached(solution: Solution) -> Solution:

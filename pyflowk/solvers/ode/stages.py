@@ -1,22 +1,16 @@
-"""One Runge-Kutta step of all rows, each with a step of its own; the clock's type, and one value a row as a column."""
+"""One Runge-Kutta step of all rows, each with a step of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from ...ops.rk_step import rk_combine
 from .checked import Checked
 from .tableaus import Tableau
 
-__all__ = ["column", "rk_stages", "time_dtype"]
-
-
-def time_dtype(y: Tensor) -> torch.dtype:
-    """Of the solver's own clock: float64, where the device has it."""
-    return torch.float32 if y.device.type == "mps" else torch.float64
+__all__ = ["column", "rk_stages"]
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:

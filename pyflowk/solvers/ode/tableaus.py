@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from fractions import Fraction as F
 
-__all__ = ["METHODS", "TABLEAUS", "Tableau", "tableau"]
+__all__ = ["METHODS", "TABLEAUS", "Tableau", "estimates_error", "tableau"]
 
 Row = tuple[float, ...]
+Sparse = tuple[tuple[int, ...], Row]
+"""The places of the weights that are not zero, and those weights."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Tableau:
     error_order: int  # the estimate is O(h^error_order); steps grow with its root
     interpolant: tuple[Row, ...]
     fsal: bool
-    #: each row of a, and the error behind them, as the places of its weights that are not zero, and those
-    rows: tuple[tuple[tuple[int, ...], Row], ...] = field(init=False, repr=False, compare=False)
+    rows: tuple[Sparse, ...] = field(init=False, repr=False, compare=False)  # of a
+    estimate: Sparse = field(init=False, repr=False, compare=False)  # of the error
 
     @property
     def stages(self) -> int:
@@ -41,13 +43,18 @@ class Tableau:
         return len(self.c)
 
     def __post_init__(self) -> None:
-        kept = [[(j, w) for j, w in enumerate(row) if w] or [(0, 0.0)] for row in (*self.a, self.error or ())]
-        object.__setattr__(self, "rows", tuple((tuple(j for j, _ in row), tuple(w for _, w in row)) for row in kept))
+        object.__setattr__(self, "rows", tuple(map(_sparse, self.a)))
+        object.__setattr__(self, "estimate", _sparse(self.error or ()))
 
     @property
     def evaluations(self) -> int:
         """How many evaluations of the field a further step costs."""
         return self.stages - 1
+
+
+def _sparse(row: Row) -> Sparse:
+    kept = [(j, w) for j, w in enumerate(row) if w] or [(0, 0.0)]
+    return tuple(j for j, _ in kept), tuple(w for _, w in kept)
 
 
 def _hermite(b: Row) -> tuple[Row, ...]:
@@ -252,6 +259,13 @@ TABLEAUS: dict[str, Tableau] = {
 }
 #: every method that `odeint` knows by name.
 METHODS = (*TABLEAUS, "adams2", "adams3", "adams4", "adams5")
+
+
+def estimates_error(method: str) -> bool:
+    """Whether a method can choose its steps; ValueError for one that is not known."""
+    if method not in METHODS:
+        raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {method!r}")
+    return method in TABLEAUS and TABLEAUS[method].error is not None
 
 
 def tableau(name: str) -> Tableau:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyflowk.solvers import METHODS, TABLEAUS, Event, odeint, sdeint, solve_ivp
+from pyflowk.solvers import METHODS, TABLEAUS, Adaptive, Backprop, Backsolve, Event, Fixed, odeint, sdeint, solve_ivp
 from pyflowk.transforms import Continuous
 
 D = torch.float64
@@ -62,9 +62,9 @@ ways = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_the_same_bits(method: str, way: Any) -> None:
     adaptive = method in TABLEAUS and TABLEAUS[method].error is not None
-    for options in ({"rtol": 1e-6, "atol": 1e-6}, {"steps": 3}) if adaptive else ({"steps": 3},):
+    for stepping in (Adaptive(1e-6, 1e-6), Fixed(3)) if adaptive else (Fixed(3),):
         times = torch.linspace(0, 1, 5, dtype=D)
-        truth, found = (solve_ivp(f, Y0, times, method=method, **options).y for f in (plain, way(plain)))
+        truth, found = (solve_ivp(f, Y0, times, method=method, stepping=stepping).y for f in (plain, way(plain)))
         assert torch.equal(found, truth)
 
 
@@ -86,8 +86,8 @@ def test_dense_output_and_events(way: Any) -> None:
 
 @pytest.mark.parametrize("way", WAYS[:3], ids=lambda way: way.__name__)
 @pytest.mark.parametrize("options", [
-    {}, {"adjoint": "backprop"}, {"adjoint": "backsolve"}, {"method": "rk4", "options": {"steps": 8}},
-    {"method": "adams4", "options": {"steps": 8}},
+    {}, {"adjoint": Backprop()}, {"backsolve": True}, {"method": "rk4", "stepping": Fixed(8)},
+    {"method": "adams4", "stepping": Fixed(8)},
 ], ids=str)  # fmt: skip
 def test_gradients(options: dict[str, Any], way: Any) -> None:
     """Through what was written into the buffer last, and the time before."""
@@ -95,8 +95,10 @@ def test_gradients(options: dict[str, Any], way: Any) -> None:
     def gradient(wrap: Callable[[Function], Function]) -> Tensor:
         W = torch.tensor([[0.3, -1.0], [0.8, 0.2]], dtype=D, requires_grad=True)
         f = wrap(lambda t, y: torch.tanh(y @ W) * (1 + t))
-        extra = {"params": (W,)} if options.get("adjoint") == "backsolve" else {}
-        y = odeint(f, Y0, [0.0, 1.0], rtol=1e-8, atol=1e-8, **options, **extra)[-1]
+        chosen = {"stepping": Adaptive(1e-8, 1e-8), **options}
+        if chosen.pop("backsolve", False):
+            chosen["adjoint"] = Backsolve(W)
+        y = odeint(f, Y0, [0.0, 1.0], **chosen)[-1]
         return torch.autograd.grad(y.square().sum(), W)[0]
 
     torch.testing.assert_close(gradient(way), gradient(lambda f: f), rtol=1e-9, atol=1e-9)
@@ -108,7 +110,7 @@ def test_drift_and_diffusion_in_one_buffer(method: str, way: Any) -> None:
     def path(wrap: Callable[[Function], Function]) -> Tensor:
         shared = wrap(lambda t, y: torch.where(t < 0, 0.3 * y, -y))  # one function with one memory for both
         drift, diffusion = (lambda t, y: shared(t + 1, y)), (lambda t, y: shared(t - 9, y))
-        return sdeint(drift, diffusion, Y0, [0.0, 1.0], method=method, steps=6, seeds=[1, 2])
+        return sdeint(drift, diffusion, Y0, [0.0, 1.0], method=method, stepping=Fixed(6), seeds=[1, 2])
 
     assert torch.equal(path(way), path(lambda f: f))
 
@@ -122,8 +124,8 @@ def test_the_state_itself_and_a_constant_are_slopes() -> None:
     ):
         for options in (
             {},
-            {"method": "rk4", "options": {"steps": 40}},
-            {"method": "adams3", "options": {"steps": 80}},
+            {"method": "rk4", "stepping": Fixed(40)},
+            {"method": "adams3", "stepping": Fixed(80)},
         ):
             y = odeint(f, Y0, [0.0, 1.0], **options)
             torch.testing.assert_close(y[-1], exact, rtol=1e-5, atol=1e-6)
@@ -132,14 +134,14 @@ def test_the_state_itself_and_a_constant_are_slopes() -> None:
 
 def test_under_a_compiler() -> None:
     buffer = torch.empty_like(Y0)
-    solve = lambda y, f: odeint(f, y, [0.0, 1.0], method="rk4", options={"steps": 5})[-1]  # noqa: E731
+    solve = lambda y, f: odeint(f, y, [0.0, 1.0], method="rk4", stepping=Fixed(5))[-1]  # noqa: E731
     found = torch.compile(solve, backend="eager")(Y0, lambda t, y: buffer.copy_(plain(t, y)))
     torch.testing.assert_close(found, solve(Y0, plain))
 
 
 def test_a_continuous_flow_of_a_field_with_one_buffer() -> None:
     buffer = torch.empty_like(Y0)
-    for options in ({}, {"method": "rk4", "steps": 20}):
+    for options in ({}, {"method": "rk4", "stepping": Fixed(20)}):
         moved = Continuous(lambda t, x: torch.neg(x, out=buffer), **options).move(Y0, 0.0, 1.0)
         torch.testing.assert_close(moved, Y0 * math.exp(-1), rtol=1e-5, atol=1e-5)
 
@@ -161,7 +163,7 @@ def test_a_field_that_changes_its_state_is_an_error(change: Callable[[Tensor], T
             solve_ivp(lambda t, y: change(y), Y0.clone(), [0.0, 1.0], **options)
     for late in (lambda t, y: t.mul_(2) * y, lambda t, y: y if t < 0.5 else halve(y)):
         with pytest.raises(ValueError, match="leave time and state as they are"):
-            solve_ivp(late, Y0.clone(), [0.25, 1.0], method="rk4", steps=2)
+            solve_ivp(late, Y0.clone(), [0.25, 1.0], method="rk4", stepping=Fixed(2))
     with pytest.raises(ValueError, match="event ground: expected it to leave the state"):
         ground = lambda t, y: halve(y)[:, 0]  # noqa: E731
         ground.__name__ = "ground"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyflowk.compat import torchdiffeq
-from pyflowk.solvers import Event, odeint, sdeint, solve_ivp
+from pyflowk.solvers import Adaptive, Backprop, Backsolve, Checkpoint, Event, Fixed, odeint, sdeint, solve_ivp
 from pyflowk.transforms import Continuous
 
 D = torch.float64
@@ -39,7 +39,7 @@ def test_what_a_field_answers_is_named_before_anything_is_made_of_it(name: str) 
     ]  # fmt: skip
     for divergence in ("exact", "hutchinson", "hutch++"):
         for mode in ("forward", "reverse"):
-            flow = Continuous(f, divergence=divergence, probes=2, mode=mode, method="rk4", steps=2)
+            flow = Continuous(f, divergence=divergence, probes=2, mode=mode, method="rk4", stepping=Fixed(2))
             calls += [lambda flow=flow: flow(Y0), lambda flow=flow: flow.to_data(Y0)]  # type: ignore[misc]
     for call in calls:
         with pytest.raises((TypeError, ValueError), match=words):
@@ -93,8 +93,15 @@ def test_times_as_lists_arrays_and_what_is_no_time() -> None:
     [({"f": None}, TypeError, r"f: expected a function of \(t, y\); got None"),
      ({"events": lambda t, y: y[:, 0]}, TypeError, "events: expected an Event, or several of them; got a function"),
      ({"method": None}, ValueError, "method: expected one of euler, .*; got None"),
-     ({"method": "rk4", "steps": "3"}, ValueError, "steps: expected at least 1, a whole number; got '3'"),
-     ({"method": "rk4", "step_size": "1"}, ValueError, "step_size: expected a positive number; got '1'")],
+     ({"stepping": "adaptive"}, TypeError, r"stepping: expected Adaptive\(...\) or Fixed\(...\); got a str"),
+     ({"adjoint": "backprop"}, TypeError, r"adjoint: expected Checkpoint\(\), .*; got 'backprop'"),
+     ({"adjoint": Backsolve(())}, ValueError, r"adjoint: expected .*; got Backsolve\(\), which is of odeint"),
+     ({"method": "rk4", "stepping": Adaptive()}, ValueError, r"stepping: expected Fixed\(...\) for rk4"),
+     ({"rtol": 1e-3}, TypeError, r"solve_ivp: expected stepping=Adaptive\(rtol=...\); got rtol"),
+     ({"steps": 3}, TypeError, r"solve_ivp: expected stepping=Fixed\(steps=...\); got steps"),
+     ({"compile": True}, TypeError, r"solve_ivp: expected stepping=Adaptive\(compile=...\); got compile"),
+     ({"checkpoint_every": 3}, TypeError, r"solve_ivp: expected adjoint=Checkpoint\(every=...\); got checkpoint_every"),
+     ({"max_step": 10}, TypeError, "solve_ivp: expected no such argument; got max_step")],
 )  # fmt: skip
 def test_arguments_that_are_none(change: dict[str, Any], error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
@@ -108,7 +115,7 @@ def test_a_caller_keeps_his_state() -> None:
         with torch.enable_grad():
             return -torch.autograd.grad(y.requires_grad_().square().sum() / 2, y)[0]
 
-    for options in ({}, {"method": "rk4", "options": {"steps": 40}}, {"method": "adams4", "options": {"steps": 40}}):
+    for options in ({}, {"method": "rk4", "stepping": Fixed(40)}, {"method": "adams4", "stepping": Fixed(40)}):
         for y0 in (Y0, torch.complex(Y0, -Y0).conj().imag):
             y = odeint(downhill, y0, [0.0, 1.0], **options)[-1]
             torch.testing.assert_close(y, Y0 * np.exp(-1), rtol=1e-5, atol=1e-5)
@@ -136,7 +143,7 @@ def test_an_event_without_a_number_is_named() -> None:
     y0 = torch.tensor([[1.0], [2.0]], dtype=D)
     for g, t in ((lambda t, y: torch.log(y[:, 0] - 0.5), 0.7), (lambda t, y: torch.log(y[:, 0] - 3), 0.0)):
         with pytest.raises(ValueError, match=rf"event <lambda>: .*got NaN at t = {t:g}\d* in row 0"):
-            solve_ivp(lambda t, y: -y, y0, [0.0, 5.0], events=Event(g), dt_max=0.1)
+            solve_ivp(lambda t, y: -y, y0, [0.0, 5.0], events=Event(g), stepping=Adaptive(dt_max=0.1))
     y0[0] = float("nan")
     solution = solve_ivp(lambda t, y: -y, y0, [0.0, 5.0], events=Event(lambda t, y: y[:, 0] - 1))
     assert solution.event_t is not None and solution.event_t[1].item() == pytest.approx(0.6931471805)
@@ -146,7 +153,7 @@ def test_an_event_without_a_number_is_named() -> None:
     assert empty.event_t is not None and empty.event_t.shape == (0,)
 
 
-@pytest.mark.parametrize("options", [{}, {"method": "rk4", "options": {"steps": 40}}], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("options", [{}, {"method": "rk4", "stepping": Fixed(40)}], ids=["adaptive", "fixed"])
 def test_a_field_that_differentiates_by_a_state_that_requires_grad(options: dict[str, Any]) -> None:
     """The flow along a gradient: -x Q of x Q x / 2, whose solution is y0 exp(-Q t)."""
     Q = torch.tensor([[1.0, 0.3], [0.3, 0.5]], dtype=D, requires_grad=True)
@@ -155,7 +162,7 @@ def test_a_field_that_differentiates_by_a_state_that_requires_grad(options: dict
     truth = y0 @ torch.linalg.matrix_exp(-Q)
     wanted = torch.autograd.grad(truth.square().sum(), (y0, Q))
     for package in (odeint, torchdiffeq.odeint):
-        for adjoint in ("checkpoint", "backprop") if package is odeint else ("",):
+        for adjoint in (Checkpoint(), Backprop()) if package is odeint else (None,):
             chosen = {"adjoint": adjoint, **options} if adjoint else {}
             y = package(downhill, y0, torch.tensor([0.0, 1.0], dtype=D), **chosen)[-1]
             torch.testing.assert_close(y, truth, rtol=1e-6, atol=1e-6)
@@ -172,7 +179,7 @@ def test_parameters_of_the_continuous_adjoint_in_any_form() -> None:
     for params in (W, [W], (W,), (p for p in [W]), (p for p in [W.detach(), W])):
         y = torchdiffeq.odeint_adjoint(f, Y0, t, adjoint_params=params)
         found.append(torch.autograd.grad(y[-1].square().sum(), W)[0])
-    y = odeint(f, Y0, t, adjoint="backsolve", params=W)
+    y = odeint(f, Y0, t, adjoint=Backsolve(W))
     found.append(torch.autograd.grad(y[-1].square().sum(), W)[0])
     (truth,) = torch.autograd.grad(odeint(f, Y0, t)[-1].square().sum(), W)
     for one in found:
@@ -209,7 +216,7 @@ def test_fields_with_and_without_context() -> None:
 
 def test_vmap_over_an_adaptive_solve_says_what_to_do_instead() -> None:
     """Fixed steps go under it, and an adaptive solve within what is differentiated; jacobians of one are by rows."""
-    fixed = torch.vmap(lambda y: odeint(lambda t, y: -y, y, [0.0, 1.0], method="rk4", options={"steps": 20})[-1])
+    fixed = torch.vmap(lambda y: odeint(lambda t, y: -y, y, [0.0, 1.0], method="rk4", stepping=Fixed(20))[-1])
     torch.testing.assert_close(fixed(Y0[:, None])[:, 0], Y0 * np.exp(-1), rtol=1e-5, atol=1e-6)
     for mapped in (
         lambda y: odeint(lambda t, y: -y, y, [0.0, 1.0]), lambda s: odeint(lambda t, y: -s[0] * y, Y0, [0.0, 1.0]),

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pyflowk.solvers import Event, Solution, odeint, solve_ivp
+from pyflowk.solvers import Adaptive, Event, Solution, odeint, solve_ivp
 from pyflowk.solvers.ode import compiled
 from pyflowk.solvers.ode.checked import Checked
-from pyflowk.solvers.ode.control import Clock, Control
+from pyflowk.solvers.ode.control import Clock, numbers
 from pyflowk.solvers.ode.tableaus import tableau
 
 D = torch.float64
 METHOD = "bosh3"  # few stages: graphs are made in less time
 Y0 = torch.tensor([[2.0, 0.0], [0.5, 0.3], [1.0, -1.0]], dtype=D)
+EAGER, COMPILED = Adaptive(1e-5), Adaptive(1e-5, compile=True)
 TIMES = torch.tensor([[0.0, 4.0], [0.0, 0.0], [1.0, 0.7]], dtype=D)
 
 
@@ -56,7 +58,7 @@ def test_the_real_compiler(graphs: None, caplog: pytest.LogCaptureFixture) -> No
     field = Oscillator()
     with torch.no_grad():
         plain, fast = (
-            solve_ivp(field, Y0, TIMES, method="heun2", rtol=1e-3, atol=1e-3, compile=c) for c in (False, True)
+            solve_ivp(field, Y0, TIMES, method="heun2", stepping=Adaptive(1e-3, 1e-3, compile=c)) for c in (False, True)
         )
     torch.testing.assert_close(fast.y, plain.y, rtol=1e-10, atol=1e-10)
     for name in ("status", "attempts", "accepted", "evaluations"):
@@ -75,7 +77,7 @@ def test_rows_do_not_depend_on_their_mates() -> None:
         def field(t: Tensor, y: Tensor) -> Tensor:
             return torch.stack([y[:, 1], own * (1 - y[:, 0] ** 2) * y[:, 1] - y[:, 0]], 1)
 
-        solution = solve_ivp(field, y0[rows], [0.0, 3.0], method=METHOD, rtol=1e-4, atol=1e-4, compile=compile)
+        solution = solve_ivp(field, y0[rows], [0.0, 3.0], method=METHOD, stepping=Adaptive(1e-4, 1e-4, compile=compile))
         assert not compile or by_rows(field)
         return solution
 
@@ -122,7 +124,7 @@ def test_everything_that_is_read_by_rows() -> None:
     with torch.no_grad():
         for rows in (5, 1):
             plain, fast = (
-                solve_ivp(field, y0[:rows], [0.0, 2.0], method=METHOD, rtol=1e-6, atol=1e-6, compile=c)
+                solve_ivp(field, y0[:rows], [0.0, 2.0], method=METHOD, stepping=Adaptive(1e-6, 1e-6, compile=c))
                 for c in (False, True)
             )
             torch.testing.assert_close(fast.y, plain.y, rtol=1e-11, atol=1e-11)
@@ -141,15 +143,15 @@ def test_what_changes_between_solves_is_seen() -> None:
             return number * scaled(t, y)  # noqa: B023
 
         with torch.no_grad():
-            plain, fast = (solve_ivp(closed, Y0, [0.0, 0.5], method=METHOD, rtol=1e-5, compile=c) for c in (0, 1))
+            plain, fast = (solve_ivp(closed, Y0, [0.0, 0.5], method=METHOD, stepping=s) for s in (EAGER, COMPILED))
         torch.testing.assert_close(fast.y, plain.y, rtol=1e-10, atol=1e-10)
 
 
 def test_a_field_may_hold_the_very_state_it_starts_from() -> None:
     y0 = Y0.clone()
     plain, fast = (
-        solve_ivp(lambda t, y: torch.sin(y0 - 2 * y), y0, [0.0, 1.0], method=METHOD, rtol=1e-5, compile=c)
-        for c in (False, True)
+        solve_ivp(lambda t, y: torch.sin(y0 - 2 * y), y0, [0.0, 1.0], method=METHOD, stepping=s)
+        for s in (EAGER, COMPILED)
     )
     torch.testing.assert_close(fast.y, plain.y, rtol=1e-10, atol=1e-10)
 
@@ -176,10 +178,8 @@ class Counts(nn.Module):
 )
 def test_what_is_not_read_by_rows(field: Any) -> None:
     table, before = tableau("heun2"), Y0.clone()
-    clock = Clock.start(TIMES[:, 0], TIMES[:, 1] / 9, TIMES[:, 1])
-    numbers = Control().numbers(table, D)
-    assert len(table.rows) == 4  # known before it is compiled
-    assert compiled._by_rows(Checked(field), table, "nothing", Y0, -Y0, clock.data, numbers) is None
+    clock, rates = Clock.start(TIMES[:, 0], TIMES[:, 1] / 9, TIMES[:, 1]), numbers(EAGER, table, D)
+    assert compiled._by_rows(Checked(field), table, "nothing", Y0, -Y0, clock.data, rates) is None
     assert torch.equal(Y0, before)
 
 
@@ -193,20 +193,20 @@ def test_whatever_is_wanted(wanted: str, way: str, request: pytest.FixtureReques
         times = TIMES[:, :1] + torch.linspace(0, 1, 40, dtype=D) * (TIMES[:, 1:] - TIMES[:, :1])
 
     def outcome(compile: bool) -> list[Any]:
-        options = {"compile": compile}
+        close = Adaptive(1e-5, 1e-5, compile=compile)
         if wanted == "tuple":
             pair = lambda t, s: (torch.cos(t) * s[0] - s[1][:, None], -s[0].sum(1))  # noqa: E731
-            return list(odeint(pair, (Y0, Y0[:, 0]), [0.0, 1.0], method=METHOD, rtol=1e-5, atol=1e-5, options=options))
+            return list(odeint(pair, (Y0, Y0[:, 0]), [0.0, 1.0], method=METHOD, stepping=close))
         if wanted == "failure":
-            solution = solve_ivp(lambda t, y: y * y, Y0, [0.0, 0.7], method=METHOD, rtol=1e-5, compile=compile)
+            solution = solve_ivp(lambda t, y: y * y, Y0, [0.0, 0.7], method=METHOD, stepping=replace(close, atol=1e-9))
             return [solution.status, solution.y, solution.reached]
         if wanted == "dense":
             with torch.no_grad():
-                solution = solve_ivp(field, Y0, times, method=METHOD, rtol=1e-5, atol=1e-5, dense=True, **options)
+                solution = solve_ivp(field, Y0, times, method=METHOD, stepping=close, dense=True)
             assert solution.dense is not None
             return [solution.dense(torch.linspace(0, 1, 7, dtype=D))]
         with torch.set_grad_enabled(wanted == "gradient"):
-            solution = solve_ivp(field, Y0, times, method=METHOD, rtol=1e-5, atol=1e-5, **options)
+            solution = solve_ivp(field, Y0, times, method=METHOD, stepping=close)
         assert int(solution.attempts.max()) > compiled.KEEP["clocks"]  # several calls
         return [solution.y, *(torch.autograd.grad(solution.y.sum(), field.mu) if wanted == "gradient" else ())]
 
@@ -217,14 +217,12 @@ def test_whatever_is_wanted(wanted: str, way: str, request: pytest.FixtureReques
 def test_what_cannot_be_compiled(cheaply: None) -> None:
     asks = lambda t, y: -y if y.sum().item() > 0 else y  # noqa: E731
     with pytest.raises(RuntimeError, match="compile: the field could not be compiled"):
-        solve_ivp(asks, Y0, [0.0, 1.0], method=METHOD, compile=True)
-    for more, words in [
-        ({"events": Event(lambda t, y: y[:, 0])}, "no events"),
-        ({"compact": True}, "no compact"),
-        ({"method": "rk4"}, "expected an adaptive method"),
-    ]:
-        with pytest.raises(ValueError, match=f"compile: .*{words}"):
-            solve_ivp(lambda t, y: -y, Y0, [0.0, 1.0], compile=True, **more)
+        solve_ivp(asks, Y0, [0.0, 1.0], method=METHOD, stepping=Adaptive(compile=True))
+    with pytest.raises(ValueError, match="compile: expected no events"):
+        solve_ivp(asks, Y0, [0.0, 1.0], stepping=Adaptive(compile=True), events=Event(lambda t, y: y[:, 0]))
+    for more in ({"norm": lambda error: error[:, 0]}, {"rtol": torch.ones(2)}, {"compact": True}):
+        with pytest.raises(ValueError, match="compile: expected"):
+            Adaptive(compile=True, **more)
 
 
 def test_fields_of_one_code_share_their_graphs() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyflowk.solvers import Event, Status, odeint, solve_ivp
+from pyflowk.solvers import Adaptive, Backsolve, Event, Fixed, Status, odeint, solve_ivp
 
 from .problems import PROBLEMS, Problem, pendulum
 
@@ -21,7 +21,7 @@ D = torch.float64
 def test_observed_order_of_adams(order: int, problem: Problem) -> None:
     errors = []
     for steps in (40, 80):
-        y = odeint(problem.f, problem.y0, problem.t, method=f"adams{order}", options={"steps": steps})[-1]
+        y = odeint(problem.f, problem.y0, problem.t, method=f"adams{order}", stepping=Fixed(steps))[-1]
         errors.append((y - problem.exact(torch.tensor(problem.t[1], dtype=D))).abs().max().item())
     assert order - 0.5 < math.log2(errors[0] / errors[1]) < order + 1.4
 
@@ -31,12 +31,12 @@ def test_adams_keeps_its_order_on_unequal_steps_and_rows_of_their_own() -> None:
     times = torch.tensor([[0.0, 1.0, 1.2], [0.0, 0.3, 2.0]], dtype=D)
     truth = odeint(pendulum, y0, times, method="dopri8", rtol=1e-12, atol=1e-12)
     errors = [
-        (odeint(pendulum, y0, times, method="adams4", options={"steps": n})[-1] - truth[-1]).abs().max().item()
+        (odeint(pendulum, y0, times, method="adams4", stepping=Fixed(n))[-1] - truth[-1]).abs().max().item()
         for n in (20, 40)
     ]
     assert math.log2(errors[0] / errors[1]) > 3.4
     calls = []
-    solution = solve_ivp(lambda t, y: calls.append(0) or pendulum(t, y), y0, times, method="adams4", steps=5)
+    solution = solve_ivp(lambda t, y: calls.append(0) or pendulum(t, y), y0, times, method="adams4", stepping=Fixed(5))
     assert solution.evaluations.tolist() == [len(calls)] * 2
 
 
@@ -47,7 +47,7 @@ def test_backsolve_is_right_up_to_the_tolerance(tolerance: float) -> None:
     t = torch.tensor([0.0, 0.3, 1.1, 2.0], dtype=D, requires_grad=True)
     exact = torch.stack([y0 @ torch.linalg.matrix_exp(A * (s - t[0])).T for s in t])
     weights = torch.cos(torch.arange(exact.numel(), dtype=D)).reshape(exact.shape)
-    y = odeint(lambda t, y: y @ A.T, y0, t, rtol=tolerance, atol=tolerance, adjoint="backsolve", params=[A])
+    y = odeint(lambda t, y: y @ A.T, y0, t, rtol=tolerance, atol=tolerance, adjoint=Backsolve([A]))
     truth = torch.autograd.grad((exact * weights).sum(), (A, y0, t))
     found = torch.autograd.grad((y * weights).sum(), (A, y0, t))
     torch.testing.assert_close(found, truth, rtol=100 * tolerance, atol=100 * tolerance)
@@ -57,7 +57,7 @@ def test_backsolve_of_numbers_and_of_second_order() -> None:
     """Rows of a single number, without a dimension of their own; a second derivative is refused."""
     y0 = torch.tensor([1.0, 2.0, -1.0], dtype=D, requires_grad=True)
     t = torch.tensor([0.0, 1.0], dtype=D, requires_grad=True)
-    y = odeint(lambda t, y: -t * y, y0, t, adjoint="backsolve", params=())[-1]
+    y = odeint(lambda t, y: -t * y, y0, t, adjoint=Backsolve(()))[-1]
     found = torch.autograd.grad(y.sum(), [y0, t], retain_graph=True)
     truth = torch.full((3,), math.exp(-0.5), dtype=D), torch.tensor([0.0, -2 * math.exp(-0.5)], dtype=D)
     torch.testing.assert_close(found, truth, rtol=1e-5, atol=1e-5)
@@ -67,9 +67,9 @@ def test_backsolve_of_numbers_and_of_second_order() -> None:
 
 def test_backsolve_wants_parameters_and_an_adaptive_method() -> None:
     with pytest.raises(ValueError, match="params: expected"):
-        odeint(lambda t, y: -y, torch.ones(1, 1), [0.0, 1.0], adjoint="backsolve")
-    with pytest.raises(ValueError, match="adaptive method"):
-        odeint(lambda t, y: -y, torch.ones(1, 1), [0.0, 1.0], method="rk4", adjoint="backsolve", params=())
+        odeint(lambda t, y: -y, torch.ones(1, 1), [0.0, 1.0], adjoint=Backsolve())
+    with pytest.raises(ValueError, match="adaptive steps"):
+        odeint(lambda t, y: -y, torch.ones(1, 1), [0.0, 1.0], method="rk4", adjoint=Backsolve(()))
 
 
 # ---- events --------------------------------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def fall(t: Tensor, y: Tensor) -> Tensor:
     return torch.stack([y[:, 1], torch.full_like(y[:, 1], -9.81)], 1)
 
 
-@pytest.mark.parametrize("chosen", [{}, {"method": "rk4", "step_size": 0.1}], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize("chosen", [{}, {"method": "rk4", "stepping": Fixed(step_size=0.1)}], ids=["adaptive", "fixed"])
 def test_free_fall(chosen: dict[str, Any]) -> None:
     height = torch.tensor([1.0, 2.0, 500.0], dtype=D, requires_grad=True)
     y0 = torch.stack([height, torch.zeros_like(height)], 1)
@@ -141,7 +141,7 @@ def test_roots_are_found_fast_and_row_by_row() -> None:
 
     def land(y0: Tensor) -> tuple[Tensor, int]:
         counts.append(0)
-        solution = solve_ivp(fall, y0, [0.0, 5.0], events=Event(ground), rtol=1e-4, atol=1e-6)
+        solution = solve_ivp(fall, y0, [0.0, 5.0], events=Event(ground), stepping=Adaptive(1e-4, 1e-6))
         assert solution.event_t is not None
         return solution.event_t, counts[-1] - int(solution.attempts.max()) - 1
 
@@ -157,7 +157,7 @@ def test_recording_events_and_directions() -> None:
     circle = lambda t, y: torch.stack([y[:, 1], -y[:, 0]], 1)  # noqa: E731
     for direction, phases in ((0, [0.5, 1.5, 2.5]), (1, [1.5]), (-1, [0.5, 2.5])):
         events = [Event(lambda t, y: y[:, 0], terminal=False, direction=direction)]
-        solution = solve_ivp(circle, y0, [0.0, 3 * math.pi - 0.1], events=events, rtol=1e-10, atol=1e-10)
+        solution = solve_ivp(circle, y0, [0.0, 3 * math.pi - 0.1], events=events, stepping=Adaptive(1e-10, 1e-10))
         times = sorted(t for r in solution.records for row, t in zip(r.rows.tolist(), r.t.tolist()) if row == 1)
         assert times == pytest.approx([p * math.pi for p in phases], abs=1e-7)
 
@@ -172,7 +172,7 @@ def test_recorded_events_have_gradients() -> None:
         Event(lambda t, y: y[:, 1] - t[:, 0] / 5, terminal=False, direction=1),
         Event(lambda t, y: t[:, 0] - 5),
     ]
-    solution = solve_ivp(circle, start, [0.0, 9.0], events=events, method="dopri8", rtol=1e-9, atol=1e-9)
+    solution = solve_ivp(circle, start, [0.0, 9.0], events=events, method="dopri8", stepping=Adaptive(1e-9, 1e-9))
     crossings = {
         row: sorted((t for r in solution.records if r.event == 0 for i, t in zip(r.rows.tolist(), r.t) if i == row),
                     key=Tensor.item)
@@ -207,7 +207,7 @@ def test_dense_output_is_the_solution() -> None:
     times = torch.linspace(0, 4, 33, dtype=D)
     truth = odeint(pendulum, y0, times, method="dopri8", rtol=1e-12, atol=1e-12)
     for method in ("dopri5", "tsit5", "dopri8", "bosh3"):
-        solution = solve_ivp(pendulum, y0, [0.0, 4.0], method=method, rtol=1e-8, atol=1e-8, dense=True)
+        solution = solve_ivp(pendulum, y0, [0.0, 4.0], method=method, stepping=Adaptive(1e-8, 1e-8), dense=True)
         assert (solution.dense(times) - truth).abs().max() < 1e-5
         assert solution.dense(torch.tensor([4.5], dtype=D)).isnan().all()
         assert torch.equal(solution.dense(2.0), solution.dense([1.0, 2.0])[1])

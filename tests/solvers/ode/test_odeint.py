@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from pyflowk.solvers import TABLEAUS, Event, SolverError, Status, odeint, solve_ivp
+from pyflowk.solvers import (
+    TABLEAUS,
+    Adaptive,
+    Backsolve,
+    Checkpoint,
+    Event,
+    Fixed,
+    SolverError,
+    Status,
+    odeint,
+    solve_ivp,
+)
 
 from .problems import PROBLEMS, Problem, pendulum, van_der_pol
 
@@ -24,7 +37,7 @@ def test_observed_order(name: str, problem: Problem) -> None:
     order = TABLEAUS[name].order
     errors = []
     for steps in COUNTS.get(order, (40, 80)):
-        y = odeint(problem.f, problem.y0, problem.t, method=name, options={"steps": steps})[-1]
+        y = odeint(problem.f, problem.y0, problem.t, method=name, stepping=Fixed(steps))[-1]
         errors.append((y - problem.exact(torch.tensor(problem.t[1], dtype=D))).abs().max().item())
     assert errors[1] > 1e-14
     assert order - 0.35 < math.log2(errors[0] / errors[1]) < order + 1.4
@@ -83,14 +96,14 @@ def test_rows_do_not_depend_on_their_mates() -> None:
     """Stiff and easy rows together: bit for bit what each gives alone, also in reverse order."""
     mu = torch.tensor([0.1, 1.0, 10.0, 5.0, 0.5], dtype=D)
     y0 = torch.tensor([[2.0, 0.0]], dtype=D).repeat(5, 1)
-    times = torch.linspace(0, 3, 5, dtype=D)
+    times, close = torch.linspace(0, 3, 5, dtype=D), Adaptive(1e-6, 1e-6)
     for method in ADAPTIVE[1:]:
-        together = solve_ivp(van_der_pol(mu), y0, times, method=method, rtol=1e-6, atol=1e-6)
+        together = solve_ivp(van_der_pol(mu), y0, times, method=method, stepping=close)
         assert len(set(together.attempts.tolist())) > 1
-        flipped = solve_ivp(van_der_pol(mu.flip(0)), y0, times, method=method, rtol=1e-6, atol=1e-6)
+        flipped = solve_ivp(van_der_pol(mu.flip(0)), y0, times, method=method, stepping=close)
         assert torch.equal(together.y, flipped.y.flip(1))
         for row in range(5):
-            alone = solve_ivp(van_der_pol(mu[row : row + 1]), y0[:1], times, method=method, rtol=1e-6, atol=1e-6)
+            alone = solve_ivp(van_der_pol(mu[row : row + 1]), y0[:1], times, method=method, stepping=close)
             assert torch.equal(together.y[:, row], alone.y[:, 0])
             assert together.attempts[row] == alone.attempts[0] and together.evaluations[row] == alone.evaluations[0]
 
@@ -107,26 +120,28 @@ def test_rows_that_have_ended_leave_the_batch(poll: int) -> None:
         sizes.append(y.shape[0])
         return torch.sin(3 * t) * y * (1 - y)
 
-    whole = solve_ivp(f, y0, times, poll=poll)
+    whole = solve_ivp(f, y0, times, stepping=Adaptive(poll=poll))
     assert set(sizes) == {5}
     sizes.clear()
-    parts = solve_ivp(f, y0, times, poll=poll, compact=True)
+    parts = solve_ivp(f, y0, times, stepping=Adaptive(poll=poll, compact=True))
     assert set(sizes) == {1, 2, 5} or set(sizes) == {1, 5}
     for name in ("y", "status", "reached", "attempts", "accepted", "evaluations"):
         assert torch.equal(getattr(whole, name), getattr(parts, name))
     gradients = [torch.autograd.grad(s.y.sum(), y0)[0] for s in (whole, parts)]
     assert torch.equal(*gradients)
     with torch.no_grad():
-        assert torch.allclose(solve_ivp(f, y0, times, compact=True).y, whole.y, rtol=1e-12, atol=1e-12)
+        assert torch.allclose(
+            solve_ivp(f, y0, times, stepping=Adaptive(compact=True)).y, whole.y, rtol=1e-12, atol=1e-12
+        )
     with pytest.raises(ValueError, match="compact: expected neither"):
-        solve_ivp(f, y0, times, compact=True, dense=True)
+        solve_ivp(f, y0, times, stepping=Adaptive(compact=True), dense=True)
 
 
 @pytest.mark.parametrize("pid", [(0.0, 1.0, 0.0), (0.4, 0.3, 0.0), (0.2, 0.4, 0.0), (0.1, 0.3, 0.1)])
 def test_controllers(pid: tuple[float, float, float]) -> None:
     f, y0 = van_der_pol(10.0), torch.tensor([[2.0, 0.0]], dtype=D)
     truth = odeint(f, y0, [0.0, 20.0], method="dopri8", rtol=1e-11, atol=1e-11)[-1]
-    solution = solve_ivp(f, y0, [0.0, 20.0], rtol=1e-7, atol=1e-7, pid=pid)
+    solution = solve_ivp(f, y0, [0.0, 20.0], stepping=Adaptive(1e-7, 1e-7, pid=pid))
     assert (solution.y[-1] - truth).abs().max() < 1e-4
     assert solution.accepted < solution.attempts < 2 * solution.accepted
 
@@ -141,10 +156,10 @@ def test_evaluations_are_counted_right(name: str) -> None:
         return pendulum(t, y)
 
     y0 = torch.tensor([[1.0, 0.0]], dtype=D)
-    solution = solve_ivp(f, y0, [0.0, 4.0], method=name, rtol=1e-5, atol=1e-5)
+    solution = solve_ivp(f, y0, [0.0, 4.0], method=name, stepping=Adaptive(1e-5, 1e-5))
     assert solution.evaluations.item() == calls
     calls = 0
-    solution = solve_ivp(f, y0, [0.0, 4.0], method=name, steps=5)
+    solution = solve_ivp(f, y0, [0.0, 4.0], method=name, stepping=Fixed(5))
     assert solution.evaluations.item() == calls
 
 
@@ -158,10 +173,8 @@ def test_dtypes_and_tuples(dtype: torch.dtype) -> None:
 
     for rows in (True, False):
         for method in ("rk4", "dopri5"):
-            options = {"steps": 20} if method == "rk4" else None
-            y, integral = odeint(
-                f, (x, level), [0, 1.0], method=method, options=options, rtol=1e-6, atol=1e-6, rows=rows
-            )
+            stepping = Fixed(20) if method == "rk4" else Adaptive(1e-6, 1e-6)
+            y, integral = odeint(f, (x, level), [0, 1.0], method=method, stepping=stepping, rows=rows)
             assert y.dtype == dtype and y.shape == (2, 3, 2, 2) and integral.shape == (2, 3)
             torch.testing.assert_close(y[-1], x * math.exp(-1), rtol=1e-4, atol=1e-5)
             torch.testing.assert_close(integral[-1], x.flatten(1).sum(1) * (1 - math.exp(-1)), rtol=1e-4, atol=1e-5)
@@ -217,11 +230,11 @@ def test_nan_in_the_field() -> None:
 
 def test_limits_on_steps() -> None:
     f, y0 = van_der_pol(10.0), torch.tensor([[2.0, 0.0], [0.0, 0.0]], dtype=D)
-    solution = solve_ivp(f, y0, [0.0, 20.0], max_steps=30)
+    solution = solve_ivp(f, y0, [0.0, 20.0], stepping=Adaptive(max_steps=30))
     assert solution.status.tolist() == [Status.MAX_STEPS, Status.SUCCESS] and solution.attempts[0] == 30
     assert 0 < solution.reached[0] < 20
-    assert solve_ivp(f, y0, [0.0, 20.0], dt_min=1.0).status[0] == Status.STEP_TOO_SMALL
-    assert solve_ivp(pendulum, y0, [0.0, 1.0], rtol=1e-3, atol=1e-3, dt_max=0.01).accepted[0] >= 99
+    assert solve_ivp(f, y0, [0.0, 20.0], stepping=Adaptive(dt_min=1.0)).status[0] == Status.STEP_TOO_SMALL
+    assert solve_ivp(pendulum, y0, [0.0, 1.0], stepping=Adaptive(1e-3, 1e-3, dt_max=0.01)).accepted[0] >= 99
 
 
 def test_no_time_and_equal_times() -> None:
@@ -239,16 +252,16 @@ def test_tolerances_by_element_and_norms() -> None:
     y0 = torch.tensor([[1.0, 0.0, 2.0, 0.5], [0.3, 0.2, -1.0, 0.0], [2.0, 1.0, 0.0, 3.0]], dtype=D)
     f = lambda t, y: torch.cat([pendulum(t, y[:, :2]), 5 * pendulum(t, y[:, 2:])], 1)  # noqa: E731
     truth = odeint(f, y0, [0.0, 5.0], method="dopri8", rtol=1e-12, atol=1e-12)[-1]
-    plain = solve_ivp(f, y0, [0.0, 5.0], rtol=1e-6, atol=1e-8)
-    rms = solve_ivp(f, y0, [0.0, 5.0], rtol=1e-6, atol=torch.full((4,), 1e-8))
+    plain = solve_ivp(f, y0, [0.0, 5.0], stepping=Adaptive(1e-6, 1e-8))
+    rms = solve_ivp(f, y0, [0.0, 5.0], stepping=Adaptive(1e-6, torch.full((4,), 1e-8)))
     assert torch.equal(plain.attempts, rms.attempts)
     torch.testing.assert_close(plain.y, rms.y, rtol=1e-12, atol=1e-12)
     loose = torch.tensor([1e-9, 1e-9, 1.0, 1.0])
     for chosen in ({"atol": loose, "rtol": 0.0}, {"norm": lambda error: error[:, :2].abs().amax(1)}):
-        y = solve_ivp(f, y0, [0.0, 5.0], **{"rtol": 1e-9, "atol": 1e-9, **chosen}).y[-1]
+        stepping = Adaptive(**{"rtol": 1e-9, "atol": 1e-9, **chosen})
+        y = solve_ivp(f, y0, [0.0, 5.0], stepping=stepping).y[-1]
         assert (y - truth)[:, :2].abs().max() < 1e-6 < (y - truth)[:, 2:].abs().max()
-        alone = torch.cat([solve_ivp(f, row[None], [0.0, 5.0], **{"rtol": 1e-9, "atol": 1e-9, **chosen}).y[-1]
-                           for row in y0])  # fmt: skip
+        alone = torch.cat([solve_ivp(f, row[None], [0.0, 5.0], stepping=stepping).y[-1] for row in y0])
         assert torch.equal(y, alone)
 
 
@@ -262,7 +275,7 @@ def test_a_jump_at_a_step_is_seen_from_within() -> None:
     """The field jumps at 1/2, where a step ends and the next begins: every method is exact then, FSAL ones too."""
     f = lambda t, y: torch.where(t < 0.5, 1.0, -2.0) * torch.ones_like(y)  # noqa: E731
     for name in TABLEAUS:
-        y = odeint(f, torch.zeros(1, 1, dtype=D), [0.0, 1.0, 0.0], method=name, options={"steps": 4, "perturb": True})
+        y = odeint(f, torch.zeros(1, 1, dtype=D), [0.0, 1.0, 0.0], method=name, stepping=Fixed(4, perturb=True))
         torch.testing.assert_close(y[:, 0, 0], torch.tensor([0.0, -0.5, 0.0], dtype=D), rtol=0, atol=1e-14)
 
 
@@ -289,29 +302,19 @@ BAD = [
     ({"y0": torch.ones(2, 3).int()}, TypeError, "floating-point"),
     ({"y0": (torch.ones(2, 3), torch.ones(3))}, ValueError, "one batch size"),
     ({"method": "rk5"}, ValueError, "method: expected one of euler"),
-    ({"adjoint": "none"}, ValueError, "adjoint: expected"),
-    ({"rtol": 0.0, "atol": 0.0}, ValueError, "nor both zero"),
-    ({"rtol": -1.0}, ValueError, "not negative"),
-    ({"options": {"step_size": 0.0}}, ValueError, "step_size: expected a positive number"),
-    ({"options": {"steps": 0}}, ValueError, "steps: expected at least 1"),
-    ({"options": {"steps": 2.5}}, ValueError, "steps: expected at least 1, a whole number; got 2.5"),
-    ({"options": {"steps": 2, "step_size": 0.1}}, ValueError, "steps, step_size: expected one of them; got 2 and 0.1"),
-    ({"options": {"max_steps": 0}}, ValueError, "max_steps"),
-    ({"options": {"pid": (1.0,)}}, ValueError, "pid: expected three finite numbers"),
-    ({"options": {"pid": (math.nan, 1.0, 0.0)}}, ValueError, "pid: expected three finite numbers"),
-    ({"options": {"poll": -1}}, ValueError, "poll: expected at least 1"),
-    ({"options": {"events": [len]}}, TypeError, "events: expected an Event.*; got a list of"),
-    ({"options": {"max_step": 10}}, TypeError, "options: expected some of .*; got max_step"),
-    ({"options": {"steps_size": 0.1}, "method": "rk4"}, TypeError, "options: expected some of .*; got steps_size"),
+    ({"rtol": 1e-3, "stepping": Fixed()}, ValueError, r"rtol: expected within stepping=Adaptive.*beside Fixed\(\)"),
+    ({"rtol": 1e-3, "method": "rk4"}, ValueError, r"stepping: expected Fixed\(...\) for rk4"),
+    ({"options": {"steps": 3}}, TypeError, r"odeint: expected stepping=Adaptive\(...\) or Fixed\(...\); got options"),
+    ({"params": ()}, TypeError, r"odeint: expected adjoint=Backsolve\(params=...\); got params"),
+    ({"adjoint": Backsolve((), "rk4")}, ValueError, r"stepping: expected Fixed\(...\) for rk4"),
     ({"rtol": "small"}, TypeError, "rtol: expected a number or numbers; got 'small'"),
     ({"atol": torch.ones(2)}, ValueError, r"atol: expected what broadcasts against \(2, 3\); got \(2,\)"),
-    ({"options": {"norm": lambda error: error}}, ValueError, r"norm: expected one number a row, \(2,\); got \(2, 3\)"),
     ({"y0": (torch.ones(2), (torch.ones(2),))}, TypeError, r"y0: .*flat tuple.*; got a tuple of \(.*; a tuple of"),
     ({"f": lambda t, y: 1j * y}, TypeError, "field: expected a real slope"),
-    ({"options": {"perturb": True}}, ValueError, "perturb: expected fixed steps"),
-    ({"options": {"first_step": math.nan}}, ValueError, "first_step: expected a number or"),
-    ({"options": {"first_step": torch.tensor([0.1, 0.0])}}, ValueError, "first_step: .*none zero or NaN"),
-    ({"options": {"first_step": torch.ones(3)}}, ValueError, r"first_step: .*\(2,\)"),
+    ({"stepping": Adaptive(norm=lambda e: e)}, ValueError, r"norm: expected one number a row, \(2,\); got \(2, 3\)"),
+    ({"stepping": Adaptive(first_step=math.nan)}, ValueError, "first_step: expected a number or"),
+    ({"stepping": Adaptive(first_step=torch.tensor([0.1, 0.0]))}, ValueError, "first_step: .*none zero or NaN"),
+    ({"stepping": Adaptive(first_step=torch.ones(3))}, ValueError, r"first_step: .*\(2,\)"),
 ]
 
 
@@ -320,3 +323,43 @@ def test_bad_input_is_refused_in_words(change: dict, error: type, words: str) ->
     arguments = {"f": lambda t, y: -y, "y0": torch.ones(2, 3), "t": [0.0, 1.0], **change}
     with pytest.raises(error, match=words):
         odeint(**arguments)
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: Adaptive(0.0, 0.0), "nor both zero"),
+        (lambda: Adaptive((0.0, 1e-3), (0.0, 0.0)), "nor both zero"),
+        (lambda: Adaptive(torch.zeros(2), torch.tensor([0.0, 1.0])), "nor both zero"),
+        (lambda: Adaptive(-1.0), "not negative"),
+        (lambda: Adaptive(max_steps=0), "max_steps"),
+        (lambda: Adaptive(dt_min=1.0, dt_max=0.1), "dt_min"),
+        (lambda: Adaptive(grow=0.5), "shrink, grow, safety"),
+        (lambda: Adaptive(pid=(1.0,)), "pid: expected three finite numbers"),
+        (lambda: Adaptive(pid=(math.nan, 1.0, 0.0)), "pid: expected three finite numbers"),
+        (lambda: Adaptive(poll=-1), "poll: expected at least 1"),
+        (
+            lambda: Adaptive(compact=True, atol=torch.ones(2)),
+            "compact: expected neither norm nor tolerances",
+        ),
+        (lambda: Fixed(0), "steps: expected at least 1"),
+        (lambda: Fixed(2.5), "steps: expected at least 1, a whole number; got 2.5"),
+        (lambda: Fixed("3"), "steps: expected at least 1, a whole number; got '3'"),
+        (lambda: Fixed(step_size=0.0), "step_size: expected a positive number"),
+        (lambda: Fixed(step_size="1"), "step_size: expected a positive number; got '1'"),
+        (lambda: Fixed(2, 0.1), "steps, step_size: expected one of them; got 2 and 0.1"),
+        (lambda: Checkpoint(0), "every: expected at least 1; got 0"),
+        (lambda: Backsolve(stepping=Fixed(3)), r"expected Adaptive\(...\) for an adjoint equation; got Fixed"),
+        (lambda: Backsolve(stepping=Adaptive(compile=True)), "expected neither compact nor compile"),
+    ],
+)
+def test_what_does_not_go_together_cannot_be_written(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_objects_tell_what_was_asked_of_them() -> None:
+    assert repr(Adaptive(atol=1e-3, compile=True)) == "Adaptive(atol=0.001, compile=True)"
+    assert repr(Adaptive(rtol=torch.ones(2))) == "Adaptive(rtol=tensor([1., 1.]))"
+    assert [Fixed(8).count(way) for way in (1.0, -0.5, 0.3, 0.0)] == [8, 4, 3, 1]
+    assert [Fixed(step_size=0.25).count(way) for way in (1.0, -0.5, 0.3)] == [4, 2, 2]

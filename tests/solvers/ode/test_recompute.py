@@ -16,7 +16,7 @@ from pyflowk.distributions import DiagonalGaussian
 from pyflowk.flows import Flow
 from pyflowk.nets import LipschitzMLP, MLPField
 from pyflowk.objectives import reverse_kl
-from pyflowk.solvers import odeint, solve_ivp
+from pyflowk.solvers import Adaptive, Backprop, Backsolve, Checkpoint, Fixed, odeint, solve_ivp
 from pyflowk.transforms import Continuous, Residual
 
 D = torch.float64
@@ -43,8 +43,10 @@ class Decay(nn.Module):
             "closure": lambda t, y: torch.tanh(self.net(y)) @ self.W,
             "container": lambda t, y: helper[0].slope(t, y),
         }
-        extra = {"params": list(self.parameters())} if self.options.get("adjoint") == "backsolve" else {}
-        return odeint(ways[self.captured], y0, [0.0, 1.0], **self.options, **extra)[-1].sin()
+        options = dict(self.options)
+        if options.pop("backsolve", False):
+            options["adjoint"] = Backsolve(params=list(self.parameters()))
+        return odeint(ways[self.captured], y0, [0.0, 1.0], **options)[-1].sin()
 
 
 class Last(nn.Module):
@@ -61,11 +63,11 @@ class Last(nn.Module):
 
 CASES: dict[str, Callable[[], nn.Module]] = {
     "dopri5": lambda: Decay("method"),
-    "rk4": lambda: Decay("closure", method="rk4", options={"steps": 5}),
-    "adams": lambda: Decay("container", method="adams3", options={"steps": 6}),
-    "backsolve": lambda: Decay("closure", adjoint="backsolve"),
-    "Continuous": lambda: Last(Continuous(MLPField(2, width=8), rtol=1e-6, atol=1e-6)),
-    "Continuous-backsolve": lambda: Last(Continuous(MLPField(2, width=8), adjoint="backsolve")),
+    "rk4": lambda: Decay("closure", method="rk4", stepping=Fixed(5)),
+    "adams": lambda: Decay("container", method="adams3", stepping=Fixed(6)),
+    "backsolve": lambda: Decay("closure", backsolve=True),
+    "Continuous": lambda: Last(Continuous(MLPField(2, width=8), stepping=Adaptive(1e-6, 1e-6))),
+    "Continuous-backsolve": lambda: Last(Continuous(MLPField(2, width=8), adjoint=Backsolve())),
     "Residual-exact": lambda: Last(Residual(LipschitzMLP(2, width=8), recompute=True).eval()),
     "Residual-roulette": lambda: Last(Residual(LipschitzMLP(2, width=8), exact_dims=1, recompute=True)),
 }
@@ -114,10 +116,10 @@ def test_weights_that_change_before_the_backward_pass_are_an_error(case: str, fu
 
 def test_stick_the_landing_holds_parameters_fixed_under_every_adjoint() -> None:
     found = []
-    for adjoint in ("backprop", "checkpoint", "backsolve"):
+    for adjoint in (Backprop(), Checkpoint(), Backsolve()):
         torch.manual_seed(0)
-        flow = Flow(DiagonalGaussian((2,)), Continuous(MLPField(2, width=8), adjoint=adjoint, rtol=1e-7, atol=1e-7))
-        flow = flow.double()
+        layer = Continuous(MLPField(2, width=8), adjoint=adjoint, stepping=Adaptive(1e-7, 1e-7))
+        flow = Flow(DiagonalGaussian((2,)), layer).double()
         flow.load_state_dict(moved(flow), strict=False)
         loss = reverse_kl(flow, lambda x: -0.5 * (x - 1).square().sum(1), 32, stick_the_landing=True,
                           generator=torch.Generator().manual_seed(3), reduction="mean")  # fmt: skip
@@ -133,7 +135,7 @@ def test_a_field_with_dropout_drops_the_same_twice() -> None:
     def loss(shift: float = 0.0) -> Tensor:
         torch.manual_seed(5)
         f = lambda t, y: functional_call(net, {name: p + shift for name, p in net.named_parameters()}, y)  # noqa: E731
-        return odeint(f, Y0, [0.0, 1.0], method="rk4", options={"steps": 9})[-1].square().sum()
+        return odeint(f, Y0, [0.0, 1.0], method="rk4", stepping=Fixed(9))[-1].square().sum()
 
     slope = sum(g.sum() for g in torch.autograd.grad(loss(), list(net.parameters())))
     difference = (loss(1e-6) - loss(-1e-6)) / 2e-6
@@ -144,11 +146,11 @@ def test_what_cannot_be_computed_again_is_an_error() -> None:
     """A field that draws from its own generator; a start that is overwritten."""
     W, generator = torch.eye(2, dtype=D, requires_grad=True), torch.Generator().manual_seed(0)
     noisy = lambda t, y: y @ W + torch.randn(y.shape, generator=generator, dtype=D)  # noqa: E731
-    y = odeint(noisy, Y0, [0.0, 1.0], method="rk4", options={"steps": 9})[-1]
+    y = odeint(noisy, Y0, [0.0, 1.0], method="rk4", stepping=Fixed(9))[-1]
     with pytest.raises(RuntimeError, match="did not come to the result of the forward pass"):
         y.sum().backward()
     start = Y0.clone()
-    y = odeint(lambda t, y: torch.sin(y @ W), start, [0.0, 1.0], method="rk4", options={"steps": 9})[-1]
+    y = odeint(lambda t, y: torch.sin(y @ W), start, [0.0, 1.0], method="rk4", stepping=Fixed(9))[-1]
     start.data.zero_()
     with pytest.raises(RuntimeError, match="did not come to the result of the forward pass"):
         y.sum().backward()
@@ -156,13 +158,13 @@ def test_what_cannot_be_computed_again_is_an_error() -> None:
 
 def test_dense_output_is_not_written_again_by_a_backward_pass() -> None:
     W = torch.eye(2, dtype=D, requires_grad=True)
-    solution = solve_ivp(lambda t, y: -y @ W, Y0, [0.0, 1.0], method="rk4", steps=9, dense=True)
+    solution = solve_ivp(lambda t, y: -y @ W, Y0, [0.0, 1.0], method="rk4", stepping=Fixed(9), dense=True)
     assert solution.dense is not None
     solution.y[-1].sum().backward()
     assert len(solution.dense.steps) == 9
 
 
-@pytest.mark.parametrize("adjoint", ["checkpoint", "backprop"])
+@pytest.mark.parametrize("adjoint", [Checkpoint(), Backprop()], ids=str)
 def test_an_evaluation_between_the_passes_changes_no_gradient(adjoint: str) -> None:
     """The backward pass computes again in the mode of the forward pass, and leaves the mode that it finds."""
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ import torch
 from scipy import integrate
 from torch import Tensor
 
-from pyflowk.solvers import Status, solve_ivp
+from pyflowk.solvers import Adaptive, Status, solve_ivp
 
 from .problems import PROBLEMS, pendulum, van_der_pol
 
@@ -65,7 +65,8 @@ def compare(method: str, tolerance: float, rival: Callable[[str, slice], tuple[T
     ours, theirs, ratios = 0, 0, []
     for name in names:
         field, y0, times = CASES[name]
-        solution = solve_ivp(field(slice(None)), y0, list(times), method=method, rtol=tolerance, atol=tolerance)
+        close = Adaptive(tolerance, tolerance)
+        solution = solve_ivp(field(slice(None)), y0, list(times), method=method, stepping=close)
         assert (solution.status == Status.SUCCESS).all()
         for row in rows_of(name):
             y, calls = rival(name, row)
