@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -14,37 +15,22 @@ from .peers import load
 from .report import OURS, RESULTS, describe, machine, matrix, run_case, write
 from .timing import QUICK, Effort
 
-CONTESTS = (
-    "affine_coupling",
-    "glow",
-    "realnvp",
-    "residual",
-    "lu_conv1x1",
-    "made_inverse",
-    "accelerate",
-    "frozen",
-    "mlp",
-    "rq_spline",
-    "cnf",
-    "rk_step",
-)
-# takes minutes whatever the machine
-ON_REQUEST = ("defaults", "depth", "digits", "ffjord", "nats", "solvers", "threads")
+#: every benchmark is a file, bench_<name>.py; it says by `ON_REQUEST` whether it takes minutes whatever the machine and
+#: therefore runs only when asked for by name
+NAMES = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks; 1 where one of our own variants failed, 2 for an unknown name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--only", default="", metavar="NAME", help=f"of {', '.join(CONTESTS + ON_REQUEST)}")
+    parser.add_argument("--only", default="", metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="a smoke test: its figures mean nothing, nothing is kept")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="rounds of all variants in turn")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the .json and .png files")
     options = parser.parse_args(argv)
-    chosen = [name for name in CONTESTS if options.only in name]
-    if options.only:
-        chosen += [name for name in ON_REQUEST if options.only in name]
+    chosen = [name for name in NAMES if options.only in name and (options.only or not _bench(name).ON_REQUEST)]
     if not chosen:
-        parser.error(f"no benchmark named {options.only!r}: there are {', '.join(CONTESTS + ON_REQUEST)}")
+        parser.error(f"no benchmark named {options.only!r}: there are {', '.join(NAMES)}")
     if options.rounds < 1:
         parser.error(f"--rounds: expected at least 1, got {options.rounds}")
 
@@ -53,15 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failures else 0
 
 
+def _bench(name: str) -> ModuleType:
+    return importlib.import_module(f"benchmarks.bench_{name}")
+
+
 def _run(name: str, options: argparse.Namespace) -> bool:
     """Whether all of ours ran."""
-    if name in ON_REQUEST:
-        special = importlib.import_module(f"benchmarks.bench_{name}")
-        return special.run(minutes=0.02 if options.quick else 1.0, folder=None if options.quick else options.out)
+    contest = _bench(name)
+    if contest.ON_REQUEST:
+        return contest.run(minutes=0.02 if options.quick else 1.0, folder=None if options.quick else options.out)
     # torch.compile falls back to eager without a word once a function was compiled for this many shapes
     torch._dynamo.config.recompile_limit = 1000
     effort = QUICK if options.quick else Effort(rounds=options.rounds)
-    contest = importlib.import_module(f"benchmarks.bench_{name}")
     facts, notes = machine(), contest.notes()
     print(f"{name}\n{describe(facts)}")
     for peer, reason in load()[1].items():

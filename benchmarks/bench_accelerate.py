@@ -21,6 +21,7 @@ from .peers import load
 from .report import OURS, Case, ratio_bar
 from .timing import Effort
 
+ON_REQUEST = False
 SLOW = Effort(rounds=2, batches=1, seconds=2e-2, warmups=1)  # calls of seconds
 SAMPLING, DENSITY, TRAINING = "sampling", "density", "training step"
 

@@ -21,6 +21,7 @@ from pyflowk.ops import affine_coupling
 from .peers import Coupling, Peer, load, plain
 from .report import COPY_INTO, COPY_NEW, OURS, Bar, Case, microseconds_bar, never_slower_bar, ratio_bar
 
+ON_REQUEST = False
 SHAPES = {"256x2": (256, 2), "1024x64": (1024, 64), "64x12x16x16": (64, 12, 16, 16), "4096x784": (4096, 784)}
 OVERHEAD = {"8x4": (8, 4)}
 DIRECTIONS = ("forward", "inverse", "forward + backward", "in place")

@@ -19,6 +19,7 @@ from pyflowk.training import TrainConfig, Trainer
 
 from .report import machine, save
 
+ON_REQUEST = True
 DATA = ("digits", "moons")
 
 

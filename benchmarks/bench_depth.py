@@ -22,6 +22,7 @@ from .peers.glow import PlainSteps, standard_normal
 from .report import describe, machine, save
 from .timing import clock, no_collection
 
+ON_REQUEST = True
 ROWS, CHANNELS, SIDE, DEPTHS = 64, 12, 16, (4, 8, 16, 32)
 FLAT, OURS, PLAIN, CHECKPOINT = (
     "ours, memory-flat",

@@ -16,6 +16,7 @@ from pyflowk.training import TrainConfig, Trainer
 
 from .report import machine, save
 
+ON_REQUEST = True
 SEEDS = (0, 1, 2)
 PEER = 2.415  # bits/dim: RealNVP with 10 couplings in another package, same data, time and thread
 DRAWS = 16

@@ -24,9 +24,11 @@ from pyflowk.ops.divergence import draw_probes
 from pyflowk.solvers import Adaptive, Fixed
 from pyflowk.transforms import Continuous
 
-from .bench_cnf import TORCHDIFFEQ, peer_solve
+from .bench_cnf_trajectory import TORCHDIFFEQ, peer_solve
 from .report import OURS, machine, save
 
+ON_REQUEST = True
+OPS = ("hutchinson",)  # that it judges
 DATA = ("checkerboard", "8gaussians")
 BATCH, STEPS, RATE, SEEDS = 512, 8, 3e-3, 3
 

@@ -18,6 +18,7 @@ from pyflowk.compat import accelerate
 from .peers import load
 from .report import OURS, Bar, Case
 
+ON_REQUEST = False
 FROZEN = "frozen"
 BATCHES = (1, 64, 1024)
 LIMIT = Bar("looking takes at most half of the call again", 1.5, lambda s: s[OURS] / s[FROZEN], limit=True)

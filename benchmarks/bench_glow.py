@@ -36,6 +36,7 @@ from .bench_realnvp import training_step
 from .peers.glow import Net, PlainGlow
 from .report import OURS, Bar, Case, ratio_bar
 
+ON_REQUEST = False
 BATCH, SHAPE, SCALES, STEPS, WIDTH = 32, (3, 32, 32), 3, 8, 64
 FLAT, ZOO, EAGER, COMPILE, NORMFLOWS = "ours, memory-flat", "ours, zoo.glow", "eager", "torch.compile", "normflows"
 VARIANTS = (OURS, FLAT, ZOO, EAGER, COMPILE, NORMFLOWS)

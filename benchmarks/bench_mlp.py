@@ -15,6 +15,7 @@ from pyflowk import ops
 
 from .report import OURS, Case, ratio_bar
 
+ON_REQUEST = False
 INPUTS, OUTPUTS = 32, 64
 SIZES = ((1, 64), (64, 64), (64, 128), (256, 64), (256, 128), (1024, 128), (256, 512))
 EAGER, COMPILE = "eager", "torch.compile"

@@ -22,6 +22,7 @@ from pyflowk.compat import accelerate
 from .peers import load
 from .report import OURS, machine, save
 
+ON_REQUEST = True
 LAYERS, WIDTH, BATCH, RATE, CLIP = 5, 128, 256, 2e-3, 5.0
 LogProb = Callable[[Tensor], Tensor]
 

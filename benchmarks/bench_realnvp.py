@@ -24,6 +24,7 @@ from .peers import FlowPeer, Net, Peer, load
 from .peers.plain import HalvesFlow, LayeredFlow
 from .report import OURS, Bar, Case, ratio_bar
 
+ON_REQUEST = False
 FEATURES, COUPLINGS, BATCHES = 64, 10, (256, 1024)
 OURS_COMPILED, ZOO = "ours, torch.compile", "ours, zoo.realnvp"
 EAGER, HALVES, COMPILE, COMPILED_HALVES = "eager", "eager, no cat", "torch.compile", "torch.compile, no cat"

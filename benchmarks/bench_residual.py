@@ -24,6 +24,8 @@ from pyflowk.transforms import Residual, Roulette, Truncated
 
 from .report import OURS, Case, ratio_bar
 
+ON_REQUEST = False
+OPS = ("lipswish", "power_series")  # that it judges
 try:
     import normflows as nf
 except ImportError:

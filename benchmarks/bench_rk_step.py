@@ -17,6 +17,7 @@ from pyflowk.solvers import tableau
 
 from .report import COPY_NEW, OURS, Case, never_slower_bar, ratio_bar
 
+ON_REQUEST = False
 SHAPES = {"256x2": (256, 2), "1024x64": (1024, 64), "64x3072": (64, 3072), "256x3072": (256, 3072)}
 EAGER, COMPILE, STACKED = "eager", "torch.compile", "torchdiffeq's form"
 DOPRI5 = tableau("dopri5")

@@ -18,6 +18,7 @@ from pyflowk.ops import rq_spline
 
 from .report import OURS, Bar, Case, ratio_bar
 
+ON_REQUEST = False
 ROWS, FEATURES, BINS, BOUND = 1024, 64, 8, 3.0
 DIRECTIONS = ("forward", "inverse", "forward + backward")
 ZUKO, NFLOWS, COMPILE = "zuko", "nflows", "zuko, torch.compile"

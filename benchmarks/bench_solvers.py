@@ -21,6 +21,7 @@ from pyflowk.solvers import Adaptive, solve_ivp
 
 from .report import describe, machine, save
 
+ON_REQUEST = True
 D = torch.float64
 TOLERANCES = (1e-3, 1e-5, 1e-7, 1e-9)
 METHODS = ("dopri5", "tsit5", "dopri8")

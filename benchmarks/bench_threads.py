@@ -18,6 +18,7 @@ from statistics import median
 
 from .report import describe, machine, save
 
+ON_REQUEST = True
 CONTESTANTS = ("one", "all", "chosen")
 ROUNDS = 3
 BUSY = "beside a busy loop on every core"

@@ -13,9 +13,9 @@ from pyflowk.ops import registry
 @pytest.fixture
 def few(monkeypatch):
     """One way to call one op instead of all."""
-    probe = selfcheck.PROBES["affine_coupling"]
+    trial = selfcheck.TRIALS["affine_coupling"]
     monkeypatch.setattr(selfcheck, "registry", lambda: {"affine_coupling": registry()["affine_coupling"]})
-    monkeypatch.setitem(selfcheck.PROBES, "affine_coupling", replace(probe, configs=probe.configs[:1]))
+    monkeypatch.setitem(selfcheck.TRIALS, "affine_coupling", replace(trial, configs=trial.configs[:1]))
 
 
 def test_selfcheck_prints_the_report(few, capsys):
@@ -25,9 +25,9 @@ def test_selfcheck_prints_the_report(few, capsys):
 
 
 def test_selfcheck_fails_when_an_op_is_wrong(few, capsys, monkeypatch):
-    monkeypatch.delitem(selfcheck.PROBES, "affine_coupling")
+    monkeypatch.delitem(selfcheck.TRIALS, "affine_coupling")
     assert main(["selfcheck", "--megabytes", "0.1"]) == 1
-    assert "no probe knows how to call it" in capsys.readouterr().out
+    assert "no trial knows how to call it" in capsys.readouterr().out
 
 
 def test_selfcheck_wants_a_size(capsys):

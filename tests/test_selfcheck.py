@@ -29,8 +29,8 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     ops = {name: registry()[name] for name in ("affine_coupling", "hutchinson", "rk_control")}
     monkeypatch.setattr(selfcheck, "registry", lambda: ops)
     for name in ops:
-        probe = selfcheck.PROBES[name]
-        monkeypatch.setitem(selfcheck.PROBES, name, replace(probe, configs=probe.configs[:2]))
+        trial = selfcheck.TRIALS[name]
+        monkeypatch.setitem(selfcheck.TRIALS, name, replace(trial, configs=trial.configs[:2]))
 
 
 class Kernels:
@@ -62,8 +62,8 @@ def planted(entry: Backend) -> Iterator[Backend]:
         del backends[entry.name]
 
 
-def test_every_op_has_a_probe() -> None:
-    assert selfcheck.PROBES.keys() == registry().keys()
+def test_every_op_has_a_trial() -> None:
+    assert selfcheck.TRIALS.keys() == registry().keys()
 
 
 def test_every_call_of_every_op_is_right() -> None:
@@ -82,8 +82,8 @@ def test_every_call_of_every_op_is_right() -> None:
     [("affine_coupling", 0, 1e-4), ("affine_coupling", 0, float("nan")), ("rk_control", 2, 1e-5)],
 )
 def test_a_wrong_kernel_is_found_switched_off_and_replaced(few: None, name: str, output: int, error: float) -> None:
-    op, probe = registry()[name], selfcheck.PROBES[name]
-    arguments = *probe.tensors(probe.configs[0], 3, torch.float32), *probe.configs[0]
+    op, trial = registry()[name], selfcheck.TRIALS[name]
+    arguments = *trial.tensors(trial.configs[0], 3, torch.float32), *trial.configs[0]
     with planted(Backend("planted", "cpu", Kernels(name, output, error))) as entry:
         with pyflowk.backend("planted"):
             wrong = op(arguments)[output]
@@ -107,11 +107,11 @@ def test_a_right_kernel_is_not_accused(few: None) -> None:
         assert selfcheck.run(megabytes=0.1).ok and not entry.off
 
 
-def test_an_op_without_a_probe_and_a_back_end_that_cannot_run(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(selfcheck.PROBES, "affine_coupling")
+def test_an_op_without_a_trial_and_a_back_end_that_cannot_run(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(selfcheck.TRIALS, "affine_coupling")
     with planted(Backend("absent", "cuda", None, unavailable="no card")):
         text = selfcheck.run(megabytes=0.1).text()
-    assert "no probe knows how to call it" in text and "back end absent: not usable here: no card" in text
+    assert "no trial knows how to call it" in text and "back end absent: not usable here: no card" in text
 
 
 def test_only_the_devices_asked_for(few: None) -> None:

@@ -1,49 +1,37 @@
 """Fused operations: one file each, with its plain-torch formula, the kernels behind it and its derivatives.
 
-Couplings: `affine_coupling`, `additive_coupling`, and the former's gradient `affine_coupling_from_output`. Splines:
-`rq_spline`, `spline_params`. Autoregressive networks: `made_forward`, `made_inverse` on a `MadeLayout`. 1x1
-convolutions: `conv1x1`, `conv1x1_gradients`, `lu_weight`, `lu_factor_slogdet`, which raises `SingularTransformError`.
-Networks: `mlp`, `lipswish`. Solvers: `rk_combine`, `rk_error`, `rk_control`, `cnf_trajectory`. Traces and
-log-determinants: `draw_probes`, `trace_estimate`, `power_series`. `registry` holds every op by name.
+What the files hold for their users, the names imported here:
 """
 
-from ._router import registry
-from .affine_coupling import additive_coupling, affine_coupling, affine_coupling_from_output
-from .cnf_trajectory import cnf_trajectory
-from .conv1x1 import conv1x1, conv1x1_gradients
-from .hutchinson import draw_probes, trace_estimate
-from .lipswish import lipswish
-from .lu_weight import SingularTransformError, lu_factor_slogdet, lu_weight
-from .made import made_forward, made_inverse
-from .made_layout import MadeLayout
-from .mlp import mlp
-from .power_series import power_series
-from .rk_control import rk_control
-from .rk_step import rk_combine, rk_error
-from .rq_spline import rq_spline, spline_params
+from types import FunctionType as _Function
 
-__all__ = [
-    "MadeLayout",
-    "SingularTransformError",
-    "additive_coupling",
-    "affine_coupling",
-    "affine_coupling_from_output",
-    "cnf_trajectory",
-    "conv1x1",
-    "conv1x1_gradients",
-    "draw_probes",
-    "lipswish",
-    "lu_factor_slogdet",
-    "lu_weight",
-    "made_forward",
-    "made_inverse",
-    "mlp",
-    "power_series",
-    "registry",
-    "rk_combine",
-    "rk_control",
-    "rk_error",
-    "rq_spline",
-    "spline_params",
-    "trace_estimate",
-]
+from ._router import registry as registry
+from .affine_coupling import additive_coupling as additive_coupling
+from .affine_coupling import affine_coupling as affine_coupling
+from .affine_coupling import affine_coupling_from_output as affine_coupling_from_output
+from .cnf_trajectory import cnf_trajectory as cnf_trajectory
+from .conv1x1 import conv1x1 as conv1x1
+from .conv1x1 import conv1x1_gradients as conv1x1_gradients
+from .hutchinson import draw_probes as draw_probes
+from .hutchinson import trace_estimate as trace_estimate
+from .lipswish import lipswish as lipswish
+from .lu_weight import SingularTransformError as SingularTransformError
+from .lu_weight import lu_factor_slogdet as lu_factor_slogdet
+from .lu_weight import lu_weight as lu_weight
+from .made import made_forward as made_forward
+from .made import made_inverse as made_inverse
+from .made_layout import MadeLayout as MadeLayout
+from .mlp import mlp as mlp
+from .power_series import power_series as power_series
+from .rk_control import rk_control as rk_control
+from .rk_step import rk_combine as rk_combine
+from .rk_step import rk_error as rk_error
+from .rq_spline import rq_spline as rq_spline
+from .rq_spline import spline_params as spline_params
+
+__all__ = sorted(
+    name for name, thing in list(globals().items()) if isinstance(thing, (_Function, type)) and not name.startswith("_")
+)
+__doc__ = f"{__doc__}\n" + "\n".join(
+    f"`{name}`: {(globals()[name].__doc__ or '').partition(chr(10))[0]}" for name in __all__
+)

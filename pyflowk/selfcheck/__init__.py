@@ -1,6 +1,6 @@
 """Is every op right on every back end of this machine, and how fast: a one-page report, fit for a bug report.
 
-`run` makes a `Report` of a `Result` an op and back end; `PROBES` tells by a `Probe` how an op is called, `PREDICTED`
+`run` makes a `Report` of a `Result` an op and back end; `TRIALS` tells by a `Trial` how an op is called, `PREDICTED`
 how fast a card is thought to be.
 
 >>> from pyflowk import selfcheck
@@ -26,9 +26,10 @@ from .._native import show_config
 from ..ops import registry
 from ..ops._backends import Backend, backend, backends
 from ..ops._router import FusedOp, flat
-from .probes import PROBES, Probe, each, noise
+from .trial import Trial, each, noise
+from .trials import TRIALS
 
-__all__ = ["PREDICTED", "PROBES", "Probe", "Report", "Result", "run"]
+__all__ = ["PREDICTED", "TRIALS", "Report", "Result", "Trial", "run"]
 
 ROWS = 9
 REPEATS = 15
@@ -141,10 +142,10 @@ def _section(entry: Backend, megabytes: float) -> Section:
     for name, op in registry().items():
         had_kernel = entry.kernel(name) is not None
         problem, summary = _check(entry, name, op)
-        if problem and had_kernel and name in PROBES:
+        if problem and had_kernel and name in TRIALS:
             _switch_off(entry, op, problem)
         measured = had_kernel and not problem
-        speeds = _speeds(entry, op, PROBES[name], megabytes) if measured else {}
+        speeds = _speeds(entry, op, TRIALS[name], megabytes) if measured else {}
         results.append(Result(name, problem, summary, speeds))
     return Section(entry.name, _device_name(entry.device), "", copy, results)
 
@@ -169,12 +170,12 @@ def _device_name(device: str) -> str:
 
 def _check(entry: Backend, name: str, op: FusedOp) -> tuple[str, str]:
     """(what is wrong, else empty; what to say)."""
-    if name not in PROBES:
-        return "no probe knows how to call it", ""
-    probe, worst, calls = PROBES[name], 0.0, 0
-    for config, dtype in product(probe.configs, probe.precisions):
-        inputs = probe.tensors(config, ROWS, dtype)
-        excess, error = deviation(entry, op, config, inputs, probe.conditioning(config))
+    if name not in TRIALS:
+        return "no trial knows how to call it", ""
+    trial, worst, calls = TRIALS[name], 0.0, 0
+    for config, dtype in product(trial.configs, trial.precisions):
+        inputs = trial.tensors(config, ROWS, dtype)
+        excess, error = deviation(entry, op, config, inputs, trial.conditioning(config))
         if not excess <= 0:
             return f"WRONG for {config} in {dtype}: error {error:.2g} is {excess:.2g} above what is allowed", ""
         worst, calls = max(worst, error if dtype == torch.float32 else 0.0), calls + 1
@@ -238,17 +239,17 @@ def _values(
 # ---- speed -----------------------------------------------------------------------------------------------------------
 
 
-def _speeds(entry: Backend, op: FusedOp, probe: Probe, megabytes: float) -> dict[str, float]:
+def _speeds(entry: Backend, op: FusedOp, trial: Trial, megabytes: float) -> dict[str, float]:
     """GB/s of its passes over tensors of `megabytes`, or of what takes CALL_SECONDS where that is less; every input is
     read and every output written once."""
-    config, call = probe.configs[0], _registered(op)
-    row = probe.tensors(config, 1, torch.float32)
+    config, call = trial.configs[0], _registered(op)
+    row = trial.tensors(config, 1, torch.float32)
     rows = max(1, round(megabytes * 1e6 / 4 / max(t.numel() for t in (row[0], *op.formula(*row, *config)))))
     few = min(rows, 10 * ROWS)
 
     def passes(rows: int, repeats: int) -> tuple[dict[str, float], float, float]:
         """(seconds by direction, GB of the inputs, of the outputs)"""
-        inputs = each(lambda t: t.to(entry.device), probe.tensors(config, rows, torch.float32))
+        inputs = each(lambda t: t.to(entry.device), trial.tensors(config, rows, torch.float32))
         real = [t.requires_grad_() for t in flat(inputs) if op.backward is not None and t.is_floating_point()]
         with backend(entry.name):
             with torch.no_grad():

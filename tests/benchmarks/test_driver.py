@@ -99,4 +99,4 @@ def test_unknown_names_list_the_right_ones(capsys):
     with pytest.raises(SystemExit) as stop:
         driver.main(["--only", "no-such-benchmark"])
     assert stop.value.code == 2
-    assert f"there are {', '.join(driver.CONTESTS + driver.ON_REQUEST)}" in capsys.readouterr().err
+    assert f"there are {', '.join(driver.NAMES)}" in capsys.readouterr().err

@@ -14,7 +14,8 @@ from simt import backend, build, mutate
 from simt.bench import Bench
 
 import pyflowk
-from tests.ops.cases import cnf_trajectory, conv1x1, made, power_series, rq_spline
+from tests.ops.cases import MODULES
+from tests.ops.cases.base import Barriers
 
 pytestmark = [
     pytest.mark.skipif("PYFLOWK_NIGHTLY" not in os.environ, reason="nightly: set PYFLOWK_NIGHTLY=1"),
@@ -41,38 +42,30 @@ def test_barriers_of_affine_coupling() -> None:
     ]
 
 
-#: per kernel: the files whose barriers are deleted, their number, and (case, rows) that together miss each of them; of
-#: thousands of rows a block takes several panels.
-BARRIERS = {
-    "cnf_trajectory": (
-        ["cnf_trajectory.cu", "product.cuh"],
-        6,
-        [(cnf_trajectory.ALL[0], 9), (cnf_trajectory.ALL[1], 9), (cnf_trajectory.MANY_ROWS, 264 * 32 + 1)],
-    ),
-    "conv1x1": (["conv1x1.cu"], 4, [(case, 9) for case in conv1x1.ALL]),
-    "made": (["made.cu"], 9, [(made.FEW[0], 512 * 32 + 1), *((case, 40) for case in made.ALL)]),
-    "power_series": (["power_series.cu"], 1, [(power_series.ALL[1], 33)]),
-    "rq_spline": (["rq_spline.cu"], 4, [(case, 3) for case in (rq_spline.UNMOVED, *rq_spline.ALL)]),
+BARRIERS: dict[str, Barriers] = {
+    name: module.BARRIERS for name, module in MODULES.items() if "BARRIERS" in vars(module)
 }
 
 
 @pytest.mark.parametrize("kernel", BARRIERS)
 def test_barriers(kernel: str) -> None:
-    names, count, cases = BARRIERS[kernel]
+    barriers = BARRIERS[kernel]
 
     def make(kernel: Path, flags: Sequence[str]) -> Bench:
         return backend.register("checker", "mutant", backend.library("checker", replaced=kernel))
 
     def run(bench: Bench) -> None:
-        for case, rows in cases:
+        for case, rows in barriers.cases:
             inputs = case.inputs(rows, torch.float32)
             real = [t.requires_grad_() for t in inputs if t.is_floating_point()]
             with pyflowk.backend("mutant"):
                 torch.autograd.grad(sum(o.sum() for o in case.call(*inputs)), real)
             assert bench.reports() == []
 
-    every, unnoticed = mutate.survivors(backend.CUDA / names[0], run, [backend.CUDA / name for name in names], make)
-    assert len(every) == count and unnoticed == []
+    every, unnoticed = mutate.survivors(
+        backend.CUDA / f"{kernel}.cu", run, [backend.CUDA / name for name in barriers.files], make
+    )
+    assert len(every) == barriers.count and unnoticed == []
 
 
 SANITIZED = """

@@ -194,8 +194,9 @@ def tiling(size: int) -> dict[str, Any]:
 
 
 def forward(
-    x: Tensor, params: Tensor, mask: int, bound: int, limit: float, interleaved: bool, inverse: bool, inplace: bool
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, params: Tensor, mask: int, bound: int, limit: float, interleaved: bool, inverse: bool,
+    inplace: bool = False,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """(y, ladj) of `pyflowk.ops.affine_coupling`."""
     _check(x, params, mask, bound, limit)
     whole, params = dense_rows(x), dense_rows(params)

@@ -7,19 +7,28 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
-from torch import Tensor
 
-__all__ = [
-    "affine_coupling",
-    "affine_coupling_backward",
-    "probe",
-    "rq_spline",
-    "rq_spline_backward",
-    "unavailable",
-]
+__all__ = ["KERNELS", "probe", "unavailable"]
+
+#: op -> the module beside this one, and the function of that, which takes what the op's `csrc/bind` takes.
+KERNELS = {
+    "affine_coupling": ("affine_coupling", "forward"),
+    "affine_coupling_backward": ("affine_coupling", "backward"),
+    "hutchinson": ("hutchinson", "estimate"),
+    "hutchinson_backward": ("hutchinson", "backward"),
+    "hutchinson_directions": ("hutchinson", "directions"),
+    "rk_combine": ("rk_step", "combine"),
+    "rk_combine_backward": ("rk_step", "combine_backward"),
+    "rk_control": ("rk_step", "control"),
+    "rk_error": ("rk_step", "error"),
+    "rq_spline": ("rq_spline", "forward"),
+    "rq_spline_backward": ("rq_spline", "backward"),
+}
 
 
 def unavailable() -> str:
@@ -45,113 +54,13 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def affine_coupling(
-    x: Tensor, params: Tensor, mask: int, bound: int, limit: float, interleaved: bool, inverse: bool,
-    inplace: bool = False,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """As `csrc/bind/affine_coupling.cpp`."""
-    from .affine_coupling import forward
+def __getattr__(op: str) -> Callable[..., Any]:
+    """The kernel of an op. Its module, and Triton with it, is imported at the first call."""
+    if op not in KERNELS:
+        raise AttributeError(f"there is no Triton kernel of {op}")
+    module, function = KERNELS[op]
 
-    return forward(x, params, mask, bound, limit, interleaved, inverse, inplace)
+    def kernel(*args: Any) -> Any:
+        return getattr(import_module(f".{module}", __package__), function)(*args)
 
-
-def affine_coupling_backward(
-    y: Tensor, params: Tensor, dy: Tensor, dladj: Tensor, mask: int, bound: int, limit: float, interleaved: bool,
-    inverse: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """As `csrc/bind/affine_coupling.cpp`."""
-    from .affine_coupling import backward
-
-    return backward(y, params, dy, dladj, mask, bound, limit, interleaved, inverse)
-
-
-def hutchinson(images: Tensor, keys: Tensor, noise: int) -> tuple[Tensor, Tensor]:
-    """As `csrc/bind/hutchinson.cpp`."""
-    from .hutchinson import estimate
-
-    return estimate(images, keys, noise)
-
-
-def hutchinson_backward(
-    images: Tensor, keys: Tensor, ddivergence: Tensor, dsquare: Tensor, noise: int
-) -> tuple[Tensor, ...]:
-    """As `csrc/bind/hutchinson.cpp`."""
-    from .hutchinson import backward
-
-    return backward(images, keys, ddivergence, dsquare, noise)
-
-
-def hutchinson_directions(keys: Tensor, count: int, size: int, noise: int, wide: bool) -> tuple[Tensor]:
-    """As `csrc/bind/hutchinson.cpp`."""
-    from .hutchinson import directions
-
-    return directions(keys, count, size, noise, wide)
-
-
-def rq_spline(
-    x: Tensor, params: Tensor, mask: int, bins: int, tails: int, low: float, high: float, min_width: float,
-    min_height: float, min_slope: float, softclip: float, interleaved: bool,
-    inverse: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """As `csrc/bind/rq_spline.cpp`."""
-    from .rq_spline import forward
-
-    return forward(
-        x, params, mask, bins, tails, low, high, min_width, min_height, min_slope, softclip, interleaved, inverse
-    )  # fmt: skip
-
-
-def rq_spline_backward(
-    x: Tensor, y: Tensor, params: Tensor, dy: Tensor, dladj: Tensor, mask: int, bins: int, tails: int, low: float,
-    high: float, min_width: float, min_height: float, min_slope: float, softclip: float, interleaved: bool,
-    inverse: bool,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """As `csrc/bind/rq_spline.cpp`."""
-    from .rq_spline import backward
-
-    return backward(
-        x,
-        y,
-        params,
-        dy,
-        dladj,
-        mask,
-        bins,
-        tails,
-        low,
-        high,
-        min_width,
-        min_height,
-        min_slope,
-        softclip,
-        interleaved,
-        inverse,
-    )
-
-
-def rk_combine(*args: Any) -> tuple[Tensor, ...]:
-    """As `csrc/bind/rk_step.cpp`."""
-    from .rk_step import combine
-
-    return combine(*args)
-
-
-def rk_combine_backward(*args: Any) -> tuple[Any, ...]:
-    """As `csrc/bind/rk_step.cpp`."""
-    from .rk_step import combine_backward
-
-    return combine_backward(*args)
-
-
-def rk_error(*args: Any) -> tuple[Tensor, ...]:
-    """As `csrc/bind/rk_step.cpp`."""
-    from .rk_step import error
-
-    return error(*args)
-
-
-def rk_control(*args: Any) -> tuple[Tensor, ...]:
-    """As `csrc/bind/rk_step.cpp`."""
-    from .rk_step import control
-
-    return control(*args)
+    return globals().setdefault(op, kernel)

@@ -1,29 +1,21 @@
 """The registry of ops under test: every generic test runs over these cases, on every back end that the tests know.
 
 Who adds an op adds its file here, with lists ALL, SMALL (one per kind of path, for the tests that cost much per case)
-and FEW (a handful, for compile and opcheck), and its name below. A list THIN, where ALL is the product of all options,
-holds as many of them as show each pair: for the benches of the CUDA kernels, which take a thousand times as long.
+and FEW (a handful, for compile and opcheck); the files are found by themselves. A list THIN, where ALL is the product
+of all options, holds as many of them as show each pair: for the benches of the CUDA kernels, which take a thousand
+times as long. BARRIERS, where the CUDA kernel has any, says how each is shown to be needed (`Barriers` in base.py).
 """
 
 from __future__ import annotations
+
+import importlib
+import pkgutil
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from . import (
-    affine_coupling,
-    cnf_trajectory,
-    conv1x1,
-    hutchinson,
-    lipswish,
-    lu_weight,
-    made,
-    mlp,
-    power_series,
-    rk_step,
-    rq_spline,
-)
 from .base import DTYPES, OpCase
 
 __all__ = [
@@ -32,6 +24,7 @@ __all__ = [
     "CPU_ONLY",
     "DTYPES",
     "FEW_CASES",
+    "MODULES",
     "SMALL_CASES",
     "THIN_CASES",
     "OpCase",
@@ -39,29 +32,24 @@ __all__ = [
     "tensors_of",
 ]
 
-MODULES = (
-    affine_coupling,
-    cnf_trajectory,
-    conv1x1,
-    hutchinson,
-    lipswish,
-    lu_weight,
-    made,
-    mlp,
-    power_series,
-    rk_step,
-    rq_spline,
+CSRC = Path(__file__).resolve().parents[3] / "csrc"
+#: of every op's file by its name
+MODULES = {
+    found.name: importlib.import_module(f"{__name__}.{found.name}")
+    for found in pkgutil.iter_modules(__path__)
+    if found.name != "base"
+}
+#: ops without a CUDA kernel
+CPU_ONLY = frozenset(
+    case.op for name, module in MODULES.items() if not (CSRC / "cuda" / f"{name}.cu").exists() for case in module.ALL
 )
 
-#: ops without a CUDA kernel
-CPU_ONLY = frozenset({"lipswish", "mlp"})
-
-ALL_CASES = [case for module in MODULES for case in module.ALL]
-THIN_CASES = [case for module in MODULES for case in getattr(module, "THIN", module.ALL)]
+ALL_CASES = [case for module in MODULES.values() for case in module.ALL]
+THIN_CASES = [case for module in MODULES.values() for case in getattr(module, "THIN", module.ALL)]
 #: without large matrices: no kernel has a path of its own for them, and the benches count every product
 BENCH_CASES = [case for case in THIN_CASES if case.op not in CPU_ONLY and not case.name.startswith("lu_weight-67")]
-SMALL_CASES = [case for module in MODULES for case in module.SMALL]
-FEW_CASES = [case for module in MODULES for case in module.FEW]
+SMALL_CASES = [case for module in MODULES.values() for case in module.SMALL]
+FEW_CASES = [case for module in MODULES.values() for case in module.FEW]
 
 
 def tensors_of(case: OpCase, rows: int = 3, *dtypes: torch.dtype) -> tuple[Tensor, ...]:

@@ -50,3 +50,13 @@ class OpCase:
 
     def takes(self, *dtypes: torch.dtype) -> bool:
         return dtypes in self.dtypes
+
+
+@dataclass(frozen=True)
+class Barriers:
+    """How the barriers of a CUDA kernel are shown to be needed: `files` whose barriers are deleted one at a time, their
+    `count`, and the (case, rows) that together miss each of them. Of thousands of rows a block takes several panels."""
+
+    files: tuple[str, ...]
+    count: int
+    cases: tuple[tuple[OpCase, int], ...]

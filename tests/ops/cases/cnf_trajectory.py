@@ -10,7 +10,7 @@ from torch import Tensor
 from pyflowk import ops
 from pyflowk.ops.cnf_trajectory import STAGES
 
-from .base import OpCase
+from .base import Barriers, OpCase
 
 
 def _case(
@@ -73,3 +73,4 @@ SMALL = [
 FEW = [_case(2, 3, 2, "tanh", "heun2", 1), _case(2, 3, 1, "silu", "midpoint", 1, probes=2, biased=True)]
 
 MANY_ROWS = _case(3, 9, 1, "tanh", "euler", 1)  # cheap enough for thousands of rows
+BARRIERS = Barriers(("cnf_trajectory.cu", "product.cuh"), 6, ((ALL[0], 9), (ALL[1], 9), (MANY_ROWS, 264 * 32 + 1)))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyflowk import ops
 
-from .base import DTYPES, OpCase
+from .base import DTYPES, Barriers, OpCase
 
 
 def _case(event: tuple[int, ...], bias: bool) -> OpCase:
@@ -52,3 +52,4 @@ ALL = [
 SMALL = [_case((3,), True), _case((2, 8), False), _case((4, 3), True)]
 
 FEW = [_case((4,), True), _case((3, 2, 4), False)]
+BARRIERS = Barriers(("conv1x1.cu",), 4, tuple((case, 9) for case in ALL))

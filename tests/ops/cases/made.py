@@ -11,7 +11,7 @@ from torch import Tensor
 from pyflowk import ops
 from pyflowk.ops.made_layout import MadeLayout
 
-from .base import DTYPES, OpCase
+from .base import DTYPES, Barriers, OpCase
 
 TAKES = tuple(pair for pair in DTYPES if pair[0] in (torch.float32, torch.float64))
 
@@ -114,3 +114,4 @@ FEW = [
     case(True, 3, (4, 3), "none", "tanh", True),
     case(True, 2, (3,), spline=spline(2, "bounded")),
 ]
+BARRIERS = Barriers(("made.cu",), 9, ((FEW[0], 512 * 32 + 1), *((case, 40) for case in ALL)))

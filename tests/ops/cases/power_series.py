@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyflowk import ops
 
-from .base import DTYPES, OpCase
+from .base import DTYPES, Barriers, OpCase
 
 
 def _case(widths: tuple[int, ...], terms: int, exact_terms: int = 1, survival: float = 1.0) -> OpCase:
@@ -50,3 +50,4 @@ ALL = [
 ]
 SMALL = [_case((2, 3, 2), 3, 1, 0.7), _case((3, 2, 4, 3), 2)]
 FEW = [_case((2, 3, 2), 3, 1, 0.7), _case((1, 2, 1, 1), 2)]
+BARRIERS = Barriers(("power_series.cu",), 1, ((ALL[1], 33),))

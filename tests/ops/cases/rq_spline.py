@@ -12,7 +12,7 @@ from torch import Tensor
 from pyflowk import ops
 from pyflowk.ops.masks import transformed_channels
 
-from .base import OpCase
+from .base import Barriers, OpCase
 
 
 def _spline(event: tuple[int, ...], mask: str, swap: bool, spread: float = 0.5, **options: object) -> OpCase:
@@ -85,3 +85,4 @@ FEW = [
 
 #: several turns of a warp, whose lanes read each other's params and move nothing.
 UNMOVED = _spline((40, 1, 1), "checkerboard", False, bins=4, tails="linear", interleaved=True, inverse=False)
+BARRIERS = Barriers(("rq_spline.cu",), 4, tuple((case, 3) for case in (UNMOVED, *ALL)))

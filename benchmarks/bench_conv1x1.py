@@ -2,7 +2,7 @@
 
 Batches of 64 images at the sizes of a Glow: 12 channels at 16 x 16, 48 at 16 x 16, 192 at 8 x 8. Nobody keeps his
 weight between calls but where the contest says so ("inverse": one weight, sampled from again and again, as in use).
-`python -m benchmarks --only lu_conv1x1` judges the bars; pytest gives the same calls to pytest-benchmark.
+`python -m benchmarks --only conv1x1` judges the bars; pytest gives the same calls to pytest-benchmark.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from pyflowk.transforms import InvertibleConv1x1
 
 from .report import OURS, Bar, Case, never_slower_bar, ratio_bar
 
+ON_REQUEST = False
+OPS = ("conv1x1", "lu_weight")  # that it judges
 SHAPES = {"C=12, 16x16": (64, 12, 16, 16), "C=48, 16x16": (64, 48, 16, 16), "C=192, 8x8": (64, 192, 8, 8)}
 DIRECTIONS = ("forward", "inverse", "training step")
 EAGER, MATMUL, COMPILE, NORMFLOWS = "eager conv", "eager matmul", "torch.compile", "normflows"
@@ -141,7 +143,7 @@ def cases(quick: bool) -> Iterator[Case]:
 @pytest.mark.parametrize("variant", [OURS, EAGER, MATMUL, COMPILE, NORMFLOWS])
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("size", SHAPES)
-def test_lu_conv1x1(benchmark: Any, size: str, direction: str, variant: str) -> None:
+def test_conv1x1(benchmark: Any, size: str, direction: str, variant: str) -> None:
     contest = case(size, direction)
     if variant not in contest.variants:
         pytest.skip(f"{variant} is not installed")

@@ -2,7 +2,7 @@
 
 Every package runs its own layers of the same sizes, without gradients, and returns the transformed rows; the base is
 left out. Sampling is the sequential direction of each. `python -m benchmarks --only made_inverse`; the cost against D,
-beside a peer's, is drawn by `python -m benchmarks.bench_made_inverse`.
+beside a peer's, is drawn by `python -m benchmarks.bench_made`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from .peers import load
 from .report import OURS, RESULTS, Bar, Case, machine, ratio_bar, save
 from .timing import Effort, interleaved
 
+ON_REQUEST = False
 HIDDEN, BINS, BOUND = 512, 8, 3.0
 DENSITY, SAMPLING = "density", "sampling"
 OUR_DENSITY, OUR_SAMPLING = "ours, density", "ours, sampling"
@@ -169,14 +170,14 @@ def scaling() -> None:
         )
     axes.set(xlabel="D", ylabel="ms", title=f"Sampling a MAF layer, {HIDDEN} x 2, batch {batch}")
     axes.legend()
-    figure.savefig(RESULTS / "made_inverse_scaling.png", dpi=120)
+    figure.savefig(RESULTS / "made_scaling.png", dpi=120)
     content = {"machine": machine(), "batch": batch, "hidden": [HIDDEN] * 2, "D": sizes, "seconds": seconds}
-    save(RESULTS, "made_inverse_scaling", content)
+    save(RESULTS, "made_scaling", content)
 
 
 @pytest.mark.parametrize("variant", (OURS, *peers()))
 @pytest.mark.parametrize("task", [DENSITY, SAMPLING])
-def test_made_inverse(benchmark: Any, task: str, variant: str) -> None:
+def test_made(benchmark: Any, task: str, variant: str) -> None:
     contest = case(task, 16, 64, 2, None)
     benchmark.group = contest.name
     with torch.no_grad():

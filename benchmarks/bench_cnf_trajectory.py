@@ -20,6 +20,7 @@ from pyflowk.transforms import Continuous
 from .memory import peak_bytes
 from .report import OURS, Bar, Case, ratio_bar
 
+ON_REQUEST = False
 TORCHDIFFEQ, EAGER, COMPILE = "torchdiffeq", "eager jvp", "torch.compile"
 SIZES = {"2-D, 64 x 3, batch 64": (2, 64, 64), "2-D, 64 x 3, batch 1024": (2, 64, 1024)}
 WIDE = {"63-D, 256 x 3, batch 1024": (63, 256, 1024)}

@@ -1,0 +1,45 @@
+"""How an op is tried: what stands around the files of `trials/`, one an op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["Trial", "each", "noise"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How to try one op: `configs` are its arguments after the tensors, `inputs(config, rows)` its tensors and lists of
+    tensors, the real ones in float64.
+
+    The first config is the one whose speed is measured.
+    """
+
+    configs: list[tuple[Any, ...]]
+    inputs: Callable[[tuple[Any, ...], int], tuple[Any, ...]]
+    precisions: tuple[torch.dtype, ...] = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+    #: of a config: how much rounding of the inputs grows on the way to outputs and gradients
+    conditioning: Callable[[tuple[Any, ...]], float] = lambda config: 1.0
+    #: places of the tensors that are float64 whatever the precision
+    double: tuple[int, ...] = ()
+
+    def tensors(self, config: tuple[Any, ...], rows: int, precision: torch.dtype) -> tuple[Any, ...]:
+        """`inputs`, the real ones in that precision."""
+        inputs = self.inputs(config, rows)
+        narrow = each(lambda t: t.to(precision) if t.is_floating_point() else t, inputs)
+        return tuple(inputs[i] if i in self.double else t for i, t in enumerate(narrow))
+
+
+def each(change: Callable[[Tensor], Any], tensors: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The tensors, those in lists too, changed."""
+    return tuple([change(t) for t in entry] if isinstance(entry, list) else change(entry) for entry in tensors)
+
+
+def noise(*shape: int) -> Tensor:
+    """Standard normal numbers of this shape, always the same."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)

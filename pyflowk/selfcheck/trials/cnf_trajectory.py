@@ -1,0 +1,30 @@
+"""How `cnf_trajectory` is tried."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...ops.cnf_trajectory import METHODS, SMOOTH, STAGES
+from ..trial import Trial, noise
+
+__all__ = ["TRIALS"]
+
+
+def _configs() -> list[tuple[Any, ...]]:
+    rest = [(3, 2, activation, METHODS["midpoint"], 2, -0.2, 0.5) for activation in SMOOTH.values()]
+    return [(64, 3, SMOOTH["tanh"], METHODS["rk4"], 4, 0.25, 0.5), *rest]
+
+
+def _inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    width, depth, _, method, steps = config[:5]
+    size, weights = 2, 4 * width + (depth - 1) * width**2
+    evaluations = steps * list(STAGES.values())[method]
+    tables = [noise(evaluations, depth * width + size) for _ in range(2)]
+    return noise(rows, size), noise(rows, 2, size), noise(rows, width), noise(weights) / width**0.5, *tables
+
+
+#: In float64 the formula is its own truth, and sums over a whole path round more than is allowed then.
+TRIALS = {"cnf_trajectory": Trial(_configs(), _inputs, (torch.float32,))}

@@ -1,0 +1,19 @@
+"""How `conv1x1` is tried."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..trial import Trial, noise
+
+__all__ = ["TRIALS"]
+
+
+def _inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    return noise(rows, 12, 4, 6), noise(12, 12), noise(12), noise(12)
+
+
+TRIALS = {"conv1x1": Trial([()], _inputs, (torch.float32, torch.float64))}

@@ -1,0 +1,88 @@
+"""Every op bears one name in every room: whoever forgets a file or a line learns which, from csrc to benchmarks."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import NAMES
+from pyflowk import _cpu, ops, selfcheck
+from pyflowk.ops import _router
+from pyflowk.ops._triton import backend as triton
+from tests.ops.cases import MODULES
+
+ROOT = Path(__file__).resolve().parents[2]
+#: op -> what stands between PFK_OP( ) of csrc/bind/ops.h: all ops, and those after the line that begins the CPU's own
+LISTED = re.findall(r"^PFK_OP\((\w+)\)", (ROOT / "csrc/bind/ops.h").read_text(), re.MULTILINE)
+ON_CARDS = re.findall(
+    r"^PFK_OP\((\w+)\)", (ROOT / "csrc/bind/ops.h").read_text().split("#ifdef PFK_BACKEND_CPU")[0], re.MULTILINE
+)
+#: what the tests alone call, by names with an underscore: no op of the library
+FOR_TESTS = {"elementary"}
+OPS = sorted({*LISTED} - FOR_TESTS)
+
+
+def stems(pattern: str, *others: str) -> list[str]:
+    return sorted({path.stem for path in ROOT.glob(pattern)} - {*others})
+
+
+def test_the_list_of_ops_names_what_csrc_holds() -> None:
+    assert stems("csrc/bind/*.cpp", "module") == sorted(LISTED)
+    assert stems("csrc/cpu/*.cpp", "dispatch") == sorted(LISTED)
+    assert stems("csrc/cuda/*.cu", "runtime") == sorted(ON_CARDS)
+    assert {*OPS} <= {*stems("csrc/math/*.h")}
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        stems("tests/ops/cases/*.py", "__init__", "base"),
+        stems("pyflowk/selfcheck/trials/*.py", "__init__"),
+        sorted(set(stems("pyflowk/ops/*.py")) & {*OPS}),
+    ],
+    ids=["cases", "trials", "ops"],
+)
+def test_every_op_has_its_file(found: list[str]) -> None:
+    assert found == OPS
+
+
+def test_every_cuda_kernel_has_its_gates() -> None:
+    assert stems("benchmarks/audit/*.toml") == sorted(ON_CARDS)
+
+
+def test_every_op_has_a_benchmark() -> None:
+    """Of its name, or of another that says so by `OPS`."""
+    judged = {
+        op for name in NAMES for op in getattr(importlib.import_module(f"benchmarks.bench_{name}"), "OPS", [name])
+    }
+    assert {*OPS} - judged == set()
+
+
+def test_the_compiled_module_serves_what_is_registered() -> None:
+    """Two gradients have no kernel: they are a handful of large products, or never asked for."""
+    served = {name for name, _ in inspect.getmembers(_cpu, inspect.isbuiltin) if not name.startswith("_")}
+    assert {*_router._ops} - served == {"power_series_backward", "rk_error_backward"}
+    assert served - {*_router._ops} == set()
+
+
+def test_every_registered_op_is_tried_and_tested() -> None:
+    assert selfcheck.TRIALS.keys() == ops.registry().keys()
+    tested = {case.op for module in MODULES.values() for case in module.ALL}
+    # tests/ops/test_rk_control.py and test_hutchinson.py have these two: no gradients, and no real tensors
+    assert ops.registry().keys() - tested == {"rk_control", "hutchinson_directions"}
+
+
+def test_what_an_op_offers_is_imported_by_the_package() -> None:
+    for name in OPS:
+        public = {n for n in importlib.import_module(f"pyflowk.ops.{name}").__all__ if callable(getattr(ops, n, None))}
+        assert public, f"pyflowk/ops/__init__.py imports nothing of {name}.py"
+
+
+def test_triton_kernels_are_those_of_registered_ops() -> None:
+    assert triton.KERNELS.keys() <= _router._ops.keys()
+    files = stems("pyflowk/ops/_triton/*.py", "__init__", "backend", "tensors")
+    assert sorted({module for module, _ in triton.KERNELS.values()}) == files and {*files} <= {*OPS}
