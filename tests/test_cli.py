@@ -184,7 +184,7 @@ def test_entropy_is_printed_where_it_is_known(tmp_path, capsys):
 def test_conditional(tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["train", "realnvp", "--conditional", "--out", str(out), *QUICK, *SMALL]) == 0
-    assert Checkpoint.open(out).meta["model"]["classes"] == 10
+    assert Checkpoint.open(out).meta["model"]["space"]["context"] == {"kind": "labels", "size": 10}
     assert main(["eval", str(out)]) == 0
     assert main(["sample", str(out), "--label", "3", "--n", "2", "--out", str(tmp_path / "x.npy")]) == 0
     assert main(["sample", str(out), "--interpolate", "--n", "16", "--out", str(tmp_path / "y.npy")]) == 0
@@ -199,7 +199,7 @@ def test_given_columns(tmp_path, capsys):
     out, x = tmp_path / "run", tmp_path / "x.npy"
     options = ("--no-tensorboard", "--cpu", "--set", "blocks=1", "width=8")
     assert main(["train", "maf", "--data", "scurve", "--given", "1", "--out", str(out), *QUICK, *options]) == 0
-    assert Checkpoint.open(out).meta["model"]["context_dim"] == 1
+    assert Checkpoint.open(out).meta["model"]["space"]["context"] == {"kind": "numbers", "size": 1}
     assert main(["eval", str(out)]) == 0
     assert "round trip" in capsys.readouterr().out
     assert main(["sample", str(out), "--n", "5", "--out", str(x)]) == 0 and np.load(x).shape == (5, 2)

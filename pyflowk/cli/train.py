@@ -45,8 +45,8 @@ def train(command: Train) -> int:
         config = resumed_config(saved, command)
         if unheard := ignored(saved, command, options):
             print(f"--resume goes on with the settings of {out}; ignored: {', '.join(unheard)}", file=sys.stderr)
-        options = {key: value for key, value in saved.meta["model"].items() if key not in ("name", "shape")}
         name, data = saved.meta["model"]["name"], data_of(saved, command.data)
+        options = {key: value for key, value in saved.meta["model"].items() if key != "name"}
     else:
         if (out / "checkpoint").exists():
             raise ValueError(f"{out} holds a checkpoint already: add --resume to go on, or choose another --out")
@@ -58,7 +58,8 @@ def train(command: Train) -> int:
             options["classes"] = labels_of(data)
         if command.given:
             options["context_dim"] = data.space.context_dim
-    model = build(name, data, options, config.seed)
+        options |= {"shape": data.space.shape, "levels": data.space.levels}
+    model = build(name, options, config.seed)
     trainer = Trainer(model, data, config, out=out, resume=saved is not None)
     count = sum(p.numel() for p in model.parameters())
     size = f"{len(data.train)} / {len(data.valid)} / {len(data.test)} samples of {'x'.join(map(str, data.space.shape))}"
@@ -144,7 +145,8 @@ def ignored(saved: Checkpoint, command: Train, options: dict[str, Any]) -> list[
     """What the command asks for, beside budget and threads, that is not what the run has."""
     model, origin, preparation = saved.meta["model"], saved.meta["data"], saved.preparation
     given = [preparation.names[i] for i in preparation.given] if preparation else origin.get("given", ())
-    run = {**saved.meta["train"], "conditional": model.get("classes") is not None, "data_seed": origin["seed"]}
+    labels = model.get("classes") or model.get("space", {}).get("context", {}).get("kind") == "labels"
+    run = {**saved.meta["train"], "conditional": bool(labels), "data_seed": origin["seed"]}
     run |= {"given": tuple(given), **{key: origin[key] for key in ("split", "size") if key in origin}}
     asked = dataclasses.asdict(command.config) | {key: getattr(command, key) for key in run if hasattr(command, key)}
     typed = [key for key in command.typed if key in run and key not in (*BUDGET, "threads")]
@@ -165,11 +167,11 @@ def labels_of(data: Dataset) -> int:
     return data.space.classes
 
 
-def build(name: str, data: Dataset, options: dict[str, Any], seed: int) -> GenerativeModel:
-    """The system for the data's shape and levels, with weights drawn from `seed`; the global state is left alone."""
+def build(name: str, options: dict[str, Any], seed: int) -> GenerativeModel:
+    """The system with weights drawn from `seed`; the global state is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return zoo.create(name, data.space.shape, **{"levels": data.space.levels, **options})
+        return zoo.create(name, **options)
 
 
 def finish(trainer: Trainer, out: Path, console: Console) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +106,7 @@ def _draw(command: Sample, model: GenerativeModel, saved: Checkpoint, threads: T
         raise ValueError(f"--temperature: expected a number > 0, got {command.temperature}")
     generator = torch.Generator().manual_seed(command.seed)
     options: dict[str, Any] = {} if command.temperature == 1 else {"temperature": command.temperature}
-    if options and "temperature" not in inspect.signature(model.sample).parameters:
+    if options and "temperature" not in model.sampling_options:
         raise ValueError(f"--temperature: {model.config['name']} has no temperature")
     preparation = saved.preparation
     if command.given:

@@ -31,6 +31,9 @@ class Transform(nn.Module):
     - ``stochastic``: the map itself, in ``forward`` (:class:`Dequantize`).
     - ``estimates_ladj``: the log-determinant alone, in both directions (:class:`Residual`).
 
+    ``moves_in_time``: the map is the flow of an equation, noise at time 0 and data at 1, that goes part of the way by
+    ``move`` and ``transport`` (:class:`Continuous`). ``layers`` are the maps that it is a chain of: itself, usually.
+
     A subclass whose ``forward`` or ``inverse`` cannot be called so raises TypeError where it is defined.
 
     ``to_data`` is the inverse for callers that want no log-determinant: what :meth:`Flow.sample` runs.
@@ -43,6 +46,7 @@ class Transform(nn.Module):
 
     stochastic: bool = False
     estimates_ladj: bool = False
+    moves_in_time: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -68,6 +72,10 @@ class Transform(nn.Module):
     def to_data(self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """``inverse`` without the log-determinant, cheaper where that one costs much."""
         return self.inverse(z, context, generator)[0]
+
+    def layers(self) -> tuple[Transform, ...]:
+        """The maps that this one applies one after the other, none of which is a chain itself."""
+        return (self,)
 
     @torch.no_grad()
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
@@ -167,6 +175,9 @@ class Compose(Transform):
         for transform in self.transforms:
             x = transform.initialize(x, context, generator)  # type: ignore[operator]
         return x
+
+    def layers(self) -> tuple[Transform, ...]:
+        return tuple(layer for transform in self for layer in transform.layers())
 
     def _last_first(self) -> list[Any]:
         """A list: torch.compile walks a reversed ModuleList round and round once a layer has a loop on the device."""

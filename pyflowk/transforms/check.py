@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from .base import Compose, Transform
+from .base import Transform
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def check_invertibility(
     transform.eval()
     try:
         layers, h = [], x
-        for i, layer in enumerate(_flatten(transform)):
+        for i, layer in enumerate(transform.layers()):
             z, error = _round_trip(f"{i} {type(layer).__name__}", layer, h, context, generator)
             layers.append(error)
             h = z
@@ -90,11 +89,3 @@ def _round_trip(
         return z, LayerError(name, 0.0, 0.0, 0.0)
     ladj_error = (ladj.double() + ladj_back.double()).abs().max()
     return z, LayerError(name, error.max().item(), error.square().mean().sqrt().item(), ladj_error.item())
-
-
-def _flatten(transform: Transform) -> Iterator[Transform]:
-    if isinstance(transform, Compose):
-        for inner in transform:
-            yield from _flatten(inner)
-    else:
-        yield transform

@@ -72,6 +72,8 @@ class Continuous(Transform):
     (tensor([[0.3679, 0.3679]]), tensor([-2.]))
     """
 
+    moves_in_time = True
+
     def __init__(
         self,
         field: Any,
@@ -130,6 +132,11 @@ class Continuous(Transform):
         if (fused := self._fused(x, start, stop, context)) is not None:
             return fused(x.new_empty((x.shape[0], 0, x.shape[1])))[0]
         return self._solve(lambda t, y: self._call(t, y, context), x, start, stop, context)
+
+    def velocity(self, time: float, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """dx/dt (B, *event) at a time, where x (B, *event) is."""
+        x, context = self._arguments(x, context)
+        return self._call(torch.tensor(time, dtype=x.dtype, device=x.device), x, context)
 
     def transport(
         self,

@@ -1,23 +1,28 @@
 """Published systems, one file each, assembled from the floors below; every one trains and samples the same way.
 
 `create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`.
-`names` lists them, `describe` says what one is, `options` and `defaults` what it takes, `check` whether it takes that.
-All are a `GenerativeModel`, those of one flow a `FlowModel`; `register` adds one.
+`names` lists them, `describe` says what one is, `options` and `defaults` what it takes, `sampling` what its `sample`
+takes, `check` whether it takes that. All are a `GenerativeModel`, of whose every `Ability` one asks, such as that of
+telling a `Marginal`; those of one flow are a `FlowModel`. `register` adds one: each of its options is an `Option`, and
+those of its sampling are fields of its `SamplingOptions`.
 """
 
 from .ffjord import ffjord
+from .flow_model import FlowModel
 from .glow import glow
 from .iaf import iaf
 from .maf import maf
-from .model import FlowModel, GenerativeModel
+from .model import Ability, GenerativeModel, Marginal, SamplingOptions
 from .neural_ode import neural_ode
 from .nice import nice
 from .nsf import nsf
+from .option import Option
 from .realnvp import realnvp
-from .registry import check, create, defaults, describe, names, options, register
+from .registry import check, create, defaults, describe, names, options, register, sampling
 from .residual_flow import residual_flow
 
 __all__ = [
-    "FlowModel", "GenerativeModel", "check", "create", "defaults", "describe", "ffjord", "glow", "iaf", "maf", "names",
-    "neural_ode", "nice", "nsf", "options", "realnvp", "register", "residual_flow",
+    "Ability", "FlowModel", "GenerativeModel", "Marginal", "Option", "SamplingOptions", "check", "create", "defaults",
+    "describe", "ffjord", "glow", "iaf", "maf", "names", "neural_ode", "nice", "nsf", "options", "realnvp", "register",
+    "residual_flow", "sampling",
 ]  # fmt: skip

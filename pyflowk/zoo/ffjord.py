@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Annotated, Any
 
-import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import FIELD_ACTIVATIONS, ConvField, MLPField
 from ..objectives.rnode import rnode
 from ..ops.hutchinson import NOISES
-from ..solvers import Adaptive, Fixed
-from ..transforms import ActNorm, Compose, Continuous, Reshape, Split, Squeeze, Transform
+from ..space import Events, Space
+from ..transforms import Compose, Continuous, Transform
 from ..transforms.continuous import DIVERGENCES
-from .model import FlowModel
-from .option import (
-    LAYERS,
-    WIDTH,
-    Architecture,
-    Classes,
-    ContextDim,
-    Dequantize,
-    Levels,
-    Method,
-    Option,
-    Steps,
-    Time,
-    Tolerance,
-    by_architecture,
-    one_of,
-)
+from .blocks import by_architecture, condition, flatten, gaussian, multiscale, normed, stepping
+from .flow_model import FlowModel
+from .option import LAYERS, WIDTH, Architecture, Dequantizer, Method, Option, Steps, Time, Tolerance, one_of
 from .registry import register
 
 
@@ -49,30 +31,30 @@ class ContinuousModel(FlowModel):
     def _regularised(self) -> bool:
         return bool(self.training and (self.kinetic or self.jacobian))
 
-    def loss(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def loss(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
         if not self._regularised:
             return super().loss(x, context, generator)
-        weights: dict[str, Any] = {"kinetic": self.dims * self.kinetic, "jacobian": self.dims * self.jacobian}
-        return rnode(self, x, context, per_dim=False, generator=generator, **weights)
+        weights: dict[str, Any] = {
+            "kinetic": self.space.dims * self.kinetic,
+            "jacobian": self.space.dims * self.jacobian,
+        }
+        return rnode(self.flow, *self._enter(x, context), per_dim=False, generator=generator, **weights)
 
 
-def _choose(shape: tuple[int, ...], options: dict[str, Any]) -> dict[str, Any]:
+def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
     """The architecture and its sizes; the exact divergence where it is cheap."""
     vector, multiscale = {"width": 64, "activation": "tanh"}, {"width": 32, "activation": "softplus"}
     divergence = options["divergence"]
     if divergence == "auto":
-        divergence = "exact" if math.prod(shape) <= 3 else "hutchinson"
-    return {"divergence": divergence, **by_architecture(16, vector, multiscale)(shape, options)}
+        divergence = "exact" if space.dims <= 3 else "hutchinson"
+    return {"divergence": divergence, **by_architecture(16, vector, multiscale)(space, options)}
 
 
 @register("ffjord", _choose)
 def ffjord(
-    shape: Sequence[int],
+    space: Space,
     *,
-    levels: Levels = None,
-    classes: Classes = None,
-    context_dim: ContextDim = None,
-    dequantize: Dequantize = "uniform",
+    dequantize: Dequantizer = "uniform",
     architecture: Architecture = "auto",
     width: Annotated[int | None, Option("units (64) or, multiscale, channels (32) of the fields", 1, WIDTH)] = None,
     depth: Annotated[int, Option("hidden layers of a field", 1, LAYERS)] = 3,
@@ -110,39 +92,21 @@ def ffjord(
     >>> zoo.ffjord((2,)).sample(3).shape
     torch.Size([3, 2])
     """
-    size, condition = math.prod(shape), dict[str, Any](context_dim=context_dim, classes=classes)
+    net: dict[str, Any] = {"width": width, "depth": depth, "activation": activation, "time": time, **condition(space)}
     solver: dict[str, Any] = {
         "divergence": divergence, "probes": probes, "noise": noise, "method": method, "steer": steer,
-        "stepping": Adaptive(rtol, atol) if steps is None else Fixed(steps),
+        "stepping": stepping(method, steps, rtol, atol),
     }  # fmt: skip
-    transform: Transform
-    net: dict[str, Any] = {"width": width, "depth": depth, "activation": activation, "time": time, **condition}
+
+    def fields(channels: int, kind: type[MLPField | ConvField]) -> list[Transform]:
+        return normed(channels, [Continuous(kind(channels, **net), **solver) for _ in range(flows)])
+
     if architecture == "vector":
-        layers: list[Transform] = [Reshape(shape, (size,))]
-        for _ in range(flows):
-            layers += [ActNorm(size), Continuous(MLPField(size, **net), **solver)]
-        transform = Compose(*layers)
+        transform = Compose(flatten(space), *fields(space.dims, MLPField))
     else:
-        transform = _scale(shape, flows, net, solver)
-    base: Distribution = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
-    model = ContinuousModel(shape, base, transform, levels=levels, dequantize=dequantize, **condition)
+        transform = multiscale(
+            space.shape, lambda shape, last: fields(shape[0], ConvField), lambda shape: fields(shape[0], ConvField)
+        )
+    model = ContinuousModel(space, gaussian(space), transform, dequantize=dequantize)
     model.kinetic, model.jacobian = kinetic, jacobian
     return model
-
-
-def _scale(shape: Sequence[int], flows: int, net: dict[str, Any], solver: dict[str, Any]) -> Transform:
-    """One scale and, inside its Split, all that follow; the output is flat."""
-    c, h, w = shape
-    layers = _flows(c, flows, net, solver)
-    if h % 2 == 1 or w % 2 == 1 or min(h, w) <= 4:
-        return Compose(*layers, Reshape((c, h, w), (c * h * w,)))
-    squeezed, kept = (4 * c, h // 2, w // 2), (2 * c, h // 2, w // 2)
-    layers += [Squeeze(), *_flows(4 * c, flows, net, solver)]
-    return Compose(*layers, Split(_scale(kept, flows, net, solver), squeezed, (math.prod(kept),)))
-
-
-def _flows(channels: int, number: int, net: dict[str, Any], solver: dict[str, Any]) -> list[Transform]:
-    layers: list[Transform] = []
-    for _ in range(number):
-        layers += [ActNorm(channels), Continuous(ConvField(channels, **net), **solver)]
-    return layers

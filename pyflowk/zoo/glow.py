@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from torch import nn
 
-from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import MLP, ConvNet
+from ..space import Space
 from ..transforms import (
     ActNorm,
     Additive,
     Affine,
     Compose,
-    Coupling,
     InvertibleConv1x1,
     Map,
     Reshape,
@@ -23,47 +22,33 @@ from ..transforms import (
     Squeeze,
     Transform,
 )  # fmt: skip
-from .model import FlowModel
-from .option import (
-    LAYERS,
-    WIDTH,
-    Activation,
-    Classes,
-    ContextDim,
-    Dequantize,
-    Levels,
-    Limit,
-    MemoryFlat,
-    Option,
-    one_of,
-)
+from .blocks import Net, condition, coupled, flatten, gaussian
+from .flow_model import FlowModel
+from .option import LAYERS, WIDTH, Dequantizer, FlatMemory, Limit, Nonlinearity, Option, one_of
 from .registry import register
 
 
-def _is_image(shape: Sequence[int]) -> bool:
+def _squeezes(shape: tuple[int, ...]) -> bool:
     """Whether it can be squeezed."""
     return len(shape) == 3 and shape[1] % 2 == 0 and shape[2] % 2 == 0
 
 
-def _choose(shape: tuple[int, ...], options: dict[str, Any]) -> dict[str, Any]:
-    return {"width": options["width"] or (32 if _is_image(shape) else 128)}
+def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
+    return {"width": options["width"] or (32 if _squeezes(space.shape) else 128)}
 
 
 @register("glow", _choose)
 def glow(
-    shape: Sequence[int],
+    space: Space,
     *,
-    levels: Levels = None,
-    classes: Classes = None,
-    context_dim: ContextDim = None,
     scales: Annotated[int, Option("scales of an image at most: each halves its sides", 1, LAYERS)] = 3,
     steps: Annotated[int, Option("steps of ActNorm, 1x1 convolution and coupling in a scale", 1, LAYERS)] = 8,
     coupling: Annotated[str, one_of("scale and shift, or shift alone", ("affine", "additive"))] = "affine",
     width: Annotated[int | None, Option("channels (32) or, for vectors, units (128) of the networks", 1, WIDTH)] = None,
     limit: Limit = 2.0,
-    activation: Activation = "relu",
-    dequantize: Dequantize = "uniform",
-    memory_flat: MemoryFlat = False,
+    activation: Nonlinearity = "relu",
+    dequantize: Dequantizer = "uniform",
+    memory_flat: FlatMemory = False,
 ) -> FlowModel:
     """Glow, a flow whose channels are mixed by learned 1x1 convolutions (Kingma, Dhariwal, 2018, arXiv:1807.03039).
 
@@ -84,41 +69,37 @@ def glow(
     torch.Size([2, 1, 8, 8])
     """
     assert width is not None  # it is chosen
-    condition = dict[str, Any](context_dim=context_dim, classes=classes)
     map: Map = Affine(limit=limit) if coupling == "affine" else Additive()
 
-    def net(seen: int, out: int, image: bool) -> nn.Module:
-        if image:
-            return ConvNet(seen, out, width, activation, **condition)
-        return MLP(seen, out, width, 2, activation, **condition)
+    def net(kind: type[MLP | ConvNet], **more: Any) -> Net:
+        return partial(kind, width=width, activation=activation, **more, **condition(space))
 
-    def step(channels: int, image: bool) -> list[Transform]:
-        moved = channels - channels // 2
-        conditioner = net(channels // 2, map.params_per_element * moved, image)
-        return [InvertibleConv1x1(channels, norm=ActNorm(channels)), Coupling(conditioner, map)]
+    def chain(channels: int, net: Net) -> list[Transform]:
+        parts: list[Transform] = []
+        for _ in range(steps):
+            last = coupled(channels, map, "half", False, net)  # the first to draw its weights
+            parts += [InvertibleConv1x1(channels, norm=ActNorm(channels)), last]
+        return parts
 
-    def prior(channels: int) -> Coupling:
-        seen = channels // 2
-        conv = nn.Conv2d(seen, 2 * (channels - seen), 3, padding=1)
-        nn.init.zeros_(conv.weight)
-        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        return Coupling(conv, Affine(limit=limit))
-
-    def scale(shape: Sequence[int], left: int) -> Compose:
+    def scale(shape: tuple[int, ...], left: int) -> Compose:
         """One scale and, inside its Split, all that follow; the output is flat."""
         c, h, w = 4 * shape[0], shape[1] // 2, shape[2] // 2
-        layers = [Squeeze(), *(layer for _ in range(steps) for layer in step(c, True))]
+        layers = [Squeeze(), *chain(c, net(ConvNet))]
         if left == 1 or h % 2 or w % 2 or min(h, w) == 2:
             return Compose(*layers, ActNorm(c), Reshape((c, h, w), (c * h * w,)))
         kept = (c // 2, h, w)
-        return Compose(*layers, prior(c), Split(scale(kept, left - 1), (c, h, w), (math.prod(kept),)))
+        prior = coupled(c, Affine(limit=limit), "half", False, _zero_convolution)
+        return Compose(*layers, prior, Split(scale(kept, left - 1), (c, h, w), (math.prod(kept),)))
 
-    flat = (math.prod(shape),)
-    if _is_image(shape):
-        transform = scale(shape, scales)
+    if _squeezes(space.shape):
+        transform = scale(space.shape, scales)
     else:
-        vector = [layer for _ in range(steps) for layer in step(flat[0], False)]
-        transform = Compose(Reshape(shape, flat), *vector, ActNorm(flat[0]))
-    base: Distribution = DiagonalGaussian(flat) if classes is None else ClassConditionalGaussian(flat, classes)
-    options = {"dequantize": dequantize, "memory_flat": memory_flat, **condition}
-    return FlowModel(shape, base, transform, levels=levels, **options)
+        transform = Compose(flatten(space), *chain(space.dims, net(MLP, depth=2)), ActNorm(space.dims))
+    return FlowModel(space, gaussian(space), transform, dequantize=dequantize, memory_flat=memory_flat)
+
+
+def _zero_convolution(seen: int, out: int) -> nn.Module:
+    conv = nn.Conv2d(seen, out, 3, padding=1)
+    nn.init.zeros_(conv.weight)
+    nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+    return conv

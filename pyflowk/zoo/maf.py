@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
-from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution, GaussianMixture
+from ..distributions import Distribution, GaussianMixture
 from ..nets import MADE
-from ..transforms import ActNorm, Affine, BatchNorm, Compose, Invert, MaskedAutoregressive, Reshape, Transform
-from .model import FlowModel
-from .option import LAYERS, WIDTH, Activation, Classes, ContextDim, Dequantize, Levels, Limit, Option, one_of
+from ..space import Space
+from ..transforms import ActNorm, Affine, BatchNorm, Compose, MaskedAutoregressive, Transform
+from .blocks import condition, flatten, gaussian
+from .flow_model import FlowModel
+from .option import LAYERS, WIDTH, Dequantizer, Limit, Nonlinearity, Option, Width, one_of
 from .registry import register
 
-NORMALIZATIONS = ("actnorm", "batchnorm", "none")
+Blocks = Annotated[int, Option("number of autoregressive maps", 1, LAYERS)]
+Depth = Annotated[int, Option("hidden layers of a MADE; an odd number if residual", 1, LAYERS)]
+Residual = Annotated[bool, Option("hidden layers in pre-activation residual blocks of two")]
+Components = Annotated[int, Option("Gaussians of the base, a learned mixture", 1, WIDTH)]
+Normalization = Annotated[str, one_of("what stands in front of each map", ("actnorm", "batchnorm", "none"))]
 
 
 @register("maf")
 def maf(
-    shape: Sequence[int],
+    space: Space,
     *,
-    levels: Levels = None,
-    classes: Classes = None,
-    context_dim: ContextDim = None,
-    blocks: Annotated[int, Option("number of autoregressive maps", 1, LAYERS)] = 5,
-    width: Annotated[int, Option("units of a hidden layer", 1, WIDTH)] = 128,
-    depth: Annotated[int, Option("hidden layers of a MADE; an odd number if residual", 1, LAYERS)] = 2,
-    residual: Annotated[bool, Option("hidden layers in pre-activation residual blocks of two")] = False,
-    components: Annotated[int, Option("Gaussians of the base, a learned mixture", 1, WIDTH)] = 1,
-    normalization: Annotated[str, one_of("what stands in front of each map", NORMALIZATIONS)] = "actnorm",
+    blocks: Blocks = 5,
+    width: Width = 128,
+    depth: Depth = 2,
+    residual: Residual = False,
+    components: Components = 1,
+    normalization: Normalization = "actnorm",
     limit: Limit = 3.0,
-    activation: Activation = "relu",
-    dequantize: Dequantize = "uniform",
+    activation: Nonlinearity = "relu",
+    dequantize: Dequantizer = "uniform",
 ) -> FlowModel:
     """MAF, a stack of masked autoregressive layers (Papamakarios, Pavlakou, Murray, 2017, arXiv:1705.07057).
 
@@ -48,44 +50,35 @@ def maf(
     >>> zoo.maf((6,), width=16).sample(2).shape
     torch.Size([2, 6])
     """
-    return autoregressive(
-        shape, False, levels=levels, classes=classes, context_dim=context_dim, blocks=blocks, components=components,
-        normalization=normalization, limit=limit, dequantize=dequantize, hidden=(width,) * depth, residual=residual,
-        activation=activation,
-    )  # fmt: skip
+    maps = autoregressive(space, blocks, width, depth, residual, limit, activation)
+    return FlowModel(space, mixture(space, components), chain(space, normalization, maps), dequantize=dequantize)
 
 
 def autoregressive(
-    shape: Sequence[int],
-    inverse: bool,
-    *,
-    levels: int | None,
-    classes: int | None,
-    context_dim: int | None,
-    blocks: int,
-    components: int,
-    normalization: str,
-    limit: float,
-    dequantize: str,
-    **made: Any,
-) -> FlowModel:
-    """Normalisations and autoregressive maps in turn; with ``inverse`` the maps run the other way round (IAF)."""
-    if made["residual"] and len(made["hidden"]) % 2 == 0:
-        raise ValueError(f"depth: expected an odd number of hidden layers if residual, got {len(made['hidden'])}")
-    if components != 1 and classes is not None:
+    space: Space, blocks: int, width: int, depth: int, residual: bool, limit: float, activation: str
+) -> list[MaskedAutoregressive]:
+    """Affine maps of every element given those before it, in every second one given those after it."""
+    if residual and depth % 2 == 0:
+        raise ValueError(f"depth: expected an odd number of hidden layers if residual, got {depth}")
+    how = {"hidden": (width,) * depth, "residual": residual, "activation": activation, **condition(space)}
+    nets = [MADE(space.dims, order="reversed" if i % 2 else None, **how) for i in range(blocks)]
+    return [MaskedAutoregressive(net, Affine(limit=limit)) for net in nets]
+
+
+def mixture(space: Space, components: int) -> Distribution:
+    """One Gaussian, one per label, or a learned mixture."""
+    if components == 1:
+        return gaussian(space)
+    if space.classes is not None:
         raise ValueError("expected components=1 beside classes: the base has one Gaussian per class")
-    size = math.prod(shape)
-    condition: dict[str, Any] = {"context_dim": context_dim, "classes": classes}
-    layers: list[Transform] = [Reshape(shape, (size,))]
-    for i in range(blocks):
+    return GaussianMixture((space.dims,), components)
+
+
+def chain(space: Space, normalization: str, maps: Sequence[Transform]) -> Compose:
+    """Flat events, and a normalisation in front of every map."""
+    layers: list[Transform] = [flatten(space)]
+    for layer in maps:
         if normalization != "none":
-            layers.append(ActNorm(size) if normalization == "actnorm" else BatchNorm(size))
-        net = MADE(size, order="reversed" if i % 2 else None, **made, **condition)
-        layer = MaskedAutoregressive(net, Affine(limit=limit))
-        layers.append(Invert(layer) if inverse else layer)
-    base: Distribution = DiagonalGaussian((size,))
-    if classes is not None:
-        base = ClassConditionalGaussian((size,), classes)
-    elif components != 1:
-        base = GaussianMixture((size,), components)
-    return FlowModel(shape, base, Compose(*layers), levels=levels, dequantize=dequantize, **condition)
+            layers.append(ActNorm(space.dims) if normalization == "actnorm" else BatchNorm(space.dims))
+        layers.append(layer)
+    return Compose(*layers)

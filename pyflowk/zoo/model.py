@@ -4,191 +4,228 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
-from ..distributions import Distribution
-from ..flows import Flow
-from ..nets import MLP, ConvNet
-from ..objectives.nll import nll
 from ..ops.modes import transformed
-from ..shapes import check_events, expand_context, sample_shape
-from ..transforms import (
-    Affine,
-    Compose,
-    Coupling,
-    Dequantize,
-    Logit,
-    MemoryFlat,
-    Reshape,
-    Scale,
-    Transform,
-    VariationalDequantize,
-)  # fmt: skip
+from ..shapes import expand_context, number_of, sample_shape, shaped
+from ..space import Context, Events, Ragged, Space
+from ..transforms import InvertibilityReport
+from .option import Option, checked, declared
+
+
+class Ability(str, Enum):
+    """What a system may do beside its loss and its samples: asked of ``abilities``, never guessed from the class."""
+
+    LIKELIHOOD = "likelihood"
+    """``log_prob``."""
+    LATENT = "latent space"
+    """``encode``, ``decode`` and ``round_trip``."""
+    TRAJECTORY = "trajectory"
+    """``trajectory``."""
+    MARGINAL = "density along a trajectory"
+    """``marginal``."""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """What ``sample`` takes beside its own arguments: nothing. Systems that take more declare a subclass.
+
+    It is a frozen dataclass too, whose fields all have defaults, JSON values and, in their annotation, an ``Option``.
+    """
+
+
+class Marginal(NamedTuple):
+    """A trajectory at one time: log-density (B,) in nats, and the velocity (B, *shape) with which events move."""
+
+    log_prob: Tensor
+    velocity: Tensor
 
 
 class GenerativeModel(nn.Module):
-    """Base of every system: ``loss``, ``sample``, and ``log_prob`` where the system has one.
+    r"""Base of every system: ``loss`` and ``sample``, and what its ``abilities`` name; all else raises by name.
+
+    A subclass gives ``loss`` and ``_sample(rows, context, generator, chosen)``, whose arguments are checked, ``chosen``
+    being one of its ``Sampling``. Contexts follow the rule of :class:`pyflowk.flows.Flow`; events are (B, \*shape),
+    or a :class:`pyflowk.space.Ragged` in a space of several lengths.
 
     Attributes:
-        shape: the event's shape.
-        levels: data are integers 0..levels-1 (in any dtype), or None for real numbers.
-        classes, context_dim: the context is (B,) integer labels, or (B, context_dim) floats, or absent (both None).
-        config: JSON values; the name, the shape and all options, enough to build the model again.
+        space: what one event is and what comes with it.
+        config: JSON values; the name, the space and all options, enough to build the model again.
+        Sampling: the options of ``sample``; ``sampling_options`` says what each means and takes.
+        abilities: what the model can do beside losses and samples.
         loss_unit: "nats" where the loss is a negative log-likelihood (or a bound), which is told in bits per dimension
             for integer data; None for every other loss. It may differ between training and evaluation mode.
+        targets: names of submodules that ``after_step`` moves, such as averages: saved, not trained by the optimiser,
+            not averaged.
+        teachers: names of submodules that are frozen: neither trained, averaged nor saved. Whoever builds the model
+            from its config puts them there.
 
     Calling the model computes the loss, so that wrappers such as DistributedDataParallel work.
     """
 
-    config: dict[str, Any]
+    Sampling: ClassVar[type[SamplingOptions]] = SamplingOptions
+    sampling_options: ClassVar[dict[str, Option]] = {}
+    _usual: ClassVar[SamplingOptions] = SamplingOptions()
 
-    def __init__(
-        self,
-        shape: Sequence[int],
-        levels: int | None = None,
-        classes: int | None = None,
-        context_dim: int | None = None,
-    ) -> None:
+    config: dict[str, Any]
+    targets: tuple[str, ...] = ()
+    teachers: tuple[str, ...] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "Sampling" in vars(cls):
+            cls.sampling_options = declared(cls.Sampling)
+            cls._usual = cls.Sampling()
+
+    def __init__(self, space: Space) -> None:
         super().__init__()
-        self.shape = tuple(int(n) for n in shape)
-        self.levels, self.classes, self.context_dim = levels, classes, context_dim
-        self.config = {}
+        if not isinstance(space, Space):
+            raise TypeError(f"{type(self).__name__} expects a Space, got {space!r}")
+        self.space, self.config = space, {}
 
     @property
-    def dims(self) -> int:
-        """The number of elements of an event, for bits per dimension."""
-        return math.prod(self.shape)
+    def name(self) -> str:
+        """The system's name, or that of the class for a model that is not of the zoo."""
+        return self.config.get("name", type(self).__name__)
+
+    # TEMPORARY until training and cli ask the space
+    shape = property(lambda self: self.space.shape)
+    levels = property(lambda self: self.space.levels)
+    classes = property(lambda self: self.space.classes)
+    context_dim = property(lambda self: self.space.context_dim)
+    dims = property(lambda self: self.space.dims)
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """What the model can do beside losses and samples."""
+        return frozenset()
 
     @property
     def loss_unit(self) -> str | None:
         """The unit of the loss, "nats" or None."""
         return None
 
-    def forward(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """The same as :meth:`loss`."""
-        return self.loss(x, context, generator)
-
-    def loss(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """The training loss per event, (B,)."""
-        raise NotImplementedError(f"{type(self).__name__} has no loss")
-
-    def sample(
-        self, n: int | Sequence[int], context: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """n events (n, *shape), in the units of the data; a shape in place of n as in :meth:`Flow.sample`."""
-        raise NotImplementedError(f"{type(self).__name__} has no sampler")
-
-    def log_prob(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """Log-likelihood (B,) in nats per event."""
-        raise NotImplementedError(f"{type(self).__name__} has no log-likelihood")
-
-    def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> None:
-        """Set data-dependent layers from one batch; nothing to do for a system that has none."""
-
     @property
     def conditional(self) -> bool:
         """Whether it needs a context."""
-        return self.classes is not None or self.context_dim is not None
+        return self.space.context is not None
 
-    def check_context(self, context: Tensor | None, rows: int) -> Tensor | None:
-        """One row of context per event, or ValueError/TypeError; labels are range-checked where that is free."""
-        if context is None:
-            if self.conditional:
-                wanted = f"labels (B,) below {self.classes}" if self.classes else f"a context (B, {self.context_dim})"
-                raise ValueError(f"this model is conditional: expected {wanted}, got no context")
-            return None
-        if not self.conditional:
-            raise ValueError("this model is unconditional (create it with classes= or context_dim=), but got a context")
-        context = expand_context(context, rows)
-        assert context is not None
-        free = context.is_cpu and context.numel() > 0 and not transformed()
-        if self.classes is not None and free and not 0 <= int(context.min()) <= int(context.max()) < self.classes:
-            raise ValueError(f"expected labels in 0..{self.classes - 1}, got {context.min()}..{context.max()}")
-        return context
+    # ---- what every system does --------------------------------------------------------------------------------------
 
+    def forward(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
+        """The same as :meth:`loss`."""
+        return self.loss(x, context, generator)
 
-class FlowModel(GenerativeModel):
-    r"""A system that is one Flow, trained by maximum likelihood.
-
-    ``levels`` puts Dequantize, Scale and Logit in front of ``transform``: :math:`\log p` is then a lower bound on the
-    log-probability of the integers, one draw per call, and ``sample`` gives integers as floats; ``dequantize``
-    "variational" learns the noise. ``memory_flat`` makes the Compose ``transform`` a :class:`MemoryFlat`, with the same
-    state dict. Cost: one pass of the transform per call. Raises ValueError or TypeError for events or contexts of the
-    wrong shape or kind, and for an unknown kind of noise or one without ``levels``.
-
-    >>> from pyflowk.distributions import DiagonalGaussian
-    >>> from pyflowk.transforms import Compose
-    >>> from pyflowk.zoo import FlowModel
-    >>> FlowModel((2,), DiagonalGaussian((2,)), Compose(), levels=4).sample(5).shape
-    torch.Size([5, 2])
-    """
-
-    def __init__(
-        self,
-        shape: Sequence[int],
-        base: Distribution,
-        transform: Transform,
-        *,
-        levels: int | None = None,
-        classes: int | None = None,
-        context_dim: int | None = None,
-        dequantize: str = "uniform",
-        memory_flat: bool = False,
-    ) -> None:
-        super().__init__(shape, levels, classes, context_dim)
-        if memory_flat:
-            transform = MemoryFlat(*(transform if isinstance(transform, Compose) else (transform,)))
-        self.flow = Flow(base, Compose(*unsquash(levels, self.shape, dequantize), transform))
-
-    @property
-    def loss_unit(self) -> str | None:
-        return "nats"
-
-    def loss(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        return nll(self, x, context, generator=generator)
-
-    def log_prob(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        check_events(x, self.shape)
-        return self.flow.log_prob(x, self.check_context(context, x.shape[0]), generator)
+    def loss(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
+        """The training loss per event, (B,)."""
+        raise NotImplementedError(f"{self.name} has no loss")
 
     def sample(
         self,
         n: int | Sequence[int],
-        context: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        temperature: float = 1.0,
+        context: Events | None = None,
+        generator: Generator | None = None,
+        **options: Any,
+    ) -> Any:
+        """n events (n, *shape), in the units of the data; a shape in place of n as in :meth:`Flow.sample`.
+
+        ``options`` are fields of ``Sampling``: TypeError for others, either error for a value that one cannot take.
+        """
+        chosen = self.chosen(options) if options else self._usual
+        shape = (number_of(n),) if self.space.variable else sample_shape(n)  # type: ignore[arg-type]
+        rows = shape[0] if len(shape) == 1 else math.prod(shape)
+        x = self._sample(rows, self.check_context(context, rows), generator, chosen)
+        return x if len(shape) == 1 else shaped(x, shape)  # type: ignore[arg-type]
+
+    def chosen(self, options: dict[str, Any]) -> SamplingOptions:
+        """The options of ``sample``, checked: TypeError for one that there is not, listing those that there are."""
+        return self.Sampling(**checked(self.name, "sampling option", self.sampling_options, options))
+
+    def _sample(
+        self, rows: int, context: Events | None, generator: Generator | None, chosen: SamplingOptions
+    ) -> Events:
+        raise NotImplementedError(f"{self.name} has no sampler")
+
+    def initialize(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> None:
+        """Set data-dependent layers from one batch; nothing to do for a system that has none."""
+
+    def after_step(self, step: int) -> None:
+        """What follows step number ``step`` of the optimiser, such as moving the ``targets``; nothing, usually."""
+
+    # ---- what some can do --------------------------------------------------------------------------------------------
+
+    def require(self, ability: Ability) -> None:
+        """Raise NotImplementedError, naming the system, where it does not have an ability."""
+        if ability not in self.abilities:
+            raise NotImplementedError(f"{self.name} has no {ability}")
+
+    def log_prob(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
+        """Log-likelihood (B,) in nats per event."""
+        raise self._lacks(Ability.LIKELIHOOD)
+
+    def encode(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
+        """Latents (B, *latent) of events, about zero, in deviations of their distribution."""
+        raise self._lacks(Ability.LATENT)
+
+    def decode(self, z: Tensor, context: Events | None = None, generator: Generator | None = None) -> Events:
+        """Events of latents (B, *latent)."""
+        raise self._lacks(Ability.LATENT)
+
+    def round_trip(
+        self, x: Events, context: Events | None = None, generator: Generator | None = None
+    ) -> InvertibilityReport:
+        """How well events come back from their latents, layer by layer, in evaluation mode."""
+        raise self._lacks(Ability.LATENT)
+
+    def trajectory(
+        self, n: int, times: Sequence[float], context: Events | None = None, generator: Generator | None = None
     ) -> Tensor:
-        return self.flow.sample(n, self.check_context(context, math.prod(sample_shape(n))), generator, temperature)
+        """n samples at ``times`` of their way from noise, 0, to data, 1: (T, n, *shape), in the units of the data."""
+        raise self._lacks(Ability.TRAJECTORY)
 
-    def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> None:
-        check_events(x, self.shape)
-        self.flow.initialize(x, self.check_context(context, x.shape[0]), generator)
+    def marginal(
+        self, time: float, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
+    ) -> Marginal:
+        """Density and velocity of the trajectory at a time, at x (B, *shape)."""
+        raise self._lacks(Ability.MARGINAL)
+
+    def _lacks(self, ability: Ability) -> NotImplementedError:
+        return NotImplementedError(f"{self.name} has no {ability}")
+
+    # ---- checks ------------------------------------------------------------------------------------------------------
+
+    def check_context(self, context: Any, rows: int) -> Any:
+        """One row of context per event, or ValueError/TypeError; labels are range-checked where that is free."""
+        known = self.space.context
+        if context is None:
+            if known is not None:
+                raise ValueError(f"this model is conditional: expected {known}, got no context")
+            return None
+        if known is None:
+            raise ValueError(f"this model is unconditional, of events of {self.space}, but got a context")
+        if known.kind == "tokens":
+            return _expand_tokens(context, rows, known)
+        context = expand_context(context, rows)
+        free = known.kind == "labels" and context.is_cpu and context.numel() > 0 and not transformed()
+        if free and not 0 <= int(context.min()) <= int(context.max()) < known.size:
+            raise ValueError(f"expected labels in 0..{known.size - 1}, got {context.min()}..{context.max()}")
+        return context
 
 
-def unsquash(levels: int | None, shape: Sequence[int], dequantize: str = "uniform") -> list[Transform]:
-    """The maps from integers 0..levels-1 to real numbers; none for real data."""
-    if dequantize not in ("uniform", "variational"):
-        raise ValueError(f"dequantize: expected uniform or variational, got {dequantize!r}")
-    if levels is None:
-        if dequantize == "variational":
-            raise ValueError("dequantize: expected integer data (levels=) for variational noise, got real data")
-        return []
-    dequantizers = [Dequantize(levels)] if dequantize == "uniform" else _learned_noise(levels, shape)
-    return [*dequantizers, Scale(1 / levels), Logit(0.05)]
-
-
-def _learned_noise(levels: int, shape: Sequence[int], width: int = 32) -> list[Transform]:
-    """A location and a scale for each element, then a coupling each way, by networks that see the integers."""
-    if len(shape) == 3:
-        masks = (("all", False), ("checkerboard", False), ("checkerboard", True))
-        nets = [
-            ConvNet(0 if mask == "all" else shape[0], 2 * shape[0], width, context_channels=shape[0])
-            for mask, _ in masks
-        ]
-        return [VariationalDequantize(levels, Compose(*(Coupling(n, Affine(), *m) for n, m in zip(nets, masks))))]
-    size = math.prod(shape)
-    noise = Coupling(MLP(0, 2 * size, width, context_dim=size), Affine(), "all")
-    return [Reshape(shape, (size,)), VariationalDequantize(levels, noise), Reshape((size,), shape)]
+def _expand_tokens(context: Any, rows: int, known: Context) -> Ragged:
+    """Sequences of tokens with one row per event: rows as they are, or one row repeated."""
+    if not isinstance(context, Ragged):
+        raise TypeError(f"context: expected a Ragged, as it is {known}, got {type(context).__name__}")
+    if len(context) not in (rows, 1):
+        raise ValueError(
+            f"expected a context of {rows} rows (one per event) or of 1 row (for all), got {len(context)} rows"
+        )
+    return context if len(context) == rows else context[torch.zeros(rows, dtype=torch.int64)]

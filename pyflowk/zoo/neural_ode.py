@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Annotated
 
-from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import FIELD_ACTIVATIONS, MLPField
-from ..solvers import Adaptive, Fixed
-from ..transforms import ActNorm, Compose, Continuous, Reshape
-from .model import FlowModel
-from .option import (
-    LAYERS,
-    WIDTH,
-    Classes,
-    ContextDim,
-    Dequantize,
-    Levels,
-    Method,
-    Option,
-    Steps,
-    Time,
-    Tolerance,
-    one_of,
-)
+from ..space import Space
+from ..transforms import Compose, Continuous
+from .blocks import condition, flatten, gaussian, normed, stepping
+from .flow_model import FlowModel
+from .option import LAYERS, Dequantizer, Method, Option, Steps, Time, Tolerance, Width, one_of
 from .registry import register
 
 
 @register("neural_ode")
 def neural_ode(
-    shape: Sequence[int],
+    space: Space,
     *,
-    levels: Levels = None,
-    classes: Classes = None,
-    context_dim: ContextDim = None,
-    dequantize: Dequantize = "uniform",
-    width: Annotated[int, Option("units of a hidden layer", 1, WIDTH)] = 64,
+    dequantize: Dequantizer = "uniform",
+    width: Width = 64,
     depth: Annotated[int, Option("hidden layers of the field", 1, LAYERS)] = 2,
     activation: Annotated[str, one_of("what the hidden units compute", FIELD_ACTIVATIONS)] = "tanh",
     time: Time = "concat",
@@ -69,11 +51,7 @@ def neural_ode(
     >>> torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0, 1])).shape
     torch.Size([])
     """
-    size = math.prod(shape)
-    field = MLPField(size, width, depth, activation, time, context_dim, classes)
-    flow = Continuous(field, method=method, stepping=Adaptive(rtol, atol) if steps is None else Fixed(steps))
-    base: Distribution = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
-    transform = Compose(Reshape(shape, (size,)), ActNorm(size), flow)
-    return FlowModel(
-        shape, base, transform, levels=levels, classes=classes, context_dim=context_dim, dequantize=dequantize
-    )
+    field = MLPField(space.dims, width, depth, activation, time, **condition(space))
+    flow = Continuous(field, method=method, stepping=stepping(method, steps, rtol, atol))
+    transform = Compose(flatten(space), *normed(space.dims, [flow]))
+    return FlowModel(space, gaussian(space), transform, dequantize=dequantize)

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
-from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import MLP
-from ..transforms import ActNorm, Additive, Compose, Coupling, Reshape, Transform
-from .model import FlowModel
-from .option import LAYERS, WIDTH, Activation, Classes, ContextDim, Dequantize, Levels, MemoryFlat, Option
+from ..space import Space
+from ..transforms import ActNorm, Additive, Compose, Transform
+from .blocks import condition, coupled, flatten, gaussian
+from .flow_model import FlowModel
+from .option import LAYERS, Dequantizer, FlatMemory, Nonlinearity, Option, Width
 from .registry import register
 
 
 @register("nice")
 def nice(
-    shape: Sequence[int],
+    space: Space,
     *,
-    levels: Levels = None,
-    classes: Classes = None,
-    context_dim: ContextDim = None,
     couplings: Annotated[int, Option("number of additive couplings", 1, LAYERS)] = 4,
-    width: Annotated[int, Option("units of a hidden layer", 1, WIDTH)] = 256,
+    width: Width = 256,
     depth: Annotated[int, Option("hidden layers of a coupling's network", 1, LAYERS)] = 4,
-    activation: Activation = "relu",
-    dequantize: Dequantize = "uniform",
-    memory_flat: MemoryFlat = False,
+    activation: Nonlinearity = "relu",
+    dequantize: Dequantizer = "uniform",
+    memory_flat: FlatMemory = False,
 ) -> FlowModel:
     """NICE, a flow of volume-preserving couplings and a final scaling (Dinh, Krueger, Bengio, 2015, arXiv:1410.8516).
 
@@ -39,13 +36,8 @@ def nice(
     >>> zoo.nice((6,)).sample(2).shape
     torch.Size([2, 6])
     """
-    size = math.prod(shape)
-    layers: list[Transform] = [Reshape(shape, (size,)), ActNorm(size)]
-    for i in range(couplings):
-        moved = size // 2 if i % 2 == 0 else size - size // 2
-        net = MLP(size - moved, moved, width, depth, activation, context_dim, classes)
-        layers.append(Coupling(net, Additive(), mask="alternating", swap=i % 2 == 1))
-    layers.append(ActNorm(size))
-    base: Distribution = DiagonalGaussian((size,)) if classes is None else ClassConditionalGaussian((size,), classes)
-    options = {"dequantize": dequantize, "memory_flat": memory_flat, "classes": classes, "context_dim": context_dim}
-    return FlowModel(shape, base, Compose(*layers), levels=levels, **options)  # type: ignore[arg-type]
+    net = partial(MLP, width=width, depth=depth, activation=activation, **condition(space))
+    layers: list[Transform] = [flatten(space), ActNorm(space.dims)]
+    layers += [coupled(space.dims, Additive(), "alternating", i % 2 == 1, net) for i in range(couplings)]
+    transform = Compose(*layers, ActNorm(space.dims))
+    return FlowModel(space, gaussian(space), transform, dequantize=dequantize, memory_flat=memory_flat)

@@ -5,17 +5,20 @@ The checks of `create`, the table of `pyflowk zoo MODEL` and its errors come fro
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Annotated, Any
 
+from .._hints import did_you_mean
 from ..nets import ACTIVATIONS, TIMES
 from ..solvers import METHODS
+from ..space import Space
 
 LAYERS, WIDTH = 1000, 1 << 16
 """More layers, or units of one, are taken for a slip: they would fill the memory before the first error."""
@@ -88,12 +91,10 @@ def one_of(meaning: str, choices: Iterable[str]) -> Option:
 
 
 # what several systems have
-Levels = Annotated[int | None, Option("data are integers 0 to levels - 1; None for real numbers", 2, 1 << 24)]
-Classes = Annotated[int | None, Option("the condition is one of so many labels", 1, 1 << 20)]
-ContextDim = Annotated[int | None, Option("the condition is so many numbers", 1, WIDTH)]
-Dequantize = Annotated[str, one_of("noise that makes integers real: even, or learned", ("uniform", "variational"))]
-MemoryFlat = Annotated[bool, Option("train in the memory of one layer, by inverting the others")]
-Activation = Annotated[str, one_of("what the hidden units compute", ACTIVATIONS)]
+Dequantizer = Annotated[str, one_of("noise that makes integers real: even, or learned", ("uniform", "variational"))]
+FlatMemory = Annotated[bool, Option("train in the memory of one layer, by inverting the others")]
+Nonlinearity = Annotated[str, one_of("what the hidden units compute", ACTIVATIONS)]
+Width = Annotated[int, Option("units of a hidden layer", 1, WIDTH)]
 Architecture = Annotated[
     str, one_of("for flat events, or images in several scales; auto: by the shape", ("auto", "vector", "multiscale"))
 ]
@@ -104,41 +105,46 @@ Steps = Annotated[int | None, Option("equal steps of the solver; None: adaptive,
 Tolerance = Annotated[float, Option("relative (rtol) or absolute (atol) tolerance of adaptive steps", least=0)]
 
 
-Chooser = Callable[[tuple[int, ...], dict[str, Any]], dict[str, Any]]
-"""(shape, options) -> the options that were left to the system, as it chooses them."""
+Chooser = Callable[[Space, dict[str, Any]], dict[str, Any]]
+"""(space, options) -> the options that were left to the system, as it chooses them."""
 
 
-def by_architecture(side: int, vector: dict[str, Any], multiscale: dict[str, Any]) -> Chooser:
-    """Chooses "multiscale" for "auto" on images of at least ``side`` x ``side`` pixels, and the sizes that are None.
+def declared(declaration: Callable[..., Any]) -> dict[str, Option]:
+    """The options that a builder's keywords or a dataclass's fields declare, in order.
 
-    >>> choose = by_architecture(8, vector={"width": 128}, multiscale={"width": 16})
-    >>> choose((1, 8, 8), {"architecture": "auto", "width": None})
-    {'architecture': 'multiscale', 'width': 16}
+    Raises TypeError for one without a default, or without an Option in its annotation.
     """
-
-    def choose(shape: tuple[int, ...], options: dict[str, Any]) -> dict[str, Any]:
-        architecture = options["architecture"]
-        if architecture == "auto":
-            architecture = "multiscale" if len(shape) == 3 and min(shape[1:]) >= side else "vector"
-        if architecture == "multiscale" and len(shape) != 3:
-            raise ValueError(f"architecture: multiscale expects events (C, H, W), got {shape}; auto, vector take any")
-        sizes = vector if architecture == "vector" else multiscale
-        left = {name: size for name, size in sizes.items() if options[name] is None}
-        return {"architecture": architecture, **left}
-
-    return choose
+    hints = typing.get_type_hints(declaration, include_extras=True)
+    if dataclasses.is_dataclass(declaration):
+        defaults = {field.name: field.default for field in dataclasses.fields(declaration)}
+    else:
+        parameters = inspect.signature(declaration).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return {name: _option(name, hints[name], default) for name, default in defaults.items()}
 
 
-def declared(builder: Callable[..., Any]) -> dict[str, Option]:
-    """The options of a builder, in order; one that is not annotated with an Option takes any value."""
-    hints = typing.get_type_hints(builder, include_extras=True)
-    found: dict[str, Option] = {}
-    for name, parameter in inspect.signature(builder).parameters.items():
-        marks = [mark for mark in getattr(hints.get(name), "__metadata__", ()) if isinstance(mark, Option)]
-        if not marks:
-            continue
-        kind = typing.get_args(hints[name])[0]
-        kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-        plain = next(k for k in kinds if k is not type(None))
-        found[name] = replace(marks[0], kind=plain, optional=type(None) in kinds, default=parameter.default)
+def _option(name: str, hint: Any, default: Any) -> Option:
+    marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Option)]
+    if not marks or default is inspect.Parameter.empty or default is dataclasses.MISSING:
+        raise TypeError(f"{name}: expected a default, and an Option in the annotation, got {hint} and {default}")
+    kind = typing.get_args(hint)[0]
+    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    plain = next(k for k in kinds if k is not type(None))
+    return replace(marks[0], kind=plain, optional=type(None) in kinds, default=default)
+
+
+def checked(owner: str, what: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The given options as plain values; TypeError for one that the owner does not have, listing those that it has."""
+    for name in given:
+        if name not in known:
+            there = ", ".join(known) or "none"
+            raise TypeError(f"{owner} has no {what} {name}{did_you_mean(name, known)}; it has {there}")
+    return {name: known[name].check(name, value) for name, value in given.items()}
+
+
+def built(builder: Callable[..., Any], kind: type) -> Any:
+    """The class of what a builder returns, by its annotation; TypeError unless it is one of a kind."""
+    found = typing.get_type_hints(builder).get("return")
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise TypeError(f"{builder.__name__}: expected a {kind.__name__} as annotated result, got {found}")
     return found

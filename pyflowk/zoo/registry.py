@@ -5,47 +5,97 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import operator
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from .._hints import did_you_mean
+from ..space import KINDS, MANIFOLDS, Context, Space
 from .model import GenerativeModel
-from .option import Chooser, Option, declared
+from .option import WIDTH, Chooser, Option, built, checked, declared
 
 P = ParamSpec("P")
 Model = TypeVar("Model", bound=GenerativeModel)
+Built = TypeVar("Built", bound=GenerativeModel, covariant=True)
 
-_BUILDERS: dict[str, Callable[..., GenerativeModel]] = {}
+VALUES = {"real": "real numbers", "levels": "levels", "symbols": "symbols"}
+FLOWS = ("real", "levels", "labels", "numbers")
+"""What a flow takes: real numbers or levels, given labels or numbers."""
+PLAIN = {
+    "levels": Option("data are integers 0 to levels - 1; None for real numbers", 2, 1 << 24, kind=int, optional=True),
+    "classes": Option("the condition is one of so many labels", 1, 1 << 20, kind=int, optional=True),
+    "context_dim": Option("the condition is so many numbers", 1, WIDTH, kind=int, optional=True),
+}
+"""The arguments that stand beside a shape in place of a Space."""
+RESERVED = {"name", "space", "shape", *PLAIN}
 
 
-def register(name: str, choose: Chooser | None = None) -> Callable[[Callable[P, Model]], Callable[P, Model]]:
-    """Decorate a builder ``(shape, *, **options) -> GenerativeModel``: name it, and write down every model's config.
+class System(Protocol[P, Built]):
+    """A builder as it is called: with a Space, or in short with the shape of one event and plain arguments."""
+
+    @overload
+    def __call__(self, space: Space, *args: P.args, **options: P.kwargs) -> Built: ...
+
+    @overload
+    def __call__(
+        self,
+        space: Sequence[int],
+        *,
+        levels: int | None = None,
+        classes: int | None = None,
+        context_dim: int | None = None,
+        **options: Any,
+    ) -> Built: ...
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a system before it is built."""
+
+    build: Callable[..., GenerativeModel]
+    options: dict[str, Option]
+    sampling: dict[str, Option]
+
+
+_SYSTEMS: dict[str, Entry] = {}
+
+
+def register(
+    name: str, choose: Chooser | None = None, takes: Sequence[str] = FLOWS
+) -> Callable[[Callable[Concatenate[Space, P], Model]], System[P, Model]]:
+    """Decorate a builder ``(space, *, **options) -> model``: name it, and write down every model's config.
 
     All options need defaults, JSON values and an :class:`~pyflowk.zoo.option.Option` in their annotation, which
-    checks what is given. ``choose`` settles what "auto" and None leave to the system. The model's ``config`` then holds
-    the name, the shape and every option as it was used, so that a later change of a default leaves saved models alone.
+    checks what is given; the annotation of the result names the model's class. ``choose`` settles what "auto" and None
+    leave to the system. ``takes`` are the kinds of space: "real", "levels" and "symbols", "variable" for several
+    lengths, manifolds by their names; and of context: "labels", "numbers", "tokens", each beside none. The builder
+    sees no other. The model's ``config`` then holds the name, the space and every option as it was used, so that a
+    later change of a default leaves saved models alone.
     """
+    unknown = [word for word in takes if word not in (*VALUES, "variable", *MANIFOLDS, *KINDS)]
+    if unknown:
+        raise ValueError(f"takes: expected {', '.join((*VALUES, 'variable', *MANIFOLDS, *KINDS))}; got {unknown[0]!r}")
 
-    def decorate(builder: Callable[P, Model]) -> Callable[P, Model]:
-        signature, known = inspect.signature(builder), declared(builder)
+    def decorate(builder: Callable[Concatenate[Space, P], Model]) -> System[P, Model]:
+        known = declared(builder)
+        assemble: Callable[..., Model] = builder  # whose options come from everywhere
+        if RESERVED & known.keys():
+            raise TypeError(f"{name}: expected other names than {', '.join(RESERVED & known.keys())} for options")
 
         @functools.wraps(builder)
-        def build(*args: P.args, **kwargs: P.kwargs) -> Model:
-            bound = signature.bind(*args, **kwargs)
-            bound.apply_defaults()
-            options: dict[str, Any] = dict(bound.arguments)
-            shape = _shape(name, options.pop("shape"))
-            options |= {key: option.check(key, options[key]) for key, option in known.items()}
-            if options.get("classes") is not None and options.get("context_dim") is not None:
-                raise ValueError(f"{name} expects classes or context_dim, not both")
-            options |= choose(shape, options) if choose is not None else {}
-            model: Model = builder(shape, **options)  # type: ignore[arg-type]
-            model.config = json.loads(json.dumps({"name": name, "shape": shape, **options}, allow_nan=False))
+        def build(space: Space | Sequence[int], **given: Any) -> Model:
+            plain = {key: given.pop(key) for key in PLAIN if key in given}
+            where = _space(name, space, plain)
+            _check_takes(name, takes, where)
+            options = {key: option.default for key, option in known.items()} | checked(name, "option", known, given)
+            options |= choose(where, options) if choose is not None else {}
+            model = assemble(where, **options)
+            written = {"name": name, "space": where.as_json(), **options}
+            model.config = json.loads(json.dumps(written, allow_nan=False))
             return model
 
-        _BUILDERS[name] = build
-        return build
+        _SYSTEMS[name] = Entry(build, known, built(builder, GenerativeModel).sampling_options)
+        return cast(Any, build)
 
     return decorate
 
@@ -57,18 +107,12 @@ def names() -> list[str]:
     >>> "realnvp" in zoo.names()
     True
     """
-    return sorted(_BUILDERS)
+    return sorted(_SYSTEMS)
 
 
 def describe(name: str) -> str:
     """The first sentence of the system's documentation."""
-    return (inspect.getdoc(_find(name)) or "").split("\n\n")[0].replace("\n", " ")
-
-
-def defaults(name: str) -> dict[str, Any]:
-    """The options of a system with their defaults, without the shape."""
-    parameters = inspect.signature(_find(name)).parameters
-    return {key: p.default for key, p in parameters.items() if key != "shape"}
+    return (inspect.getdoc(_find(name).build) or "").split("\n\n")[0].replace("\n", " ")
 
 
 def options(name: str) -> dict[str, Option]:
@@ -78,49 +122,90 @@ def options(name: str) -> dict[str, Option]:
     >>> zoo.options("nice")["couplings"].expected
     'an integer from 1 to 1000'
     """
-    return declared(_find(name))
+    return dict(_find(name).options)
 
 
-def check(name: str, config: dict[str, Any]) -> None:
-    """Raise ValueError for a system, TypeError for an option that does not exist, either for a value it cannot take."""
-    known = defaults(name)
-    for key in config:
-        if key not in known:
-            hint = did_you_mean(key, known)
-            raise TypeError(f"{name} has no option {key}{hint}; it has {', '.join(known)}")
-    for key, option in options(name).items():
-        if key in config:
-            option.check(key, config[key])
-
-
-def create(name: str, shape: Sequence[int], **config: Any) -> GenerativeModel:
-    """Build a system for events of ``shape``; ``config`` holds its options (:func:`defaults` lists them).
-
-    ``zoo.create(config.pop("name"), **config)`` with a copy of ``model.config`` builds the same model again. Raises
-    ValueError for a name, TypeError for an option that does not exist, listing the right ones; and either for a value
-    that an option cannot take (:func:`options` tells which it can).
+def sampling(name: str) -> dict[str, Option]:
+    """The same for the options of its models' ``sample``.
 
     >>> from pyflowk import zoo
-    >>> model = zoo.create("realnvp", (2,))
-    >>> model.sample(3).shape
-    torch.Size([3, 2])
+    >>> {key: option.default for key, option in zoo.sampling("nice").items()}
+    {'temperature': 1.0}
     """
-    check(name, config)
-    return _find(name)(shape, **config)
+    return dict(_find(name).sampling)
 
 
-def _find(name: str) -> Callable[..., GenerativeModel]:
-    if name not in _BUILDERS:
+def defaults(name: str) -> dict[str, Any]:
+    """The options of a system with their defaults."""
+    return {key: option.default for key, option in options(name).items()}
+
+
+def check(name: str, options: dict[str, Any], sampling: Mapping[str, Any] = {}) -> None:
+    """Raise ValueError for a system, TypeError for an option that does not exist, either for a value it cannot take."""
+    entry = _find(name)
+    checked(name, "option", entry.options, options)
+    checked(name, "sampling option", entry.sampling, sampling)
+
+
+def create(
+    name: str,
+    space: Space | Sequence[int] | Mapping[str, Any] | None = None,
+    *,
+    shape: Sequence[int] | None = None,
+    **config: Any,
+) -> GenerativeModel:
+    """Build a system for the events of a ``space``; ``config`` holds its options (:func:`defaults` lists them).
+
+    In place of the Space the shape of one event will do, and beside it ``levels``, ``classes`` and ``context_dim``.
+    ``zoo.create(config.pop("name"), **config)`` with a copy of ``model.config`` builds the same model again. Raises
+    ValueError for a name, TypeError for an option that does not exist, listing the right ones; either for a value that
+    an option cannot take (:func:`options` tells which it can); and ValueError for a space that the system is not for.
+
+    >>> from pyflowk import zoo
+    >>> from pyflowk.space import Context, Space
+    >>> zoo.create("realnvp", (2,)).sample(3).shape
+    torch.Size([3, 2])
+    >>> zoo.create("realnvp", Space((2,), context=Context("labels", 3))).config == zoo.realnvp((2,), classes=3).config
+    True
+    """
+    entry = _find(name)
+    if (space is None) == (shape is None):  # configs of the first versions have a shape
+        raise TypeError(f"{name}: expected a space, or the shape of one event")
+    where: Any = shape if space is None else space
+    return entry.build(Space.from_json(where) if isinstance(where, Mapping) else where, **config)
+
+
+def _find(name: str) -> Entry:
+    if name not in _SYSTEMS:
         raise ValueError(f"no system named {name!r}{did_you_mean(name, names())}; there are {', '.join(names())}")
-    return _BUILDERS[name]
+    return _SYSTEMS[name]
 
 
-def _shape(name: str, shape: Any) -> tuple[int, ...]:
-    """The event's shape as positive integers."""
-    try:
-        sizes = tuple(operator.index(n) for n in shape)
-    except TypeError:
-        sizes = ()
-    if not sizes or min(sizes) < 1:
-        raise ValueError(f"{name} expects an event shape of positive sizes, such as (2,) or (1, 8, 8); got {shape!r}")
-    return sizes
+def _space(name: str, space: Space | Sequence[int], plain: dict[str, Any]) -> Space:
+    """The space of the short form, whose sizes are checked, or the one given."""
+    plain = {key: PLAIN[key].check(key, value) for key, value in plain.items() if value is not None}
+    if not isinstance(space, Space):
+        if {"classes", "context_dim"} <= plain.keys():
+            raise ValueError(f"{name} expects classes or context_dim, not both")
+        context = Context("labels", plain["classes"]) if "classes" in plain else None
+        context = Context("numbers", plain["context_dim"]) if "context_dim" in plain else context
+        return Space(cast(Any, space), plain.get("levels"), context=context)
+    if plain:
+        raise TypeError(f"{name}: expected {', '.join(plain)} beside a shape; the Space says it: {space}")
+    for key, option in PLAIN.items():
+        option.check(key, getattr(space, key))
+    return space
+
+
+def _check_takes(name: str, takes: Sequence[str], space: Space) -> None:
+    events = replace(space, context=None)
+    of_length = not space.variable or "variable" in takes
+    if not (of_length and space.kind in takes and (space.manifold or space.kind) in takes):
+        kinds = " or ".join(words for word, words in VALUES.items() if word in takes)
+        where = "".join(f", on the {word}" for word in MANIFOLDS if word in takes)
+        lengths = "of any length" if "variable" in takes else "of one length"
+        real = " real numbers" if space.kind == "real" else ""
+        raise ValueError(f"{name} takes {kinds} {lengths}{where}; got {events}{real}")
+    if space.context is not None and space.context.kind not in takes:
+        kinds = " or ".join(kind for kind in KINDS if kind in takes) or "none"
+        raise ValueError(f"{name} takes {kinds} as context; got {space.context}")

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Annotated, Any
 
-from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import CONTRACTIVE_ACTIVATIONS, LipschitzConvNet, LipschitzMLP
-from ..transforms import ActNorm, Compose, Exact, Reshape, Residual, Roulette, Split, Squeeze, Transform, Truncated
-from .model import FlowModel
-from .option import (
-    LAYERS,
-    WIDTH,
-    Architecture,
-    Classes,
-    ContextDim,
-    Dequantize,
-    Levels,
-    Option,
-    by_architecture,
-    one_of,
-)
+from ..space import Space
+from ..transforms import ActNorm, Compose, Exact, Residual, Roulette, Transform, Truncated
+from .blocks import by_architecture, condition, flatten, gaussian, multiscale, normed
+from .flow_model import FlowModel
+from .option import LAYERS, WIDTH, Architecture, Dequantizer, Option, one_of
 from .registry import register
 
 TRAINING = ("roulette", "truncated")
@@ -29,11 +17,8 @@ TRAINING = ("roulette", "truncated")
 
 @register("residual_flow", by_architecture(16, {"layers": 10, "width": 128}, {"layers": 4, "width": 32}))
 def residual_flow(
-    shape: Sequence[int],
+    space: Space,
     *,
-    levels: Levels = None,
-    classes: Classes = None,
-    context_dim: ContextDim = None,
     architecture: Architecture = "auto",
     layers: Annotated[int | None, Option("number of layers (10) or, multiscale, in each scale (4)", 1, LAYERS)] = None,
     width: Annotated[int | None, Option("units (128) or, multiscale, channels (32) of a branch", 1, WIDTH)] = None,
@@ -45,7 +30,7 @@ def residual_flow(
     exact_dims: Annotated[int, Option("up to so many dimensions log-determinants are exact", 0, WIDTH)] = 32,
     iterations: Annotated[int, Option("power iterations after each step of the optimiser", 1, LAYERS)] = 2,
     recompute: Annotated[bool, Option("compute the branches again in the backward pass, to save memory")] = False,
-    dequantize: Dequantize = "uniform",
+    dequantize: Dequantizer = "uniform",
 ) -> FlowModel:
     """Residual flow, unbiased log-determinants by roulette (Chen et al., 2019, arXiv:1906.02735).
 
@@ -73,32 +58,20 @@ def residual_flow(
         "exact_dims": exact_dims,
         "recompute": recompute,
     }
-    condition: dict[str, Any] = {"context_dim": context_dim, "classes": classes}
-    net: dict[str, Any] = {"lipschitz": lipschitz, "activation": activation, "iterations": iterations, **condition}
-    transform: Transform
+    net: dict[str, Any] = {
+        "width": width, "lipschitz": lipschitz, "activation": activation, "iterations": iterations, **condition(space),
+    }  # fmt: skip
+
+    def scale(shape: tuple[int, ...], last: bool) -> list[Transform]:
+        c, h, w = shape
+        branches = [LipschitzConvNet(c, (h, w), **net) for _ in range(layers)]
+        return [*normed(c, (Residual(branch, **options) for branch in branches)), ActNorm(c)]
+
     if architecture == "vector":
-        size = math.prod(shape)
-        mlp: dict[str, Any] = {"width": width, "depth": depth, **net}
-        parts: list[Transform] = [Reshape(shape, (size,))]
-        for _ in range(layers):
-            parts += [ActNorm(size), Residual(LipschitzMLP(size, **mlp), **options)]
-        transform = Compose(*parts, ActNorm(size))
+        size = space.dims
+        branches = [LipschitzMLP(size, depth=depth, **net) for _ in range(layers)]
+        parts = normed(size, (Residual(branch, **options) for branch in branches))
+        transform = Compose(flatten(space), *parts, ActNorm(size))
     else:
-        transform = _scale(tuple(shape), layers, {"width": width, **net}, options)
-    flat = (math.prod(shape),)
-    base: Distribution = DiagonalGaussian(flat) if classes is None else ClassConditionalGaussian(flat, classes)
-    return FlowModel(shape, base, transform, levels=levels, dequantize=dequantize, **condition)
-
-
-def _scale(shape: tuple[int, ...], layers: int, net: dict[str, Any], options: dict[str, Any]) -> Transform:
-    """One scale and, inside its Split, all that follow; the output is flat."""
-    c, h, w = shape
-    parts: list[Transform] = []
-    for _ in range(layers):
-        parts += [ActNorm(c), Residual(LipschitzConvNet(c, (h, w), **net), **options)]
-    parts.append(ActNorm(c))
-    if h % 2 == 1 or w % 2 == 1 or min(h, w) <= 4:
-        return Compose(*parts, Reshape((c, h, w), (c * h * w,)))
-    kept = (2 * c, h // 2, w // 2)
-    inner = _scale(kept, layers, net, options)
-    return Compose(*parts, Squeeze(), Split(inner, (4 * c, h // 2, w // 2), (math.prod(kept),)))
+        transform = multiscale(space.shape, scale)
+    return FlowModel(space, gaussian(space), transform, dequantize=dequantize)

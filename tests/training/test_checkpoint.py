@@ -131,7 +131,7 @@ def flip(folder):
 
 def other_shape(folder):
     config = json.loads((folder / "checkpoint" / "config.json").read_text())["model"]
-    edit(folder, model={**config, "shape": [6]})
+    edit(folder, model={**config, "space": {"shape": [6]}})
 
 
 DAMAGE = {
@@ -164,6 +164,8 @@ def test_unsound_checkpoints_give_one_clear_line(run, kind):
 def test_a_config_that_left_the_architecture_to_the_shape_is_understood(tmp_path):
     """The first configs hold "auto" and None, which meant several scales from 8 x 8 pixels on."""
     model = zoo.create("ffjord", (1, 8, 8), architecture="multiscale", depth=1, width=32, levels=17, steps=2)
+    del model.config["space"]
+    model.config |= {"shape": [1, 8, 8], "levels": 17, "classes": None, "context_dim": None}
     model.config |= {"architecture": "auto", "width": None, "activation": None, "divergence": "auto"}
     save(tmp_path / "checkpoint", model)
     again, _ = load_model(tmp_path)

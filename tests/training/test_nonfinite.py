@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from pyflowk.distributions import DiagonalGaussian
+from pyflowk.space import Space
 from pyflowk.training.nonfinite import first_nonfinite
 from pyflowk.transforms import Compose, Coupling, Scale
 from pyflowk.zoo import FlowModel
@@ -71,7 +72,7 @@ def test_the_layers_of_a_flow_are_named(memory_flat):
             return z, ladj - torch.inf
 
     def blame(transform):
-        model = FlowModel((2,), DiagonalGaussian((2,), True), transform, memory_flat=memory_flat)
+        model = FlowModel(Space((2,)), DiagonalGaussian((2,), True), transform, memory_flat=memory_flat)
         return first_nonfinite(model, lambda: model.loss(torch.zeros(3, 2)), torch.zeros(3, 2))
 
     place = "layer flow.transform.transforms.0.transforms"

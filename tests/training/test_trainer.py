@@ -88,7 +88,7 @@ def test_dropout_continues_where_it_was(tmp_path):
 
     class Noisy(zoo.GenerativeModel):
         def __init__(self):
-            super().__init__((2,))
+            super().__init__(Space((2,)))
             self.net = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(2, 1))
             torch.nn.init.ones_(self.net[1].weight)
 
@@ -236,7 +236,7 @@ def test_only_nats_become_bits(digits, tmp_path):
 
     class Matching(zoo.GenerativeModel):
         def __init__(self):
-            super().__init__(digits.space.shape, levels=17)
+            super().__init__(digits.space)
             self.weight = torch.nn.Parameter(torch.ones(()))
 
         def loss(self, x, context=None, generator=None):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyflowk import zoo
+from pyflowk.space import Space
 from pyflowk.transforms import ActNorm, InvertibleConv1x1, MemoryFlat, Split, check_invertibility
 
 SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
@@ -139,7 +140,7 @@ def test_every_draw_is_from_the_generator_that_was_handed_in(system: str) -> Non
 def test_config_and_state_dict_rebuild_the_model(system: str, condition: str) -> None:
     model = build(system, condition)
     config = json.loads(json.dumps(model.config))
-    twin = zoo.create(config.pop("name"), config.pop("shape"), **config)
+    twin = zoo.create(config.pop("name"), **config)
     twin.load_state_dict(model.state_dict())
     x, c = data(model, 4), context(model, 4)
     twin.train().log_prob(x, c, seeded())  # an ActNorm that forgot its flag would start over here
@@ -375,7 +376,7 @@ def test_wrong_architectures_and_conditions_are_named() -> None:
 
 
 def test_calls_that_a_system_lacks_say_so() -> None:
-    model = zoo.GenerativeModel((2,))
+    model = zoo.GenerativeModel(Space((2,)))
     for call in (model.loss, model.log_prob):
         with pytest.raises(NotImplementedError, match="GenerativeModel has no"):
             call(torch.zeros(1, 2))

@@ -1,0 +1,151 @@
+"""What the systems of the zoo have in common: what a space asks for, couplings, chains in one scale or in several."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
+from ..nets import MLP, ConvNet
+from ..ops.masks import transformed_channels
+from ..solvers import Adaptive, Fixed
+from ..solvers.ode.stepping import Stepping
+from ..solvers.ode.tableaus import estimates_error
+from ..space import Space
+from ..transforms import (
+    ActNorm,
+    Affine,
+    Compose,
+    Coupling,
+    Dequantize,
+    Logit,
+    Map,
+    Reshape,
+    Scale,
+    Split,
+    Squeeze,
+    Transform,
+    VariationalDequantize,
+)
+from .option import Chooser
+
+Net = Callable[[int, int], nn.Module]
+"""(channels it sees, channels it gives) -> a coupling's network."""
+
+
+# ---- what a space asks for -------------------------------------------------------------------------------------------
+
+
+def condition(space: Space) -> dict[str, Any]:
+    """The arguments of a network, or of a field, that tell it what its context is."""
+    return {"context_dim": space.context_dim, "classes": space.classes}
+
+
+def gaussian(space: Space) -> Distribution:
+    """The base of flat events: standard normal, or one learned Gaussian per label."""
+    flat = (space.dims,)
+    return DiagonalGaussian(flat) if space.classes is None else ClassConditionalGaussian(flat, space.classes)
+
+
+def flatten(space: Space) -> Reshape:
+    """The map from events to vectors."""
+    return Reshape(space.shape, (space.dims,))
+
+
+def unsquash(space: Space, dequantize: str = "uniform") -> list[Transform]:
+    """The maps from integers 0..levels-1 to real numbers; none for real data."""
+    if dequantize not in ("uniform", "variational"):
+        raise ValueError(f"dequantize: expected uniform or variational, got {dequantize!r}")
+    levels = space.levels
+    if levels is None:
+        if dequantize == "variational":
+            raise ValueError("dequantize: expected integer data (levels=) for variational noise, got real data")
+        return []
+    dequantizers = [Dequantize(levels)] if dequantize == "uniform" else _learned_noise(levels, space.shape)
+    return [*dequantizers, Scale(1 / levels), Logit(0.05)]
+
+
+def _learned_noise(levels: int, shape: tuple[int, ...], width: int = 32) -> list[Transform]:
+    """A location and a scale for each element, then a coupling each way, by networks that see the integers."""
+    if len(shape) == 3:
+        masks = (("all", False), ("checkerboard", False), ("checkerboard", True))
+        nets = [
+            ConvNet(0 if mask == "all" else shape[0], 2 * shape[0], width, context_channels=shape[0])
+            for mask, _ in masks
+        ]
+        return [VariationalDequantize(levels, Compose(*(Coupling(n, Affine(), *m) for n, m in zip(nets, masks))))]
+    size = math.prod(shape)
+    noise = Coupling(MLP(0, 2 * size, width, context_dim=size), Affine(), "all")
+    return [Reshape(shape, (size,)), VariationalDequantize(levels, noise), Reshape((size,), shape)]
+
+
+def stepping(method: str, steps: int | None, rtol: float, atol: float) -> Stepping:
+    """So many equal steps of a solver, or adaptive ones, where its method can; ValueError where it cannot."""
+    if steps is not None:
+        return Fixed(steps)
+    if not estimates_error(method):
+        raise ValueError(f"steps: expected a number of steps for {method}, which cannot choose them; got None")
+    return Adaptive(rtol, atol)
+
+
+# ---- layers ----------------------------------------------------------------------------------------------------------
+
+
+def coupled(channels: int, map: Map, mask: str, swap: bool, net: Net) -> Coupling:
+    """A coupling whose network has the sizes that the mask and the map ask for."""
+    moved = transformed_channels(channels, mask, swap)
+    seen = channels if mask == "checkerboard" else channels - moved
+    return Coupling(net(seen, map.params_per_element * moved), map, mask, swap)
+
+
+def normed(channels: int, layers: Iterable[Transform]) -> list[Transform]:
+    """An ActNorm in front of each layer, which then sees data of unit scale."""
+    return [part for layer in layers for part in (ActNorm(channels), layer)]
+
+
+def multiscale(
+    shape: tuple[int, ...],
+    scale: Callable[[tuple[int, ...], bool], list[Transform]],
+    squeezed: Callable[[tuple[int, ...]], list[Transform]] = lambda shape: [],
+) -> Compose:
+    """One scale of images (C, H, W) and, inside its Split, all that follow; the output is flat.
+
+    A scale is ``scale(shape, last)``, a squeeze, ``squeezed(shape)``, and half of the channels leave; a side that is
+    odd or at most 4 makes it the last, which has the first part alone.
+    """
+    c, h, w = shape
+    last = h % 2 == 1 or w % 2 == 1 or min(h, w) <= 4
+    layers = scale(shape, last)
+    if last:
+        return Compose(*layers, Reshape(shape, (c * h * w,)))
+    whole, kept = (4 * c, h // 2, w // 2), (2 * c, h // 2, w // 2)
+    layers += [Squeeze(), *squeezed(whole)]
+    return Compose(*layers, Split(multiscale(kept, scale, squeezed), whole, (math.prod(kept),)))
+
+
+# ---- choices ---------------------------------------------------------------------------------------------------------
+
+
+def by_architecture(side: int, vector: dict[str, Any], multiscale: dict[str, Any]) -> Chooser:
+    """Chooses "multiscale" for "auto" on images of at least ``side`` x ``side`` pixels, and the sizes that are None.
+
+    >>> from pyflowk.space import Space
+    >>> choose = by_architecture(8, vector={"width": 128}, multiscale={"width": 16})
+    >>> choose(Space((1, 8, 8)), {"architecture": "auto", "width": None})
+    {'architecture': 'multiscale', 'width': 16}
+    """
+
+    def choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
+        architecture, shape = options["architecture"], space.shape
+        if architecture == "auto":
+            architecture = "multiscale" if len(shape) == 3 and min(shape[1:]) >= side else "vector"
+        if architecture == "multiscale" and len(shape) != 3:
+            raise ValueError(f"architecture: multiscale expects events (C, H, W), got {shape}; auto, vector take any")
+        sizes = vector if architecture == "vector" else multiscale
+        left = {name: size for name, size in sizes.items() if options[name] is None}
+        return {"architecture": architecture, **left}
+
+    return choose
