@@ -1,45 +1,51 @@
-"""Networks: conditioners of couplings, vector fields. Plain torch modules, zero-initialised at the end.
+"""Networks: conditioners of couplings, vector fields, contractions. Plain torch modules, zero-initialised at the end.
 
-Conditioners: `MLP`, `ConvNet`, `ResidualConvNet` (of `WeightNormConv2d`), and `MADE`, masked; a `ContextBias` lets a
-condition in. Fields: `MLPField`, `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time. Contractions, each a
-`LipschitzNet`: `LipschitzMLP`, `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`. Names that
-they take: `ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`.
+A `Network` may take a context, by a `ContextBias`. Conditioners: `MLP`, `ConvNet`, `ResidualConvNet` (of
+`WeightNormConv2d`), and `MADE`, masked. Every `Field` is a velocity: `MLPField`, `ConvField`, whose `TimeLinear` and
+`TimeConv2d` hear the time; `FunctionField` is a user's, `FusedParameters` what a kernel takes. Every `Branch` contracts
+and has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`,
+`SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`,
+`FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`.
 """
 
-from .context import ACTIVATIONS, ContextBias
+from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
+from .branch import Branch, FunctionBranch, TransposedJacobian
+from .context import ContextBias, Network
 from .convnet import ConvNet
-from .fields import FIELD_ACTIVATIONS, TIMES, ConvField, MLPField, TimeConv2d, TimeLinear
-from .lipschitz import (
-    CONTRACTIVE_ACTIVATIONS,
-    LipschitzConvNet,
-    LipschitzMLP,
-    LipschitzNet,
-    LipSwish,
-)
+from .field import Field, FunctionField, FusedParameters
+from .fields import TIMES, ConvField, MLPField, TimeConv2d, TimeLinear
+from .lipschitz import LipschitzConvNet, LipschitzMLP, LipschitzNet
 from .made import MADE
 from .mlp import MLP
 from .resnet import ResidualConvNet, WeightNormConv2d
 from .spectral import SpectralConv2d, SpectralLinear
 
 __all__ = [
-    "ACTIVATIONS",
+    "CONDITIONER_ACTIVATIONS",
     "CONTRACTIVE_ACTIVATIONS",
     "FIELD_ACTIVATIONS",
     "MADE",
     "MLP",
     "TIMES",
+    "Branch",
     "ContextBias",
     "ConvField",
     "ConvNet",
+    "Field",
+    "FunctionBranch",
+    "FunctionField",
+    "FusedParameters",
     "LipSwish",
     "LipschitzConvNet",
     "LipschitzMLP",
     "LipschitzNet",
     "MLPField",
+    "Network",
     "ResidualConvNet",
     "SpectralConv2d",
     "SpectralLinear",
     "TimeConv2d",
     "TimeLinear",
+    "TransposedJacobian",
     "WeightNormConv2d",
 ]

@@ -1,28 +1,31 @@
-"""How a condition enters a network, and the activations by name: shared by all networks of this room."""
+"""How a context enters a network: shared by all networks of this room."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from .._checks import require_counts
-from ..shapes import check_labels
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "leaky_relu": nn.LeakyReLU,
-    "relu": nn.ReLU,
-    "selu": nn.SELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
+from ..shapes import check_labels, expand_context
 
 
-def make_activation(name: str) -> nn.Module:
-    """The activation of that name; ValueError lists the names there are."""
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation: expected one of {', '.join(ACTIVATIONS)}; got {name!r}")
-    return ACTIVATIONS[name]()
+class Network(nn.Module):
+    """A network that may take a context after its inputs: what conditioners, fields and branches have in common.
+
+    The context has one row per event, or one row for all of them (:func:`pyflowk.shapes.expand_context`). A network
+    that was built for one raises ValueError without it, and one that was not refuses it. ``takes_context`` tells which:
+    transforms, links of a chain whose other links may want the context, hand it to those alone that take it. A subclass
+    that says nothing is handed whatever context there is.
+    """
+
+    takes_context: bool = True
+
+
+def wants_context(net: object, conditional: bool | None) -> bool:
+    """Whether a module of a transform is handed the context: as the user says, else as a Network says, else yes."""
+    if conditional is not None:
+        return conditional
+    net = getattr(net, "_orig_mod", net)  # behind torch.compile
+    return net.takes_context if isinstance(net, Network) else True
 
 
 class ContextBias(nn.Module):
@@ -64,16 +67,21 @@ def make_context(features: int, context_dim: int | None, classes: int | None) ->
     return None if context_dim is None and classes is None else ContextBias(features, context_dim, classes)
 
 
-def add_context(h: Tensor, bias: ContextBias | None, context: Tensor | None) -> Tensor:
-    """h (B, F, *rest) plus the context's vector; ValueError where one is missing or not wanted."""
+def context_vector(bias: ContextBias | None, context: Tensor | None, rows: int) -> Tensor | None:
+    """The context's vector for each row, (rows, F), or None; ValueError where it is missing or unwanted."""
     if bias is None:
         if context is not None:
             raise ValueError("this network was built without a context (context_dim or classes), but got one")
-        return h
+        return None
     if context is None:
         raise ValueError("this network was built for a context (context_dim or classes), but got none")
-    vector = bias(context)
-    return h + vector.reshape(*vector.shape, *[1] * (h.dim() - 2))
+    return bias(expand_context(context, rows))
+
+
+def add_context(h: Tensor, bias: ContextBias | None, context: Tensor | None) -> Tensor:
+    """h (B, F, *rest) plus the context's vector; ValueError where one is missing or not wanted."""
+    vector = context_vector(bias, context, h.shape[0])
+    return h if vector is None else h + vector.reshape(*vector.shape, *[1] * (h.dim() - 2))
 
 
 def _describe(context: Tensor) -> str:

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import require_counts
-from .context import add_context, make_activation, make_context
+from ..shapes import expand_context
+from .activations import make_activation
+from .context import Network, add_context, make_context
 from .resnet import WeightNormConv2d
 
 
-class ConvNet(nn.Module):
+class ConvNet(Network):
     r"""Three convolutions, zero at the start: :math:`e^{3g} \odot (W_3 \phi(W_2 \phi(W_1 x + c)))`.
 
     (B, in_channels, H, W) -> (B, out_channels, H, W), by 3 x 3, 1 x 1 and 3 x 3 filters with ``width`` channels between
@@ -58,7 +60,7 @@ class ConvNet(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         if self.context_channels is not None:
-            expected = (x.shape[0], self.context_channels, *x.shape[2:])
+            expected, context = (x.shape[0], self.context_channels, *x.shape[2:]), expand_context(context, x.shape[0])
             if context is None or context.shape != expected:
                 got = "none" if context is None else tuple(context.shape)
                 raise ValueError(f"this network expects an image {expected} as context, got {got}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,25 +11,13 @@ from torch import Tensor, nn
 from .._checks import require_counts
 from ..ops.activations import ACTIVATIONS
 from ..ops.dtypes import state_dtype
-from .context import add_context, make_context
+from .activations import FIELD_ACTIVATIONS
+from .context import add_context, context_vector, make_context
+from .field import Field, FusedParameters
 
-__all__ = ["ConvField", "FusedParameters", "MLPField", "TimeConv2d", "TimeLinear"]
+__all__ = ["ConvField", "MLPField", "TimeConv2d", "TimeLinear"]
 
 TIMES = ("none", "concat", "concatsquash")
-#: the activations of fields have two derivatives, since a divergence is differentiated.
-FIELD_ACTIVATIONS = ("tanh", "softplus", "silu", "elu", "sin")
-
-
-class FusedParameters(NamedTuple):
-    """A field as :func:`pyflowk.ops.cnf_trajectory` takes it."""
-
-    weights: Tensor  # (sum of H_out H_in,)
-    gates: Tensor | None  # (T, sum of H_out)
-    shifts: Tensor  # (T, sum of H_out)
-    bias: Tensor | None  # (B, H)
-    width: int
-    depth: int
-    activation: str
 
 
 class _Timed(nn.Module):
@@ -122,17 +109,16 @@ class TimeConv2d(_Timed):
         return self._applied(F.conv2d(h, self.weight, padding=padding), t, v)
 
 
-class _Field(nn.Module):
+class _LayeredField(Field):
     """A network whose values and tangents go through its layers together."""
 
     def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self._run(t, x, None, context)[0]
 
     def with_tangents(
-        self, t: Tensor | float, x: Tensor, probes: Tensor, context: Tensor | None = None
+        self, t: Tensor | float, x: Tensor, tangents: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """f(t, x) and df/dx e for probes e (B, K, *event), layer by layer."""
-        x, images = self._run(t, x, probes, context)
+        x, images = self._run(t, x, tangents, context)
         assert images is not None
         return x, images
 
@@ -143,7 +129,7 @@ class _Field(nn.Module):
         raise NotImplementedError
 
 
-class MLPField(_Field):
+class MLPField(_LayeredField):
     r"""A vector field on (B, features): ``depth`` hidden layers of ``width`` units, each of them hearing the time.
 
     ``field(t, x, context=None) -> dx/dt``, shaped as x; t is a number, a tensor () or one time a row (B,). ``time`` is
@@ -198,7 +184,7 @@ class MLPField(_Field):
 
     def fused(self, times: Tensor, context: Tensor | None = None) -> FusedParameters:
         """All that the kernel needs, for evaluations at ``times`` (T,)."""
-        bias = None if self.context is None and context is None else self._bias(context)
+        bias = context_vector(self.context, context, 1 if context is None else context.shape[0])
         tables = [layer.gate_and_shift(times) for layer in self.layers]  # type: ignore[operator]
         gates = None if tables[0][0] is None else torch.cat([gate for gate, _ in tables], 1)
         weights = torch.cat([layer.weight.flatten() for layer in self.layers])  # type: ignore[operator]
@@ -225,8 +211,7 @@ class MLPField(_Field):
             gate, shift = layer.gate_and_shift(t)
             matrix = layer.weight if gate is None else layer.weight * gate.unsqueeze(1)
             r = F.linear(h, matrix)
-            if i == 0 and self.context is not None:
-                bias = self._bias(context)
+            if i == 0 and (bias := context_vector(self.context, context, x.shape[0])) is not None:
                 r = r + (bias if gate is None else bias * gate)
             h = r + shift
             if i < self.depth:
@@ -238,12 +223,8 @@ class MLPField(_Field):
             return h, slopes[0] @ loop.diagonal()
         return h, (slopes[1] @ (matrices[1] * loop.t()) * slopes[0]).sum(1)
 
-    def _bias(self, context: Tensor | None) -> Tensor:
-        rows = 0 if context is None else context.shape[0]
-        return add_context(self.layers[0].weight.new_zeros(rows, self.width), self.context, context)  # type: ignore[operator]
 
-
-class ConvField(_Field):
+class ConvField(_LayeredField):
     r"""A vector field on images (B, C, H, W): ``depth`` hidden convolutions of ``width`` channels, zero at the start.
 
     As :class:`MLPField` in everything else; no downsampling inside. Cost: depth + 1 convolutions 3 x 3.

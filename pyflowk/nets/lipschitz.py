@@ -4,74 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from itertools import pairwise
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
-from ..ops.activations import ACTIVATIONS
-from ..ops.lipswish import lipswish, lipswish_formula
 from ..ops.power_series import MOST_FACTORS, power_series
+from .activations import CONTRACTIVE_ACTIVATIONS, make_activation
+from .branch import Branch, TransposedJacobian
 from .context import add_context, make_context
 from .spectral import SpectralConv2d, SpectralLayer, SpectralLinear
 
 
-class LipSwish(nn.Module):
-    r"""The activation :math:`\phi(x) = x\, \sigma(\beta x) / 1.1`, :math:`\beta > 0` learned; :math:`|\phi'| < 1`.
-
-    :math:`\beta = \mathrm{softplus}(b)` with one parameter b that starts at 1/2; the slope of :math:`x \sigma(x)`
-    is at most 1.09984, whatever :math:`\beta`. Smooth, so that a log-determinant can be trained through it.
-    Chen, Behrmann, Duvenaud, Jacobsen, 2019, arXiv:1906.02735, section 3.3.
-
-    >>> import torch
-    >>> from pyflowk.nets import LipSwish
-    >>> LipSwish()(torch.tensor([-1.0, 0.0, 1.0])).detach()
-    tensor([-0.2492,  0.0000,  0.6599])
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.beta = nn.Parameter(torch.tensor(0.5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.value_and_slope(x)[0]
-
-    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        beta = F.softplus(self.beta).reshape(1)
-        fused = x.dim() > 0 and x.dtype == beta.dtype and x.dtype in (torch.float32, torch.float64)
-        return (lipswish if fused else lipswish_formula)(x, beta)
-
-
-class _Bounded(nn.Module):
-    """A fixed activation with its slope, at most 1 in size."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.value, self.slope = ACTIVATIONS[name]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.value(x)
-
-    def value_and_slope(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return self.value(x), self.slope(x)
-
-
-#: Activations whose slope is at most 1 in size, each with a ``value_and_slope``.
-CONTRACTIVE_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    name: LipSwish if name == "lipswish" else partial(_Bounded, name)
-    for name in ("elu", "lipswish", "sin", "softplus", "tanh")
-}
-
-
-class TransposedJacobian:
-    r"""The transposed Jacobian of a network at its rows: ``pull(v)`` = :math:`J^T v`, row by row.
-
-    For layers and slopes the closed chain :math:`v \leftarrow \tilde W_1^T (s_1 \circ \tilde W_2^T (s_2 \circ \ldots
-    v))`: no graph is walked, slopes are computed once. ``rows(index)`` is the same for a part of the rows.
-    """
+class LayerChain(TransposedJacobian):
+    r"""The transposed Jacobian of layers and slopes, a closed chain: :math:`v \leftarrow \tilde W_1^T (s_1 \circ
+    \tilde W_2^T (s_2 \circ \ldots v))`. No graph is walked, slopes are computed once."""
 
     def __init__(self, layers: Sequence[SpectralLayer], weights: Sequence[Tensor], slopes: Sequence[Tensor]) -> None:
         self.layers, self.weights, self.slopes = layers, weights, slopes
@@ -80,7 +28,6 @@ class TransposedJacobian:
         return self._chain(v, self._adjoint)
 
     def many(self, v: Tensor) -> Tensor:
-        """The same for v (K, B, *event): K vectors for every row."""
         # they join the rows, as vmap would have it, which cannot where the number of rows is symbolic
         return self._chain(v, lambda i, v: self._adjoint(i, v.flatten(0, 1)).unflatten(0, v.shape[:2]))
 
@@ -93,12 +40,11 @@ class TransposedJacobian:
     def _adjoint(self, layer: int, v: Tensor) -> Tensor:
         return self.layers[layer].apply_adjoint(self.weights[layer], v)
 
-    def rows(self, index: Tensor | slice) -> TransposedJacobian:
-        """The pullback of the rows that ``index`` selects."""
-        return TransposedJacobian(self.layers, self.weights, [slope[index] for slope in self.slopes])
+    def rows(self, index: Tensor | slice) -> LayerChain:
+        return LayerChain(self.layers, self.weights, [slope[index] for slope in self.slopes])
 
 
-class MatrixChain(TransposedJacobian):
+class MatrixChain(LayerChain):
     """The same for 2 to 5 matrices and x (B, features)."""
 
     def many(self, v: Tensor) -> Tensor:
@@ -107,31 +53,24 @@ class MatrixChain(TransposedJacobian):
     def power_series(
         self, probe: Tensor, reached: Tensor | None, terms: int, exact_terms: int, survival: float
     ) -> tuple[Tensor, Tensor]:
-        """:func:`pyflowk.ops.power_series` there."""
         return power_series(
             probe, self.slopes, self.weights, reached, terms=terms, exact_terms=exact_terms, survival=survival
         )
 
 
-class LipschitzNet(nn.Module):
-    """A chain of normalised layers and activations of slope at most 1: the Lipschitz constants multiply.
-
-    Beside ``forward`` it offers what :class:`pyflowk.transforms.Residual` makes use of: ``fixed``, ``linearize`` and
-    ``contraction``.
-    """
+class LipschitzNet(Branch):
+    """A chain of normalised layers and activations of slope at most 1: the Lipschitz constants multiply."""
 
     layers: nn.ModuleList
     activations: nn.ModuleList
-    lipschitz: float  # what it is normalised to
 
     def _set_up(
         self, layers: list[SpectralLayer], activation: str, width: int, context_dim: int | None, classes: int | None
     ) -> None:
-        if activation not in CONTRACTIVE_ACTIVATIONS:
-            known = ", ".join(CONTRACTIVE_ACTIVATIONS)
-            raise ValueError(f"activation: expected one of {known} (slope at most 1); got {activation!r}")
         self.layers = nn.ModuleList(layers)
-        self.activations = nn.ModuleList(CONTRACTIVE_ACTIVATIONS[activation]() for _ in layers[1:])
+        self.activations = nn.ModuleList(
+            make_activation(activation, CONTRACTIVE_ACTIVATIONS, " (slope at most 1)") for _ in layers[1:]
+        )
         self.context = make_context(width, context_dim, classes)
         self.takes_context = self.context is not None
         nn.init.zeros_(layers[-1].weight)
@@ -162,7 +101,7 @@ class LipschitzNet(nn.Module):
             h = _affine(layer, weight, h)
         matrices = x.dim() == 2 and 2 <= len(layers) <= MOST_FACTORS
         matrices = matrices and all(isinstance(layer, SpectralLinear) for layer in layers)
-        return h, (MatrixChain if matrices else TransposedJacobian)(layers, weights, slopes)
+        return h, (MatrixChain if matrices else LayerChain)(layers, weights, slopes)
 
     def contraction(self) -> float:
         """A certified Lipschitz constant of the network as it is now: the product of its layers' ``norm_bound``.

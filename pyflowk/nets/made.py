@@ -14,12 +14,13 @@ from ..ops.dtypes import state_dtype
 from ..ops.fixed import Fixed
 from ..ops.kept import Keeper, Kept
 from ..ops.made_layout import MadeLayout
-from .context import make_activation, make_context
+from .activations import make_activation
+from .context import Network, context_vector, make_context
 
 __all__ = ["MADE"]
 
 
-class MADE(Keeper, Fixed):
+class MADE(Keeper, Fixed, Network):
     r"""An MLP with masked weights: the parameters of coordinate i are a function of x_0..x_{i-1} and the context.
 
     (B, D) -> (B, params_per_element D), zero at the start, so that a flow starts as the identity. A hidden unit of
@@ -127,15 +128,7 @@ class MADE(Keeper, Fixed):
 
     def shift(self, x: Tensor, context: Tensor | None) -> Tensor | None:
         """What the context adds to the first layer, (B, hidden[0]); None without one."""
-        if self.context is None:
-            if context is not None:
-                raise ValueError("this network was built without a context (context_dim or classes), but got one")
-            return None
-        if context is None:
-            raise ValueError("this network was built for a context (context_dim or classes), but got none")
-        if context.shape[0] != x.shape[0]:
-            raise ValueError(f"expected a context of {x.shape[0]} rows, one a row of x; got {tuple(context.shape)}")
-        return self.context(context)
+        return context_vector(self.context, context, x.shape[0])
 
     def packed(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor | None, Tensor, tuple[int, ...]]:
         """(weights, shift, plan, hidden) for :func:`pyflowk.ops.made_inverse` on rows like x; differentiable.

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from .._checks import require_counts
 from ..ops.mlp import MLP_ACTIVATIONS, MOST_HIDDEN, MOST_UNITS, mlp
 from ..ops.modes import autocasting, transformed
-from .context import add_context, make_activation, make_context
+from .activations import make_activation
+from .context import Network, add_context, context_vector, make_context
 
 
-class MLP(nn.Module):
+class MLP(Network):
     r"""A multi-layer perceptron, zero at the start: :math:`W_{n+1} \phi(W_n \ldots \phi(W_1 x + c))`.
 
     (B, in_features) -> (B, out_features). ``depth`` counts hidden layers of ``width`` units; ``activation`` is one of
@@ -65,9 +66,7 @@ class MLP(nn.Module):
         layers = self._fusable(x)
         if layers is None:
             return self.last(self.hidden(add_context(self.first(x), self.context, context)))
-        shift = None
-        if self.context is not None or context is not None:
-            shift = add_context(x.new_zeros(1), self.context, context)
+        shift = context_vector(self.context, context, x.shape[0])
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]
         return mlp(x, weights, biases, activation=self.activation, shift=shift)
 

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
-from .context import add_context, make_activation, make_context
+from .activations import make_activation
+from .context import Network, add_context, make_context
 
 
 class WeightNormConv2d(nn.Conv2d):
@@ -34,7 +35,7 @@ class WeightNormConv2d(nn.Conv2d):
         return F.conv2d(x, weight, self.bias, padding=self.padding)
 
 
-class ResidualConvNet(nn.Module):
+class ResidualConvNet(Network):
     r"""Residual blocks of weight-normalised convolutions, zero at the start: :math:`h \leftarrow h + F(\phi(h))`.
 
     (B, in_channels, H, W) -> (B, out_channels, H, W). A 3 x 3 convolution to ``width`` channels, ``blocks`` residual

@@ -41,7 +41,7 @@ def rnode(
     >>> from pyflowk.objectives import rnode
     >>> from pyflowk.solvers import Fixed
     >>> from pyflowk.transforms import Continuous
-    >>> flow = Flow(DiagonalGaussian((2,)), Continuous(lambda t, x, context: x, method="rk4", stepping=Fixed(20)))
+    >>> flow = Flow(DiagonalGaussian((2,)), Continuous(lambda t, x: x, method="rk4", stepping=Fixed(20)))
     >>> rnode(flow, torch.zeros(1, 2), kinetic=1.0, jacobian=1.0)  # (log 2 pi + 2) / 2 + 0 + 2
     tensor([3.9189])
     """

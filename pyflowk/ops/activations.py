@@ -1,7 +1,8 @@
-"""Activations by name, each with its slope: what ops, fields and contractive networks share."""
+"""Activations by name, each with its slope: what ops and networks share."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,6 +33,10 @@ def _silu_slope(x: Tensor) -> Tensor:
     return gate * (1 + x * (1 - gate))
 
 
+def _gelu_slope(x: Tensor) -> Tensor:
+    return torch.special.ndtr(x) + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+
+
 def _selu_slope(x: Tensor) -> Tensor:
     return 1.0507009873554805 * torch.where(x > 0, torch.ones_like(x), 1.6732632423543772 * _below(x))
 
@@ -46,6 +51,7 @@ def _leaky_slope(x: Tensor) -> Tensor:
 
 ACTIVATIONS: dict[str, Activation] = {
     "elu": Activation(functional.elu, _below),
+    "gelu": Activation(functional.gelu, _gelu_slope),
     "leaky_relu": Activation(functional.leaky_relu, _leaky_slope),
     "relu": Activation(torch.relu, _relu_slope),
     "selu": Activation(functional.selu, _selu_slope),

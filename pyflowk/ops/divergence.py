@@ -1,8 +1,8 @@
 r"""The divergence of a vector field given as a function of x: exact, Hutchinson's estimate, Hutch++.
 
 Each takes f: (B, \*event) -> (B, \*event), whose rows do not depend on each other, and returns f(x), the divergence
-tr(df/dx) of each row and the (estimated) squared Frobenius norm of df/dx: all from one pass. An f that has
-``with_tangents(x, e)``, f(x) and df/dx e for e (B, K, \*event), is asked for that in place of forward-mode AD.
+tr(df/dx) of each row and the (estimated) squared Frobenius norm of df/dx: all from one pass. ``tangents(x, e)``, f(x)
+and df/dx e for e (B, K, \*event), is what mode "forward" asks where it is given: :func:`push_forward` otherwise.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from torch.func import jvp, vjp, vmap
 from .describe import described
 from .hutchinson import Probes, draw_probes, trace_estimate
 
-__all__ = ["draw_probes", "exact_divergence", "hutchinson", "hutchplusplus"]
+__all__ = ["draw_probes", "exact_divergence", "hutchinson", "hutchplusplus", "push_forward"]
 
-Field = Callable[[Tensor], Tensor]
+Function = Callable[[Tensor], Tensor]
+Tangents = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Result = tuple[Tensor, Tensor, Tensor]
 
 
@@ -34,7 +35,9 @@ def as_slope(value: Any, x: Tensor) -> Tensor:
     return value if value.dtype == x.dtype else value.to(x.dtype)
 
 
-def hutchinson(f: Field, x: Tensor, probes: Probes, mode: str = "forward") -> Result:
+def hutchinson(
+    f: Function, x: Tensor, probes: Probes, mode: str = "forward", tangents: Tangents | None = None
+) -> Result:
     r"""Hutchinson's unbiased estimates of tr A and |A|_F^2, A = df/dx: the means of e^T A e and of |A e|^2 over probes.
 
     x: (B, \*event), probes of :func:`draw_probes`. ``mode`` "forward" pushes the probes through f
@@ -47,11 +50,11 @@ def hutchinson(f: Field, x: Tensor, probes: Probes, mode: str = "forward") -> Re
     (tensor([[2., 2., 2.],
             [2., 2., 2.]]), tensor([6., 6.]), tensor([12., 12.]))
     """
-    value, images = _images(f, x, probes.directions(x), mode)
+    value, images = _images(f, x, probes.directions(x), mode, tangents)
     return value, *trace_estimate(images, probes)
 
 
-def exact_divergence(f: Field, x: Tensor, mode: str = "forward") -> Result:
+def exact_divergence(f: Function, x: Tensor, mode: str = "forward", tangents: Tangents | None = None) -> Result:
     r"""f(x), tr df/dx and |df/dx|_F^2, exactly, by one tangent for every element of the event.
 
     Shapes, modes and errors as :func:`hutchinson`. Cost: one f and D tangents, D the size of an event.
@@ -62,11 +65,13 @@ def exact_divergence(f: Field, x: Tensor, mode: str = "forward") -> Result:
     event = x.shape[1:]
     basis = torch.eye(event.numel(), dtype=x.dtype, device=x.device).reshape(1, event.numel(), *event)
     probes = basis.expand(x.shape[0], *basis.shape[1:])
-    value, images = _images(f, x, probes, mode)
+    value, images = _images(f, x, probes, mode, tangents)
     return value, _dot(probes, images).sum(1), _dot(images, images).sum(1)
 
 
-def hutchplusplus(f: Field, x: Tensor, probes: Probes, mode: str = "forward") -> Result:
+def hutchplusplus(
+    f: Function, x: Tensor, probes: Probes, mode: str = "forward", tangents: Tangents | None = None
+) -> Result:
     r"""Hutch++: exact on the span of the probes' images, Hutchinson's estimate on what is left.
 
     With half of the probes S, the other half G and Q an orthonormal basis of A S,
@@ -87,7 +92,7 @@ def hutchplusplus(f: Field, x: Tensor, probes: Probes, mode: str = "forward") ->
     k = min(probes.number // 2, x.shape[1:].numel())
     sketch, rest = directions[:, :k], directions[:, probes.number // 2 :]
     with torch.no_grad():
-        images = _images(f, x.detach(), sketch, mode)[1].flatten(2)
+        images = _images(f, x.detach(), sketch, mode, tangents)[1].flatten(2)
         finite = torch.where(
             images.isfinite(), images, torch.zeros_like(images)
         )  # LAPACK refuses NaN; A q brings it back
@@ -95,30 +100,39 @@ def hutchplusplus(f: Field, x: Tensor, probes: Probes, mode: str = "forward") ->
         flat = rest.flatten(2)
         rest = (flat - (flat @ basis.mT) @ basis).reshape(rest.shape)
     both = torch.cat([basis.reshape(x.shape[0], k, *x.shape[1:]), rest, sketch], 1)
-    value, images = _images(f, x, both, mode)
+    value, images = _images(f, x, both, mode, tangents)
     products = _dot(both[:, :-k], images[:, :-k])
     return value, products[:, :k].sum(1) + products[:, k:].mean(1), _dot(images[:, -k:], images[:, -k:]).mean(1)
 
 
-def _images(f: Field, x: Tensor, probes: Tensor, mode: str) -> tuple[Tensor, Tensor]:
-    """f(x) and A e (or A^T e) for every probe, (B, K, *event)."""
+def push_forward(f: Function, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    r"""f(x) and df/dx e for tangents e (B, K, \*event), by forward-mode AD.
+
+    Raises TypeError or ValueError where f answers with no slope of x's shape. Cost: one f and K tangents.
+
+    >>> push_forward(lambda x: x**2, torch.tensor([[3.0]]), torch.ones(1, 1, 1))
+    (tensor([[9.]]), tensor([[[6.]]]))
+    """
 
     def checked(x: Tensor) -> Tensor:
         return as_slope(f(x), x)
 
+    if tangents.shape[1] == 1:
+        value, image = jvp(checked, (x,), (tangents[:, 0],))[:2]
+        return value, image.unsqueeze(1)
+    # the images at 0: of a field that is constant there is one image, which vmap spreads along no other dimension
+    both = vmap(lambda e: jvp(checked, (x,), (e,))[:2], in_dims=1, out_dims=(None, 0))  # type: ignore[arg-type]
+    value, images = both(tangents)
+    return value, images.transpose(0, 1)
+
+
+def _images(f: Function, x: Tensor, probes: Tensor, mode: str, tangents: Tangents | None) -> tuple[Tensor, Tensor]:
+    """f(x) and A e (or A^T e) for every probe, (B, K, *event)."""
     if mode == "forward":
-        if hasattr(f, "with_tangents"):
-            return f.with_tangents(x, probes)
-        if probes.shape[1] == 1:
-            value, image = jvp(checked, (x,), (probes[:, 0],))[:2]
-            return value, image.unsqueeze(1)
-        # the images at 0: of a field that is constant there is one image, which vmap spreads along no other dimension
-        both = vmap(lambda e: jvp(checked, (x,), (e,))[:2], in_dims=1, out_dims=(None, 0))  # type: ignore[arg-type]
-        value, images = both(probes)
-        return value, images.transpose(0, 1)
+        return push_forward(f, x, probes) if tangents is None else tangents(x, probes)
     if mode != "reverse":
         raise ValueError(f"mode: expected forward or reverse; got {mode!r}")
-    value, pull = vjp(checked, x)[:2]
+    value, pull = vjp(lambda x: as_slope(f(x), x), x)[:2]
     if probes.shape[1] == 1:
         return value, pull(probes[:, 0])[0].unsqueeze(1)
     return value, vmap(lambda e: pull(e)[0], in_dims=1)(probes).transpose(0, 1)

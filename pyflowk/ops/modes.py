@@ -26,6 +26,7 @@ __all__ = [
     "modes_on_stack",
     "no_tangents",
     "plain_autograd",
+    "symbolic",
     "tracing",
     "transformed",
     "unwrap",
@@ -64,6 +65,11 @@ def watched() -> bool:
 def transformed() -> bool:
     """Whether one of these, functorch or forward AD is active: values may not be looked at."""
     return watched() or forward_or_functional()
+
+
+def symbolic() -> bool:
+    """Whether values cannot be looked at: under torch.compile and the functional transformations."""
+    return bool(torch.compiler.is_compiling() or functional())
 
 
 def forward_or_functional() -> bool:

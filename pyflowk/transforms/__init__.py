@@ -20,10 +20,11 @@ from .batchnorm import BatchNorm
 from .check import InvertibilityReport, LayerError, check_invertibility
 from .continuous import Continuous, Integrals, observed
 from .conv1x1 import InvertibleConv1x1, LULinear
-from .coupling import Additive, Affine, Coupling, Elementwise, Map
+from .coupling import Coupling
 from .dequantize import Dequantize, check_levels
 from .logdet import Exact, Roulette, Truncated
 from .logit import Logit
+from .maps import Additive, Affine, Elementwise, Map
 from .memory_flat import MemoryFlat
 from .permute import Flip, Permute
 from .pullback import Pullback

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from ..ops.made import MADE_ACTIVATIONS, made_forward, made_inverse
 from .base import Transform, zero_ladj
-from .coupling import Additive, Affine, Map
+from .maps import Affine, Map, require_map
 from .pullback import Pullback
-from .spline import RationalQuadratic
 
 
 class Walk(Protocol):
@@ -41,8 +40,8 @@ class MaskedAutoregressive(Transform):
 
     Args:
         made: a :class:`pyflowk.nets.MADE` of ``map.params_per_element`` parameters an element.
-        map: :class:`Affine` (default), :class:`Additive`, :class:`RationalQuadratic`, :class:`Elementwise`, or anything
-            that obeys :class:`Map`.
+        map: :class:`Affine` (default), :class:`Additive`, :class:`RationalQuadratic`, :class:`Elementwise`, or another
+            :class:`Map`.
 
     x is (B, D); ladj (B,). ``forward`` (density) is one pass of the network. ``inverse`` (sampling) costs about the
     same for an affine, additive or spline map: :func:`pyflowk.ops.made_inverse` computes every hidden unit once, and
@@ -52,7 +51,7 @@ class MaskedAutoregressive(Transform):
     ``Invert(MaskedAutoregressive(...))`` is the inverse autoregressive flow.
 
     Raises ValueError for x that is not (B, D), a network with another number of parameters or another layout than the
-    map's, and a context that is missing or unwanted.
+    map's, and a context that is missing.
     Papamakarios, Pavlakou, Murray, 2017, arXiv:1705.07057; Kingma et al., 2016, arXiv:1606.04934; splines: Durkan et
     al., 2019, arXiv:1906.04032.
 
@@ -68,16 +67,16 @@ class MaskedAutoregressive(Transform):
     def __init__(self, made: Made, map: Map | None = None) -> None:
         super().__init__()
         self.made: Made = made
-        self.map: Map = Affine() if map is None else map
+        self.map = Affine() if map is None else require_map("MaskedAutoregressive", map)
         if made.params_per_element != self.map.params_per_element:
             raise ValueError(
                 f"MaskedAutoregressive expects a network of {self.map.params_per_element} parameters an element for "
                 f"this map, got one of {made.params_per_element}"
             )
-        if getattr(self.map, "interleaved", False) != made.interleaved:
+        if self.map.interleaved != made.interleaved:
             raise ValueError(
                 f"MaskedAutoregressive expects network and map to agree on interleaved, got {made.interleaved} and "
-                f"{getattr(self.map, 'interleaved', False)}"
+                f"{self.map.interleaved}"
             )
 
     def forward(
@@ -85,8 +84,9 @@ class MaskedAutoregressive(Transform):
     ) -> tuple[Tensor, Tensor]:
         self._check(x)
         context = self._wanted(context)
-        if self._fused and not torch.is_grad_enabled():
-            return made_forward(x, *self.made.packed(x, context), **self._options())
+        options = None if torch.is_grad_enabled() else self._options()
+        if options is not None:
+            return made_forward(x, *self.made.packed(x, context), **options)
         with torch.autocast(x.device.type, enabled=False):
             return self.map(x, self.made(x, context), mask="all", swap=False, inverse=False)
 
@@ -95,8 +95,9 @@ class MaskedAutoregressive(Transform):
     ) -> tuple[Tensor, Tensor]:
         self._check(z)
         context = self._wanted(context)
-        if self._fused:
-            return made_inverse(z, *self.made.packed(z, context), **self._options())
+        options = self._options()
+        if options is not None:
+            return made_inverse(z, *self.made.packed(z, context), **options)
         found: list[Tensor] = []
         total = zero_ladj(z)
         with torch.autocast(z.device.type, enabled=False):
@@ -118,17 +119,12 @@ class MaskedAutoregressive(Transform):
         (grad_x,) = pullback.vjp(outputs, (grad_z, grad_ladj), (x,), self, context)
         return x.detach(), grad_x
 
-    @property
-    def _fused(self) -> bool:
-        return type(self.map) in (Affine, Additive, RationalQuadratic) and self.made.activation in MADE_ACTIVATIONS
-
-    def _options(self) -> dict[str, Any]:
-        return {"activation": self.made.activation, "residual": self.made.residual, **self._map_options()}
-
-    def _map_options(self) -> dict[str, Any]:
-        if isinstance(self.map, RationalQuadratic):
-            return {"spline": self.map.options}
-        return {"bound": self.map.bound, "limit": self.map.limit} if isinstance(self.map, Affine) else _ADDITIVE
+    def _options(self) -> dict[str, Any] | None:
+        """The keywords of the MADE ops; None, where they do not know the map or the activation."""
+        map = self.map.made_options
+        if map is None or self.made.activation not in MADE_ACTIVATIONS:
+            return None
+        return {"activation": self.made.activation, "residual": self.made.residual, **map}
 
     def _wanted(self, context: Tensor | None) -> Tensor | None:
         return context if self.made.takes_context else None
@@ -136,6 +132,3 @@ class MaskedAutoregressive(Transform):
     def _check(self, x: Tensor) -> None:
         if x.dim() != 2 or x.shape[1] != self.made.features:
             raise ValueError(f"MaskedAutoregressive expects (B, {self.made.features}), got {tuple(x.shape)}")
-
-
-_ADDITIVE = {"bound": "additive"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,12 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..nets.context import wants_context
+from ..nets.field import Field, as_field
 from ..ops.cnf_trajectory import STAGES, cnf_trajectory, stage_times
-from ..ops.describe import described
 from ..ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplusplus
 from ..ops.draw import draw_uniform
 from ..ops.dtypes import state_dtype
 from ..ops.hutchinson import NOISES, Probes
+from ..shapes import expand_context
 from ..solvers import Adaptive, Backsolve, Fixed, odeint
 from ..solvers.ode.adjoint import Adjoint, adjoint_for
 from ..solvers.ode.stepping import Stepping, stepping_for
@@ -43,19 +43,21 @@ class Continuous(Transform):
     r"""The flow of :math:`dx/dt = f(t, x, c)` with noise at t = 0 and data at t = 1.
 
     ``forward`` integrates from 1 to 0, ``inverse`` from 0 to 1; ladj is
-    :math:`\int \mathrm{tr}(\partial f / \partial x)\,dt` along the way. ``field(t, x, context)`` or ``field(t, x)``
-    returns dx/dt, (B, \*event); t is () or (B,). Where it has the attribute ``takes_context``, the context is handed
-    over only if that is true; where its third argument has a default, only if there is a context.
+    :math:`\int \mathrm{tr}(\partial f / \partial x)\,dt` along the way.
 
     Args:
-        divergence: "exact" (D tangents, or one matrix product where the field has ``with_divergence``); "hutchinson"
-            and "hutch++" estimate it with ``probes`` random directions of the kind ``noise``, drawn once a solve: ladj
-            is then unbiased, and both directions take ``generator``.
+        field: a :class:`pyflowk.nets.Field`, or any function (or module) that gives dx/dt, (B, \*event): it is called
+            ``field(t, x)``, and ``field(t, x, context)`` where there is a context; t is () or (B,).
+        divergence: "exact" (D tangents, or one matrix product where the field has one); "hutchinson" and "hutch++"
+            estimate it with ``probes`` random directions of the kind ``noise``, drawn once a solve: ladj is then
+            unbiased.
         method, stepping, adjoint: of :mod:`pyflowk.solvers`: ``Fixed(steps)`` are that many for the whole way; if not
-            given, every row steps by itself, with ``Adaptive(rtol=1e-5, atol=1e-5)``. Fixed steps of a field that has
-            ``fused`` (such as :class:`pyflowk.nets.MLPField`) run in one call of :func:`pyflowk.ops.cnf_trajectory`.
+            given, every row steps by itself, with ``Adaptive(rtol=1e-5, atol=1e-5)``. Fixed steps of a
+            :class:`pyflowk.nets.MLPField` (of a field whose ``fused`` is not None) run in one call of
+            :func:`pyflowk.ops.cnf_trajectory`.
         mode: "forward" or "reverse", how tangents are made: see :func:`pyflowk.ops.divergence.hutchinson`.
         steer: in training mode the noise's end is drawn from U(-steer, steer) at every solve, by ``generator``.
+        conditional: False keeps a context from the field; default: whether the Field takes one, True for a function.
 
     ``to_data`` computes no divergence. ``transport`` integrates between any two times, :func:`observed` gives the
     regularisers of RNODE from the same pass. Cost: the solver's evaluations of the field, each with its tangents.
@@ -67,7 +69,7 @@ class Continuous(Transform):
     >>> import torch
     >>> from pyflowk.solvers import Fixed
     >>> from pyflowk.transforms import Continuous
-    >>> z, ladj = Continuous(lambda t, x, context: x, method="rk4", stepping=Fixed(20))(torch.ones(1, 2))
+    >>> z, ladj = Continuous(lambda t, x: x, method="rk4", stepping=Fixed(20))(torch.ones(1, 2))
     >>> z, ladj.round(decimals=4)
     (tensor([[0.3679, 0.3679]]), tensor([-2.]))
     """
@@ -86,13 +88,13 @@ class Continuous(Transform):
         adjoint: Adjoint | None = None,
         mode: str = "forward",
         steer: float = 0.0,
+        conditional: bool | None = None,
         **others: Any,
     ) -> None:
         super().__init__()
         if others:
             raise unexpected("Continuous", others)
-        if not callable(field):
-            raise TypeError(f"field: expected a function of (t, x) or (t, x, context); got {described(field)}")
+        as_field(field)
         for name, value, known in (
             ("divergence", divergence, DIVERGENCES), ("noise", noise, NOISES), ("mode", mode, ("forward", "reverse")),
         ):  # fmt: skip
@@ -107,7 +109,7 @@ class Continuous(Transform):
             raise ValueError("adjoint: expected a field that is a module, and adaptive steps, beside Backsolve")
         if not 0 <= steer < 1:
             raise ValueError(f"steer: expected a number in [0, 1); got {steer}")
-        self.field, self._arity = field, _arity(field)
+        self.field, self.conditional = field, wants_context(field, conditional)
         self.divergence, self.probes, self.noise, self.mode = divergence, probes, noise, mode
         self.method, self.stepping, self.adjoint, self.steer = method, stepping, adjoint, steer
         self.estimates_ladj = divergence != "exact" or steer > 0  # both draw from the caller's generator
@@ -131,12 +133,13 @@ class Continuous(Transform):
         x, context = self._arguments(x, context)
         if (fused := self._fused(x, start, stop, context)) is not None:
             return fused(x.new_empty((x.shape[0], 0, x.shape[1])))[0]
-        return self._solve(lambda t, y: self._call(t, y, context), x, start, stop, context)
+        field = self._field
+        return self._solve(lambda t, y: field(t.reshape(-1) if t.dim() else t, y, context), x, start, stop, context)
 
     def velocity(self, time: float, x: Tensor, context: Tensor | None = None) -> Tensor:
         """dx/dt (B, *event) at a time, where x (B, *event) is."""
         x, context = self._arguments(x, context)
-        return self._call(torch.tensor(time, dtype=x.dtype, device=x.device), x, context)
+        return self._field(torch.tensor(time, dtype=x.dtype, device=x.device), x, context)
 
     def transport(
         self,
@@ -150,7 +153,7 @@ class Continuous(Transform):
         x, context = self._arguments(x, context)
         exact = self.divergence == "exact"
         probes = None if exact else draw_probes(x, self.probes, self.noise, generator)
-        closed = exact and hasattr(self.field, "with_divergence") and self.field.has_divergence(x.new_zeros(()))
+        closed = exact and self._field.has_divergence(x.new_zeros(()))
         fused = None if self.divergence == "hutch++" else self._fused(x, start, stop, context)
         if fused is not None and (not exact or x.shape[1] <= SMALL or not closed):
             if probes is None:
@@ -169,15 +172,12 @@ class Continuous(Transform):
 
     def _fused(self, x: Tensor, start: float, stop: float, context: Tensor | None) -> Any:
         """probes -> (state, integrals) by the whole-trajectory kernel, or None where it cannot serve."""
-        if not isinstance(self.stepping, Fixed) or self.stepping.perturb or self.method not in STAGES:
-            return None
-        if x.dim() != 2 or not hasattr(self.field, "fused"):
-            return None
-        weights = itertools.chain(self.field.parameters(), self.field.buffers())  # a frozen field has no parameters
-        if next(weights).dtype != x.dtype:
+        if not isinstance(self.stepping, Fixed) or self.stepping.perturb or self.method not in STAGES or x.dim() != 2:
             return None
         steps = self.stepping.count(stop - start)
-        field = self.field.fused(stage_times(self.method, start, stop, steps, x), context)
+        field = self._field.fused(stage_times(self.method, start, stop, steps, x), context)
+        if field is None or field.weights.dtype != x.dtype:
+            return None
 
         def run(probes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             scale = 1.0 if self.divergence == "exact" else 1 / max(1, probes.shape[1])
@@ -194,24 +194,24 @@ class Continuous(Transform):
         self, x: Tensor, start: float, stop: float, context: Tensor | None, probes: Probes | None, closed: bool
     ) -> tuple[Tensor, ...]:
         """The state with its three integrals, through the solver; the regularisers only where somebody looks."""
-        watched = bool(self._observers)
+        watched, field = bool(self._observers), self._field
 
         def slopes(t: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-            y = state[0]
-            if closed and not watched and self.field.has_divergence(t):
-                return self.field.with_divergence(t.reshape(-1) if t.dim() else t, y, context)
+            y, at = state[0], t.reshape(-1) if t.dim() else t
+            if closed and not watched and field.has_divergence(at):
+                return field.with_divergence(at, y, context)
 
             def f(y: Tensor) -> Tensor:
-                return self._call(t, y, context)
+                return field(at, y, context)
 
-            if hasattr(self.field, "with_tangents"):  # by hand: forward-mode AD takes two to three times as long
-                at = t.reshape(-1) if t.dim() else t
-                f.with_tangents = lambda y, e: self.field.with_tangents(at, y, e, context)  # type: ignore[attr-defined]
+            def tangents(y: Tensor, e: Tensor) -> tuple[Tensor, Tensor]:
+                return field.with_tangents(at, y, e, context)
+
             if probes is None:
-                value, divergence, jacobian = exact_divergence(f, y, self.mode)
+                value, divergence, jacobian = exact_divergence(f, y, self.mode, tangents)
             else:
                 estimate = hutchinson if self.divergence == "hutchinson" else hutchplusplus
-                value, divergence, jacobian = estimate(f, y, probes, self.mode)
+                value, divergence, jacobian = estimate(f, y, probes, self.mode, tangents)
             rates = (divergence, value.flatten(1).square().sum(1), jacobian)
             return value, *rates[: 3 if watched else 1]
 
@@ -244,16 +244,15 @@ class Continuous(Transform):
 
     # ---- small things ------------------------------------------------------------------------------------------------
 
-    def _call(self, t: Tensor, y: Tensor, context: Tensor | None) -> Tensor:
-        t = t.reshape(-1) if t.dim() else t
-        if self._arity == 2 or (context is None and self._arity is None):
-            return self.field(t, y)
-        return self.field(t, y, context)
+    @property
+    def _field(self) -> Field:
+        """The field with all that may be asked of one; a function stays what the user handed in, in the state dict."""
+        return as_field(self.field, self.conditional)
 
     def _arguments(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if x.dim() < 2:
             raise ValueError(f"Continuous expects (B, *event); got {tuple(x.shape)}")
-        return x.to(state_dtype(x)), context if getattr(self.field, "takes_context", True) else None
+        return x.to(state_dtype(x)), expand_context(context, x.shape[0]) if self.conditional else None
 
     def _noise_time(self, generator: torch.Generator | None) -> float:
         if not (self.training and self.steer):
@@ -266,24 +265,6 @@ class Continuous(Transform):
         return f"divergence={self.divergence!r}{probes}, method={self.method!r}, stepping={self.stepping}"
 
 
-def _arity(field: Any) -> int | None:
-    """How many of (t, x, context) a field takes: 2 or 3, None if the third is optional."""
-    function = getattr(field, "_orig_mod", field)  # behind torch.compile
-    function = function.forward if isinstance(function, nn.Module) else function
-    try:
-        parameters = list(inspect.signature(function).parameters.values())
-    except (TypeError, ValueError):  # a function that does not tell
-        return 3
-    if any(p.kind is p.VAR_POSITIONAL for p in parameters):
-        return 3
-    positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if len(positional) < 2:
-        raise TypeError(
-            f"field: expected a function of (t, x) or (t, x, context); got one of {len(positional)} arguments"
-        )
-    return 2 if len(positional) == 2 else 3 if positional[2].default is inspect.Parameter.empty else None
-
-
 @contextmanager
 def observed(module: nn.Module) -> Iterator[list[Integrals]]:
     """Note the :class:`Integrals` of every solve that a Continuous inside ``module`` makes in the ``with`` block.
@@ -291,7 +272,7 @@ def observed(module: nn.Module) -> Iterator[list[Integrals]]:
     >>> import torch
     >>> from pyflowk.solvers import Fixed
     >>> from pyflowk.transforms import Continuous, observed
-    >>> flow = Continuous(lambda t, x, context: x, method="rk4", stepping=Fixed(20))
+    >>> flow = Continuous(lambda t, x: x, method="rk4", stepping=Fixed(20))
     >>> with observed(flow) as solves:
     ...     z, ladj = flow(torch.ones(1, 2))
     >>> solves[0].kinetic, solves[0].jacobian.round(decimals=4)  # 1 - e^-2 and the integral of |I|_F^2

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .._checks import require_counts
+from ..nets.branch import as_transposed
 from ..ops.draw import draw_integers, draw_uniform
 from ..ops.modes import functional
-from ..ops.power_series import coefficient_of, power_series_by
 from .base import sum_event
 
 #: v (B, *event) -> J^T v, row by row.
@@ -40,8 +40,7 @@ class Exact:
         size = math.prod(x.shape[1:])
         identity = torch.eye(size, dtype=x.dtype, device=x.device)
         basis = identity.reshape(size, 1, *x.shape[1:]).expand(size, *x.shape)
-        many = getattr(pull, "many", None) or torch.func.vmap(pull)
-        rows = many(basis).reshape(size, x.shape[0], size)
+        rows = as_transposed(pull).many(basis).reshape(size, x.shape[0], size)
         return torch.linalg.slogdet(rows.transpose(0, 1) + identity).logabsdet
 
 
@@ -134,11 +133,6 @@ class Roulette:
         return _draw(pull, probe, reached.clamp(max=terms), terms, self.exact_terms, self.survival)
 
 
-def symbolic() -> bool:
-    """Whether values cannot be looked at: under torch.compile and the functional transformations."""
-    return torch.compiler.is_compiling() or functional()
-
-
 def wants_slopes() -> bool:
     """Whether gradients come from `Draw.slope`. Not under the functional transformations, which may be nested: there
     the terms themselves are differentiated, to any order."""
@@ -154,32 +148,8 @@ def _draw(
 ) -> Draw:
     """``terms`` terms, of each row the first ``reached``, as :func:`pyflowk.ops.power_series` has them."""
     with torch.set_grad_enabled(torch.is_grad_enabled() and functional()):
-        if hasattr(pull, "power_series"):
-            value, v = pull.power_series(probe, reached, terms, exact_terms, survival)
-        elif reached is None or symbolic():
-            value, v = power_series_by(pull, probe, reached, terms, exact_terms, survival)
-        else:
-            value, v = _retiring(pull, probe, reached, exact_terms, survival)
+        value, v = as_transposed(pull).power_series(probe, reached, terms, exact_terms, survival)
     return Draw(value, v, probe)
-
-
-def _retiring(pull: Any, probe: Tensor, reached: Tensor, exact_terms: int, survival: float) -> tuple[Tensor, Tensor]:
-    """The same without the rows that have stopped, where ``pull`` has a part for the others."""
-    tally = torch.bincount(reached).flip(0).cumsum(0).flip(0)[1:].tolist()  # rows that reach term 1, 2, ...
-    if not hasattr(pull, "rows"):
-        return power_series_by(pull, probe, reached, len(tally), exact_terms, survival)
-    order = reached.argsort(descending=True)
-    part, w = pull.rows(order), probe[order]
-    v, total = torch.zeros_like(w), torch.zeros_like(w)
-    for k, n in enumerate(tally, start=1):
-        coefficient = coefficient_of(k, exact_terms, survival)
-        if n < len(w):
-            w, part = w[:n], part.rows(slice(n))
-        v[:n] += coefficient * w
-        w = part(w)
-        total[:n] += coefficient / k * w
-    back = order.argsort()
-    return sum_event(total[back] * probe), v[back]
 
 
 def combine(draws: Sequence[Draw], slopes: Sequence[Tensor]) -> Tensor:

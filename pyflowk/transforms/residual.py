@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..nets.branch import Branch, TransposedJacobian, as_branch
+from ..nets.context import wants_context
 from ..ops.dtypes import state_dtype
-from ..ops.modes import functional, while_loop
+from ..ops.modes import functional, symbolic, while_loop
 from ..ops.recompute import Standing, computed_again
+from ..shapes import expand_context
 from .base import Transform
-from .logdet import Exact, Pull, Roulette, Truncated, combine, symbolic, wants_slopes
+from .logdet import Exact, Roulette, Truncated, combine, wants_slopes
 
 Estimator = Exact | Truncated | Roulette
 Step = Callable[[Tensor], Tensor]
@@ -46,19 +49,22 @@ class Residual(Transform):
     r"""The identity plus a contraction: :math:`z = x + g(x)`, :math:`\mathrm{ladj} = \log \det(I + J_g(x))`.
 
     Args:
-        branch: g, any module from (B, \*event) to (B, \*event) with ``branch(x)``, or ``branch(x, context)`` where it
-            says ``takes_context = True``. Rows must not depend on each other. :class:`pyflowk.nets.LipschitzMLP` and
-            ``LipschitzConvNet`` bring their own Lipschitz constant and a Jacobian product without a graph.
+        branch: g, a :class:`pyflowk.nets.Branch` such as ``LipschitzMLP`` or ``LipschitzConvNet``, which bring their
+            own Lipschitz constant and a Jacobian product without a graph; or any module from (B, \*event) to
+            (B, \*event) with ``branch(x)``, and ``branch(x, context)`` where there is a context. Rows must not depend
+            on each other.
         training: how the log-determinant is computed in training mode: :class:`Exact`, :class:`Truncated` or
             :class:`Roulette` (default).
         evaluation: the same in evaluation mode; default ``Truncated(20)``. Where D is at most ``exact_dims``, both
             modes compute it exactly: that is cheaper than a series there, and has no variance.
-        lipschitz: a Lipschitz constant of the branch, below 1; default: what ``branch.contraction()`` certifies.
+        lipschitz: a Lipschitz constant of the branch, below 1, which a module that is no Branch needs; default: what
+            ``branch.contraction()`` certifies.
         tolerance: bound on the error of the inverse, per row and in the Euclidean norm; default: what the dtype can
             hold, 4 eps max(1, |x| + |z|) / ((1 - L) sqrt(1 - L^2)).
         max_iterations: steps after which the inverse gives up; default: what a contraction by L needs at most.
         recompute: keep neither activations nor slopes for the backward pass but compute them again: a layer then
             holds three tensors of the size of x.
+        conditional: False keeps a context from the branch; default: whether the Branch takes one, True for a module.
 
     ladj is in either mode a float32 or float64 number per row whose gradient is right row by row, whatever weights the
     rows have in the loss. Estimates draw from ``generator``; for the same seed, ``forward`` and ``inverse`` use the
@@ -99,17 +105,17 @@ class Residual(Transform):
         tolerance: float | None = None,
         max_iterations: int | None = None,
         recompute: bool = False,
+        conditional: bool | None = None,
     ) -> None:
         super().__init__()
-        if lipschitz is None and not hasattr(branch, "contraction"):
-            raise ValueError("Residual expects lipschitz= for a branch that has no contraction()")
+        as_branch(branch, lipschitz)
         if lipschitz is not None and not 0 < lipschitz < 1:
             raise ValueError(f"Residual expects 0 < lipschitz < 1, got {lipschitz!r}")
         if tolerance is not None and not tolerance > 0:
             raise ValueError(f"Residual expects a positive tolerance, got {tolerance!r}")
         if max_iterations is not None and max_iterations < 1:
             raise ValueError(f"Residual expects max_iterations of at least 1, got {max_iterations!r}")
-        self.branch = branch
+        self.branch, self.conditional = branch, wants_context(branch, conditional)
         self.training_logdet, self.evaluation_logdet = training or Roulette(), evaluation or Truncated()
         self.exact_dims, self.lipschitz = exact_dims, lipschitz
         self.tolerance, self.max_iterations, self.recompute = tolerance, max_iterations, recompute
@@ -137,7 +143,7 @@ class Residual(Transform):
 
     def contraction(self) -> float:
         """The Lipschitz constant that certifies the inverse; NotAContraction where it is 1 or more."""
-        bound = self.lipschitz if self.lipschitz is not None else self.branch.contraction()  # type: ignore[operator]
+        bound = self.lipschitz if self.lipschitz is not None else self._branch.contraction()
         if not bound < 1:
             hint = "; call eval(), where norms are not estimated, or more power iterations" if self.training else ""
             raise NotAContraction(f"the branch's Lipschitz constant is only bounded by {bound:.6g}{hint}")
@@ -179,32 +185,29 @@ class Residual(Transform):
         g, *slopes = computed_again(run, x, standing=standing, arrival=lambda found: found[-1])
         return g, combine(draws, slopes) if draws else slopes[0]
 
-    def _linearize(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Pull]:
-        context = self._for_branch(context)
-        if hasattr(self.branch, "linearize"):
-            g, pull = self.branch.linearize(x, context)  # type: ignore[operator]
-            return self._check(g, x), pull
-        evaluate = self._fixed(context)
-        g, transposed = torch.func.vjp(evaluate, x)  # type: ignore[misc]
-        return self._check(g, x), lambda v: transposed(v)[0]
+    @property
+    def _branch(self) -> Branch:
+        """The branch with all that may be asked of one; a plain module stays what it was, in the state dict."""
+        return as_branch(self.branch, self.lipschitz, self.conditional)
 
-    def _fixed(self, context: Tensor | None) -> Step:
-        context = self._for_branch(context)
-        if hasattr(self.branch, "fixed"):
-            return self.branch.fixed(context)  # type: ignore[operator]
-        return self.branch if context is None else lambda x: self.branch(x, context)
+    def _linearize(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, TransposedJacobian]:
+        g, pull = self._branch.linearize(x, self._for_branch(x, context))
+        return self._check(g, x), pull
 
-    def _for_branch(self, context: Tensor | None) -> Tensor | None:
-        return context if getattr(self.branch, "takes_context", False) else None
+    def _fixed(self, x: Tensor, context: Tensor | None) -> Step:
+        return self._branch.fixed(self._for_branch(x, context))
+
+    def _for_branch(self, x: Tensor, context: Tensor | None) -> Tensor | None:
+        return expand_context(context, x.shape[0]) if self.conditional else None
 
     # ---- the inverse ----------------------------------------------------------------------------------------------
 
     def _solve(self, z: Tensor, context: Tensor | None) -> Tensor:
         if symbolic():
-            return self._solve_unseen(z, self._fixed(context))
+            return self._solve_unseen(z, self._fixed(z, context))
         bound = self.contraction()
         with torch.no_grad():
-            x = self._iterate(z, self._fixed(context), bound, self._stop(z, bound))
+            x = self._iterate(z, self._fixed(z, context), bound, self._stop(z, bound))
         if not torch.is_grad_enabled():
             return x
         g, pull = self._linearize(x, context)
@@ -235,7 +238,7 @@ class Residual(Transform):
 
     def _solve_unseen(self, z: Tensor, g: Step) -> Tensor:
         """Where values cannot be looked at: a loop on the device, or unrolled where it is to be differentiated."""
-        bound = self.lipschitz if self.lipschitz is not None else float(self.branch.lipschitz)  # type: ignore[arg-type]
+        bound = self.lipschitz if self.lipschitz is not None else float(self._branch.lipschitz)
         steps = self.max_iterations or _steps(bound, torch.finfo(z.dtype).eps)
         if torch.is_grad_enabled() or functional():
             x = z
@@ -343,7 +346,7 @@ def check_contraction(module: nn.Module) -> list[Contraction]:
     for name, layer in module.named_modules():
         if isinstance(layer, Residual):
             given = layer.lipschitz
-            stated = None if given is not None else getattr(layer.branch, "lipschitz", None)
-            certified = given if given is not None else float(layer.branch.contraction())  # type: ignore[operator]
+            stated = None if given is not None else layer._branch.lipschitz
+            certified = given if given is not None else float(layer._branch.contraction())
             found.append(Contraction(name, stated, certified))
     return found

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..ops.rq_spline import rq_spline, spline_params
+from .maps import Map
 
 
-class RationalQuadratic(nn.Module):
+class RationalQuadratic(Map):
     r"""A monotone spline of ``bins`` rational-quadratic pieces on an interval, for every element its own.
 
     ``bound`` B means the interval [-B, B]; ``interval`` (low, high) any other. ``tails``: "linear" is the identity
@@ -69,6 +70,10 @@ class RationalQuadratic(nn.Module):
         """The keywords that describe the spline to :func:`pyflowk.ops.rq_spline` and to the MADE ops."""
         names = ("bins", "interval", "tails", "min_width", "min_height", "min_slope")
         return {name: getattr(self, name) for name in names}
+
+    @property
+    def made_options(self) -> dict[str, Any]:
+        return {"spline": self.options}
 
     def forward(
         self, x: Tensor, params: Tensor, *, mask: str = "half", swap: bool = False, inverse: bool = False

@@ -94,11 +94,11 @@ def stepping(method: str, steps: int | None, rtol: float, atol: float) -> Steppi
 # ---- layers ----------------------------------------------------------------------------------------------------------
 
 
-def coupled(channels: int, map: Map, mask: str, swap: bool, net: Net) -> Coupling:
+def coupled(channels: int, map: Map, mask: str, swap: bool, net: Net, conditional: bool | None = None) -> Coupling:
     """A coupling whose network has the sizes that the mask and the map ask for."""
     moved = transformed_channels(channels, mask, swap)
     seen = channels if mask == "checkerboard" else channels - moved
-    return Coupling(net(seen, map.params_per_element * moved), map, mask, swap)
+    return Coupling(net(seen, map.params_per_element * moved), map, mask, swap, conditional)
 
 
 def normed(channels: int, layers: Iterable[Transform]) -> list[Transform]:

@@ -88,7 +88,7 @@ def glow(
         if left == 1 or h % 2 or w % 2 or min(h, w) == 2:
             return Compose(*layers, ActNorm(c), Reshape((c, h, w), (c * h * w,)))
         kept = (c // 2, h, w)
-        prior = coupled(c, Affine(limit=limit), "half", False, _zero_convolution)
+        prior = coupled(c, Affine(limit=limit), "half", False, _zero_convolution, conditional=False)
         return Compose(*layers, prior, Split(scale(kept, left - 1), (c, h, w), (math.prod(kept),)))
 
     if _squeezes(space.shape):

@@ -16,7 +16,7 @@ from numbers import Integral, Real
 from typing import Annotated, Any
 
 from .._hints import did_you_mean
-from ..nets import ACTIVATIONS, TIMES
+from ..nets import CONDITIONER_ACTIVATIONS, TIMES
 from ..solvers import METHODS
 from ..space import Space
 
@@ -93,7 +93,7 @@ def one_of(meaning: str, choices: Iterable[str]) -> Option:
 # what several systems have
 Dequantizer = Annotated[str, one_of("noise that makes integers real: even, or learned", ("uniform", "variational"))]
 FlatMemory = Annotated[bool, Option("train in the memory of one layer, by inverting the others")]
-Nonlinearity = Annotated[str, one_of("what the hidden units compute", ACTIVATIONS)]
+Nonlinearity = Annotated[str, one_of("what the hidden units compute", CONDITIONER_ACTIVATIONS)]
 Width = Annotated[int, Option("units of a hidden layer", 1, WIDTH)]
 Architecture = Annotated[
     str, one_of("for flat events, or images in several scales; auto: by the shape", ("auto", "vector", "multiscale"))

@@ -14,6 +14,7 @@ from pyflowk.nets import (
     SpectralConv2d,
     SpectralLinear,
 )
+from pyflowk.nets.activations import make_activation
 from pyflowk.nets.spectral import SpectralLayer
 
 
@@ -160,9 +161,9 @@ def test_training_never_waits_for_the_device() -> None:
     assert pull(g).shape == (3, 2, 4, 4)
 
 
-@pytest.mark.parametrize("name", list(CONTRACTIVE_ACTIVATIONS))
+@pytest.mark.parametrize("name", CONTRACTIVE_ACTIVATIONS)
 def test_activations_have_the_slope_they_say_and_it_is_at_most_one(name: str) -> None:
-    activation = awake(CONTRACTIVE_ACTIVATIONS[name]().double())
+    activation = awake(make_activation(name, CONTRACTIVE_ACTIVATIONS).double())
     x = torch.cat((torch.linspace(-8, 8, 4001), torch.tensor([-300.0, 300.0]))).double().requires_grad_()
     value, slope = activation.value_and_slope(x)
     torch.testing.assert_close(value, activation(x))

@@ -4,14 +4,15 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from pyflowk import ops
-from pyflowk.nets import ACTIVATIONS, MLP, ContextBias
+from pyflowk.nets import CONDITIONER_ACTIVATIONS, MLP, ContextBias
 from pyflowk.ops.mlp import MLP_ACTIVATIONS
 
 
-@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+@pytest.mark.parametrize("activation", CONDITIONER_ACTIVATIONS)
 @pytest.mark.parametrize("depth", [1, 3])
 def test_it_is_the_textbook_formula(activation: str, depth: int) -> None:
     torch.manual_seed(0)
@@ -21,7 +22,7 @@ def test_it_is_the_textbook_formula(activation: str, depth: int) -> None:
     assert len(linears) == depth + 1
     x = h = torch.randn(5, 3)
     for layer in linears[:-1]:
-        h = ACTIVATIONS[activation]()(h @ layer.weight.T + layer.bias)
+        h = getattr(F, activation)(h @ layer.weight.T + layer.bias)
     torch.testing.assert_close(net(x), h @ net.last.weight.T + net.last.bias)
 
 
@@ -62,8 +63,6 @@ def test_no_inputs_or_no_outputs() -> None:
 @pytest.mark.parametrize(
     "options, context, error, words",
     [
-        ({}, torch.zeros(2, 1), ValueError, "without a context"),
-        ({"classes": 3}, None, ValueError, "got none"),
         ({"classes": 3}, torch.zeros(2), TypeError, "integer dtype"),
         ({"classes": 3}, torch.zeros(2, 1, dtype=torch.int64), TypeError, r"labels \(B,\)"),
         ({"context_dim": 3}, torch.zeros(2, 4), ValueError, r"\(B, 3\)"),

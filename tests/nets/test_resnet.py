@@ -42,8 +42,6 @@ def test_contexts() -> None:
     out = awake(classes=5)(x, torch.tensor([0, 4, 4]))
     assert torch.equal(out[1], out[2]) and not torch.allclose(out[0], out[1])
     assert awake(context_dim=2)(x, torch.randn(3, 2)).shape == (3, 6, 4, 4)
-    with pytest.raises(ValueError, match="without a context"):
-        awake()(x, torch.randn(3, 2))
     with pytest.raises(ValueError, match="expected one of"):
         ResidualConvNet(2, 6, activation="swish")
 

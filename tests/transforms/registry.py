@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyflowk import transforms as T
 from pyflowk.nets import MADE, MLP, ConvField, LipschitzConvNet, LipschitzMLP, MLPField, ResidualConvNet
+from pyflowk.ops.masks import transformed_channels
 from pyflowk.solvers import Backprop, Fixed
 
 
@@ -71,13 +72,13 @@ def _fitted(transform: T.Transform, shape: tuple[int, ...]) -> T.Transform:
 
 
 def _coupling(size: int, mask: str, swap: bool, map: nn.Module, **context: int) -> T.Coupling:
-    moved = T.coupling.transformed_channels(size, mask, swap)
+    moved = transformed_channels(size, mask, swap)
     net = MLP(0 if mask == "all" else size - moved, map.params_per_element * moved, 16, 1, "tanh", **context)
     return T.Coupling(net, map, mask, swap)
 
 
 def _image_coupling(channels: int, mask: str, swap: bool, map: nn.Module, **context: int) -> T.Coupling:
-    moved = T.coupling.transformed_channels(channels, mask, swap)
+    moved = transformed_channels(channels, mask, swap)
     seen = channels if mask == "checkerboard" else channels - moved
     net = ResidualConvNet(seen, map.params_per_element * moved, 8, 1, "silu", **context)
     return T.Coupling(net, map, mask, swap)
@@ -204,7 +205,10 @@ def _cases() -> list[Case]:
             networks=True,
         ),
         Case("residual-image", _residual_image, (2, 3, 2), context="vector", networks=True),
-        Case("residual-any", lambda: T.Residual(Rotation(), T.Exact(), T.Exact(), lipschitz=0.5), (3,), networks=True),
+        Case(
+            "residual-any",
+            lambda: T.Residual(Rotation(), T.Exact(), T.Exact(), lipschitz=0.5, conditional=False), (3,), networks=True,
+        ),
         Case("residual-truncated", lambda: _residual(T.Truncated(3)), (4,), networks=True),
         Case("residual-roulette", lambda: _residual(T.Roulette()), (4,), networks=True),
         Case(

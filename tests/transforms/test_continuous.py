@@ -28,7 +28,7 @@ def normal(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=seeded(seed), dtype=torch.float64)
 
 
-def linear(t: Tensor, x: Tensor, context: Tensor | None) -> Tensor:
+def linear(t: Tensor, x: Tensor) -> Tensor:
     return x @ A.to(x).t()
 
 
@@ -44,7 +44,7 @@ def field(features: int = 2, **options: object) -> MLPField:
 
 def hidden(inner: MLPField) -> object:
     """The same field as any callable: no kernel, no closed divergence."""
-    return lambda t, x, context: inner(t, x, context)
+    return lambda t, x: inner(t, x)
 
 
 @pytest.mark.parametrize("method, stepping", [("dopri5", Adaptive(1e-8, 1e-8)), ("rk4", Fixed(40))])

@@ -134,6 +134,19 @@ def test_every_transform_accepts_a_context(case: Case) -> None:
         assert not torch.allclose(forward(case, transform, x, context)[0], forward(case, transform, x, other)[0])
 
 
+@pytest.mark.parametrize("case", [c for c in CASES if c.context != "none"], ids=lambda case: case.name)
+def test_one_row_of_context_stands_for_all(case: Case) -> None:
+    transform = case.make().double()
+    x, one = case.data(4), case.contexts(1)
+    assert one is not None
+    rows = one.expand(4, *one.shape[1:])
+    for direction in (transform, transform.inverse):
+        for a, b in zip(direction(x, one, noise()), direction(x, rows, noise()), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+        with pytest.raises(ValueError, match=r"expected a context of 4 rows \(one per event\) or of 1 row"):
+            direction(x, rows[:3])
+
+
 @every
 def test_every_transform_accepts_a_generator(case: Case) -> None:
     """Nobody asks who draws: the same seed gives the same value, and who draws nothing leaves the generator alone."""
@@ -162,7 +175,7 @@ def test_a_signature_that_misses_the_generator_is_refused_where_it_is_defined() 
 
 def test_no_transform_and_no_map_that_is_exported_is_missing_from_the_registry() -> None:
     exported = {found for name in T.__all__ if isinstance(found := getattr(T, name), type)}
-    exported = {found for found in exported if issubclass(found, torch.nn.Module)} - {Transform}
+    exported = {found for found in exported if issubclass(found, torch.nn.Module)} - {Transform, T.Map}
     assert T.Coupling in exported and exported <= {type(m) for case in CASES for m in case.build().modules()}
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from pyflowk import ops
-from pyflowk.nets import MLP
-from pyflowk.transforms import Additive, Affine, Coupling, Elementwise, Transform
+from pyflowk.nets import MADE, MLP
+from pyflowk.transforms import Additive, Affine, Coupling, Elementwise, MaskedAutoregressive, MemoryFlat, Transform
 
 from .registry import sinh_asinh
 
@@ -95,7 +95,9 @@ def test_context_goes_to_networks_that_take_one() -> None:
     assert net.seen[-1][1] is context
     Coupling(net, conditional=False)(x, context)
     assert net.seen[-1][1] is None
-    assert not Coupling(nn.Sequential(nn.Linear(2, 4))).conditional
+    with pytest.raises(TypeError, match="2 positional arguments but 3 were given"):
+        Coupling(nn.Sequential(nn.Linear(2, 4)))(x, context)
+    assert not Coupling(torch.compile(MLP(2, 4), backend="eager")).conditional
     assert not Coupling(MLP(2, 4)).conditional and Coupling(MLP(2, 4, context_dim=2)).conditional
 
 
@@ -150,3 +152,30 @@ def test_log_det_does_not_overflow_for_huge_raw_scales() -> None:
     x = torch.randn(3, 4)
     z, ladj = coupling(x)
     assert z.isfinite().all() and torch.allclose(ladj, torch.full((3,), 4.0))
+
+
+class Doubled(Affine):
+    """A subclass with a map of its own: what Affine tells the kernels, and its gradient, do not hold for it."""
+
+    def forward(
+        self, x: Tensor, params: Tensor, *, mask: str = "half", swap: bool = False, inverse: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        return super().forward(x, 2 * params, mask=mask, swap=swap, inverse=inverse)
+
+
+def test_a_map_that_changes_its_parents_values_keeps_none_of_its_short_cuts() -> None:
+    torch.manual_seed(0)
+    maf = MaskedAutoregressive(MADE(4), Doubled())
+    torch.nn.init.normal_(maf.made.last.weight, std=0.1)
+    x = torch.randn(5, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(maf.inverse(maf(x)[0])[0], x, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(maf(x), Affine()(x, 2 * maf.made(x), mask="all"))
+    coupling = Coupling(nn.Linear(2, 4), Doubled())
+    found = []
+    for stack in (MemoryFlat(coupling), coupling):
+        z, ladj = stack(x)
+        found.append(torch.autograd.grad(z.square().sum() - ladj.sum(), list(coupling.parameters())))
+    torch.testing.assert_close(*found)
+    with pytest.raises(TypeError, match=r"Coupling expects a Map .*, got Linear"):
+        Coupling(nn.Linear(2, 4), nn.Linear(1, 1))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pyflowk.distributions import DiagonalGaussian
 from pyflowk.flows import Flow
 from pyflowk.nets import LipschitzConvNet, LipschitzMLP
-from pyflowk.nets.lipschitz import MatrixChain, TransposedJacobian
+from pyflowk.nets.lipschitz import LayerChain, MatrixChain
 from pyflowk.transforms import (
     ActNorm,
     Compose,
@@ -373,7 +373,7 @@ def test_one_call_for_all_terms_changes_nothing(estimator: Truncated | Roulette,
     context = torch.randn(60, 3, dtype=torch.float64) if conditional else None
     inputs = (x, *residual.branch.layers.parameters())
     results = []
-    for chain in (MatrixChain, TransposedJacobian):
+    for chain in (MatrixChain, LayerChain):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("pyflowk.nets.lipschitz.MatrixChain", chain)
             ladj = residual(x, context, seeded())[1]
