@@ -1,6 +1,7 @@
 """What one event is and what comes with it: data sets, models, checkpoints and the command line pass this on.
 
-`Space` describes events and their `Context`; `Ragged` holds rows of several lengths; `Events` are either or tensors.
+`Space` describes events and their `Context`; `Ragged` holds rows of several lengths; `Events` are either or tensors,
+and `cat` puts some behind others.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from .shapes import check_events
 
-__all__ = ["Context", "Events", "Ragged", "Space"]
+__all__ = ["Context", "Events", "Ragged", "Space", "cat"]
 
 KINDS = ("labels", "numbers", "tokens")
 MANIFOLDS = ("sphere", "torus", "so3")
@@ -219,6 +220,25 @@ class Ragged:
 
 Events = Tensor | Ragged
 r"""Events of any space: (B, \*shape), or rows of several lengths."""
+
+
+def cat(parts: Sequence[Events]) -> Events:
+    """The rows of all parts, one after the other; of tensors, or of :class:`Ragged`.
+
+    >>> import torch
+    >>> from pyflowk.space import Ragged, cat
+    >>> short, long = (Ragged.of([torch.arange(n)]) for n in (2, 5))
+    >>> cat([short, long]).lengths.tolist()
+    [2, 5]
+    """
+    ragged = [part for part in parts if isinstance(part, Ragged)]
+    if not ragged:
+        return torch.cat(list(parts))  # type: ignore[arg-type]
+    if len(ragged) != len(parts):
+        raise TypeError("expected tensors alone or rows of several lengths alone, got both")
+    width = max(part.values.shape[1] for part in ragged)
+    values = [torch.nn.functional.pad(p.values.movedim(1, -1), (0, width - p.values.shape[1])) for p in ragged]
+    return Ragged(torch.cat(values).movedim(-1, 1), torch.cat([part.lengths for part in ragged]))
 
 
 def _count(what: str, value: Any, least: int = 1) -> int:

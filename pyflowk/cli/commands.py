@@ -57,9 +57,11 @@ class Train(Command):
     given: tuple[str, ...] = ()
     """Condition the system on these columns of a table, by name or counted from 0, and model the others:
     `--data galaxies --given u g r i z y` is the redshift given the magnitudes."""
+    sampling: tuple[str, ...] = ()
+    """Options of the samples that are drawn and judged, such as `temperature=0.7`; `pyflowk zoo MODEL` lists them."""
     out: File = None
-    """The run's folder, which receives log.csv, checkpoint/, samples.png, loss.png and result.json; by default the
-    first free runs/MODEL-DATA."""
+    """The run's folder, which receives log.csv, checkpoint/, samples/, samples.png, loss.png and result.json; by
+    default the first free runs/MODEL-DATA."""
     resume: bool = False
     """Go on from the checkpoint in the run's folder, which Ctrl-C leaves too, with its system, data and settings; only
     the budget and the number of threads may be changed."""
@@ -82,15 +84,16 @@ class Sample(Command):
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 64
     """How many."""
     out: File = None
-    """A .png picture (grid of images, scatter or histograms), an .npy array or, for rows, a .csv table, in the units of
-    the data; RUN/samples.png by default."""
+    """A .png picture (grid of images, scatter or histograms), an .npy array, for rows of numbers a .csv table, or for
+    symbols a .txt of one row a line, in the units of the data; RUN/samples.png or .txt by default."""
     label: Number = None
     """Class to draw from a conditional model, or to take events from; all in turn by default."""
     given: tuple[str, ...] = ()
     """Values of the columns that the model was trained with as --given, in the table's units: `temp=21.5 humidity=40`;
     by default those of the rows of the test set in turn."""
-    temperature: float = 1.0
-    """Factor of the base distribution's standard deviation: below 1 for likelier, less varied samples."""
+    sampling: tuple[str, ...] = ()
+    """Options of the samples, such as `temperature=0.7`, below 1 for likelier, less varied ones; `pyflowk zoo MODEL`
+    lists them; those of the run by default."""
     interpolate: bool = False
     """Walk between the latents of pairs of test events, 8 points a walk, instead of drawing."""
     attribute: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="FROM TO")] = None
@@ -104,22 +107,26 @@ class Sample(Command):
     """Threads on the CPU; by default the batches are timed with 1, 2, 4, ... of them, unless OMP_NUM_THREADS says how
     many."""
     trajectory: bool = False
-    """Of a continuous flow in the plane: write trajectory.gif and its frames, density and field from noise to data."""
+    """Of a model whose samples move in the plane, as a continuous flow's do: write trajectory.gif and its frames from
+    noise to data, with density and velocity where it knows them."""
 
     def run(self) -> int:
-        from .trained import sample
+        from .sample import sample
 
         return sample(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(Command):
-    """Score a trained model on the test set: nats and bits/dim with standard errors, and its round-trip error."""
+    """Judge a trained model by the test set: nats and bits/dim with standard errors where it has a likelihood, how near
+    its samples come, and its round-trip error."""
 
     run_folder: Run
     """A run's folder or its checkpoint folder."""
     draws: int = 1
     """Dequantisation draws to average for integer data."""
+    sampling: tuple[str, ...] = ()
+    """Options of the samples that are compared with the test set; those of the run by default."""
     data: Text = None
     """Other data than those the model was trained on, such as a table of the same columns: all its rows are scored, by
     the means and standard deviations of the run."""
@@ -136,7 +143,7 @@ class Eval(Command):
     many."""
 
     def run(self) -> int:
-        from .trained import evaluate
+        from .evaluate import evaluate
 
         return evaluate(self)
 

@@ -1,4 +1,4 @@
-"""Walks through the latent space of a trained flow: between two events, and along what tells two classes apart."""
+"""Walks through the latent space of a trained model: between two events, and along what tells two classes apart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..datasets import Dataset
-from ..zoo import FlowModel
+from ..zoo import GenerativeModel
 
 STEPS = 8
 """Points of a walk: one row of the picture."""
@@ -15,28 +15,26 @@ ENCODED = 512
 
 
 @torch.no_grad()
-def interpolate(model: FlowModel, data: Dataset, walks: int, label: int | None, generator: Generator) -> Tensor:
+def interpolate(model: GenerativeModel, data: Dataset, walks: int, label: int | None, generator: Generator) -> Tensor:
     """Walks between the latents of pairs of test events, by :func:`arc`: (walks * STEPS, *shape), one after the other.
 
-    The walks go around the base's mean, in units of its deviations. ``label`` picks the class of the events; without it
-    a conditional model walks inside each class in turn, and an unconditional one from any event to any other. Both ends
-    come back as the events they are.
+    ``label`` picks the class of the events; without it a model of labels walks inside each class in turn, and any other
+    from any event to any other. Both ends come back as the events they are.
     """
-    if label is None and model.classes is None:
+    if label is None and model.space.classes is None:
         picked = torch.arange(2 * walks) % len(data.test)
     else:
-        kinds = [label] if label is not None else list(range(model.classes or 0))
+        kinds = [label] if label is not None else list(range(model.space.classes or 0))
         turns = [divmod(i, len(kinds)) for i in range(walks)]
         picked = torch.cat([_of_class(data, kinds[which], 2, skip=2 * turn) for turn, which in turns])
-    context = _labels(data)[picked] if model.conditional else None
-    z = encode(model, data.test[picked], context, generator)
+    x, context = data.take("test", picked)
+    context = context if model.space.context is not None else None
+    z = model.encode(x, context, generator)
     start, end = z[0::2], z[1::2]
-    context = None if context is None else context[0::2]
-    location = model.flow.base.location(context)
-    mean, std = (location[0], location[1].exp()) if location else (torch.zeros_like(z[0]), torch.ones_like(z[0]))
-    noise = arc((start - mean) / std, (end - mean) / std, torch.linspace(0, 1, STEPS)[1:-1])
-    path = torch.cat((start[:, None], mean.unsqueeze(-z.dim()) + std.unsqueeze(-z.dim()) * noise, end[:, None]), 1)
-    return decode(model, path.flatten(0, 1), None if context is None else context.repeat_interleave(STEPS, 0))
+    between = arc(start, end, torch.linspace(0, 1, STEPS)[1:-1])
+    path = torch.cat((start[:, None], between, end[:, None]), 1)
+    context = None if context is None else context[0::2][torch.arange(walks).repeat_interleave(STEPS)]
+    return model.decode(path.flatten(0, 1), context, generator)  # type: ignore[return-value]
 
 
 def arc(a: Tensor, b: Tensor, along: Tensor) -> Tensor:
@@ -71,27 +69,19 @@ def arc(a: Tensor, b: Tensor, along: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def manipulate(model: FlowModel, data: Dataset, walks: int, classes: tuple[int, int], generator: Generator) -> Tensor:
+def manipulate(
+    model: GenerativeModel, data: Dataset, walks: int, classes: tuple[int, int], generator: Generator
+) -> Tensor:
     """Test events of one class moved along the difference of two classes' mean latents: (walks * STEPS, *shape).
 
     The means are those of the training events; the last point of a walk has gone once the whole difference.
     """
     means = [_mean_latent(model, data, kind, generator) for kind in classes]
-    x = data.test[_of_class(data, classes[0], walks)]
-    z = encode(model, x, None, generator)
+    x, _ = data.take("test", _of_class(data, classes[0], walks))
+    z = model.encode(x, None, generator)
     along = torch.linspace(0, 1, STEPS).reshape(-1, *[1] * (z.dim() - 1))
     path = torch.cat([start + along * (means[1] - means[0]) for start in z])
-    return decode(model, path, None)
-
-
-def encode(model: FlowModel, x: Tensor, context: Tensor | None, generator: Generator) -> Tensor:
-    """The latents of events."""
-    return model.flow.transform(x, context, generator)[0]
-
-
-def decode(model: FlowModel, z: Tensor, context: Tensor | None) -> Tensor:
-    """The events of latents."""
-    return model.flow.transform.inverse(z, context)[0]
+    return model.decode(path, None, generator)  # type: ignore[return-value]
 
 
 def _labels(data: Dataset) -> Tensor:
@@ -109,7 +99,8 @@ def _of_class(data: Dataset, kind: int, count: int, skip: int = 0) -> Tensor:
     return rows[torch.arange(skip, skip + count) % len(rows)]
 
 
-def _mean_latent(model: FlowModel, data: Dataset, kind: int, generator: Generator) -> Tensor:
+def _mean_latent(model: GenerativeModel, data: Dataset, kind: int, generator: Generator) -> Tensor:
     assert data.train_context is not None
     rows = (data.train_context[:] == kind).nonzero().flatten()
-    return torch.cat([encode(model, data.train[part], None, generator) for part in rows.split(ENCODED)]).mean(0)
+    latents = [model.encode(data.take("train", part)[0], None, generator) for part in rows.split(ENCODED)]
+    return torch.cat(latents).mean(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -9,14 +10,8 @@ from rich.console import Console
 from .tables import print_pairs
 
 if TYPE_CHECKING:
+    from ..zoo.option import Option
     from .commands import Zoo
-
-GIVEN_BY_DATA = {
-    "levels": "the data tells its levels",
-    "classes": "--conditional takes the classes of the data",
-    "context_dim": "--given takes columns of the data",
-}
-"""Options that a user gives in another way."""
 
 
 def zoo(command: Zoo) -> int:
@@ -28,14 +23,16 @@ def zoo(command: Zoo) -> int:
         return 0
     print(systems.describe(command.model))
     print(f"Options, with their defaults: pyflowk train {command.model} --set KEY=VALUE KEY=VALUE ...")
-    listed = systems.options(command.model).items()
-    pairs = [
-        (f"{key}={option.default}", f"{option.meaning} ({option.expected})")
-        for key, option in listed
-        if key not in GIVEN_BY_DATA
-    ]
-    print_pairs(Console(), pairs)
+    print_options(systems.options(command.model))
+    if declared := systems.sampling(command.model):
+        print("Of its samples, in train, sample and eval: --sampling KEY=VALUE KEY=VALUE ...")
+        print_options(declared)
     return 0
+
+
+def print_options(options: Mapping[str, Option]) -> None:
+    """One line for each option: as it can be typed, what it means, which values it takes."""
+    print_pairs(Console(), [(f"{key}={o.default}", f"{o.meaning} ({o.expected})") for key, o in options.items()])
 
 
 def data() -> int:

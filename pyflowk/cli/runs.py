@@ -7,15 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from .. import datasets
 from ..datasets import Dataset, Preparation, Table, tables
 from ..datasets.base import PARTS, table_space
 from ..datasets.registry import find
-from ..space import Events, Space
+from ..space import Events, Space, cat
 from ..training import Checkpoint
+from ..training.spaces import check_fit
 from ..zoo import GenerativeModel
 
 
@@ -77,16 +77,13 @@ def other_data(
     found = find(name, data_dir or origin.get("data_dir"), origin.get("seed", 0), size)
     if name == origin["name"] and "seed" in origin and name in datasets.names():
         return data_of(saved, None, data_dir), f"the test set of {name}"
-    if model.levels is None and len(model.shape) == 1 and _is_rows(found):
-        preparation = preparation_of(saved) or Preparation.identity(model.shape[0])
+    if _of_rows(model.space) and (isinstance(found, Table) or _of_rows(found.space)):
+        preparation = preparation_of(saved) or Preparation.identity(model.space.dims)
         other, content = _prepared(found, preparation)
     elif isinstance(found, Table):
-        raise ValueError(
-            f"expected data of shape {model.shape} with levels {model.levels}, "
-            f"got {name}, a table of {found.values.shape[1]} columns"
-        )
+        raise ValueError(f"expected events of {model.space}, got {name}, a table of {found.values.shape[1]} columns")
     else:
-        check_fits(model, found)
+        check_fit(model.space, found)
         other, content = found if name in datasets.names() else _whole(found), found.fingerprint
     if content is not None and content == saved.meta.get("content", {}).get("fingerprint"):
         return data_of(saved, name), f"the test set of {name}, where the run's own data are"
@@ -111,17 +108,9 @@ def _own(saved: Checkpoint) -> Dataset | None:
     return None if saved.changes(own) else own
 
 
-def check_fits(model: GenerativeModel, data: Dataset) -> None:
-    """Raise ValueError for data of another shape, or with other levels, than the model's."""
-    if data.space.shape != model.shape or data.space.levels != model.levels:
-        raise ValueError(
-            f"expected data of shape {model.shape} with levels {model.levels}, "
-            f"got {data.name} with {data.space.shape} and {data.space.levels}"
-        )
-
-
-def _is_rows(found: Dataset | Table) -> bool:
-    return isinstance(found, Table) or (found.space.levels is None and len(found.space.shape) == 1)
+def _of_rows(space: Space) -> bool:
+    """Whether events are rows of numbers, as those of a table."""
+    return space.kind == "real" and len(space.shape) == 1 and not space.variable
 
 
 def _prepared(found: Dataset | Table, preparation: Preparation) -> tuple[Dataset, str | None]:
@@ -149,7 +138,7 @@ def _of_test(
 def _whole(data: Dataset) -> Dataset:
     """Everything in the test part."""
     parts, labels = zip(*(data.take(part) for part in PARTS), strict=True)
-    return replace(data, test=torch.cat(parts), test_context=None if labels[-1] is None else torch.cat(labels))
+    return replace(data, test=cat(parts), test_context=None if labels[-1] is None else cat(labels))
 
 
 def given_values(pairs: Sequence[str], preparation: Preparation | None) -> Tensor:

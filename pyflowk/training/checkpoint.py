@@ -19,10 +19,13 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import zoo
 from ..datasets import Dataset, Preparation
+from ..space import Context, Space
+from ..zoo import GenerativeModel
+from . import parts
 
 FORMAT = "pyflowk checkpoint"
 VERSION = 1
@@ -106,16 +109,24 @@ def _locate(path: Path) -> Path:
     raise CheckpointError(f"{path}: expected a run's folder or its checkpoint folder, got {what}")
 
 
-def _explicit(config: dict[str, Any]) -> dict[str, Any]:
-    """A model's config with its architecture written down; the first ones say "auto" for what followed from the shape.
+def modern(config: dict[str, Any]) -> dict[str, Any]:
+    """A model's config in today's form, with its space and its architecture written down.
 
-    >>> _explicit({"name": "ffjord", "shape": [1, 8, 8], "architecture": "auto"})["architecture"]
-    'multiscale'
+    Older ones tell the space by several options, and the first say "auto" for what followed from the shape.
+
+    >>> modern({"name": "ffjord", "shape": [1, 8, 8], "levels": 17, "classes": None, "architecture": "auto"})
+    {'name': 'ffjord', 'space': {'shape': [1, 8, 8], 'levels': 17}, 'architecture': 'multiscale'}
     """
-    if config.get("architecture") != "auto":
+    if "space" in config or "shape" not in config:
         return config
-    is_image = len(config["shape"]) == 3 and min(config["shape"][1:]) >= 8
-    return {**config, "architecture": "multiscale" if is_image else "vector"}
+    options = {key: value for key, value in config.items() if key not in ("shape", "levels", "classes", "context_dim")}
+    counts = {"labels": config.get("classes"), "numbers": config.get("context_dim")}
+    context = next((Context(kind, size) for kind, size in counts.items() if size is not None), None)  # type: ignore[arg-type]
+    space = Space(config["shape"], levels=config.get("levels"), context=context)
+    if options.get("architecture") == "auto":
+        is_image = len(space.shape) == 3 and min(space.shape[1:]) >= 8
+        options["architecture"] = "multiscale" if is_image else "vector"
+    return {"name": options.pop("name"), "space": space.as_json(), **options}
 
 
 @dataclass(frozen=True)
@@ -149,7 +160,10 @@ class Checkpoint:
                 raise CheckpointError(f"{file}: expected {size} bytes, got {got} (truncated?)")
             if _crc(file) != crc:
                 raise CheckpointError(f"{file}: damaged, its checksum is not the one in config.json")
-        return cls(folder, {**meta, "model": _explicit(meta["model"])})
+        try:
+            return cls(folder, {**meta, "model": modern(meta["model"])})
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{folder / 'config.json'}: this is no model: {error}") from error
 
     @property
     def preparation(self) -> Preparation | None:
@@ -189,27 +203,31 @@ class Checkpoint:
         state: dict[str, Any] = torch.load(self.folder / "trainer.pt", map_location="cpu", weights_only=True)
         return state
 
-    def load_into(self, model: nn.Module, name: str) -> None:
+    def build(self) -> GenerativeModel:
+        """The model as it was created, without its weights; raises CheckpointError where this version cannot."""
+        config = dict(self.meta["model"])
+        try:
+            return zoo.create(config.pop("name"), **config)
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{self.folder}: this version cannot build its model: {error}") from error
+
+    def load_into(self, model: GenerativeModel, name: str) -> None:
         """Load name.safetensors into `model`; raises CheckpointError when they do not belong together."""
         try:
-            model.load_state_dict(self.weights(name))
+            parts.load(model, self.weights(name))
         except RuntimeError as error:
             first = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{self.folder}: the weights do not fit this version's model: {first}") from error
 
 
-def load_model(path: str | Path, weights: Weights = "best") -> tuple[nn.Module, Checkpoint]:
+def load_model(path: str | Path, weights: Weights = "best") -> tuple[GenerativeModel, Checkpoint]:
     """Rebuild a trained model: the one with the best validation loss, the moving average, or the last weights.
 
     Returns the model in evaluation mode on the CPU, and its checkpoint, whose `preparation` leads from the rows of a
     table to what the model sees and back. Raises CheckpointError.
     """
     checkpoint = Checkpoint.open(path)
-    config = dict(checkpoint.meta["model"])
-    try:
-        model = zoo.create(config.pop("name"), **config)
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{checkpoint.folder}: this version cannot build its model: {error}") from error
+    model = checkpoint.build()
     name = {"best": "best", "ema": "ema", "last": "model"}[weights]
     checkpoint.load_into(model, name)
     return model.eval(), checkpoint

@@ -12,7 +12,7 @@ _LARGEST = 2**63 - 1
 _COUNTS = {
     "steps": (1, _LARGEST), "batch_size": (1, 2**24), "warmup": (0, _LARGEST), "log_every": (1, _LARGEST),
     "validate_every": (1, _LARGEST), "validate_samples": (1, _LARGEST), "save_every": (1, _LARGEST),
-    "seed": (0, _LARGEST), "threads": (1, 2**16),
+    "sample_every": (0, _LARGEST), "seed": (0, _LARGEST), "threads": (1, 2**16),
 }  # fmt: skip
 """Whole numbers and their ranges: 64-bit integers, and batches that fit into a memory."""
 
@@ -55,6 +55,9 @@ class TrainConfig:
     """Validation samples that are looked at each time."""
     save_every: int = 500
     """Steps between checkpoints."""
+    sample_every: int = 1000
+    """Steps between samples of the averaged weights, drawn from the same noise every time, into samples/ of the run's
+    folder; 0 draws none."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """Precision of the networks; state and log-determinants stay in float32."""
     cpu: bool = False

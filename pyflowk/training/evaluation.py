@@ -1,23 +1,29 @@
-"""Log-likelihoods of a data set under a model, and samples of it, in batches."""
+"""How good a model is on a data set: its likelihood where it has one, its samples always, in batches."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from ..datasets import Dataset
-from ..metrics import Score, gaussian_level, score, trivial_level, with_error
-from ..zoo import GenerativeModel
+from ..metrics import Measure, Score, compare, gaussian_level, ngram_level, score, trivial_level, with_error
+from ..metrics.levels import pieces
+from ..space import Events, cat
+from ..zoo import Ability, GenerativeModel
+from .spaces import unit_of
 from .threads import Threads
 
 BATCH = 512
 """Samples that are scored or drawn at a time."""
+COMPARED = 1000
+"""Samples, at most, that are compared with as many test rows."""
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
@@ -25,11 +31,22 @@ def device_of(model: torch.nn.Module) -> torch.device:
     return next(itertools.chain(model.parameters(), model.buffers())).device
 
 
+@contextlib.contextmanager
+def evaluating(model: GenerativeModel) -> Iterator[GenerativeModel]:
+    """The model in evaluation mode; afterwards every part of it is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield model.eval()
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 @torch.no_grad()
 def log_prob(
     model: GenerativeModel,
-    x: Tensor,
-    labels: Tensor | None = None,
+    x: Any,
+    context: Any = None,
     *,
     seed: int = 0,
     draws: int = 1,
@@ -37,13 +54,13 @@ def log_prob(
     threads: Threads | None = None,
     watch: Callable[[float], None] | None = None,
 ) -> Tensor:
-    """Log-likelihood (N,) float64 in nats of samples x (N, *shape), on the CPU.
+    r"""Log-likelihood (N,) float64 in nats of events x, (N, \*shape) or other rows, on the CPU.
 
     Integer data is dequantised by seeded noise: the mean over `draws` independent draws is a lower bound on the
-    log-probability, the same in expectation for every number of draws. `labels`, (N,) or contexts (N, C), are used by
-    conditional models only. The model is evaluated in eval mode and left as it was. `threads` is told of every batch;
-    by default the batches choose their own number of threads; `watch` hears of the part that is done. Cost: `draws`
-    forward passes.
+    log-probability, the same in expectation for every number of draws. `context`, N rows too, is used by conditional
+    models only. The model is evaluated in eval mode and left as it was. `threads` is told of every batch; by default
+    the batches choose their own number of threads; `watch` hears of the part that is done. Raises NotImplementedError
+    for a model without a likelihood. Cost: `draws` forward passes.
 
     >>> import torch
     >>> from pyflowk import zoo
@@ -51,22 +68,18 @@ def log_prob(
     >>> log_prob(zoo.create("nice", (2,)), torch.zeros(3, 2)).shape
     torch.Size([3])
     """
+    model.require(Ability.LIKELIHOOD)
     device = device_of(model)
     generator = Generator(device).manual_seed(seed)
-    training = model.training
-    model.eval()
     total = torch.zeros(len(x), dtype=torch.float64)
-    try:
-        with threads or Threads(device=device) as threads:
-            batches = torch.arange(len(x)).split(batch_size) * draws
-            for number, rows in enumerate(batches, start=1):
-                context = None if not model.conditional or labels is None else labels[rows].to(device)
-                with threads.step():
-                    total[rows] += model.log_prob(x[rows].to(device), context, generator).double().cpu()
-                if watch is not None:
-                    watch(number / len(batches))
-    finally:
-        model.train(training)
+    with evaluating(model), threads or Threads(device=device) as threads:
+        batches = torch.arange(len(x)).split(batch_size) * draws
+        for number, rows in enumerate(batches, start=1):
+            given = None if model.space.context is None or context is None else context[rows].to(device)
+            with threads.step():
+                total[rows] += model.log_prob(x[rows].to(device), given, generator).double().cpu()
+            if watch is not None:
+                watch(number / len(batches))
     return total / draws
 
 
@@ -74,59 +87,77 @@ def log_prob(
 def sample(
     model: GenerativeModel,
     n: int,
-    context: Tensor | None = None,
+    context: Events | None = None,
     generator: Generator | None = None,
     *,
     batch_size: int = BATCH,
     threads: Threads | None = None,
     watch: Callable[[float], None] | None = None,
     **options: Any,
-) -> Tensor:
-    """Samples (n, *shape) of a model, on the CPU; `context` is (n,) labels or (n, C), or one row for all.
+) -> Any:
+    r"""Samples (n, \*shape) of a model, on the CPU; `context` has n rows, or one for all.
 
     `options` are the model's own. Samples are drawn in batches, so that the memory of the work does not grow with n; up
-    to `batch_size` are what `model.sample` gives. `threads` is told of every batch; by default the batches choose their
-    own number of threads; `watch` hears of the part that is done.
+    to `batch_size` are what `model.sample` gives in evaluation mode. `threads` is told of every batch; by default the
+    batches choose their own number of threads; `watch` hears of the part that is done.
 
     >>> from pyflowk import training, zoo
     >>> training.sample(zoo.create("nice", (2,)), 1000).shape
     torch.Size([1000, 2])
     """
     drawn = []
-    context = None if context is None else context.expand(n, *context.shape[1:])
-    with threads or Threads(device=device_of(model)) as threads:
+    if context is not None and len(context) == 1:
+        context = context[torch.zeros(n, dtype=torch.int64)]
+    with evaluating(model), threads or Threads(device=device_of(model)) as threads:
         for rows in torch.arange(n).split(batch_size):
             some = None if context is None else context[rows].to(device_of(model))
             with threads.step():
-                drawn.append(model.sample(len(rows), some, generator, **options).cpu())
+                drawn.append(model.sample(len(rows), some, generator, **options).to("cpu"))
             if watch is not None:
                 watch((int(rows[-1]) + 1) / n)
-    return torch.cat(drawn)
+    return cat(drawn)
 
 
 @dataclass(frozen=True)
 class Report:
-    """A model's score on the test part beside the levels it has to beat; `model` is None without a likelihood.
+    """A model's score on the test part beside the levels it has to beat, None without a likelihood; its samples beside
+    the test part, by the names of :func:`pyflowk.metrics.compare`.
 
-    Nats of a table are those of the columns that the model sees, standardised by the training rows, so that they do not
-    change with a unit, and are those of the training log; in the table's own units they are lower by `log_scale`.
+    The levels are those of one Gaussian for numbers, of bigrams for symbols. Nats of a table are those
+    of the columns that the model sees, standardised by the training rows, so that they do not change with a unit, and
+    are those of the training log; in the table's own units they are lower by `log_scale`.
     """
 
     data: Dataset
     model: Score | None
-    gaussian: Score | None
+    gaussian: Score | None = None
+    bigrams: Score | None = None
+    samples: Mapping[str, Measure] = field(default_factory=dict)
 
     def lines(self) -> list[tuple[str, str]]:
         """(what, how much) pairs, to be printed as a table."""
-        trivial = trivial_level(self.data.space)
-        rows = [("model", str(self.model) if self.model else "has no likelihood")]
-        why = "not defined for so few samples" if len(self.data.train) else "no training rows to fit it to"
-        rows += [("one full Gaussian", str(self.gaussian) if self.gaussian else why)]
-        rows += [("trivial", f"{trivial:.3f} bits/dim")] if trivial is not None else []
-        if self.data.entropy is not None and self.model is not None:
+        near = [(f"samples: {name.replace('_', ' ')}", str(measure)) for name, measure in self.samples.items()]
+        return [
+            *self._likelihood(),
+            *(near or [("samples", "not compared: too few test rows, or numbers of several lengths")]),
+        ]
+
+    def _likelihood(self) -> list[tuple[str, str]]:
+        if self.model is None:
+            return [("model", "has no likelihood")]
+        space, trivial = self.data.space, trivial_level(self.data.space)
+        rows = [("model", str(self.model))]
+        if space.kind == "symbols":
+            rows += [("bigrams", str(self.bigrams) if self.bigrams else "no training rows to count in")]
+        else:
+            why = "not defined for so few samples" if len(self.data.train) else "no training rows to fit it to"
+            why = "not defined for rows of several lengths" if space.variable else why
+            rows += [("one full Gaussian", str(self.gaussian) if self.gaussian else why)]
+        rows += [("trivial", f"{trivial:.3f} bits/{unit_of(space)}")] if trivial is not None else []
+        if self.data.entropy is not None:
             excess = -self.model.nats - self.data.entropy
             rows += [("NLL minus entropy", f"{with_error(excess, self.model.nats_error, 3)} nats")]
-        if self.log_scale and self.model is not None:
+        if self.log_scale:
             own = with_error(self.model.nats - self.log_scale, self.model.nats_error, 2)
             why = f"minus the sum of log std, {self.log_scale:.2f}"
             rows += [("units", f"nats are of standardised columns; in the table's units {own} for the model ({why})")]
@@ -139,13 +170,14 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """The same numbers for JSON, which has none that are not finite: None stands for them."""
-        scores = {"model": self.model, "gaussian": self.gaussian}
+        scores = {"model": self.model, "gaussian": self.gaussian, "bigrams": self.bigrams}
         return {
             "data": self.data.name,
             **{name: _finite(asdict(value)) if value else None for name, value in scores.items()},
             "trivial_bits": trivial_level(self.data.space),
             "entropy": self.data.entropy,
             "log_scale": self.log_scale,
+            "samples": {name: _finite(asdict(measure)) for name, measure in self.samples.items()},
         }
 
 
@@ -159,14 +191,26 @@ def evaluate(
     *,
     seed: int = 0,
     draws: int = 1,
+    sampling: Mapping[str, Any] | None = None,
     threads: Threads | None = None,
     watch: Callable[[float], None] | None = None,
 ) -> Report:
-    """Score a model on the test part, beside one Gaussian fitted to the training part; options as in `log_prob`."""
-    options: dict[str, Any] = {"seed": seed, "draws": draws, "threads": threads, "watch": watch}
-    try:
-        own = score(log_prob(model, *data.take("test"), **options), data.space)
-    except NotImplementedError:
-        own = None
-    parts = data.train, data.test, data.train_context, data.test_context
-    return Report(data, own, gaussian_level(data.space, *parts, seed=seed))
+    """Judge a model by the test part; options as in `log_prob`.
+
+    A model with a likelihood is scored beside levels that are fitted to the training part. Samples of every model, 1000
+    at most, drawn with the options `sampling` and for the contexts of test rows, are compared with these rows.
+    """
+    space, noise = data.space, Generator(device_of(model)).manual_seed(seed)
+    rows = torch.linspace(0, len(data.test) - 1, min(COMPARED, len(data.test))).long()
+    x, context = data.take("test", rows)
+    given = None if model.space.context is None else context
+    drawn = sample(model, len(rows), given, noise, threads=threads, **(sampling or {}))
+    samples = compare(drawn, x, space, Generator().manual_seed(seed))
+    if Ability.LIKELIHOOD not in model.abilities:
+        return Report(data, None, samples=samples)
+    nats = log_prob(model, data.test, data.test_context, seed=seed, draws=draws, threads=threads, watch=watch)
+    known = data.train_context, data.test_context
+    lengths = torch.cat([data.test[p].lengths for p in pieces(data.test, space.dims)]) if space.variable else None
+    gaussian = gaussian_level(space, data.train, data.test, *known, seed=seed)
+    bigrams = ngram_level(space, data.train, data.test)
+    return Report(data, score(nats, space, lengths), gaussian, bigrams, samples)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -19,10 +20,12 @@ COLUMNS = (
     "lr",
     "loss",
     "bits_per_dim",
+    "bits_per_symbol",
     "grad_norm",
     "samples_per_second",
     "valid_loss",
     "valid_bits_per_dim",
+    "valid_bits_per_symbol",
 )
 PLAIN_LINE_SECONDS = 10.0
 PATIENCE = 5
@@ -38,8 +41,8 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 def _describe(row: dict[str, float]) -> str:
     shown = []
     for part in ("", "valid_"):
-        for column, name in ((f"{part}bits_per_dim", "bits/dim"), (f"{part}loss", "loss")):
-            if column in row:
+        for key, name in (("bits_per_dim", "bits/dim"), ("bits_per_symbol", "bits/symbol"), ("loss", "loss")):
+            if (column := f"{part}{key}") in row:
                 shown.append(f"{part.replace('_', ' ')}{name} {row[column]:.3f}")
                 break
     text = " ".join(shown)
@@ -69,7 +72,8 @@ class Validations:
         self.last = {key: value for key, value in row.items() if key.startswith("valid_")}
         if row["valid_loss"] < self._best:
             self._best, self._step, self._worse = row["valid_loss"], int(row["step"]), 0
-            self._shown = row.get("valid_bits_per_dim", row["valid_loss"])
+            bits = (row[key] for key in ("valid_bits_per_dim", "valid_bits_per_symbol") if key in row)
+            self._shown = next(bits, row["valid_loss"])
             return None
         self._worse += 1
         if self._worse != self._patience:
@@ -79,6 +83,22 @@ class Validations:
             f"validation has not come below {self._shown:.3f}, that of step {self._step}, for {self._worse} times: "
             f"overfitting? the weights of step {self._step} are kept"
         )
+
+
+@dataclass
+class Window:
+    """Sums over the steps since the last row."""
+
+    loss: float = 0.0
+    norm: float = 0.0
+    elements: float = 0.0
+    count: int = 0
+    started: float = field(default_factory=time.monotonic)
+
+    def add(self, loss: float, norm: float, elements: float) -> None:
+        """Take in a step's mean loss, gradient norm, and elements of an event."""
+        self.loss, self.norm, self.elements = self.loss + loss, self.norm + norm, self.elements + elements
+        self.count += 1
 
 
 class RunLog:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..space import Events, Ragged
 from ..transforms import Transform
 
 SQUARE_OVERFLOWS = 1e18
@@ -21,6 +22,8 @@ class NonFiniteLoss(RuntimeError):
 def _tensors(value: Any) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
+    elif isinstance(value, Ragged):  # what lies beyond a row's length means nothing
+        yield value.values[value.mask]
     elif isinstance(value, (tuple, list)):
         for item in value:
             yield from _tensors(item)
@@ -40,7 +43,7 @@ def _largest(value: Any) -> float:
     return max((t.detach().abs().amax().item() for t in _floating(value) if t.numel()), default=0.0)
 
 
-def first_nonfinite(model: nn.Module, loss: Callable[[], Tensor], batch: Tensor) -> str:
+def first_nonfinite(model: nn.Module, loss: Callable[[], Tensor], batch: Events) -> str:
     """Run `loss() -> (B,)` and its gradient once more and say which layer makes the first NaN or infinity.
 
     Looks, in this order, at the batch, the parameters, the output of each module in the order of computation (where

@@ -16,8 +16,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # the back end is chosen first
 from matplotlib.animation import PillowWriter
 
-from ..distributions import Distribution
-from ..transforms import Continuous
+from ..zoo import Ability, GenerativeModel
 from .threads import Threads
 
 MARGINALS = 16
@@ -107,47 +106,54 @@ def _histograms(path: Path, clouds: dict[str, Tensor], names: Sequence[str]) -> 
 @torch.no_grad()
 def draw_trajectory(
     folder: Path,
-    flow: Continuous,
-    base: Distribution,
+    model: GenerativeModel,
     samples: int = 512,
     frames: int = 24,
     seed: int = 0,
     threads: Threads | None = None,
 ) -> Path:
-    """How a continuous flow in the plane makes its samples: frames from noise to data, and all of them as a GIF.
+    """How a model makes its samples in the plane: frames from noise to data, and all of them as a GIF.
 
-    folder receives trajectory-00.png, ... and trajectory.gif, whose path is returned. Every frame has the density at
-    its time t (the base's, carried there), the field as arrows and the samples, in the coordinates in which the flow
-    works. `threads` is told of every frame. Cost: `frames` solves over a grid of 80 x 80 points.
+    folder receives trajectory-00.png, ... and trajectory.gif, whose path is returned. Every frame has the samples at
+    its time and, of a model that knows its marginals, their density and, as arrows, their velocity. `threads` is told
+    of every frame. Cost: one trajectory, and the marginals of `frames` grids of 80 x 80 points.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    x = base.sample(samples, generator=torch.Generator().manual_seed(seed))
-    ends = torch.cat([x, flow.move(x, 0.0, 1.0)])
-    low, high = ends.quantile(0.005, 0) - 0.5, ends.quantile(0.995, 0) + 0.5
-    centre, half = (low + high) / 2, (high - low).max() / 2
-    low, high = centre - half, centre + half  # a square, so that nothing is stretched
-    grids = [
-        torch.cartesian_prod(*(torch.linspace(float(a), float(b), n) for a, b in zip(low, high))) for n in (80, 18)
-    ]
-    figure, axis = plt.subplots(figsize=(5, 5))
-    writer = PillowWriter(fps=12)
-    with writer.saving(figure, str(folder / "trajectory.gif"), dpi=100), threads or Threads() as threads:
-        for i in range(frames):
-            t = i / max(1, frames - 1)
-            with threads.step():
-                noise, ladj = flow.transport(grids[0], t, 0.0, generator=torch.Generator().manual_seed(seed))
-                density = (base.log_prob(noise) + ladj).exp().reshape(80, 80)
-                arrows = flow.field(t, grids[1], None)
-            axis.clear()
-            axis.pcolormesh(*(g.reshape(80, 80).numpy() for g in grids[0].unbind(1)), density.numpy(), cmap="magma")
-            axis.scatter(x[:, 0], x[:, 1], s=2, linewidths=0, color="white", alpha=0.6)
-            axis.quiver(*grids[1].t().numpy(), *arrows.t().numpy(), color="tab:cyan", alpha=0.8)
-            axis.set(title=f"t = {t:.2f}", aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-            for _ in range(1 if i + 1 < frames else writer.fps):  # the data stay for a second
-                writer.grab_frame()
-            figure.savefig(folder / f"trajectory-{i:02d}.png", dpi=100)
-            x = flow.move(x, t, min(1.0, (i + 1) / max(1, frames - 1)))
-    plt.close(figure)
+
+    def noise() -> torch.Generator:
+        return torch.Generator().manual_seed(seed)
+
+    times = [i / max(1, frames - 1) for i in range(frames)]
+    with threads or Threads() as threads:
+        with threads.step():
+            states = model.trajectory(samples, times, None, noise())
+        ends = torch.cat([states[0], states[-1]])
+        low, high = ends.quantile(0.005, 0) - 0.5, ends.quantile(0.995, 0) + 0.5
+        centre, half = (low + high) / 2, (high - low).max() / 2
+        low, high = centre - half, centre + half  # a square, so that nothing is stretched
+        grids = [
+            torch.cartesian_prod(*(torch.linspace(float(a), float(b), n) for a, b in zip(low, high))) for n in (80, 18)
+        ]
+        figure, axis = plt.subplots(figsize=(5, 5))
+        writer = PillowWriter(fps=12)
+        with writer.saving(figure, str(folder / "trajectory.gif"), dpi=100):
+            for i, (time, x) in enumerate(zip(times, states)):
+                axis.clear()
+                if Ability.MARGINAL in model.abilities:
+                    with threads.step():
+                        density = model.marginal(time, grids[0], None, noise()).log_prob.exp().reshape(80, 80)
+                        arrows = model.marginal(time, grids[1], None, noise()).velocity
+                    places = (g.reshape(80, 80).numpy() for g in grids[0].unbind(1))
+                    axis.pcolormesh(*places, density.numpy(), cmap="magma")
+                    axis.quiver(*grids[1].t().numpy(), *arrows.t().numpy(), color="tab:cyan", alpha=0.8)
+                else:
+                    axis.set_facecolor("black")
+                axis.scatter(x[:, 0], x[:, 1], s=2, linewidths=0, color="white", alpha=0.6)
+                axis.set(title=f"t = {time:.2f}", aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+                for _ in range(1 if i + 1 < frames else writer.fps):  # the data stay for a second
+                    writer.grab_frame()
+                figure.savefig(folder / f"trajectory-{i:02d}.png", dpi=100)
+        plt.close(figure)
     return folder / "trajectory.gif"
 
 
@@ -156,7 +162,7 @@ def draw_loss(path: Path, rows: list[dict[str, float]], unit: str, level: float 
 
     A training loss that is not in the unit, because regularisers are in it, is left out.
     """
-    key = "bits_per_dim" if unit == "bits/dim" else "loss"
+    key = unit.replace("bits/", "bits_per_") if unit.startswith("bits/") else "loss"
     figure, axis = plt.subplots(figsize=(7, 4.5))
     train = [(r["step"], r[key]) for r in rows if key in r]
     if train:

@@ -40,6 +40,15 @@ def join(*, cpu: bool, mixed_precision: str) -> Accelerator:
     return accelerator
 
 
+def agree(accelerator: Accelerator, elapsed: float, halt: bool) -> tuple[float, bool]:
+    """The same clock, the latest, and the same decision to stop, if any process wants to, on every process."""
+    if accelerator.num_processes == 1:
+        return elapsed, halt
+    both = torch.tensor([elapsed, float(halt)], dtype=torch.float64, device=accelerator.device)
+    dist.all_reduce(both, op=dist.ReduceOp.MAX)
+    return both[0].item(), bool(both[1].item())
+
+
 def end(status: int) -> None:
     """End the process with this status if it belongs to a group; else do nothing.
 

@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from rich.console import Console
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from .. import __version__
 from ..datasets import Dataset
+from ..space import Events
 from ..zoo import GenerativeModel
-from . import checkpoint
+from . import checkpoint, parts
 from .batches import Batches, step_generator
 from .config import TrainConfig
-from .ema import MovingAverage
-from .log import RunLog
+from .evaluation import evaluating
+from .log import RunLog, Window
 from .nonfinite import NonFiniteLoss, first_nonfinite
-from .processes import alone_in, join, naming_lost_peers
+from .processes import agree, alone_in, join, naming_lost_peers
+from .signals import interruptible
+from .spaces import check_fit, elements, unit_of
+from .state import State
 from .threads import Threads
 
 INITIAL_BATCH = 512
 """Samples that set data-dependent layers."""
-SAME_SIGNAL = 2.0
-"""Seconds in which signals are taken for one."""
 
 
 @dataclass(frozen=True)
@@ -44,33 +42,6 @@ class Result:
     seconds: float
     best: float
     interrupted: bool
-
-
-@contextlib.contextmanager
-def interruptible() -> Iterator[threading.Event]:
-    """Turn the first SIGINT or SIGTERM into a flag that the loop looks at; a later one acts at once.
-
-    Ctrl-C comes twice to a process under a launcher, from the terminal and passed on: what follows soon is the same.
-    """
-    flag, first = threading.Event(), math.inf
-
-    def handle(number: int, frame: object) -> None:
-        nonlocal first
-        now = time.monotonic()
-        first = min(first, now)
-        if now - first > SAME_SIGNAL:
-            raise KeyboardInterrupt
-        flag.set()
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield flag
-        return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield flag
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class Trainer:
@@ -107,12 +78,15 @@ class Trainer:
         config: TrainConfig,
         *,
         out: Path,
+        sampling: Mapping[str, Any] | None = None,
         console: Console | None = None,
         resume: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        _check_fit(model, data)
+        check_fit(model.space, data)
         self.model, self.data, self.config, self.out, self.clock = model, data, config, out, clock
+        self.sampling = dict(sampling or {})
+        model.chosen(self.sampling)
         self.accelerator = join(cpu=config.cpu, mixed_precision=config.mixed_precision)
         self.device, self.main = self.accelerator.device, self.accelerator.is_main_process
         self.console = console or Console(quiet=not self.main, markup=False)
@@ -120,10 +94,9 @@ class Trainer:
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.batches = Batches(len(data.train), config.batch_size, config.seed, rank, world)
         self.budget = config.step_budget(len(data.train))
-        self.step, self.elapsed, self.best = 0, 0.0, math.inf
-        self.best_weights: dict[str, Tensor] = {}
 
-        model.to(self.device).train()
+        parts.freeze(model)
+        parts.train(model.to(self.device))
         saved = checkpoint.Checkpoint.open(out / "checkpoint") if resume else None
         if saved is None:
             self._initialize()
@@ -132,17 +105,19 @@ class Trainer:
             if changes:
                 raise checkpoint.CheckpointError(f"{data.name} is not what {out} was trained on: {changes}")
             saved.load_into(model, "model")
-        self.average = MovingAverage(model, config.ema) if config.ema else None
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.lr, fused=_fusable(model))
-        self.net, self.optimizer = self.accelerator.prepare(model, optimizer)
+        self.state = State(model, config, self.accelerator)
         if saved is not None:
-            self._restore(saved)
+            self.state.restore(saved)
+
+    @property
+    def step(self) -> int:
+        """How many steps have been taken."""
+        return self.state.step
 
     @property
     def averaged(self) -> GenerativeModel:
         """The moving average of the model, or the model itself when there is none."""
-        return self.model if self.average is None else self.average.module  # type: ignore[return-value]
+        return self.state.averaged
 
     def run(self, until: int | None = None) -> Result:
         """Train to the end of the budget, or up to step `until`; leaves a checkpoint in any case.
@@ -157,59 +132,49 @@ class Trainer:
             return self._run(until)
 
     def _run(self, until: int | None) -> Result:
-        config, started = self.config, self.clock() - self.elapsed
+        config, started = self.config, self.clock() - self.state.elapsed
         with interruptible() as stop, self._log() as log, self.threads:
-            window = _Window()
+            window = Window()
             progress, halt, done = self._stand(started, stop, until)
+            if progress >= 1:
+                self._say(f"nothing is left to train: the run is at step {self.step}, and {self._spent()}")
             while True:
                 if not done:
                     with self.threads.step():
-                        taken = self._train_step(progress)
-                    window.add(*taken)
+                        window.add(*self._train_step(progress))
                     progress, halt, done = self._stand(started, stop, until)  # so that the last step is validated
                 due, save = (done or self.step % every == 0 for every in (config.validate_every, config.save_every))
+                draw = config.sample_every > 0 and self.step % config.sample_every == 0 and window.count > 0
                 if window.count and (due or self.step % config.log_every == 0):
                     self._report(log, window, progress, validate=due)
-                    window = _Window()
+                    window = Window()
+                if draw:
+                    self._draw()
                 if save:
                     self.save()
                 if done:
-                    return Result(self.step, self.elapsed, self.best, interrupted=halt)
-                if due or save:  # which take their time: a signal that came meanwhile ends the run before another step
+                    return Result(self.step, self.state.elapsed, self.state.best, interrupted=halt)
+                if (
+                    due or save or draw
+                ):  # which take their time: a signal that came meanwhile ends the run before a step
                     progress, halt, done = self._stand(started, stop, until)
 
     def _stand(self, started: float, stop: threading.Event, until: int | None) -> tuple[float, bool, bool]:
         """The share of the budget that is used, whether a signal came, and whether this was the last step."""
-        self.elapsed, halt = self._agree(self.clock() - started, stop.is_set())
-        progress = self.elapsed / self.config.seconds if self.budget is None else self.step / self.budget
+        self.state.elapsed, halt = agree(self.accelerator, self.clock() - started, stop.is_set())
+        progress = self.state.elapsed / self.config.seconds if self.budget is None else self.step / self.budget
         return progress, halt, halt or progress >= 1 or self.step == until
+
+    def _spent(self) -> str:
+        """In words that the budget is."""
+        if self.budget is None:
+            return f"has used {self.state.elapsed / 60:.3g} of {self.config.seconds / 60:.3g} minutes"
+        return f"its budget is {self.budget} steps"
 
     def save(self) -> None:
         """Write `out`/checkpoint atomically (main process only)."""
-        if not self.main:
-            return
-        model, data = self.model.state_dict(), self.data
-        average = self.averaged.state_dict()
-        state = {
-            "optimizer": self.optimizer.state_dict(),
-            "average_updates": 0 if self.average is None else self.average.updates,
-            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler is not None else None,
-            "cpu_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-        }
-        meta = {
-            "pyflowk": __version__,
-            "model": self.model.config,
-            "data": data.origin or {"name": data.name},
-            "content": {"rows": len(data.train) + len(data.valid) + len(data.test), "fingerprint": data.fingerprint},
-            "preparation": None if data.preparation is None else data.preparation.as_json(),
-            "train": dataclasses.asdict(self.config),
-            "step": self.step,
-            "seconds": self.elapsed,
-            "best_valid_loss": self.best if math.isfinite(self.best) else None,
-        }
-        weights = {"model": model, "ema": average, "best": self.best_weights or average}
-        checkpoint.write(self.out / "checkpoint", weights, state, meta)
+        if self.main:
+            self.state.save(self.out / "checkpoint", self.data, self.sampling)
 
     def _initialize(self) -> None:
         """Set data-dependent layers from the first samples, the same on every process."""
@@ -217,51 +182,34 @@ class Trainer:
         x, context = self._take("train", first)
         self.model.initialize(x, context, step_generator(self.config.seed, 0, -1, self.device))
 
-    def _restore(self, saved: checkpoint.Checkpoint) -> None:
-        state = saved.state()
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.average is not None:
-            saved.load_into(self.average.module, "ema")
-            self.average.updates = state["average_updates"]
-        if state["scaler"] is not None and self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        torch.set_rng_state(state["cpu_rng"])
-        if state["cuda_rng"] and self.device.type == "cuda":
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        self.step, self.elapsed = saved.meta["step"], saved.meta["seconds"]
-        if saved.meta["best_valid_loss"] is not None:
-            self.best, self.best_weights = saved.meta["best_valid_loss"], saved.weights("best")
-
-    def _take(self, part: str, rows: Tensor) -> tuple[Any, Any]:
+    def _take(self, part: str, rows: Tensor) -> tuple[Events, Events | None]:
         x, context = self.data.take(part, rows)
-        if context is None or not self.model.conditional:
+        if context is None or self.model.space.context is None:
             return x.to(self.device), None
         return x.to(self.device), context.to(self.device)
 
-    def _train_step(self, progress: float) -> tuple[float, float]:
-        """One update; returns this process's mean loss and the gradient norm. Waits for the device once."""
+    def _train_step(self, progress: float) -> tuple[float, float, float]:
+        """One update; returns this process's mean loss, the gradient norm and the elements of an event. Waits for the
+        device once."""
         x, context = self._take("train", self.batches(self.step))
         rate = self.config.learning_rate(self.step, progress)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        loss = self.net(x, context, self._noise()).mean()
-        self.accelerator.backward(loss / self.data.space.dims)
-        norm = self.accelerator.clip_grad_norm_(self.parameters, self.config.clip or math.inf)
+        loss = self.state.net(x, context, self._noise()).mean()
+        norm = self.state.descend(loss / self.data.space.dims, rate)
         value, length = torch.stack([loss.detach(), norm.to(loss.dtype)]).tolist()
         overflow_is_handled = self.config.mixed_precision == "fp16"  # the loss scaler skips such a step
         if not math.isfinite(value) or not (math.isfinite(length) or overflow_is_handled):
             raise NonFiniteLoss(self._explain(x, context, value, rate))
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        if self.average is not None:
-            self.average.update()
-        self.step += 1
-        return value, length
+        self.state.advance()
+        return value, length, self._elements(x)
+
+    def _elements(self, x: Events) -> float:
+        """Elements of one of these events, on average."""
+        return elements(x, self.data.space) / len(x)
 
     def _noise(self) -> Generator:
         return step_generator(self.config.seed, self.step, self.accelerator.process_index, self.device)
 
-    def _explain(self, x: Tensor, context: Tensor | None, value: float, rate: float) -> str:
+    def _explain(self, x: Events, context: Events | None, value: float, rate: float) -> str:
         def loss() -> Tensor:
             with self.accelerator.autocast():
                 return self.model.loss(x, context, self._noise())
@@ -275,97 +223,68 @@ class Trainer:
         )
 
     @torch.no_grad()
-    def _validate(self) -> tuple[float, str | None]:
-        """Mean loss of the averaged weights on the first validation samples, with the same noise every time; its unit,
-        which may be another than in training, where regularisers act."""
+    def _validate(self) -> tuple[float, float, str | None]:
+        """Mean loss of the averaged weights on the first validation samples, with the same noise every time; elements
+        of an event there; the loss's unit, which may be another than in training, where regularisers act."""
         count = min(len(self.data.valid), self.config.validate_samples)
-        model, total = self.averaged, 0.0
+        total, size = 0.0, 0
         noise = Generator(self.device).manual_seed(self.config.seed)
-        model.eval()
-        for rows in torch.arange(count).split(512):
-            x, context = self._take("valid", rows)
-            total += model.loss(x, context, noise).double().sum().item()
-        unit = model.loss_unit
-        self.model.train()
-        return total / count, unit
+        with evaluating(self.averaged) as model:
+            for rows in torch.arange(count).split(512):
+                x, context = self._take("valid", rows)
+                total += model.loss(x, context, noise).double().sum().item()
+                size += elements(x, self.data.space)
+            return total / count, size / count, model.loss_unit
 
-    def _report(self, log: RunLog | None, window: _Window, progress: float, *, validate: bool) -> None:
-        loss = torch.tensor(window.loss / window.count, dtype=torch.float64)
-        loss = self.accelerator.reduce(loss.to(self.device), "mean").item()
+    def _draw(self) -> None:
+        """Draw samples of the averaged weights into samples/, from the same noise every time.
+
+        The run does not notice: its random numbers and its choice of threads are left as they are, and samples that
+        cannot be drawn yet, by a solver that cannot go on, are no reason to end it.
+        """
+        if not self.main:
+            return
+        from .drawing import draw
+
+        seed, path = self.config.seed, self.out / "samples" / f"step-{self.step:06d}"
+        here = Threads(torch.get_num_threads(), device=self.device)
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            try:
+                draw(self.averaged, self.data, path, seed=seed, threads=here, sampling=self.sampling)
+            except (ArithmeticError, RuntimeError, ValueError) as error:
+                self._say(f"no samples at step {self.step}: {' '.join(str(error).split())}")
+
+    def _report(self, log: RunLog | None, window: Window, progress: float, *, validate: bool) -> None:
+        sums = torch.tensor([window.loss, window.elements], dtype=torch.float64) / window.count
+        loss, size = self.accelerator.reduce(sums.to(self.device), "mean").tolist()
         if log is None:
             return
         row = {
             "step": self.step,
             "epoch": self.step * self.config.batch_size / len(self.data.train),
-            "seconds": self.elapsed,
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "seconds": self.state.elapsed,
+            "lr": self.state.optimizer.param_groups[0]["lr"],
             "loss": loss,
             "grad_norm": window.norm / window.count,
             "samples_per_second": window.count * self.config.batch_size / (time.monotonic() - window.started),
-            **self._in_bits("bits_per_dim", loss, self.model.loss_unit),
+            **self._in_bits("", loss / size, self.model.loss_unit),
         }
         if validate:
-            valid, unit = self._validate()
-            row |= {"valid_loss": valid, **self._in_bits("valid_bits_per_dim", valid, unit)}
-            if valid < self.best:
-                self.best = valid
-                self.best_weights = {k: t.detach().cpu().clone() for k, t in self.averaged.state_dict().items()}
+            valid, size, unit = self._validate()
+            row |= {"valid_loss": valid, **self._in_bits("valid_", valid / size, unit)}
+            self.state.keep_if_best(valid)
         log.write(row, progress)
 
-    def _in_bits(self, column: str, loss: float, unit: str | None) -> dict[str, float]:
-        """A column of bits per dimension; none where the loss is not in nats or the data are no integers."""
-        if unit != "nats" or self.data.space.levels is None:
-            return {}
-        return {column: loss / (self.data.space.dims * math.log(2))}
+    def _in_bits(self, part: str, loss: float, unit: str | None) -> dict[str, float]:
+        """A column of bits per dimension or symbol; none where the loss is not in nats or the data are no integers."""
+        per = unit_of(self.data.space)
+        return {} if unit != "nats" or per is None else {f"{part}bits_per_{per}": loss / math.log(2)}
 
     def _say(self, line: str) -> None:
         self.console.print(line, highlight=False, soft_wrap=True)
-
-    def _agree(self, elapsed: float, halt: bool) -> tuple[float, bool]:
-        """The same clock and the same decision to stop on every process."""
-        if self.accelerator.num_processes == 1:
-            return elapsed, halt
-        both = torch.tensor([elapsed, float(halt)], dtype=torch.float64, device=self.device)
-        dist.all_reduce(both, op=dist.ReduceOp.MAX)
-        return both[0].item(), bool(both[1].item())
 
     def _log(self) -> contextlib.AbstractContextManager[RunLog | None]:
         if not self.main:
             return contextlib.nullcontext()
         return RunLog(self.out, self.console, self.step, self.config.tensorboard)
-
-
-@dataclass
-class _Window:
-    """Sums since the last row of the log."""
-
-    loss: float = 0.0
-    norm: float = 0.0
-    count: int = 0
-    started: float = dataclasses.field(default_factory=time.monotonic)
-
-    def add(self, loss: float, norm: float) -> None:
-        self.loss, self.norm, self.count = self.loss + loss, self.norm + norm, self.count + 1
-
-
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two parameter groups: weight matrices decay, biases and gains do not."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def _check_fit(model: GenerativeModel, data: Dataset) -> None:
-    if model.shape != data.space.shape:
-        raise ValueError(
-            f"expected data of shape {model.shape}, which the model is for; got {data.name}: {data.space.shape}"
-        )
-    if model.levels is not None and model.levels != data.space.levels:
-        got = "real numbers" if data.space.levels is None else f"{data.space.levels} levels"
-        raise ValueError(f"expected data of {model.levels} levels, which the model is for; got {data.name}: {got}")
-
-
-def _fusable(model: nn.Module) -> bool:
-    return all(p.device.type in ("cpu", "cuda") and p.is_floating_point() for p in model.parameters())

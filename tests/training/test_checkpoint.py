@@ -1,13 +1,17 @@
 import errno
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
 from pyflowk import zoo
-from pyflowk.training import CheckpointError, load_model
+from pyflowk.cli import main
+from pyflowk.cli.runs import data_of
+from pyflowk.training import CheckpointError, load_model, log_prob, sample
 from pyflowk.training import checkpoint as module
 from pyflowk.training.checkpoint import Checkpoint, write
 
@@ -147,6 +151,8 @@ DAMAGE = {
     "unknown system": (lambda f: edit(f, model={"name": "glove", "shape": [4]}), "cannot build its model.*glove"),
     "unknown option": (lambda f: edit(f, model={"name": "nice", "shape": [4], "x": 1}), "cannot build its model"),
     "other shape": (other_shape, "the weights do not fit"),
+    "no shape": (lambda f: edit(f, model={"name": "nice", "shape": "x"}), "this is no model: .*positive sizes"),
+    "two spaces": (lambda f: edit(f, model={"name": "nice", "space": {"shape": [4]}, "shape": [4]}), "cannot build"),
     "nothing": (lambda f: shutil.rmtree(f / "checkpoint"), r"expected a run's folder.*no config\.json in it"),
     "no folder": (lambda f: shutil.rmtree(f), "no such folder"),
 }
@@ -173,6 +179,29 @@ def test_a_config_that_left_the_architecture_to_the_shape_is_understood(tmp_path
     scores = [m.eval().log_prob(x, None, torch.Generator().manual_seed(0)) for m in (model, again)]
     assert torch.equal(*scores) and again.config["architecture"] == "multiscale"
     assert zoo.create("ffjord", (1, 8, 8)).config["architecture"] == "vector"
+
+
+OLD = Path(__file__).parent / "checkpoints"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in OLD.glob("*.json")))
+def test_checkpoints_of_the_time_before_spaces_load_sample_score_and_go_on(name, tmp_path, capsys):
+    """They were written by the commit before, after 4 of 8 steps, and so were the figures beside them."""
+    expected = json.loads((OLD / f"{name}.json").read_text())
+    shutil.copytree(OLD / name, tmp_path / "checkpoint")
+    model, saved = load_model(tmp_path)
+    data = data_of(saved)
+    assert model.space == (data.space if model.conditional else replace(data.space, context=None))
+    x, context = data.take("test", slice(4))
+    context = context if model.conditional else None
+    torch.testing.assert_close(log_prob(model, x, context), torch.tensor(expected["log_prob"], dtype=torch.float64))
+    drawn = sample(model, 3, None if context is None else context[:3], torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn.flatten(1)[:, :6], torch.tensor(expected["sample"]), rtol=1e-4, atol=1e-4)
+    assert main(["eval", str(tmp_path)]) == 0 and f"{expected['score']:.2f}" in capsys.readouterr().out
+    assert main(["train", "--out", str(tmp_path), "--resume", "--threads", "1"]) == 0
+    meta = Checkpoint.open(tmp_path).meta
+    assert meta["step"] == 8 and meta["best_valid_loss"] == pytest.approx(expected["best_after_8_steps"], rel=1e-4)
+    assert "space" in meta["model"] and load_model(tmp_path)[0].space == model.space
 
 
 def test_a_file_is_not_a_checkpoint(tmp_path):

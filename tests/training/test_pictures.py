@@ -10,22 +10,25 @@ from PIL import Image
 
 from pyflowk import datasets, zoo
 from pyflowk.cli import main
-from pyflowk.distributions import DiagonalGaussian
-from pyflowk.nets import MLPField
-from pyflowk.solvers import Fixed
 from pyflowk.training import TrainConfig, Trainer
 from pyflowk.training.pictures import draw_samples, draw_trajectory
-from pyflowk.transforms import Continuous
 
 
-def test_a_trajectory_has_its_frames(tmp_path: Path) -> None:
-    flow = Continuous(MLPField(2, 8, 1), method="rk4", stepping=Fixed(4), divergence="hutchinson")
-    torch.nn.init.normal_(flow.field.layers[-1].weight)
-    gif = draw_trajectory(tmp_path, flow, DiagonalGaussian((2,)), samples=16, frames=3)
-    with Image.open(gif) as picture:
+def frames(folder: Path, model: zoo.GenerativeModel) -> list[bytes]:
+    with Image.open(draw_trajectory(folder, model, samples=16, frames=3)) as picture:
         assert picture.n_frames == 3  # type: ignore[attr-defined]
-    frames = [path.read_bytes() for path in sorted(tmp_path.glob("trajectory-*.png"))]
-    assert len(set(frames)) == 3
+    return [path.read_bytes() for path in sorted(folder.glob("trajectory-*.png"))]
+
+
+def test_a_trajectory_has_its_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Density and velocity are in them where the model knows its marginals."""
+    model = zoo.ffjord((2,), width=8, depth=1, steps=4, divergence="hutchinson")
+    for p in model.parameters():
+        torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(p.numel()))
+    whole = frames(tmp_path / "whole", model)
+    monkeypatch.setattr(type(model), "abilities", frozenset({zoo.Ability.TRAJECTORY}))
+    alone = frames(tmp_path / "alone", model)
+    assert len({*whole, *alone}) == 6
 
 
 @pytest.mark.parametrize("name, status", [("ffjord", 0), ("nice", 2)])
@@ -36,7 +39,7 @@ def test_sample_trajectory(name: str, status: int, tmp_path: Path, capsys: pytes
     assert main(["sample", str(tmp_path), "--trajectory", "--n", "8", "--weights", "last"]) == status
     assert (tmp_path / "trajectory.gif").exists() == (status == 0)
     if status:
-        assert "one continuous flow" in capsys.readouterr().err
+        assert "of the plane that has a trajectory; got nice on events of 2" in capsys.readouterr().err
 
 
 @pytest.mark.filterwarnings("error")

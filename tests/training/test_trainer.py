@@ -162,10 +162,10 @@ def test_data_dependent_layers_are_set_before_the_first_step(digits, tmp_path):
 
 def test_clipping_and_weight_decay_reach_the_optimizer(digits, tmp_path):
     run = trainer(digits, tmp_path, replace(CONFIG, weight_decay=0.25, clip=1e-9, steps=1))
-    decays = {p.ndim >= 2: group["weight_decay"] for group in run.optimizer.param_groups for p in group["params"]}
+    decays = {p.ndim >= 2: group["weight_decay"] for group in run.state.optimizer.param_groups for p in group["params"]}
     assert decays == {True: 0.25, False: 0.0}
     run._train_step(0.0)
-    moments = [state["exp_avg"].abs().max() for state in run.optimizer.state.values()]
+    moments = [state["exp_avg"].abs().max() for state in run.state.optimizer.state.values()]
     assert max(moments) <= 1e-9
 
 
@@ -248,9 +248,9 @@ def test_only_nats_become_bits(digits, tmp_path):
 
 
 def test_data_that_do_not_fit_the_model_are_named(digits, tmp_path):
-    with pytest.raises(ValueError, match=r"expected data of shape \(2,\).*got digits: \(1, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"expected events of 2, .*; those of digits are of 1x8x8 of 17"):
         Trainer(zoo.create("nice", (2,)), digits, CONFIG, out=tmp_path)
-    with pytest.raises(ValueError, match=r"expected data of 9 levels.*got digits: 17 levels"):
+    with pytest.raises(ValueError, match=r"expected events of 1x8x8 of 9 levels, .* of 1x8x8 of 17"):
         Trainer(zoo.create("nice", (1, 8, 8), levels=9), digits, CONFIG, out=tmp_path)
     with pytest.raises(ValueError, match=r"digits, train: expected integers 0 to 8 \(9 levels\), got 0 to 16"):
         replace(digits, space=replace(digits.space, levels=9))

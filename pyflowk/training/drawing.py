@@ -1,0 +1,85 @@
+"""Samples of any space as a file to look at: pictures side by side, points beside the data's, symbols row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ..datasets import Dataset, Preparation
+from ..space import Events, Ragged, Space
+from ..zoo import GenerativeModel
+from .evaluation import device_of, sample
+from .pictures import draw_samples
+from .spaces import contexts
+from .threads import Threads
+
+FEW, MANY = 64, 1024
+"""Pictures or rows of symbols, and points, that are drawn at a time."""
+SHOWN = 10_000
+"""Rows of the data, at most, that samples are shown beside."""
+
+
+def draw(
+    model: GenerativeModel,
+    data: Dataset,
+    path: Path,
+    *,
+    seed: int = 0,
+    threads: Threads | None = None,
+    sampling: Mapping[str, Any] | None = None,
+) -> Path:
+    """Draw samples of a model and write them to `path` with the suffix of their kind, .png or .txt, which is returned.
+
+    They are in the units of the data, beside the test part where points are shown, and the same for the same seed.
+    """
+    count = FEW if suffix_of(data.space) == ".txt" or data.space.is_image else MANY
+    context = contexts(model.space, data, count)
+    noise = Generator(device_of(model)).manual_seed(seed)
+    x = sample(model, count, context, noise, threads=threads, **(sampling or {}))
+    path = path.with_name(path.name + suffix_of(data.space))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".txt":
+        write_symbols(path, x)
+        return path
+    names = data.preparation.names if data.preparation else ()
+    samples = in_units(data.preparation, x, context)
+    draw_samples(path, samples, None if data.space.is_image else reference(data), data.space.levels, names=names)
+    return path
+
+
+def suffix_of(space: Space) -> str:
+    """Of the file that shows samples: .txt where they are symbols or of several lengths, else .png."""
+    return ".txt" if space.kind == "symbols" or space.variable else ".png"
+
+
+def reference(data: Dataset, preparation: Preparation | None = None) -> Tensor:
+    """The first rows of the test part, in the units of the data."""
+    x, context = data.take("test", torch.arange(min(len(data.test), SHOWN)))
+    return in_units(preparation or data.preparation, x, context)
+
+
+def in_units(preparation: Preparation | None, x: Any, context: Any) -> Any:
+    """Samples as they are, or rows in the units of the table that the run was trained on, given columns included."""
+    return x if preparation is None else preparation.undo(x.to("cpu"), None if context is None else context.to("cpu"))
+
+
+def write_symbols(path: Path, x: Events) -> None:
+    """One row a line, as long as it is: its values with spaces between them."""
+    path.write_text("".join(" ".join(map(_plain, row)) + "\n" for row in rows_of(x)), encoding="utf-8")
+
+
+def rows_of(x: Events) -> Sequence[list[float]]:
+    """The values of each row in a list, as many as there are.
+
+    >>> rows_of(Ragged.of([torch.tensor([3, 1]), torch.tensor([2])]))
+    [[3, 1], [2]]
+    """
+    return [(x.row(i) if isinstance(x, Ragged) else x[i]).flatten().tolist() for i in range(len(x))]
+
+
+def _plain(value: float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
