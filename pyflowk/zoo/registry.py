@@ -204,8 +204,8 @@ def _check_takes(name: str, takes: Sequence[str], space: Space) -> None:
         kinds = " or ".join(words for word, words in VALUES.items() if word in takes)
         where = "".join(f", on the {word}" for word in MANIFOLDS if word in takes)
         lengths = "of any length" if "variable" in takes else "of one length"
-        real = " real numbers" if space.kind == "real" else ""
-        raise ValueError(f"{name} takes {kinds} {lengths}{where}; got {events}{real}")
+        real = "real events of " if space.kind == "real" else ""
+        raise ValueError(f"{name} takes {kinds} {lengths}{where}; got {real}{events}")
     if space.context is not None and space.context.kind not in takes:
         kinds = " or ".join(kind for kind in KINDS if kind in takes) or "none"
         raise ValueError(f"{name} takes {kinds} as context; got {space.context}")
