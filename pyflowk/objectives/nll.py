@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Density(Protocol):
-    """Anything with a log-density, such as a Flow or a zoo model."""
+    """Anything with a log-density, such as a :class:`pyflowk.flows.Flow`."""
 
     def log_prob(
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
