@@ -21,11 +21,11 @@ from torch import Tensor
 from ..ops.describe import described
 from ..ops.dtypes import state_dtype
 from ..solvers import Adaptive, Backsolve, Event, Fixed, Status
+from ..solvers.ode.methods import METHODS, estimates_error
 from ..solvers.ode.odeint import Packing
 from ..solvers.ode.odeint import odeint as solve
 from ..solvers.ode.solve import SolverError, solve_ivp
 from ..solvers.ode.stepping import Stepping
-from ..solvers.ode.tableaus import METHODS, estimates_error
 
 __all__ = ["odeint", "odeint_adjoint", "odeint_dense", "odeint_event"]
 

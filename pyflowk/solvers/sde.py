@@ -12,9 +12,9 @@ from ..ops.describe import described
 from ..ops.draw import draw_normal
 from ..ops.dtypes import state_dtype
 from .ode.checked import Checked
+from .ode.methods import TABLEAUS
 from .ode.stages import column
 from .ode.stepping import Fixed
-from .ode.tableaus import TABLEAUS
 from .ode.times import clock_times
 from .ode.unexpected import unexpected
 

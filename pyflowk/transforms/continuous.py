@@ -21,8 +21,8 @@ from ..ops.hutchinson import NOISES, Probes
 from ..shapes import expand_context
 from ..solvers import Adaptive, Backsolve, Fixed, odeint
 from ..solvers.ode.adjoint import Adjoint, adjoint_for
+from ..solvers.ode.methods import estimates_error
 from ..solvers.ode.stepping import Stepping, stepping_for
-from ..solvers.ode.tableaus import estimates_error
 from ..solvers.ode.unexpected import unexpected
 from .base import Transform, zero_ladj
 

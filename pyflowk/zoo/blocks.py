@@ -12,8 +12,8 @@ from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribu
 from ..nets import MLP, ConvNet
 from ..ops.masks import transformed_channels
 from ..solvers import Adaptive, Fixed
+from ..solvers.ode.methods import estimates_error
 from ..solvers.ode.stepping import Stepping
-from ..solvers.ode.tableaus import estimates_error
 from ..space import Space
 from ..transforms import (
     ActNorm,

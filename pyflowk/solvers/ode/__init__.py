@@ -10,10 +10,11 @@ from .adjoint import Backprop, Backsolve, Checkpoint
 from .control import Status
 from .dense import Dense
 from .events import Event, Record
+from .methods import METHODS, TABLEAUS, tableau
 from .odeint import odeint
 from .solve import Solution, SolverError, solve_ivp
 from .stepping import Adaptive, Fixed
-from .tableaus import METHODS, TABLEAUS, Tableau, tableau
+from .tableaus import Tableau
 
 __all__ = [
     "METHODS",

@@ -11,16 +11,10 @@ from torch import Tensor
 
 from .checked import Checked
 from .mesh import Mesh, in_stretches
+from .methods import TABLEAUS
 from .stages import column, rk_stages
-from .tableaus import TABLEAUS
 
-__all__ = ["adams_order", "integrate_adams"]
-
-
-def adams_order(method: str) -> int | None:
-    """2 to 5 for "adams2" to "adams5", None for another method."""
-    number = str(method).removeprefix("adams")
-    return int(number) if method != number and number in ("2", "3", "4", "5") else None
+__all__ = ["integrate_adams"]
 
 
 def _weights(points: Tensor, first: int, nodes: int, order: int) -> Tensor:

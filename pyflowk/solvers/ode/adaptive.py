@@ -21,6 +21,7 @@ from .mesh import Inside, Mesh
 from .stages import column, rk_stages
 from .stepping import Adaptive
 from .tableaus import Tableau
+from .within import Step, Within
 
 __all__ = ["Trace", "solve_adaptive"]
 
@@ -81,22 +82,11 @@ class Trace:
         return Mesh(points, (), inside, at_start.t(), at_end.t())
 
 
-@dataclass
-class Step:
-    """One tried step of all rows: the clock before and after it, the state it started from, and the slopes."""
-
-    before: Clock
-    after: Clock
-    y: Tensor
-    ks: list[Tensor]  # none, where nobody wants to know
-
-
 class Reader:
     """Reads outputs between the ends of the rows' intervals off the steps, into `result` (T, B, *event)."""
 
-    def __init__(self, table: Tableau, times: Tensor, between: Tensor, result: Tensor) -> None:
-        self.table, self.result, self.between = table, result, between
-        self.rows: Tensor | None = None  # where the present rows are in the whole; None: where they are
+    def __init__(self, within: Within, times: Tensor, between: Tensor, result: Tensor) -> None:
+        self.within, self.result, self.between = within, result, between
         self.times = times * torch.where(times[:, -1] < times[:, 0], -1.0, 1.0)[:, None]  # rising
         self.sign = torch.where(times[:, -1] < times[:, 0], -1.0, 1.0).to(times)
         self.steps: list[Step] = []
@@ -127,13 +117,13 @@ class Reader:
             if rows.numel():
                 h = step.before.step[rows]
                 theta = (t - step.before.t[rows]) / h
-                state = interpolate(self.table, theta, step.y[rows], h, [k[rows] for k in step.ks])
-                self.result[columns, rows if self.rows is None else self.rows[rows]] = state
+                ks = [k[rows] for k in self.within.slopes(step, rows)]
+                whole = rows if self.within.rows is None else self.within.rows[rows]
+                self.result[columns, whole] = interpolate(self.within.table, theta, step.y[rows], h, ks)
 
-    def leave(self, keep: Tensor, rows: Tensor) -> None:
-        """Go on with some of the rows, `rows` of the whole."""
-        self.read()
-        self.times, self.between, self.sign, self.rows = self.times[keep], self.between[keep], self.sign[keep], rows
+    def leave(self, keep: Tensor) -> None:
+        """Go on with some of the rows."""
+        self.times, self.between, self.sign = self.times[keep], self.between[keep], self.sign[keep]
 
 
 def solve_adaptive(
@@ -152,7 +142,8 @@ def solve_adaptive(
     """Integrate from times[:, 0] to times[:, -1], (B, T), with outputs at all of them.
 
     k is the slope at the start, if it is known. The host looks every `control.poll` steps whether all rows have ended;
-    with `control.compile` after many steps that are one graph, without events and `after_step` then.
+    with `control.compile` after many steps that are one graph, without events and `after_step` then. With `record`,
+    for who integrates the steps again, outputs between the ends stay NaN.
     """
     first, begin, end = y, times[:, 0], times[:, -1]
     if k is None:
@@ -164,12 +155,12 @@ def solve_adaptive(
     clock = Clock.start(begin, step, end)
     at = clock.data if control.compile else clock.times(table, state_dtype(y))
     fired = Fired.start(events, begin, y) if events else None
-    reader = None
+    within, reader = Within(f, table, torch.zeros_like(clock.attempts)), None
     if times.shape[1] > 2:  # not the ends alone
         result = y.new_full((times.shape[1], *y.shape), float("nan"))
         at_start = times == begin[:, None]
         between = ~at_start & (times != end[:, None])
-        reader = Reader(table, times, between, result) if bool(between.any()) else None
+        reader = Reader(within, times, between, result) if not record and bool(between.any()) else None
     rates = numbers(control, table, begin.dtype)
     poll = 1 if control.compile else control.poll or (1 if y.device.type == "cpu" else 8)
     recorded: list[tuple[Tensor | None, Tensor, Tensor, Tensor]] = []
@@ -187,26 +178,31 @@ def solve_adaptive(
             tried, ks = rk_stages(f, table, _stages(at, y), y, at[:, -1], k)
             y, k, data, at = judge(control, table, y, tried, k, ks, clock.data, rates)
             clock = Clock(data)
-            if fired is not None and (moved := fired.check(table, before, clock, start, tried, ks)) is not clock:
-                clock, at = moved, moved.times(table, state_dtype(y))
             taken = [Step(before, clock, start, ks)]
+            if fired is not None and (moved := fired.check(within, taken[0], tried)) is not clock:
+                taken[0].after = clock = moved
+                at = moved.times(table, state_dtype(y))
             if after_step is not None:
                 after_step(clock.t, before.step, clock.good, y)
         if record:
             recorded += [(rows, one.before.t, one.before.step, one.after.good) for one in taken]
         if dense is not None:
             for one in taken:
-                dense.add(one.before.t, one.before.step, one.after.good, one.y, one.ks)
+                good = one.after.good
+                dense.add(one.before.t, one.before.step, good, one.y, within.slopes(one, good))
         if reader is not None:
             reader.add(taken)
         if control.compact and attempts % poll == 0:
             going = clock.step.nonzero()[:, 0]
             if 0 < 2 * going.numel() <= y.shape[0]:
+                if reader is not None:
+                    reader.read()
                 last, clocks = _put(last, rows, y), _put(clocks, rows, clock.data)
                 rows = going if rows is None else rows[going]
                 y, k, clock, at = y[going], k[going], Clock(clock.data[going]), at[going]
+                within.rows = rows
                 if reader is not None:
-                    reader.leave(going, rows)
+                    reader.leave(going)
     if reader is not None:
         reader.read()
     y, clock = _put(last, rows, y), Clock(_put(clocks, rows, clock.data))
@@ -219,7 +215,8 @@ def solve_adaptive(
         result = torch.stack([first, torch.where(column(arrived, y), y, float("nan"))][: times.shape[1]])
     if fired is not None:
         y = torch.where(column(clock.status == Status.EVENT, y), fired.y, y)
-    return Trace(result, clock, y, spent + clock.attempts * table.evaluations, fired, _whole(recorded, times.shape[0]))
+    evaluations = spent + clock.attempts * table.evaluations + within.count
+    return Trace(result, clock, y, evaluations, fired, _whole(recorded, times.shape[0]))
 
 
 def _stages(at: Tensor, y: Tensor) -> tuple[Tensor, ...]:

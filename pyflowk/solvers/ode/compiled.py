@@ -22,7 +22,7 @@ from ...ops.modes import while_loop
 from ...ops.rk_control import END, GOOD, STEP, TIME, advanced, stage_times
 from ...ops.rk_step import rk_combine_formula, rk_error_formula
 from .checked import Checked
-from .control import Clock
+from .control import Clock, combined
 from .rowwise import Solver
 from .rowwise_graph import NotRowwise
 from .stages import column, rk_stages
@@ -85,7 +85,9 @@ def _by_rows(
     if keep != "nothing":
         buffers.append(clock.new_empty((most, *clock.shape)))
     if keep == "all":
-        buffers.append(y.new_empty((most, table.stages + 1, *y.shape)))
+        # a row that has ended leaves its part as it is, and a method with extra slopes has them of all rows
+        make = y.new_zeros if table.extra else y.new_empty
+        buffers.append(make((most, table.stages + 1, *y.shape)))
     rates = torch.tensor(numbers, dtype=clock.dtype).expand(len(y), -1)
     # own tensors, which the field cannot have captured, to be overwritten
     y, k, clock = (x.clone(memory_format=torch.contiguous_format) for x in (y, k, clock))
@@ -148,8 +150,8 @@ def _one_step(
     rtol, atol, *rates = numbers
     *times, h = stage_times(columns[TIME], columns[STEP], columns[END], table.c, state_dtype(y))
     tried, ks = rk_stages(f, table, [column(t, y) for t in times], y, h, k, **options)
-    places, weights = table.estimate
-    error = rk_error_formula(y, tried, h, [ks[j] for j in places], weights, rtol, atol)
+    estimates = [([ks[j] for j in places], weights) for places, weights in table.estimates]
+    error = combined([rk_error_formula(y, tried, h, *estimate, rtol, atol) for estimate in estimates])
     after = advanced(columns, error, rates)
     taken = column(after[GOOD] != 0, y)
     return torch.where(taken, tried, y), torch.where(taken, ks[-1], k), after, torch.stack([y, *ks])

@@ -28,7 +28,7 @@ from .stages import column
 from .stepping import Adaptive
 from .tableaus import Tableau
 
-__all__ = ["Clock", "Status", "first_step", "judge", "numbers", "scaled_norm"]
+__all__ = ["Clock", "Status", "combined", "first_step", "judge", "numbers", "scaled_norm"]
 
 
 def numbers(control: Adaptive, table: Tableau, dtype: torch.dtype) -> list[Any]:
@@ -56,18 +56,26 @@ def scaled_norm(
     return found.reshape(-1).to(error.dtype, copy=True)  # norm may answer in one buffer
 
 
+def combined(norms: Sequence[Tensor]) -> Tensor:
+    """What is controlled, of the scaled norms of a method's estimates: e, or e^2 / (e^2 + (r / 10)^2)^(1/2)."""
+    e, *rough = norms
+    for r in rough:
+        e = e / (1 + 0.01 * (r / torch.where(e == 0, 1, e)).square()).sqrt()
+    return e
+
+
 def judge(
     control: Adaptive, table: Tableau, y0: Tensor, y1: Tensor, k0: Tensor, ks: Sequence[Tensor], clock: Tensor,
     numbers: Sequence[Any],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """`ops.rk_control` of a step with these slopes, with this control's measure of an error."""
-    (places, weights), k1 = table.estimate, ks[-1]
-    slopes = [ks[j] for j in places]
-    if control.plain:
-        return rk_control(y0, y1, k0, k1, clock, slopes, weights, numbers, table.c)
+    k1, estimates = ks[-1], [([ks[j] for j in places], weights) for places, weights in table.estimates]
+    if control.plain and len(estimates) == 1:
+        return rk_control(y0, y1, k0, k1, clock, *estimates[0], numbers, table.c)
     h = clock[:, STEP].to(state_dtype(y0))
     # the clock goes on as that of a state of one number whose error is the one that was measured
-    slope = (scaled_norm(control, y0, y1, h, slopes, weights) / torch.where(h == 0, 1, h))[:, None]
+    error = combined([scaled_norm(control, y0, y1, h, *estimate) for estimate in estimates])
+    slope = (error / torch.where(h == 0, 1, h))[:, None]
     state, rest = torch.zeros_like(slope), numbers[2:]
     _, _, clock, at = rk_control(state, state, state, state, clock, [slope], [1.0], [0.0, 1.0, *rest], table.c)
     good = column(clock[:, GOOD] != 0, y0)

@@ -23,7 +23,7 @@ def interpolate(table: Tableau, theta: Tensor, y: Tensor, h: Tensor, ks: Sequenc
     dtype = state_dtype(y)
     theta = theta.to(dtype)
     total = torch.zeros_like(y, dtype=dtype)
-    for k, row in zip(ks, table.interpolant):
+    for k, row in zip(ks, table.interpolant, strict=True):
         if not any(row):
             continue
         weight = torch.full_like(theta, row[-1])

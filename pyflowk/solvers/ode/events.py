@@ -15,6 +15,7 @@ from .control import Clock
 from .dense import interpolate
 from .stages import column
 from .tableaus import Tableau
+from .within import Step, Within
 
 __all__ = ["Event", "Fired", "Record", "root_with_gradient"]
 
@@ -97,8 +98,9 @@ class Fired:
             _check_number(event, t, value, sound)
         return cls(events, values, nan, torch.full_like(y, float("nan")), torch.full_like(t, -1).long())
 
-    def check(self, table: Tableau, before: Clock, after: Clock, y: Tensor, y1: Tensor, ks: list[Tensor]) -> Clock:
-        """Look at one step from y, tried to y1; the clock with the rows stopped that a terminal event stops."""
+    def check(self, within: Within, step: Step, y1: Tensor) -> Clock:
+        """Look at one step, tried to y1; the clock with the rows stopped that a terminal event stops."""
+        table, before, after, y, ks = within.table, step.before, step.after, step.y, step.ks
         h, good = before.step, after.good
         thetas = []
         for number, event in enumerate(self.events):
@@ -109,6 +111,7 @@ class Fired:
             theta = torch.full_like(h, float("inf"))
             if bool((crossed | (good & g1.isnan())).any()):
                 _check_number(event, after.t, g1, good)
+                ks = within.slopes(step, crossed)
                 theta = torch.where(crossed, self._root(event, table, before.t, h, g0, g1, y, ks), theta)
             thetas.append(theta)
         first, which = torch.full_like(h, float("inf")), self.index

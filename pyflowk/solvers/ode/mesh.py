@@ -19,7 +19,7 @@ from ...ops.modes import functional
 from ...ops.recompute import Standing, computed_again
 from .checked import Checked
 from .dense import Dense, interpolate
-from .stages import rk_stages
+from .stages import rk_inside, rk_stages
 from .tableaus import Tableau
 
 __all__ = ["Inside", "Mesh", "differentiating", "in_stretches", "integrate"]
@@ -51,7 +51,7 @@ class Mesh:
         dtype = state_dtype(y)
         start, end = self.points[:-1], self.points[1:]
         h = end - start
-        column = torch.tensor(table.c, dtype=start.dtype, device=start.device).reshape(-1, *[1] * (start.ndim - 1))
+        column = torch.tensor(table.all_c, dtype=start.dtype, device=start.device).reshape(-1, *[1] * (start.ndim - 1))
         # a stage at the end of its step is at the next point itself, not near it
         times = torch.where(column == 1, end[:, None], start[:, None] + column * h[:, None]).to(dtype)
         if self.perturb:
@@ -131,8 +131,12 @@ def integrate(
             if k is None:
                 k = f(times[i][0], y)
             goes_on = table.fsal and i + 1 < mesh.steps and not mesh.perturb
-            more = goes_on or i in mesh.inside or dense is not None
+            look = i in mesh.inside or dense is not None
+            more = goes_on or look
             y1, ks = rk_stages(f, table, times[i], y, steps[i], k, slope=more)
+            k1 = ks[-1]
+            if look:
+                rk_inside(f, table, times[i][table.stages :], y, steps[i], ks)
             if i in mesh.inside:
                 rows, _, theta = mesh.inside[i]
                 found.append(interpolate(table, theta, y[rows], steps[i][rows], [s[rows] for s in ks]))
@@ -141,7 +145,7 @@ def integrate(
                 dense.add(start, mesh.points[i + 1] - start, torch.ones_like(start, dtype=torch.bool), y, ks)
             if mesh.outputs and mesh.outputs[i + 1]:
                 found.append(y1)
-            y, k = y1, ks[-1] if more and not mesh.perturb else None
+            y, k = y1, k1 if more and not mesh.perturb else None
         return y, k, found
 
     y, pieces = in_stretches(stretch, f, y, k, mesh.steps, every)

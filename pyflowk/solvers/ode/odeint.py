@@ -13,9 +13,9 @@ from ...ops.describe import described
 from .adjoint import Adjoint, Backsolve
 from .backsolve import backsolve
 from .checked import Checked
+from .methods import tableau
 from .solve import Solution, SolverError, solve_ivp
 from .stepping import Adaptive, Stepping, stepping_for
-from .tableaus import tableau
 from .times import clock_times
 from .unexpected import unexpected
 

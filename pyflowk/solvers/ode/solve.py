@@ -13,7 +13,7 @@ from torch import Tensor
 from ...ops.describe import described
 from ...ops.dtypes import state_dtype
 from ...ops.modes import forward_or_functional, mapped, no_tangents, transformed
-from .adams import adams_order, integrate_adams
+from .adams import integrate_adams
 from .adaptive import solve_adaptive
 from .adjoint import Adjoint, Backsolve, Checkpoint, adjoint_for
 from .checked import Checked, Reused
@@ -21,9 +21,10 @@ from .control import Status
 from .dense import Dense
 from .events import Event, Record, root_with_gradient
 from .mesh import differentiating, integrate
+from .methods import ADAMS, tableau
 from .stages import column
 from .stepping import Adaptive, Fixed, Stepping, stepping_for
-from .tableaus import Tableau, tableau
+from .tableaus import Tableau
 from .times import check_order, clock_times
 from .unexpected import unexpected
 
@@ -128,7 +129,7 @@ def solve_ivp(
         raise unexpected("solve_ivp", others)
     if not callable(f):
         raise TypeError(f"f: expected a function of (t, y); got {described(f)}")
-    adams = adams_order(method)
+    adams = ADAMS.get(method)
     table = tableau("rk4" if adams else method)
     stepping = stepping_for(method, stepping)
     every = _every(adjoint)
@@ -199,7 +200,7 @@ def _fixed(
         evaluations = started * table.evaluations + 2 * (mesh.steps - started)
     else:
         y = integrate(f, table, y0, mesh, every=every, dense=output, k=k)
-        evaluations = mesh.steps * table.evaluations
+        evaluations = mesh.steps * (table.evaluations + (len(table.extra) if dense else 0))
     rows = y0.shape[0]
     finite = y[-1].reshape(rows, y0[:1].numel()).isfinite().all(1)
     count = torch.full((rows,), mesh.steps, device=y0.device)
@@ -220,7 +221,7 @@ def _as_adaptive(table: Tableau, stepping: Fixed) -> tuple[Tableau, Adaptive]:
     size = stepping.step_size
     if size is None or stepping.perturb:
         raise ValueError(f"events: expected adaptive steps, or Fixed(step_size=...) alone; got {stepping}")
-    table = replace(table, error=(0.0,) * table.stages, error_order=1)
+    table = replace(table, error=(0.0,) * table.stages, error_order=1, rough=None)
     return table, Adaptive(dt_min=size, dt_max=size, first_step=size)
 
 

@@ -10,7 +10,7 @@ from ...ops.rk_step import rk_combine
 from .checked import Checked
 from .tableaus import Tableau
 
-__all__ = ["column", "rk_stages"]
+__all__ = ["column", "rk_inside", "rk_stages"]
 
 
 def column(values: Tensor, like: Tensor) -> Tensor:
@@ -31,3 +31,9 @@ def rk_stages(
         if i < last or slope:
             ks.append(f(times[i], state))
     return state, ks
+
+
+def rk_inside(f: Checked, table: Tableau, times: Sequence[Tensor], y: Tensor, h: Tensor, ks: list[Tensor]) -> None:
+    """Append the slopes that the polynomial inside the step needs beyond those of the step, at their times."""
+    for t, (places, weights) in zip(times, table.extra_rows):
+        ks.append(f(t, rk_combine(y, h, [ks[j] for j in places], weights)))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...ops.describe import described
 from .mesh import Mesh
-from .tableaus import estimates_error
+from .methods import estimates_error
 from .times import check_order
 
 __all__ = ["Adaptive", "Fixed", "Stepping", "stepping_for"]

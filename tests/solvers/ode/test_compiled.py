@@ -14,7 +14,7 @@ from pyflowk.solvers import Adaptive, Event, Solution, odeint, solve_ivp
 from pyflowk.solvers.ode import compiled
 from pyflowk.solvers.ode.checked import Checked
 from pyflowk.solvers.ode.control import Clock, numbers
-from pyflowk.solvers.ode.tableaus import tableau
+from pyflowk.solvers.ode.methods import tableau
 
 D = torch.float64
 METHOD = "bosh3"  # few stages: graphs are made in less time

@@ -28,7 +28,7 @@ from .problems import PROBLEMS, Problem, pendulum, van_der_pol
 D = torch.float64
 ADAPTIVE = [name for name, table in TABLEAUS.items() if table.error]
 #: steps to halve between, few for high orders, whose error meets rounding soon
-COUNTS = {8: (5, 10), 5: (16, 32), 4: (20, 40)}
+COUNTS = {8: (6, 12), 5: (16, 32), 4: (20, 40)}
 
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=str)

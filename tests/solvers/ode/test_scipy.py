@@ -78,13 +78,15 @@ def compare(method: str, tolerance: float, rival: Callable[[str, slice], tuple[T
     return ours / theirs, statistics.median(ratios)
 
 
-#: ours, scipy's, tolerance, most evaluations and largest error as multiples of theirs. bosh3 is the very same method;
-#: dopri5 has a milder estimate of its error, hence longer steps; dopri8 has one evaluation a step more.
+#: ours, scipy's, tolerance, most evaluations and largest error as multiples of theirs. bosh3 and dop853 are the same
+#: methods, but for a step behind one that was rejected; dopri5 has a milder estimate of its error, hence longer steps;
+#: dopri8 has one evaluation a step more.
 PAIRS = [
     ("bosh3", "RK23", 1e-4, 1.01, 1.01),
     ("dopri5", "RK45", 1e-6, 0.97, 1.6),
     ("tsit5", "RK45", 1e-6, 1.0, 0.6),
     ("dopri8", "DOP853", 1e-8, 1.1, 1.1),
+    ("dop853", "DOP853", 1e-8, 1.02, 1.01),
 ]
 
 
@@ -113,3 +115,24 @@ def test_beside_torchdiffeq(method: str, tolerance: float) -> None:
 
     found = compare(method, tolerance, rival, ["cosine", "pendulum", "stiff and easy"])
     assert found[0] <= 1 and found[1] <= 1, found
+
+
+@pytest.mark.parametrize("name", ["linear", "logistic"])
+def test_dop853_is_scipys(name: str) -> None:
+    """Step by step, at the end and inside, where no step is rejected or all are."""
+    field, y0, ends = CASES[name]
+    times = np.linspace(*ends, 9)
+    for row in rows_of(name):
+        f = field(row)
+
+        def flat(t: float, y: np.ndarray, f: Field = f) -> np.ndarray:
+            return f(torch.tensor(t, dtype=D), torch.from_numpy(y)[None])[0].numpy()
+
+        theirs = integrate.solve_ivp(flat, ends, y0[row][0].numpy(), method="DOP853", rtol=1e-8, atol=1e-8,
+                                     dense_output=True)  # fmt: skip
+        close = Adaptive(1e-8, 1e-8)
+        ours = solve_ivp(f, y0[row], list(ends), method="dop853", stepping=close, dense=True)
+        assert int(ours.accepted) == len(theirs.t) - 1 and ours.dense is not None
+        torch.testing.assert_close(ours.y[-1, 0], torch.from_numpy(theirs.y[:, -1]), rtol=1e-12, atol=1e-12)
+        inside = torch.from_numpy(theirs.sol(times).T)
+        torch.testing.assert_close(ours.dense(times)[:, 0], inside, rtol=1e-12, atol=1e-12)
