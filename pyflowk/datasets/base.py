@@ -13,7 +13,7 @@ from ..space import Context, Events, Ragged, Space
 from ..transforms import check_levels
 from .files import digest
 from .preparation import Preparation
-from .rows import Rows
+from .rows import Mapped, OnDemand, Rows, Watch, chosen, picked
 
 PARTS = ("train", "valid", "test")
 
@@ -22,9 +22,10 @@ PARTS = ("train", "valid", "test")
 class Dataset:
     """Rows to train on, to validate and to test, events of one `space`, and what comes with each of them.
 
-    Rows are tensors, float32, or integers where the space has symbols, or :class:`Ragged` where it has lengths. The
-    context that the space names stands beside them, row by row; a part for which it is not known has None. Raises
-    ValueError or TypeError, naming the part, for rows and contexts that do not lie in the space.
+    Rows are tensors, float32, or integers where the space has symbols, or :class:`Ragged` where it has lengths; or they
+    are read :class:`OnDemand`. The context that the space names stands beside them, row by row; a part for which it is
+    not known has None. Raises ValueError or TypeError, naming the part, for rows and contexts that do not lie in the
+    space; what is read on demand is looked at when it is taken.
 
     `entropy` is the differential entropy in nats where it is known exactly: "NLL minus entropy" is an absolute score.
     `preparation` leads back to the units of a table, `fingerprint` is a digest of what was in a file, `notes` say
@@ -55,12 +56,15 @@ class Dataset:
 
     def __post_init__(self) -> None:
         for part in PARTS:
-            rows, context = self.take(part)
+            rows: Any
+            context: Any
+            rows, context = self.part(part)
             try:
-                self.space.check(rows)
+                self.space.check(torch.empty(rows.shape, device="meta") if isinstance(rows, OnDemand) else rows)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{self.name}, {part}: {error}") from error
-            _check_values(rows, self.space, f"{self.name}, {part}")
+            if not isinstance(rows, OnDemand):
+                _check_values(rows, self.space, f"{self.name}, {part}")
             if context is not None:
                 _check_context(context, len(rows), self.space.context, self.name, part)
 
@@ -76,7 +80,15 @@ class Dataset:
         They are tensors or :class:`Ragged`, on the CPU.
         """
         events, context = self.part(part)
-        return events[rows], None if context is None else context[rows]
+        found = events[rows]
+        if isinstance(events, OnDemand):
+            _check_values(found, self.space, f"{self.name}, {part}")
+        return found, None if context is None else context[rows]
+
+    @property
+    def on_demand(self) -> bool:
+        """Whether rows are read when they are taken."""
+        return any(isinstance(self.part(part)[0], OnDemand) for part in PARTS)
 
     def given(self, columns: Sequence[int | str]) -> Dataset:
         """The other columns of a table (N, D), with these, by name or number, as their contexts (N, C).
@@ -90,14 +102,14 @@ class Dataset:
         >>> print(table.space)
         1 given numbers (B, 2)
         """
-        rows = [self.take(part)[0] for part in PARTS]
         if len(self.space.shape) != 1 or self.space.kind != "real" or self.space.context or self.space.variable:
             raise ValueError(f"{self.name}: only a table without labels can be split into samples and contexts")
         try:
             preparation = (self.preparation or Preparation.identity(self.space.dims)).conditioned(columns)
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
-        x, contexts = ([part[:, list(of)] for part in rows] for of in (preparation.modelled, preparation.given))
+        rows = (self.train, self.valid, self.test)
+        x, contexts = ([chosen(part, of) for part in rows] for of in (preparation.modelled, preparation.given))
         return replace(
             Dataset(self.name, table_space(preparation), *x, *contexts),
             preparation=preparation, fingerprint=self.fingerprint, notes=self.notes, origin=self.origin,
@@ -125,7 +137,7 @@ def _check_values(x: Events, space: Space, what: str) -> None:
         check_levels(values, space.symbols, what, "symbols")
 
 
-def _check_context(context: Events, count: int, kind: Context | None, name: str, part: str) -> None:
+def _check_context(context: Any, count: int, kind: Context | None, name: str, part: str) -> None:
     if kind is None:
         raise ValueError(f"{name}: expected no context of {part}, as the space has none")
     what = f"{name}, labels of {part}" if kind.kind == "labels" else f"{name}, context of {part}"
@@ -138,28 +150,29 @@ def _check_context(context: Events, count: int, kind: Context | None, name: str,
         except (TypeError, ValueError) as error:
             raise type(error)(f"{what}: {error}") from error
         return _check_values(context, tokens, what)
-    shape = tuple(context.shape) if isinstance(context, Tensor) else "a Ragged"
+    shape = "a Ragged" if isinstance(context, Ragged) else tuple(context.shape)
     if shape != ((count,) if kind.kind == "labels" else (count, kind.size)):
         raise ValueError(f"{what}: expected {kind}, got {shape}")
     if kind.kind == "labels":
-        assert isinstance(context, Tensor)
         check_levels(context, kind.size, what, "classes")
 
 
 def split(
     name: str,
     space: Space,
-    x: Events,
+    x: Rows,
     context: Events | None = None,
     *,
     seed: int,
     held_out: float = 0.1,
     groups: Tensor | None = None,
+    watch: Watch | None = None,
 ) -> Dataset:
     r"""Shuffle once with `seed` and hold out two equal parts: 80 % train, 10 % validation, 10 % test by default.
 
-    x (N, \*shape), or :class:`Ragged`, with N contexts or None. Samples of one group, (N,) int64, stay together; the
-    parts are then as near to these sizes as groups end. Raises ValueError when a part would be empty.
+    x (N, \*shape), in memory or on demand, or :class:`Ragged`, with N contexts or None. Samples of one group, (N,)
+    int64, stay together; the parts are then as near to these sizes as groups end. Raises ValueError when a part would
+    be empty.
     """
     count = len(x)
     part = round(held_out * count)
@@ -170,11 +183,17 @@ def split(
     if groups is not None:
         order, cuts = _together(name, order, groups, cuts)
     parts = order.tensor_split(cuts)
-    if isinstance(x, Tensor) and space.symbols is None:
-        x = x.float()
-    events = [x[rows] for rows in parts]
+    if space.symbols is None:
+        x = _float(x)
+    events = [picked(x, rows) for rows in parts]
     contexts = [] if context is None else [context[rows] for rows in parts]
-    return Dataset(name, space, *events, *contexts, fingerprint=digest(*events, *contexts))
+    return Dataset(name, space, *events, *contexts, fingerprint=digest(*events, *contexts, watch=watch))
+
+
+def _float(x: Rows) -> Rows:
+    if isinstance(x, OnDemand):
+        return Mapped(x, Tensor.float, x.shape[1:], torch.float32)
+    return x.float() if isinstance(x, Tensor) else x
 
 
 def _together(name: str, order: Tensor, groups: Tensor, cuts: list[int]) -> tuple[Tensor, list[int]]:

@@ -15,11 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..space import Events, Ragged
+from ..space import Ragged
+from .mapped import FileRows, Numbers
+from .memory import fits
+from .rows import OnDemand, Watch, chosen, pieces
 
 SUFFIXES = (".npy", ".csv", ".parquet")
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
 """What stands for a number that is not there; among numbers, such a cell does not make a row a header."""
+PARQUET_ROWS = 1 << 16
+"""Rows of a parquet file that are turned into numbers at a time."""
 INDEX = ("", "Unnamed: 0", "__index_level_0__")
 """What pandas and R call the column of row numbers that they add."""
 MARKS = (
@@ -32,6 +37,8 @@ MARKS = (
 class Table:
     """Rows of numbers: ``values`` (N, D) float64, and the names of the columns, () where they have none.
 
+    Values are a tensor, or :class:`OnDemand` where they do not fit in memory.
+
     ``notes`` say what was taken for what; ``lines`` (N,) are the lines of a text file in which the rows stand.
 
     >>> import torch
@@ -42,7 +49,7 @@ class Table:
     """
 
     name: str
-    values: Tensor
+    values: Any
     columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     lines: Tensor | None = None
@@ -55,30 +62,34 @@ class Table:
         """How a message calls a row: by the line of its file, or by its number, counted from 0."""
         return f"row {position}" if self.lines is None else f"line {int(self.lines[position])}"
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, watch: Watch | None = None) -> str:
         """A digest of all values: two tables with the same one hold the same rows in the same order."""
-        return digest(self.values)
+        return digest(self.values, watch=watch)
 
 
-def digest(*tensors: Events | None) -> str:
-    """A digest of what tensors and rows of several lengths hold, their shapes and dtypes included."""
+def digest(*parts: Any, watch: Watch | None = None) -> str:
+    """A digest of what tensors, rows of several lengths and rows on demand hold, their shapes and dtypes included."""
     state = hashlib.blake2b(digest_size=16)
-    for events in tensors:
-        for tensor in _held(events):
-            state.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-            state.update(tensor.contiguous().numpy().data.cast("B") if tensor.numel() else b"")
+    for part in parts:
+        for rows in _held(part):
+            state.update(f"{tuple(rows.shape)} {rows.dtype}".encode())
+            for _, piece in pieces(rows, "fingerprint", watch):
+                state.update(piece.contiguous().numpy().data.cast("B") if piece.numel() else b"")
     return state.hexdigest()
 
 
-def _held(events: Events | None) -> tuple[Tensor, ...]:
-    """The tensors that say all: of rows of several lengths without what lies beyond them."""
-    if isinstance(events, Ragged):
-        return events.lengths, events.values[events.mask]
-    return () if events is None else (events,)
+def _held(part: Any) -> tuple[Any, ...]:
+    """What says all: of rows of several lengths without what lies beyond them."""
+    if isinstance(part, Ragged):
+        return part.lengths, part.values[part.mask]
+    return () if part is None else (part,)
 
 
-def read_file(path: Path) -> Table | Tensor:
+def read_file(path: Path, memory: int | None = None, watch: Watch | None = None) -> Table | Tensor | OnDemand:
     """A file of numbers as a table; pictures of a .npy file, bytes (N, H, W) or (N, C, H, W), come as they are.
+
+    What takes more bytes than `memory`, as float64 or as float32 pictures, is read on demand: an array from its file,
+    anything else from a scratch file, to which it is copied.
 
     Raises FileNotFoundError, ImportError where a package is missing, and ValueError for what is no table of numbers.
     """
@@ -86,13 +97,13 @@ def read_file(path: Path) -> Table | Tensor:
         raise FileNotFoundError(f"{path}: no such file")
     readers = {".npy": read_npy, ".csv": read_csv, ".parquet": read_parquet}
     try:
-        found = readers[path.suffix.lower()](path)
+        found = readers[path.suffix.lower()](path, memory, watch)
     except (EOFError, OSError) as error:
         raise ValueError(f"{path}: not a readable {path.suffix} file ({error})") from error
-    return found if isinstance(found, Tensor) else noted(_without_index(found))
+    return noted(_without_index(found)) if isinstance(found, Table) else found
 
 
-def read_csv(path: Path) -> Table:
+def read_csv(path: Path, memory: int | None = None, watch: Watch | None = None) -> Table:
     """Numbers separated by commas, semicolons or tabs, in UTF-8 or what a byte order mark says.
 
     The first row is a header when one of its cells is a word, or when it counts 0, 1, 2, ... as pandas does for a frame
@@ -100,7 +111,7 @@ def read_csv(path: Path) -> Table:
     with # are comments, but for the last one if it has a cell for each column.
     """
     names: tuple[str, ...] = ()
-    values, lines = array("d"), array("q")
+    values, lines = Numbers(memory), array("q")
     width, counts, whole = 0, False, True
     for line, cells in _rows(path):
         comment = not lines and bool(names) and names[0].startswith("#")
@@ -117,15 +128,17 @@ def read_csv(path: Path) -> Table:
             raise ValueError(f"{path}, line {line}: expected {width} columns, got {len(cells)}")
         values.extend(_numbers(f"{path}, line {line}", cells, names))
         lines.append(line)
-    if counts and (width > 2 or not whole):
+    header = counts and (width > 2 or not whole)
+    if header:
         names = tuple(map(str, range(width)))
-        del values[:width], lines[:1]
+        del lines[:1]
     if not lines:
         what = f"only the header {', '.join(names)[:60]}" if names else "nothing"
         raise ValueError(f"{path}: expected a table of at least 20 rows, got {what}")
     names = tuple(name.removeprefix("#").strip() for name in names)
-    numbers = torch.frombuffer(values, dtype=torch.float64).reshape(-1, width).clone()
-    return Table(str(path), numbers, names, (), torch.frombuffer(lines, dtype=torch.int64).clone())
+    return Table(
+        str(path), values.rows(width, int(header)), names, (), torch.frombuffer(lines, dtype=torch.int64).clone()
+    )
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -199,7 +212,7 @@ def _numbers(where: str, cells: Sequence[str], names: Sequence[str]) -> list[flo
     raise ValueError(f"{where}, column {name}: expected a number{hint}, got {got}")
 
 
-def read_npy(path: Path) -> Table | Tensor:
+def read_npy(path: Path, memory: int | None = None, watch: Watch | None = None) -> Table | Tensor | OnDemand:
     """An array (N, D), or (N,) as one column, of any real dtype; bytes of more dimensions are pictures."""
     import tokenize
     import zipfile
@@ -207,7 +220,7 @@ def read_npy(path: Path) -> Table | Tensor:
     import numpy as np
 
     try:
-        array: Any = np.load(path, allow_pickle=False)
+        array: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile) as error:  # to numpy it is a pickle
         raise ValueError(f"{path}: expected a .npy array of numbers, got something else") from error
     if not isinstance(array, np.ndarray):
@@ -219,28 +232,42 @@ def read_npy(path: Path) -> Table | Tensor:
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{path}: expected an array of numbers, got dtype {array.dtype}")
     if array.dtype == np.uint8 and array.ndim in (3, 4):
-        return torch.from_numpy(array.copy())
+        return torch.from_numpy(np.array(array)) if fits(4 * array.size, memory) else FileRows(array)
     if array.ndim not in (1, 2) or 0 in array.shape:
         raise ValueError(f"{path}: expected a table (N, D) of numbers, or pictures in bytes, got shape {array.shape}")
-    return Table(str(path), torch.from_numpy(array.astype(np.float64).reshape(len(array), -1)))
+    rows = FileRows(array)
+    return Table(str(path), rows[:] if fits(8 * array.size, memory) else rows)
 
 
-def read_parquet(path: Path) -> Table:
-    """Columns of numbers with their names."""
+def read_parquet(path: Path, memory: int | None = None, watch: Watch | None = None) -> Table:
+    """Columns of numbers with their names, read by groups of rows."""
     try:
         from pyarrow import parquet
     except ImportError as error:
         raise ImportError(f"{path}: reading parquet needs pyarrow: pip install pyarrow") from error
 
     try:
-        table = parquet.read_table(path)
+        file = parquet.ParquetFile(path)
     except ValueError as error:
         raise ValueError(f"{path}: not a readable .parquet file ({error})") from error
-    return from_columns(str(path), {name: column.to_numpy() for name, column in zip(table.column_names, table.columns)})
+    names, values = file.schema_arrow.names, Numbers(memory)
+    say, count = None if watch is None else watch("read"), file.metadata.num_rows
+    for group in file.iter_batches(batch_size=PARQUET_ROWS):
+        values.extend(_stacked(str(path), {n: c.to_numpy(zero_copy_only=False) for n, c in zip(names, group.columns)}))
+        if say is not None:
+            say(min(1.0, len(values) / (count * len(names))))
+    if not names:
+        raise ValueError(f"{path}: expected columns of numbers, got none")
+    return Table(str(path), values.rows(len(names)), tuple(map(str, names)))
 
 
 def from_columns(name: str, columns: dict[str, Any]) -> Table:
     """A table of numpy columns by name, or ValueError for one that does not hold numbers."""
+    return Table(name, torch.from_numpy(_stacked(name, columns)), tuple(map(str, columns)))
+
+
+def _stacked(name: str, columns: dict[str, Any]) -> Any:
+    """Columns of numbers as one array (N, D) float64."""
     import numpy as np
 
     for key, column in columns.items():
@@ -248,8 +275,7 @@ def from_columns(name: str, columns: dict[str, Any]) -> Table:
             raise ValueError(f"{name}: expected columns of numbers, got {key!r} of {column.dtype}")
     if not columns:
         raise ValueError(f"{name}: expected columns of numbers, got none")
-    values = np.stack([column.astype(np.float64) for column in columns.values()], axis=1)
-    return Table(name, torch.from_numpy(values), tuple(map(str, columns)))
+    return np.stack([column.astype(np.float64) for column in columns.values()], axis=1)
 
 
 def _without_index(table: Table) -> Table:
@@ -257,12 +283,14 @@ def _without_index(table: Table) -> Table:
     at = next((i for i in (0, len(table.columns) - 1) if table.columns and table.columns[i] in INDEX), None)
     if at is None or len(table.columns) < 2:
         return table
-    index = table.values[:, at]
+    index = torch.cat([piece for _, piece in pieces(chosen(table.values, [at]))]).flatten()
     if not torch.equal(index, index.round()) or len(index.unique()) < len(index):
         return table
     note = f"column {at}, {table.columns[at]!r}, is taken for row numbers and left out"
     kept = [i for i in range(len(table.columns)) if i != at]
-    return replace(table, values=table.values[:, kept], columns=tuple(table.columns[i] for i in kept), notes=(note,))
+    return replace(
+        table, values=chosen(table.values, kept), columns=tuple(table.columns[i] for i in kept), notes=(note,)
+    )
 
 
 def noted(table: Table) -> Table:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from .._hints import did_you_mean
 from .files import Table
+from .moments import Moments, moments
+from .rows import Mapped, OnDemand, Rows, chosen
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,14 @@ class Preparation:
     given: tuple[int, ...] = ()
 
     @classmethod
-    def fit(cls, rows: Tensor, columns: Sequence[str] = ()) -> Preparation:
-        """By the mean and the standard deviation of rows (N, D), which are scaled first so that squares fit float64."""
-        rows = rows.double()
-        scale = rows.abs().amax(0).clamp(min=torch.finfo(torch.float64).tiny)
-        mean = (rows / scale).mean(0)
-        mean = mean + (rows / scale - mean).mean(0)  # once more, for columns far from 0
-        std = (rows / scale - mean).square().sum(0).div(max(1, len(rows) - 1)).sqrt()
-        return cls(tuple((mean * scale).tolist()), tuple((std * scale).tolist()), tuple(columns))
+    def fit(cls, rows: Rows, columns: Sequence[str] = ()) -> Preparation:
+        """By the mean and the standard deviation of rows (N, D), in memory or on demand."""
+        return cls.of(moments(rows), columns)
+
+    @classmethod
+    def of(cls, found: Moments, columns: Sequence[str] = ()) -> Preparation:
+        """By moments that are known already."""
+        return cls(tuple(found.mean.tolist()), tuple(found.std.tolist()), tuple(columns))
 
     @classmethod
     def identity(cls, width: int, columns: Sequence[str] = ()) -> Preparation:
@@ -86,14 +88,19 @@ class Preparation:
             raise ValueError(f"expected some of the columns {self._listed}, each once; got {list(columns)}")
         return replace(self, given=given)
 
-    def apply(self, rows: Tensor | Table) -> tuple[Tensor, Tensor | None]:
+    def apply(self, rows: Tensor | Table) -> tuple[Any, Any]:
         """Rows (N, D) in the table's units -> events (N, d) and contexts (N, c), None without given columns; float32.
 
-        The columns of a `Table` are found by name where both have names. Raises ValueError for columns that are not
-        there, and for numbers that are not finite or become so in float32.
+        The columns of a `Table` are found by name where both have names; what it reads on demand is prepared when it is
+        read. Raises ValueError, now or then, for columns that are not there, and for numbers that are not finite or
+        become so in float32.
         """
         table = rows if isinstance(rows, Table) else Table("rows", rows)
         values = self.select(table)
+        if isinstance(values, OnDemand):
+            x = Mapped(values, _Applied(self, table.name, 0), (len(self.modelled),), torch.float32)
+            given = Mapped(values, _Applied(self, table.name, 1), (len(self.given),), torch.float32)
+            return x, given if self.given else None
         z = self._scaled(values, range(len(self.mean)))
         if not bool(z.isfinite().all()):
             row, column = (~z.isfinite()).nonzero()[0].tolist()
@@ -104,7 +111,7 @@ class Preparation:
         context = z[:, list(self.given)] if self.given else None
         return z[:, list(self.modelled)], context
 
-    def undo(self, events: Tensor, contexts: Tensor | None = None) -> Tensor:
+    def undo(self, events: Any, contexts: Any = None) -> Tensor:
         """Events (N, d) -> their columns in the table's units, (N, d) float64.
 
         With contexts, (N, c) or (1, c) for all, whole rows (N, D) in the table's order.
@@ -152,7 +159,7 @@ class Preparation:
             raise ValueError(f"expected a value for each of {', '.join(wanted)}; {', '.join(missing)} missing")
         return torch.tensor([[found[i] for i in self.given]], dtype=torch.float64)
 
-    def select(self, table: Table) -> Tensor:
+    def select(self, table: Table) -> Any:
         """The columns of a table in this order, (N, D) float64; by name where both have names, else all of them."""
         if self.columns and table.columns:
             missing = [name for name in self.columns if name not in table.columns]
@@ -161,15 +168,15 @@ class Preparation:
                     f"{table.name}: expected the columns {', '.join(self.columns)}; {', '.join(missing)} missing, "
                     f"there are {', '.join(table.columns)}"
                 )
-            return table.values[:, [table.columns.index(name) for name in self.columns]].double()
+            return _double(chosen(table.values, [table.columns.index(name) for name in self.columns]))
         if table.values.ndim != 2 or table.values.shape[1] != len(self.mean):
             raise ValueError(
                 f"{table.name}: expected rows of {len(self.mean)} columns ({', '.join(self.names)}), "
                 f"got shape {tuple(table.values.shape)}"
             )
-        return table.values.double()
+        return _double(table.values)
 
-    def drift(self, rows: Tensor) -> list[str]:
+    def drift(self, rows: Rows) -> list[str]:
         """Columns whose mean or standard deviation over rows (N, D) in the table's units is another now, in words."""
         now, found = Preparation.fit(rows), []
         for i, name in enumerate(self.names):
@@ -218,3 +225,21 @@ class Preparation:
     def _unscaled(self, z: Tensor, columns: Sequence[int]) -> Tensor:
         mean, std = self._moments(columns, z)
         return z.detach().double() * std + mean
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """Events, or contexts, of rows that are read on demand."""
+
+    preparation: Preparation
+    name: str
+    which: int
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        found: Tensor = self.preparation.apply(Table(self.name, rows, self.preparation.columns))[self.which]
+        return found
+
+
+def _double(values: Any) -> Any:
+    """Rows on demand are float64 already."""
+    return values if isinstance(values, OnDemand) else values.double()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from . import folder, tables
 from .base import Dataset
 from .files import SUFFIXES, Table, read_file
 from .preparation import Preparation
+from .rows import Watch
 
 Loader = Callable[[int], Dataset | Table] | Callable[[int, str | None], Dataset | Table]
 Decorated = TypeVar("Decorated", bound=Loader)
@@ -88,23 +88,28 @@ def load(
     split: tables.Split = "random",
     preparation: Preparation | None = None,
     size: int | None = None,
+    memory: int | None = None,
+    watch: Watch | None = None,
 ) -> Dataset:
     """Load a registered data set by name, or the user's own by path: a folder of images, .npy, .csv or .parquet.
 
     `seed` draws the split (and, for generated data, the data); `data_dir` is where Fashion-MNIST's files lie; `given`
     are columns of a table, by name or number, that become contexts (:meth:`Dataset.given`); `split` "time" tests a
     table on its last rows; `preparation` is that of an earlier run, given columns included, which a table is prepared
-    by instead of its own; `size` brings the pictures of a folder to size x size pixels. Raises ValueError for a wrong
-    name, FileNotFoundError or ImportError, naming what to install, for a missing file.
+    by instead of its own; `size` brings the pictures of a folder to size x size pixels.
+
+    A file or folder that takes more than `memory` bytes, by default an eighth of what there is, is read on demand, with
+    the same results but for the rounding of means; `watch` hears how far a pass over it is. Raises ValueError for a
+    wrong name, FileNotFoundError or ImportError, naming what to install, for a missing file.
 
     >>> from pyflowk.datasets import load
     >>> data = load("moons", seed=1)
     >>> print(data.space)
     2 given labels (B,) below 2
     """
-    found = find(name, data_dir, seed, size)
+    found = find(name, data_dir, seed, size, memory, watch)
     if isinstance(found, Table):
-        data = tables.prepare(found, seed=seed, split=split, preparation=preparation)
+        data = tables.prepare(found, seed=seed, split=split, preparation=preparation, watch=watch)
     elif split != "random":
         raise ValueError(f"split {split!r}: expected a table, but {name} is none")
     else:
@@ -135,11 +140,18 @@ def read_table(name: str, *, data_dir: str | None = None, seed: int = 0) -> Tabl
     return Table(name, found.test[:].double(), found.preparation.columns if found.preparation else ())
 
 
-def find(name: str, data_dir: str | None, seed: int, size: int | None = None) -> Dataset | Table:
+def find(
+    name: str,
+    data_dir: str | None,
+    seed: int,
+    size: int | None = None,
+    memory: int | None = None,
+    watch: Watch | None = None,
+) -> Dataset | Table:
     """A registered data set or the user's own as it is loaded: a table is neither checked nor split yet."""
     path = Path(name).expanduser()
     if name not in _ENTRIES and path.is_dir():
-        return folder.load_folder(path, seed, size)
+        return folder.load_folder(path, seed, size, memory, watch)
     if size is not None:
         raise ValueError(f"size: expected a folder of pictures to resize, but {name} is none")
     if name in _ENTRIES:
@@ -149,10 +161,5 @@ def find(name: str, data_dir: str | None, seed: int, size: int | None = None) ->
             f"unknown data set {name!r}{did_you_mean(name, names())}: expected one of {', '.join(names())}, "
             f"a folder of images, or a file ending in {', '.join(SUFFIXES)}"
         )
-    found = read_file(path)
-    if isinstance(found, Table):
-        return found
-    pictures = found.unsqueeze(1) if found.ndim == 3 else found
-    if pictures.shape[1] not in (1, 3):
-        raise ValueError(f"{path}: expected images (N, H, W), (N, 1, H, W) or (N, 3, H, W), got {tuple(found.shape)}")
-    return folder.split_pictures(str(path), pictures, None, seed, Counter())
+    found = read_file(path, memory, watch)
+    return found if isinstance(found, Table) else folder.split_array(str(path), found, seed, watch)
