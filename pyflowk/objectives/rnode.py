@@ -37,8 +37,8 @@ def rnode(
 
     The flow's transform is or holds a :class:`pyflowk.transforms.Continuous`, whose integrals come from the pass that
     gives the density, the norm by the same probes where the divergence is estimated. x is (B, \*event); D its elements,
-    and 1 with ``per_dim=False``: published codes differ. The result is (B,), nats per dimension (per event), or its mean
-    or sum.
+    and 1 with ``per_dim=False``: published codes differ. The result is (B,), nats per dimension (per event), or its
+    mean or sum.
 
     Raises ValueError for a flow without a Continuous. Cost: one ``log_prob``. Finlay, Jacobsen, Nurbekyan, Oberman,
     2020, arXiv:2002.02798.

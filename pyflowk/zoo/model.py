@@ -96,13 +96,6 @@ class GenerativeModel(nn.Module):
         """The system's name, or that of the class for a model that is not of the zoo."""
         return self.config.get("name", type(self).__name__)
 
-    # TEMPORARY until training and cli ask the space
-    shape = property(lambda self: self.space.shape)
-    levels = property(lambda self: self.space.levels)
-    classes = property(lambda self: self.space.classes)
-    context_dim = property(lambda self: self.space.context_dim)
-    dims = property(lambda self: self.space.dims)
-
     @property
     def abilities(self) -> frozenset[Ability]:
         """What the model can do beside losses and samples."""

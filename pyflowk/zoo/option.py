@@ -124,7 +124,7 @@ def declared(declaration: Callable[..., Any]) -> dict[str, Option]:
 
 
 def _option(name: str, hint: Any, default: Any) -> Option:
-    marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Option)]
+    marks = [mark for mark in typing.get_args(hint)[1:] if isinstance(mark, Option)]
     if not marks or default is inspect.Parameter.empty or default is dataclasses.MISSING:
         raise TypeError(f"{name}: expected a default, and an Option in the annotation, got {hint} and {default}")
     kind = typing.get_args(hint)[0]

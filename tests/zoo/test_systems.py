@@ -88,15 +88,15 @@ def build(system: str, condition: str = "plain") -> zoo.GenerativeModel:
 
 
 def data(model: zoo.GenerativeModel, n: int) -> Tensor:
-    if model.levels is None:
-        return torch.randn((n, *model.shape), generator=seeded(1))
-    return torch.randint(0, model.levels, (n, *model.shape), generator=seeded(1)).float()
+    if model.space.levels is None:
+        return torch.randn((n, *model.space.shape), generator=seeded(1))
+    return torch.randint(0, model.space.levels, (n, *model.space.shape), generator=seeded(1)).float()
 
 
 def context(model: zoo.GenerativeModel, n: int) -> Tensor | None:
-    if model.classes is not None:
-        return torch.arange(n) % model.classes
-    return None if model.context_dim is None else torch.randn((n, model.context_dim), generator=seeded(2))
+    if model.space.classes is not None:
+        return torch.arange(n) % model.space.classes
+    return None if model.space.context_dim is None else torch.randn((n, model.space.context_dim), generator=seeded(2))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -113,10 +113,9 @@ def test_protocol(system: str, condition: str) -> None:
     assert torch.equal(loss, -model.log_prob(x, c, seeded())) and torch.equal(loss, model(x, c, seeded()))
     samples = model.sample(6, c, seeded())
     assert samples.shape == x.shape and torch.equal(samples, model.sample(6, c, seeded()))
-    if model.levels is not None:
-        assert torch.equal(samples, samples.round()) and samples.min() >= 0 and samples.max() < model.levels
+    if model.space.levels is not None:
+        assert torch.equal(samples, samples.round()) and samples.min() >= 0 and samples.max() < model.space.levels
     assert check_invertibility(model.flow, x, c, seeded()).max_error < 1e-3
-    assert model.dims == math.prod(model.shape)
 
 
 @systems
@@ -158,7 +157,7 @@ def test_the_context_matters_and_is_checked(system: str, condition: str) -> None
     assert c is not None
     other = (c + 1) % 3 if condition == "classes" else c + 1
     assert not torch.allclose(model.log_prob(x, c, seeded()), model.log_prob(x, other, seeded()))
-    assert model.sample(7, c[:1]).shape == (7, *model.shape)
+    assert model.sample(7, c[:1]).shape == (7, *model.space.shape)
     with pytest.raises(ValueError, match="got no context"):
         model.loss(x)
     with pytest.raises(ValueError, match="4 rows"):
@@ -173,7 +172,7 @@ def test_the_context_matters_and_is_checked(system: str, condition: str) -> None
 @systems
 def test_edges(system: str) -> None:
     model = build(system)
-    assert model.loss(data(model, 0)).shape == (0,) and model.sample(0).shape == (0, *model.shape)
+    assert model.loss(data(model, 0)).shape == (0,) and model.sample(0).shape == (0, *model.space.shape)
     x = data(model, 3)
     if not model.flow.transform.estimates_ladj:
         alone, together = (model.double().loss(rows.double(), None, seeded()) for rows in (x[:1], x))
@@ -206,7 +205,7 @@ def test_traces_in_one_graph(system: str, condition: str) -> None:
     x, c = data(model, 4), context(model, 4)
     torch._dynamo.reset()
     log_prob = torch.compile(model.log_prob, fullgraph=True, backend="eager")(x, c)
-    if model.levels is None:
+    if model.space.levels is None:
         torch.testing.assert_close(log_prob, model.log_prob(x, c))
     assert log_prob.isfinite().all()
     sample = torch.compile(model.sample, fullgraph=True, backend="eager")
