@@ -27,7 +27,7 @@ Hutchinson problem_of(const Tensor& images, const Indices& keys, int noise) {
     require_noise(noise);
     Hutchinson p{};
     p.type = images.dtype, p.rows = images.shape[0], p.probes = images.shape[1], p.size = images.shape[2];
-    p.noise = static_cast<Noise>(noise), p.keys = keys.data;
+    p.noise = static_cast<Random>(noise), p.keys = keys.data;
     p.images = images.data, p.images_stride = images.row_stride;
     return p;
 }
@@ -58,27 +58,11 @@ Outputs<1> hutchinson_backward(Frame& frame, const Tensor& images, const Indices
     return {dimages};
 }
 
-Outputs<1> hutchinson_directions(Frame& frame, const Indices& keys, int64_t probes, int64_t size, int noise,
-                                 bool wide) {
-    if (keys.ndim != 1 || probes < 1 || size < 0)
-        refuse<std::invalid_argument>(kOp, ": expected keys (B,), at least one probe and a size; got ",
-                                      shape_text(keys.shape, keys.ndim), ", ", probes, " and ", size);
-    require_noise(noise);
-    const int64_t shape[] = {keys.shape[0], probes, size};
-    const Tensor out = frame.empty(shape, 3, wide ? DType::F64 : DType::F32, keys.device);
-    Hutchinson p{};
-    p.type = out.dtype, p.rows = shape[0], p.probes = probes, p.size = size;
-    p.noise = static_cast<Noise>(noise), p.keys = keys.data, p.out = out.data;
-    PFK_LAUNCH(frame, keys.device, hutchinson_directions, p, probes * size);
-    return {out};
-}
-
 } // namespace
 
 void expose_hutchinson(Module& module) {
     module.add<hutchinson>("hutchinson");
     module.add<hutchinson_backward>("hutchinson_backward");
-    module.add<hutchinson_directions>("hutchinson_directions");
 }
 
 } // namespace pfk::bind

@@ -8,6 +8,7 @@ PFK_OP(hutchinson)
 PFK_OP(lu_weight)
 PFK_OP(made)
 PFK_OP(power_series)
+PFK_OP(random_numbers)
 PFK_OP(rk_step)
 PFK_OP(rq_spline)
 

@@ -23,6 +23,7 @@ from .made import made_inverse as made_inverse
 from .made_layout import MadeLayout as MadeLayout
 from .mlp import mlp as mlp
 from .power_series import power_series as power_series
+from .random_numbers import random_numbers as random_numbers
 from .rk_control import rk_control as rk_control
 from .rk_step import rk_combine as rk_combine
 from .rk_step import rk_error as rk_error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,87 +10,13 @@ from torch import Tensor
 from ._router import FusedOp
 from .draw import draw_integers
 from .dtypes import FLOATING, state_dtype
+from .random_numbers import RANDOM, check_keys, random_formula, random_numbers
 
 __all__ = ["NOISES", "Probes", "draw_probes", "trace_estimate"]
 
-#: name -> code of the noise in `csrc/math/hutchinson.h`.
-NOISES = {"rademacher": 0, "gaussian": 1}
-_MASK = 0xFFFFFFFF
-
-
-# ---- the directions in plain torch ----------------------------------------------------------------------------------
-
-
-def _product(factor: int, word: Tensor) -> tuple[Tensor, Tensor]:
-    """The high and low word of a 64-bit product, in two halves because int64 has a sign."""
-    low = word * (factor & 0xFFFF)
-    rest = word * (factor >> 16) + (low >> 16)
-    return rest >> 16, ((rest & 0xFFFF) << 16) | (low & 0xFFFF)
-
-
-def _philox(keys: Tensor, blocks: Tensor, probes: Tensor, noise: int) -> tuple[Tensor, ...]:
-    """Philox 4x32 with ten rounds, four words an element; the arguments broadcast."""
-    k0, k1 = keys & _MASK, (keys >> 32) & _MASK
-    a, b, c, d = blocks & _MASK, (blocks >> 32) & _MASK, probes, torch.full_like(probes, noise)
-    for _ in range(10):
-        (high, low), (other_high, other_low) = _product(0xD2511F53, a), _product(0xCD9E8D57, c)
-        a, b, c, d = other_high ^ b ^ k0, other_low, high ^ d ^ k1, low
-        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
-    return a, b, c, d
-
-
-def _normals(w: Tensor, v: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Box and Muller: a radius, and a quarter of the circle plus an angle within it."""
-    radius = torch.sqrt(-2 * torch.log(((w >> 1).to(dtype) + 0.5) * 2.0**-31))
-    angle = ((v & 0x3FFFFFFF) - 0x20000000).to(dtype) * (math.pi * 2.0**-31)
-    s, c, quarter = torch.sin(angle), torch.cos(angle), v >> 30
-    sine = torch.where((quarter & 1) == 1, c, s)
-    cosine = torch.where((quarter & 1) == 1, s, c)
-    sine = torch.where((quarter & 2) == 2, -sine, sine)
-    return radius * torch.where(((quarter + 1) & 2) == 2, -cosine, cosine), radius * sine
-
-
-def _directions(keys: Tensor, count: int, size: int, noise: int, wide: bool) -> tuple[Tensor]:
-    """(B, count, size)"""
-    dtype = torch.float64 if wide else torch.float32
-    up_to = partial(torch.arange, device=keys.device)
-    each = 128 if noise == NOISES["rademacher"] else 4  # dimensions that one counter serves
-    blocks = up_to(-(-size // each))
-    words = _philox(keys.reshape(-1, 1, 1), blocks, up_to(count).reshape(-1, 1), noise)
-    if noise == NOISES["rademacher"]:
-        bits = torch.stack(words, -1).unsqueeze(-1) >> up_to(32)
-        whole = 2 * (bits & 1).to(dtype) - 1
-    else:
-        a, b, c, d = words
-        whole = torch.stack((*_normals(a, b, dtype), *_normals(c, d, dtype)), -1)
-    return (whole.reshape(keys.shape[0], count, len(blocks) * each)[..., :size],)
-
-
-def _check_keys(keys: Tensor, rows: int | None = None) -> None:
-    wanted = "(B,)" if rows is None else f"({rows},), one a row"
-    if keys.ndim != 1 or (rows is not None and keys.shape[0] != rows):
-        raise ValueError(f"hutchinson: keys must be {wanted}; got {tuple(keys.shape)}")
-    if keys.dtype != torch.int64:
-        raise TypeError(f"hutchinson: keys must be int64; got {keys.dtype}")
-
-
-def _check_directions(keys: Tensor, count: int, size: int, noise: int, wide: bool) -> None:
-    _check_keys(keys)
-    if count < 1 or size < 0 or noise not in NOISES.values():
-        raise ValueError(f"hutchinson: expected at least one probe, a size and a noise; got {(count, size, noise)}")
-
-
-_directions_op = FusedOp(
-    "hutchinson_directions",
-    "(Tensor keys, int count, int size, int noise, bool wide) -> Tensor",
-    formula=_directions,
-    check=_check_directions,
-    fake=lambda keys, count, size, noise, wide: (
-        keys.new_empty((keys.shape[0], count, size), dtype=torch.float64 if wide else torch.float32),
-    ),
-    indices=("keys",),
-    expand_below=0,
-)
+_KINDS = {"rademacher": "sign", "gaussian": "normal"}
+#: name -> code of the noise in `csrc/math/philox.h`.
+NOISES = {name: RANDOM[kind] for name, kind in _KINDS.items()}
 
 
 class Probes(NamedTuple):
@@ -111,9 +35,8 @@ class Probes(NamedTuple):
 
     def directions(self, x: Tensor) -> Tensor:
         r"""(B, count, \*event) for x (B, \*event), in its dtype."""
-        size, wide = x.shape[1:].numel(), x.dtype == torch.float64
-        flat = _directions_op((self.keys, self.number, size, NOISES[self.noise], wide))[0]
-        return flat.reshape(x.shape[0], self.number, *x.shape[1:]).to(x.dtype)
+        flat = random_numbers(self.keys, self.number, x.shape[1:].numel(), _KINDS[self.noise], x.dtype)
+        return flat.reshape(x.shape[0], self.number, *x.shape[1:])
 
 
 def draw_probes(
@@ -141,7 +64,7 @@ def draw_probes(
 
 
 def _as_directions(images: Tensor, keys: Tensor, noise: int) -> Tensor:
-    return _directions(keys, images.shape[1], images.shape[2], noise, images.dtype == torch.float64)[0]
+    return random_formula(keys, images.shape[1], images.shape[2], noise, images.dtype == torch.float64)[0]
 
 
 def _formula(images: Tensor, keys: Tensor, noise: int) -> tuple[Tensor, Tensor]:
@@ -164,7 +87,7 @@ def _check(images: Tensor, keys: Tensor, noise: int) -> None:
         raise TypeError(f"hutchinson: images must be float32, float64, bfloat16 or float16; got {images.dtype}")
     if images.ndim != 3 or images.shape[1] < 1:
         raise ValueError(f"hutchinson: images must be (B, K, D) with at least one probe; got {tuple(images.shape)}")
-    _check_keys(keys, images.shape[0])
+    check_keys("hutchinson", keys, images.shape[0])
     if keys.device != images.device:
         raise ValueError(f"hutchinson: images and keys must be on one device; got {images.device} and {keys.device}")
     if noise not in NOISES.values():

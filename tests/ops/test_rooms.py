@@ -24,6 +24,8 @@ ON_CARDS = re.findall(
 #: what the tests alone call, by names with an underscore: no op of the library
 FOR_TESTS = {"elementary"}
 OPS = sorted({*LISTED} - FOR_TESTS)
+#: ops without a derivative, which the generic tests do not take: each has a file of its own instead
+NO_GRADIENT = {"random_numbers": "test_random_numbers", "rk_control": "test_rk_control"}
 
 
 def stems(pattern: str, *others: str) -> list[str]:
@@ -40,7 +42,7 @@ def test_the_list_of_ops_names_what_csrc_holds() -> None:
 @pytest.mark.parametrize(
     "found",
     [
-        stems("tests/ops/cases/*.py", "__init__", "base"),
+        sorted({*stems("tests/ops/cases/*.py", "__init__", "base")} | ({*NO_GRADIENT} & {*OPS})),
         stems("pyflowk/selfcheck/trials/*.py", "__init__"),
         sorted(set(stems("pyflowk/ops/*.py")) & {*OPS}),
     ],
@@ -48,6 +50,15 @@ def test_the_list_of_ops_names_what_csrc_holds() -> None:
 )
 def test_every_op_has_its_file(found: list[str]) -> None:
     assert found == OPS
+
+
+def test_what_is_compiled_per_instruction_set_stays_apart() -> None:
+    """Functions in headers of csrc/cpu: the linker would merge those of all instruction sets if they had one name."""
+    code = {path.name: path.read_text() for path in ROOT.glob("csrc/cpu/*.h")}
+    shared = {name for name, text in code.items() if re.search(r"^(template|inline|constexpr)", text, re.MULTILINE)}
+    assert [
+        name for name in sorted(shared) if not re.search(r"^namespace (PFK_ISA )?{", code[name], re.MULTILINE)
+    ] == []
 
 
 def test_every_cuda_kernel_has_its_gates() -> None:
@@ -72,8 +83,8 @@ def test_the_compiled_module_serves_what_is_registered() -> None:
 def test_every_registered_op_is_tried_and_tested() -> None:
     assert selfcheck.TRIALS.keys() == ops.registry().keys()
     tested = {case.op for module in MODULES.values() for case in module.ALL}
-    # tests/ops/test_rk_control.py and test_hutchinson.py have these two: no gradients, and no real tensors
-    assert ops.registry().keys() - tested == {"rk_control", "hutchinson_directions"}
+    assert ops.registry().keys() - tested == NO_GRADIENT.keys()
+    assert {*NO_GRADIENT.values()} <= {*stems("tests/ops/*.py")}
 
 
 def test_what_an_op_offers_is_imported_by_the_package() -> None:

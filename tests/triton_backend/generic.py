@@ -9,8 +9,9 @@ import torch
 
 import pyflowk
 from pyflowk.ops._triton import backend as kernels
+from pyflowk.ops.random_numbers import RANDOM
 from pyflowk.solvers import Adaptive, Solution, solve_ivp
-from tests.ops import cases, test_kernels, test_rk_control
+from tests.ops import cases, test_kernels, test_random_numbers, test_rk_control
 from tests.ops.cases import DTYPES, OpCase
 
 SMALL_CASES, FEW_CASES = (
@@ -86,6 +87,13 @@ def test_control(n: int, event: tuple[int, ...]) -> None:
 def test_what_control_decides_and_refuses() -> None:
     test_rk_control.test_what_it_decides("triton")
     test_rk_control.test_bad_input_is_refused_in_words("triton")
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_random_numbers_are_the_formula_s(kind: str) -> None:
+    for draws, size in ((1, 1), (3, 37), (2, 0)):
+        test_random_numbers.test_kernel_and_formula_make_the_same_numbers(kind, draws, size, "triton")
+    test_random_numbers.test_a_kernel_is_philox("triton")
 
 
 def test_an_adaptive_solve() -> None:

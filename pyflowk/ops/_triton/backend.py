@@ -21,7 +21,7 @@ KERNELS = {
     "affine_coupling_backward": ("affine_coupling", "backward"),
     "hutchinson": ("hutchinson", "estimate"),
     "hutchinson_backward": ("hutchinson", "backward"),
-    "hutchinson_directions": ("hutchinson", "directions"),
+    "random_numbers": ("random_numbers", "draw"),
     "rk_combine": ("rk_step", "combine"),
     "rk_combine_backward": ("rk_step", "combine_backward"),
     "rk_control": ("rk_step", "control"),

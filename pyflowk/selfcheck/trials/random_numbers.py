@@ -1,0 +1,29 @@
+"""How `random_numbers` is tried."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...ops.random_numbers import RANDOM
+from ..trial import Trial
+
+__all__ = ["TRIALS"]
+
+
+def _inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    return (torch.arange(rows) * 2**40,)
+
+
+#: keys have no precision; a radius near zero magnifies what its logarithm lost
+TRIALS = {
+    "random_numbers": Trial(
+        [(3, 130, kind, wide) for kind, wide in product(RANDOM.values(), (False, True))],
+        _inputs,
+        (torch.float32,),
+        lambda config: 4.0,
+    )
+}
