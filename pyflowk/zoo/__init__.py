@@ -2,7 +2,7 @@
 
 `create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`.
 `names` lists them, `describe` says what one is, `options` and `defaults` what it takes, `sampling` what its `sample`
-takes, `check` whether it takes that. All are a `GenerativeModel`, of whose every `Ability` one asks, such as that of
+takes, `takes` which kinds of space, `check` whether it takes that. All are a `GenerativeModel`, of whose every `Ability` one asks, such as that of
 telling a `Marginal`; those of one flow are a `FlowModel`. `register` adds one: each of its options is an `Option`, and
 those of its sampling are fields of its `SamplingOptions`.
 """
@@ -18,11 +18,11 @@ from .nice import nice
 from .nsf import nsf
 from .option import Option
 from .realnvp import realnvp
-from .registry import check, create, defaults, describe, names, options, register, sampling
+from .registry import check, create, defaults, describe, names, options, register, sampling, takes
 from .residual_flow import residual_flow
 
 __all__ = [
     "Ability", "FlowModel", "GenerativeModel", "Marginal", "Option", "SamplingOptions", "check", "create", "defaults",
     "describe", "ffjord", "glow", "iaf", "maf", "names", "neural_ode", "nice", "nsf", "options", "realnvp", "register",
-    "residual_flow", "sampling",
+    "residual_flow", "sampling", "takes",
 ]  # fmt: skip

@@ -55,6 +55,7 @@ class Entry:
     build: Callable[..., GenerativeModel]
     options: dict[str, Option]
     sampling: dict[str, Option]
+    takes: tuple[str, ...]
 
 
 _SYSTEMS: dict[str, Entry] = {}
@@ -94,7 +95,7 @@ def register(
             model.config = json.loads(json.dumps(written, allow_nan=False))
             return model
 
-        _SYSTEMS[name] = Entry(build, known, built(builder, GenerativeModel).sampling_options)
+        _SYSTEMS[name] = Entry(build, known, built(builder, GenerativeModel).sampling_options, tuple(takes))
         return cast(Any, build)
 
     return decorate
@@ -133,6 +134,16 @@ def sampling(name: str) -> dict[str, Option]:
     {'temperature': 1.0}
     """
     return dict(_find(name).sampling)
+
+
+def takes(name: str) -> tuple[str, ...]:
+    """The kinds of spaces and contexts that a system is for, in the words of :func:`register`.
+
+    >>> from pyflowk import zoo
+    >>> zoo.takes("nice")
+    ('real', 'levels', 'labels', 'numbers')
+    """
+    return _find(name).takes
 
 
 def defaults(name: str) -> dict[str, Any]:

@@ -85,13 +85,15 @@ def test_trains_compiled_at_every_batch_size(system: str) -> None:
             torch.testing.assert_close(eager, traced, rtol=1e-3, atol=1e-5)
 
 
-class LogProb(nn.Module):
+class Score(nn.Module):
+    """The likelihood, or the loss of a system that has none."""
+
     def __init__(self, model: zoo.GenerativeModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.model.log_prob(x)
+        return self.model.log_prob(x) if zoo.Ability.LIKELIHOOD in self.model.abilities else self.model.loss(x)
 
 
 def exported(model: nn.Module, x: Tensor) -> ExportedProgram:
@@ -102,6 +104,6 @@ def exported(model: nn.Module, x: Tensor) -> ExportedProgram:
 def test_exports_with_a_dynamic_batch(system: str) -> None:
     model = build(system)
     with torch.no_grad():
-        program = exported(LogProb(model), data(model, 5)).module()
+        program = exported(Score(model), data(model, 5)).module()
         for rows in (5, 1, 8):
-            same(program, LogProb(model), data(model, rows))
+            same(program, Score(model), data(model, rows))

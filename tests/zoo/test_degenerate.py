@@ -7,7 +7,7 @@ import torch
 
 from pyflowk import zoo
 
-NORMS = [(name, {}) for name in zoo.names()] + [("maf", {"normalization": "batchnorm"})]
+NORMS = [(name, {}) for name in zoo.names() if "real" in zoo.takes(name)] + [("maf", {"normalization": "batchnorm"})]
 
 
 def rare(rows: int) -> torch.Tensor:

@@ -42,7 +42,7 @@ def test_every_system(system: str) -> None:
     name, shape, options = SMALL[system]
     twin = given_memory(lambda: zoo.create(name, shape, **options), model.state_dict())
     x = data(model, 5)
-    assert torch.equal(twin.log_prob(x, None, seeded()), model.log_prob(x, None, seeded()))
+    assert torch.equal(twin.loss(x, None, seeded()), model.loss(x, None, seeded()))
     assert torch.equal(twin.sample(3, None, seeded()), model.sample(3, None, seeded()))
 
 
