@@ -59,7 +59,7 @@ class Categorical(Distribution):
             raise ValueError(f"probabilities: expected ({self.symbols},) or ({places}), got {tuple(weights.shape)}")
         if not ((weights >= 0) & weights.isfinite()).all() or not (weights.sum(-1) > 0).all():
             raise ValueError("probabilities: expected finite numbers of at least 0, some above 0 at every place")
-        return weights / weights.sum(-1, keepdim=True)
+        return weights
 
     def _enter(self, z: Tensor) -> Tensor:
         if z.is_floating_point() or z.is_complex() or z.dtype == torch.bool:

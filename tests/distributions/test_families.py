@@ -16,6 +16,8 @@ from pyflowk.distributions import (
     Uniform,
     UniformSphere,
     UniformTorus,
+    categorical,
+    uniform,
 )
 
 
@@ -64,11 +66,22 @@ def test_uniform_draws_lie_in_its_box(dtype: torch.dtype) -> None:
         for temperature in (1.0, 0.3):
             z = base.sample(5000, temperature=temperature)
             assert base.log_prob(z, temperature=temperature).isfinite().all()
+    base = Uniform((1,), 0.0, 4.0)
+    ends = base.log_prob(torch.tensor([[0.9], [1.0], [3.0], [3.1]]), temperature=0.5)
+    assert ends.isfinite().tolist() == [False, True, True, False]  # half as wide about the centre
     expected = torch.distributions.Uniform(0.1, 0.7).log_prob(torch.tensor(0.5)).double().item()
     assert Uniform((1,), 0.1, 0.7).log_prob(torch.tensor([[0.5]])).item() == pytest.approx(expected, rel=1e-6)
     for low, high in ((1.0, 1.0), (0.0, math.inf), (math.nan, 1.0)):
         with pytest.raises(ValueError, match="Uniform expects finite numbers low < high, got"):
             Uniform((1,), low, high)
+
+
+def test_the_last_number_below_one_is_still_in_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its product with the width, added to the low end, may round beyond the high one."""
+    monkeypatch.setattr(uniform, "draw_uniform", lambda shape, *_, **__: torch.full(shape, 1 - 2.0**-24))
+    for i in range(300):
+        base = Uniform((1,), i / 7 - 20, i / 7 - 20 + 0.1 * (i + 1) / 3)
+        assert base.log_prob(base.sample(1)).isfinite()
 
 
 def test_area_of_spheres() -> None:
@@ -105,6 +118,19 @@ def test_symbols_of_no_weight_never_come() -> None:
     mask = Categorical((3,), 4, [0.0, 0.0, 0.0, 1.0])
     assert (mask.sample(10) == 3).all() and mask.log_prob(torch.full((1, 3), 3)) == 0
     assert mask.log_prob(torch.tensor([[3, 3, 0]])) == -math.inf
+
+
+@pytest.mark.parametrize("draw", [0.0, 1 - 2.0**-53])
+def test_the_first_and_the_last_number_draw_symbols_that_come(draw: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of probabilities that end below one leave no gap, and an empty start is passed over."""
+    monkeypatch.setattr(
+        categorical, "draw_uniform", lambda shape, *_, **__: torch.full(shape, draw, dtype=torch.float64)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(100):
+        weights = torch.rand(9, generator=generator)
+        weights[[0, -1]] = 0.0
+        assert 0 < Categorical((1,), 9, weights).sample(1) < 8
 
 
 def test_probabilities_of_each_place() -> None:

@@ -77,6 +77,20 @@ def test_units_of_columns_do_not_matter() -> None:
     assert all(math.isfinite(one.value) for one in compare(x, y, space, seeded()).values())
 
 
+def test_levels_count_in_shares_of_the_largest_and_points_of_manifolds_as_they_are() -> None:
+    x, y = draw("levels", 200, 0, 0.0), draw("levels", 200, 1, 0.2)
+    first = compare(x, y, SPACES["levels"], seeded())
+    second = compare(x.double() / 15, y.double() / 15, Space((3,), manifold="torus"), seeded())
+    for name, one in first.items():
+        assert second[name].value == pytest.approx(one.value, abs=1e-6)
+
+
+def test_the_order_of_rows_does_not_matter() -> None:
+    x, y = torch.randn(800, 2, generator=seeded()), torch.randn(800, 2, generator=seeded(1))
+    found = compare(x[x[:, 0].argsort()], y, Space((2,)), seeded())
+    assert all(abs(one.value - one.noise) < 6 * one.error for one in found.values())
+
+
 def test_of_few_rows_little_is_said_and_of_too_few_nothing() -> None:
     x = torch.randn(39, 2, generator=seeded())
     assert all(one.error is None and one.noise is None for one in compare(x, x, Space((2,)), seeded()).values())

@@ -179,3 +179,11 @@ def test_rows_of_several_lengths_are_scored_by_symbol():
     assert got.bits == pytest.approx(15 / 8) and got.bits_error == pytest.approx(residuals.std().item() / math.sqrt(3))
     with pytest.raises(ValueError, match="expected the lengths"):
         score(-bits, space)
+    pairs = score(-bits * math.log(2), Space((5, 2), symbols=3, variable=True), lengths)
+    assert pairs.bits == pytest.approx(15 / 16)
+
+
+def test_the_fitted_gaussian_is_that_of_torch():
+    x = torch.randn(9, 2, generator=torch.Generator().manual_seed(0)).double()
+    expected = torch.distributions.MultivariateNormal(x.mean(0), x.T.cov()).log_prob(x).mean().item()
+    assert gaussian_level(Space((2,)), x, x).nats == pytest.approx(expected)

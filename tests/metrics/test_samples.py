@@ -69,6 +69,8 @@ def test_contract(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert metric(x, y).isnan()
     with pytest.raises(ValueError, match=r"one shape on one device, got \(60, 2, 3\) on cpu and \(45, 6\) on cpu"):
         metric(x, y.flatten(1))
+    with pytest.raises(ValueError, match="one shape on one device"):
+        metric(x, y.to("meta"))
     with pytest.raises(TypeError, match="expected y to be a tensor, got list"):
         metric(x, [1.0])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"x: expected at least \d samples, got \(0, 2, 3\)"):
@@ -169,6 +171,13 @@ def test_c2st_by_hand() -> None:
         c2st(x, y, neighbours=3)
 
 
+def test_c2st_thins_the_larger_sample_by_chance() -> None:
+    """Not to its first rows: those of a sorted one would be told apart."""
+    x, y = torch.arange(400.0), torch.arange(200.0) * 2 + 0.5
+    assert c2st(x, y, generator=seeded()) < 0.6 < c2st(x[:200], y)
+    assert c2st(x, y, generator=seeded()) == c2st(x, y, generator=seeded()) != c2st(x, y, generator=seeded(1))
+
+
 def test_frechet_distance_of_given_moments() -> None:
     """Of whitened samples given moments exactly: commuting covariances, then any against scipy's matrix root."""
     white = normal(50, 3)
@@ -200,6 +209,11 @@ def test_precision_and_recall_by_definition() -> None:
     got = precision_recall(x, y, k)
     assert got.precision == in_y.any(1).double().mean() and got.coverage == in_y.any(0).double().mean()
     assert got.recall == in_x.any(0).double().mean() and got.density == in_y.double().mean() * len(y) / k
+
+
+def test_rows_on_the_edge_of_a_ball_are_in_it() -> None:
+    grid = torch.arange(10.0)
+    assert precision_recall(grid, grid, 1).density.item() == pytest.approx((8 * 3 + 2 * 2) / 10)
 
 
 def test_density_and_coverage_of_one_distribution() -> None:
