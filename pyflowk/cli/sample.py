@@ -82,7 +82,8 @@ def _write(out: Path, x: Any, space: Space, saved: Checkpoint, columns: int | No
         return draw_samples(out, x, None, space.levels, columns)
     names = [preparation.names[i] for i in shown]
     try:
-        seen = reference(data_of(saved), saved.preparation)
+        data = data_of(saved)
+        seen = reference(data, data.preparation if saved.preparation else None)
     except (FileNotFoundError, ImportError) as error:
         print(f"{error}: the picture shows the samples alone")
         return draw_samples(out, x, None, space.levels, columns, names)

@@ -151,6 +151,9 @@ class Checkpoint:
         missing = {"model", "data", "train", "step", "files"} - meta.keys()
         if missing:
             raise CheckpointError(f"{folder / 'config.json'}: incomplete, {', '.join(sorted(missing))} missing")
+        for key in ("model", "data", "train", "files"):
+            if not isinstance(meta[key], dict):
+                raise CheckpointError(f"{folder / 'config.json'}: expected an object for {key}, got {meta[key]!r}")
         for name, (size, crc) in meta["files"].items():
             file = folder / name
             got = file.stat().st_size if file.is_file() else None

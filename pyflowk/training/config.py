@@ -55,7 +55,7 @@ class TrainConfig:
     """Validation samples that are looked at each time."""
     save_every: int = 500
     """Steps between checkpoints."""
-    sample_every: int = 1000
+    sample_every: int = 2000
     """Steps between samples of the averaged weights, drawn from the same noise every time, into samples/ of the run's
     folder; 0 draws none."""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"

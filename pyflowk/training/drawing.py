@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Generator, Tensor
 
 from ..datasets import Dataset, Preparation
@@ -31,10 +30,12 @@ def draw(
     seed: int = 0,
     threads: Threads | None = None,
     sampling: Mapping[str, Any] | None = None,
+    shown: int = SHOWN,
 ) -> Path:
     """Draw samples of a model and write them to `path` with the suffix of their kind, .png or .txt, which is returned.
 
-    They are in the units of the data, beside the test part where points are shown, and the same for the same seed.
+    They are in the units of the data, beside up to `shown` test rows where points are shown, and the same for the same
+    seed.
     """
     count = FEW if suffix_of(data.space) == ".txt" or data.space.is_image else MANY
     context = contexts(model.space, data, count)
@@ -46,8 +47,8 @@ def draw(
         write_symbols(path, x)
         return path
     names = data.preparation.names if data.preparation else ()
-    samples = in_units(data.preparation, x, context)
-    draw_samples(path, samples, None if data.space.is_image else reference(data), data.space.levels, names=names)
+    beside = None if data.space.is_image else reference(data, data.preparation, shown)
+    draw_samples(path, in_units(data.preparation, x, context), beside, data.space.levels, names=names)
     return path
 
 
@@ -56,10 +57,9 @@ def suffix_of(space: Space) -> str:
     return ".txt" if space.kind == "symbols" or space.variable else ".png"
 
 
-def reference(data: Dataset, preparation: Preparation | None = None) -> Tensor:
-    """The first rows of the test part, in the units of the data."""
-    x, context = data.take("test", torch.arange(min(len(data.test), SHOWN)))
-    return in_units(preparation or data.preparation, x, context)
+def reference(data: Dataset, preparation: Preparation | None, shown: int = SHOWN) -> Tensor:
+    """The first rows of the test part, in the units of the table that was prepared so."""
+    return in_units(preparation, *data.take("test", slice(shown)))
 
 
 def in_units(preparation: Preparation | None, x: Any, context: Any) -> Any:

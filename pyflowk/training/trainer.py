@@ -244,14 +244,14 @@ class Trainer:
         """
         if not self.main:
             return
-        from .drawing import draw
+        from .drawing import MANY, draw
 
         seed, path = self.config.seed, self.out / "samples" / f"step-{self.step:06d}"
         here = Threads(torch.get_num_threads(), device=self.device)
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed)
             try:
-                draw(self.averaged, self.data, path, seed=seed, threads=here, sampling=self.sampling)
+                draw(self.averaged, self.data, path, seed=seed, threads=here, sampling=self.sampling, shown=MANY)
             except (ArithmeticError, RuntimeError, ValueError) as error:
                 self._say(f"no samples at step {self.step}: {' '.join(str(error).split())}")
 

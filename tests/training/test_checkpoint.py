@@ -145,6 +145,7 @@ DAMAGE = {
     "no json": (lambda f: (f / "checkpoint" / "config.json").write_text("{"), r"config\.json: expected JSON"),
     "binary json": (lambda f: (f / "checkpoint" / "config.json").write_bytes(b"\xff\xfe\x00"), "expected JSON"),
     "a list": (lambda f: (f / "checkpoint" / "config.json").write_text("[]"), "not a checkpoint of pyflowk"),
+    "no model": (lambda f: edit(f, model=["nice"]), r"expected an object for model, got \['nice'\]"),
     "foreign": (lambda f: edit(f, format="transformers"), "not a checkpoint of pyflowk"),
     "newer": (lambda f: edit(f, version=99), "expected checkpoint version 1, got 99"),
     "incomplete": (lambda f: edit(f, model=None), r"incomplete, model missing"),
