@@ -64,7 +64,7 @@ class Train(Command):
     default the first free runs/MODEL-DATA."""
     resume: bool = False
     """Go on from the checkpoint in the run's folder, which Ctrl-C leaves too, with its system, data and settings; only
-    the budget and the number of threads may be changed."""
+    the budget and the numbers of threads and workers may be changed."""
     typed: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
     """Names of the options on the command line."""
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)

@@ -13,10 +13,12 @@ from .. import datasets
 from ..datasets import Dataset, Preparation, Table, tables
 from ..datasets.base import PARTS, table_space
 from ..datasets.registry import find
+from ..datasets.rows import Joined, OnDemand, Rows
 from ..space import Events, Space, cat
 from ..training import Checkpoint
 from ..training.spaces import check_fit
 from ..zoo import GenerativeModel
+from .tables import Progress
 
 
 def portable_name(data: str) -> str:
@@ -36,7 +38,7 @@ def data_of(saved: Checkpoint, name: str | None = None, data_dir: str | None = N
         split = "time"
     return datasets.load(
         source, data_dir=folder, seed=origin["seed"],
-        given=origin.get("given", ()), split=split, preparation=preparation, size=origin.get("size"),
+        given=origin.get("given", ()), split=split, preparation=preparation, size=origin.get("size"), watch=Progress,
     )  # fmt: skip
 
 
@@ -137,8 +139,12 @@ def _of_test(
 
 def _whole(data: Dataset) -> Dataset:
     """Everything in the test part."""
-    parts, labels = zip(*(data.take(part) for part in PARTS), strict=True)
-    return replace(data, test=cat(parts), test_context=None if labels[-1] is None else cat(labels))
+    parts, labels = zip(*(data.part(part) for part in PARTS), strict=True)
+    return replace(data, test=_joined(parts), test_context=None if labels[-1] is None else _joined(labels))
+
+
+def _joined(parts: Sequence[Any]) -> Rows:
+    return Joined(*parts) if all(isinstance(part, OnDemand) for part in parts) else cat(parts)
 
 
 def given_values(pairs: Sequence[str], preparation: Preparation | None) -> Tensor:

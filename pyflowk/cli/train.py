@@ -17,7 +17,7 @@ from .. import datasets, training, zoo
 from ..datasets import Dataset
 from ..space import Space
 from ..training import Checkpoint, CheckpointError, TrainConfig, Trainer
-from ..training.config import BUDGET
+from ..training.config import BUDGET, HELPERS
 from ..training.drawing import draw
 from ..training.evaluation import Report
 from ..training.log import read_rows
@@ -26,7 +26,7 @@ from ..training.spaces import unit_of
 from ..zoo import GenerativeModel
 from .options import check_number, check_options, parse_options
 from .runs import data_of, portable_name
-from .tables import print_pairs, say
+from .tables import Progress, print_pairs, say
 
 if TYPE_CHECKING:
     from .commands import Train
@@ -53,7 +53,7 @@ def train(command: Train) -> int:
             raise ValueError(f"{out} holds a checkpoint already: add --resume to go on, or choose another --out")
         data = datasets.load(
             portable_name(source), data_dir=command.data_dir, seed=command.data_seed,
-            given=command.given, split=command.split, size=command.size,
+            given=command.given, split=command.split, size=command.size, watch=Progress,
         )  # fmt: skip
         model = build(name, data, options, config.seed, conditional=command.conditional)
     trainer = Trainer(model, data, config, out=out, sampling=sampling, resume=saved is not None)
@@ -91,7 +91,7 @@ def default_folder(root: Path, model: str, data: str, *, resume: bool) -> Path:
 
 
 def resumed_config(saved: Checkpoint, command: Train) -> TrainConfig:
-    """The checkpoint's settings with the command's threads, and its budget if it names one; checks that both agree."""
+    """The checkpoint's settings with the command's threads, workers, and budget if it names one; both have to agree."""
     name = saved.meta["model"]["name"]
     if command.model is not None and name != command.model:
         raise CheckpointError(f"{saved.folder}: holds a {name}, not a {command.model}")
@@ -100,7 +100,8 @@ def resumed_config(saved: Checkpoint, command: Train) -> TrainConfig:
     if before != now and not moved:  # of a file that has moved the content will be compared
         raise CheckpointError(f"{saved.folder}: was trained on {saved.meta['data']['name']}, not on {command.data}")
     try:
-        config = dataclasses.replace(TrainConfig(**saved.meta["train"]), threads=command.config.threads)
+        config = TrainConfig(**saved.meta["train"])
+        config = dataclasses.replace(config, **{key: getattr(command.config, key) for key in HELPERS})
     except TypeError as error:
         raise CheckpointError(f"{saved.folder}: its settings are not those of this version: {error}") from error
     budget = {key: getattr(command.config, key) for key in BUDGET}
@@ -108,14 +109,14 @@ def resumed_config(saved: Checkpoint, command: Train) -> TrainConfig:
 
 
 def ignored(saved: Checkpoint, command: Train, options: dict[str, Any], sampling: dict[str, Any]) -> list[str]:
-    """What the command asks for, beside budget and threads, that is not what the run has."""
+    """What the command asks for, beside budget, threads and workers, that is not what the run has."""
     model, origin, preparation = saved.meta["model"], saved.meta["data"], saved.preparation
     given = [preparation.names[i] for i in preparation.given] if preparation else origin.get("given", ())
     labels = Space.from_json(model["space"]).classes is not None
     run = {**saved.meta["train"], "conditional": labels, "data_seed": origin["seed"]}
     run |= {"given": tuple(given), **{key: origin[key] for key in ("split", "size") if key in origin}}
     asked = dataclasses.asdict(command.config) | {key: getattr(command, key) for key in run if hasattr(command, key)}
-    typed = [key for key in command.typed if key in run and key not in (*BUDGET, "threads")]
+    typed = [key for key in command.typed if key in run and key not in (*BUDGET, *HELPERS)]
     pairs = [(f"--{key.replace('_', '-')} ", asked[key], run[key]) for key in typed]
     for name, wanted, has in (("set", options, model), ("sampling", sampling, saved.meta.get("sampling", {}))):
         pairs += [(f"--{name} {key}=", value, has.get(key)) for key, value in wanted.items()]

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from .. import zoo
 from ..datasets import Dataset, Preparation
+from ..datasets.rows import OnDemand
 from ..space import Context, Space
 from ..zoo import GenerativeModel
 from . import parts
@@ -129,6 +130,17 @@ def modern(config: dict[str, Any]) -> dict[str, Any]:
     return {"name": options.pop("name"), "space": space.as_json(), **options}
 
 
+class _Restored(OnDemand):
+    """Training rows (N, D) in the units of their table, read on demand."""
+
+    def __init__(self, data: Dataset, preparation: Preparation) -> None:
+        super().__init__((len(data.train), len(preparation.names)), torch.float64)
+        self.data, self.preparation = data, preparation
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
+        return self.preparation.undo(*self.data.take("train", rows))
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint whose files are all there and undamaged."""
@@ -182,16 +194,16 @@ class Checkpoint:
         found, content = [], self.meta.get("content", {})
         rows = len(data.train) + len(data.valid) + len(data.test)
         if content.get("fingerprint") not in (None, data.fingerprint):
-            same = rows == content["rows"]
             what = "samples" if data.preparation is None else "rows"
+            as_many = rows == content["rows"]
             found.append(
-                "other values than there were" if same else f"{rows} {what} where there were {content['rows']}"
+                "other values than there were" if as_many else f"{rows} {what} where there were {content['rows']}"
             )
         before, now = self.preparation, data.preparation
         if before is not None and (now is None or (before.columns, before.given) != (now.columns, now.given)):
             found.append("other columns" if now is None or before.columns != now.columns else "other given columns")
         elif before is not None and now is not None and not before.is_identity:
-            found += before.drift(now.undo(*data.take("train")))
+            found += before.drift(_Restored(data, now) if data.on_demand else now.undo(*data.take("train")))
         return "; ".join(found)
 
     def weights(self, name: str) -> dict[str, Tensor]:

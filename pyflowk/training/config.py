@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 BUDGET = ("steps", "epochs", "minutes")
-"""How a budget can be told: by one of these, all that a resumed run may change beside its threads."""
+"""How a budget can be told: by one of these, all that a resumed run may change beside `HELPERS`."""
+HELPERS = ("threads", "workers")
+"""What changes the time that a run takes, and no more than the rounding of its numbers."""
 _LARGEST = 2**63 - 1
 _COUNTS = {
     "steps": (1, _LARGEST), "batch_size": (1, 2**24), "warmup": (0, _LARGEST), "log_every": (1, _LARGEST),
     "validate_every": (1, _LARGEST), "validate_samples": (1, _LARGEST), "save_every": (1, _LARGEST),
     "sample_every": (0, _LARGEST), "seed": (0, _LARGEST), "threads": (1, 2**16),
+    "workers": (0, 2**10),
 }  # fmt: skip
 """Whole numbers and their ranges: 64-bit integers, and batches that fit into a memory."""
 
@@ -66,6 +69,8 @@ class TrainConfig:
     """Threads on the CPU; by default the steps themselves are timed with 1, 2, 4, ... of them, unless OMP_NUM_THREADS
     or torch.set_num_threads says how many. torch's convolutions and products may round otherwise with another number:
     fix it for a run that is to repeat bit for bit."""
+    workers: int = 2
+    """Processes that read ahead where data are read on demand; 0 reads between the steps. The numbers are the same."""
     tensorboard: bool = True
     """Write TensorBoard events beside log.csv."""
     seed: int = 0

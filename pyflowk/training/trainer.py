@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import threading
 import time
@@ -19,7 +20,7 @@ from ..datasets import Dataset
 from ..space import Events
 from ..zoo import GenerativeModel
 from . import checkpoint, parts
-from .batches import Batches, step_generator
+from .batches import Batches, Feed, step_generator
 from .config import TrainConfig
 from .evaluation import evaluating
 from .log import RunLog, Window
@@ -93,6 +94,7 @@ class Trainer:
         self.threads = Threads(config.threads, device=self.device, say=self._say)
         world, rank = self.accelerator.num_processes, self.accelerator.process_index
         self.batches = Batches(len(data.train), config.batch_size, config.seed, rank, world)
+        self.feed = Feed(data, self.batches, workers=config.workers, pinned=self.device.type == "cuda")
         self.budget = config.step_budget(len(data.train))
 
         parts.freeze(model)
@@ -126,7 +128,7 @@ class Trainer:
         CheckpointError where another process trains into `out`.
         """
         alone = alone_in(self.out) if self.main else contextlib.nullcontext()
-        with alone, naming_lost_peers(self.accelerator.num_processes):
+        with alone, naming_lost_peers(self.accelerator.num_processes), self.feed:
             if self.step == 0:
                 self.save()  # finds out early that the disk can be written, and leaves something to go back to
             return self._run(until)
@@ -179,11 +181,11 @@ class Trainer:
     def _initialize(self) -> None:
         """Set data-dependent layers from the first samples, the same on every process."""
         first = Batches(len(self.data.train), min(INITIAL_BATCH, len(self.data.train)), self.config.seed)(0)
-        x, context = self._take("train", first)
+        x, context = self._here(*self.data.take("train", first))
         self.model.initialize(x, context, step_generator(self.config.seed, 0, -1, self.device))
 
-    def _take(self, part: str, rows: Tensor) -> tuple[Events, Events | None]:
-        x, context = self.data.take(part, rows)
+    def _here(self, x: Events, context: Events | None) -> tuple[Events, Events | None]:
+        """Rows on the device, with their contexts if the model takes any."""
         if context is None or self.model.space.context is None:
             return x.to(self.device), None
         return x.to(self.device), context.to(self.device)
@@ -191,7 +193,7 @@ class Trainer:
     def _train_step(self, progress: float) -> tuple[float, float, float]:
         """One update; returns this process's mean loss, the gradient norm and the elements of an event. Waits for the
         device once."""
-        x, context = self._take("train", self.batches(self.step))
+        x, context = self._here(*self.feed(self.step))
         rate = self.config.learning_rate(self.step, progress)
         loss = self.state.net(x, context, self._noise()).mean()
         norm = self.state.descend(loss / self.data.space.dims, rate)
@@ -230,8 +232,7 @@ class Trainer:
         total, size = 0.0, 0
         noise = Generator(self.device).manual_seed(self.config.seed)
         with evaluating(self.averaged) as model:
-            for rows in torch.arange(count).split(512):
-                x, context = self._take("valid", rows)
+            for x, context in itertools.starmap(self._here, self.feed.through("valid", count)):
                 total += model.loss(x, context, noise).double().sum().item()
                 size += elements(x, self.data.space)
             return total / count, size / count, model.loss_unit

@@ -185,7 +185,7 @@ def test_non_finite_data_is_told_apart(tmp_path):
     x = torch.randn(64, 2)
     data = Dataset("bad", Space((2,)), torch.cat([x, torch.full((1, 2), math.nan)]), x, x)
     run = Trainer(zoo.create("realnvp", (2,), **SMALL), replace(data, train=x), CONFIG, out=tmp_path)
-    run.data = data
+    run.data = run.feed.data = data
     run.batches.count = 65
     with pytest.raises(NonFiniteLoss, match="first non-finite in the batch itself"):
         run.run()
