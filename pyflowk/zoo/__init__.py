@@ -2,9 +2,9 @@
 
 `create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`.
 `names` lists them, `describe` says what one is, `options` and `defaults` what it takes, `sampling` what its `sample`
-takes, `takes` which kinds of space, `check` whether it takes that. All are a `GenerativeModel`, of whose every `Ability` one asks, such as that of
-telling a `Marginal`; those of one flow are a `FlowModel`. `register` adds one: each of its options is an `Option`, and
-those of its sampling are fields of its `SamplingOptions`.
+takes, `takes` which kinds of space it is for, `check` whether options are right. All are a `GenerativeModel`, of whose
+every `Ability` one asks, such as that of telling a `Marginal`; those of one flow are a `FlowModel`. `register` adds
+one: each of its options is an `Option`, and those of its sampling are fields of its `SamplingOptions`.
 """
 
 from .ffjord import ffjord

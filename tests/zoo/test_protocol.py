@@ -108,9 +108,8 @@ def test_sampling_options_are_checked(system: str) -> None:
     model = build(system)
     known = zoo.sampling(model.name)
     assert known == model.sampling_options
-    with pytest.raises(
-        TypeError, match=f"{model.name} has no sampling option xyz; it has {', '.join(known) or 'none'}"
-    ):
+    listed = ", ".join(known) or "none"
+    with pytest.raises(TypeError, match=f"{model.name} has no sampling option xyz; it has {listed}"):
         model.sample(2, xyz=0.5)
     for key, option in known.items():
         with pytest.raises(TypeError, match=rf"{model.name} has no .* {key}s \(did you mean '{key}'\?\); it has"):
@@ -149,12 +148,10 @@ SPACES = {
 }
 
 
-@pytest.mark.parametrize("name", zoo.names())
+@pytest.mark.parametrize("name", [name for name in zoo.names() if zoo.takes(name) == zoo.takes("nice")])
 @pytest.mark.parametrize("kind", list(SPACES))
 def test_spaces_that_a_system_is_not_for(name: str, kind: str) -> None:
     space, message = SPACES[kind]
-    if zoo.takes(name) != zoo.takes("nice"):
-        pytest.skip("says itself what it takes")
     with pytest.raises(ValueError) as caught:
         zoo.create(name, space)
     assert str(caught.value) == message.format(name)
