@@ -16,9 +16,25 @@ void require(bool fits, const char* name, const std::string& wanted, const Tenso
         refuse<std::invalid_argument>(kOp, ": ", name, " must be ", wanted, "; got ", shape_text(t));
 }
 
+// A method from its rows, one behind the other: weights of the slopes before stage 1, 2, ..., those of the new state.
+Tableau tableau_of(const Numbers& rows) {
+    Tableau tableau{};
+    int place = 0;
+    while (place < rows.count && tableau.stages < kMostStages)
+        place += ++tableau.stages;
+    if (place == 0 || place != rows.count)
+        refuse<std::invalid_argument>(kOp, ": method must be 1 to ", kMostStages, " rows of 1, 2, ... numbers; got ",
+                                      rows.count, " numbers");
+    const double* next = rows.at;
+    for (int i = 1; i <= tableau.stages; ++i)
+        for (int j = 0; j < i; ++j)
+            (i < tableau.stages ? tableau.a[i][j] : tableau.b[j]) = *next++;
+    return tableau;
+}
+
 CnfTrajectory problem_of(const Tensor& x, const Tensor& probes, const Tensor& bias, const Tensor& weights,
                          const Tensor& gates, const Tensor& shifts, int64_t width, int64_t depth, int activation,
-                         int method, int64_t steps, double step, double scale) {
+                         const Numbers& method, int64_t steps, double step, double scale) {
     if (x.dtype != DType::F32 && x.dtype != DType::F64)
         refuse<TypeError>(kOp, ": x must be float32 or float64; got ", name(x.dtype));
     const std::pair<const char*, const Tensor*> others[] = {
@@ -30,12 +46,12 @@ CnfTrajectory problem_of(const Tensor& x, const Tensor& probes, const Tensor& bi
     }
     require(x.ndim == 2 && x.shape[1] > 0 && x.shape[1] <= kCnfWidest, "x", "(B, D)", x);
     if (std::min({width, depth, steps}) < 1 || std::max({width, depth, steps}) > kCnfMost || activation < 0 ||
-        activation > 4 || method < 0 || method > 6)
-        refuse<std::invalid_argument>(kOp, ": no such network or method: (", width, ", ", depth, ", ", activation, ", ",
-                                      method, ", ", steps, ")");
+        activation > 4)
+        refuse<std::invalid_argument>(kOp, ": no such network: (", width, ", ", depth, ", ", activation, ", ", steps,
+                                      ")");
     CnfTrajectory p{};
     p.activation = static_cast<Smooth>(activation);
-    p.method = tableau(method);
+    p.method = tableau_of(method);
     p.type = x.dtype;
     p.samples = x.shape[0], p.size = x.shape[1], p.width = width, p.depth = depth, p.steps = steps;
     p.step = step, p.scale = scale;
@@ -100,7 +116,8 @@ int64_t cost_of_chunk(const CnfTrajectory& p) {
 
 Outputs<2> cnf_trajectory(Frame& frame, const Tensor& x, const Tensor& probes, const Tensor& bias,
                           const Tensor& weights, const Tensor& gates, const Tensor& shifts, int64_t width,
-                          int64_t depth, int activation, int method, int64_t steps, double step, double scale) {
+                          int64_t depth, int activation, const Numbers& method, int64_t steps, double step,
+                          double scale) {
     CnfTrajectory p =
         problem_of(x, probes, bias, weights, gates, shifts, width, depth, activation, method, steps, step, scale);
     const int64_t path_shape[] = {p.samples, steps, p.size}, integrals_shape[] = {p.samples, 3};
@@ -115,7 +132,7 @@ Outputs<2> cnf_trajectory(Frame& frame, const Tensor& x, const Tensor& probes, c
 Outputs<6> cnf_trajectory_backward(Frame& frame, const Tensor& x, const Tensor& probes, const Tensor& bias,
                                    const Tensor& weights, const Tensor& gates, const Tensor& shifts, const Tensor& path,
                                    const Tensor& dpath, const Tensor& dintegrals, int64_t width, int64_t depth,
-                                   int activation, int method, int64_t steps, double step, double scale) {
+                                   int activation, const Numbers& method, int64_t steps, double step, double scale) {
     CnfTrajectory p =
         problem_of(x, probes, bias, weights, gates, shifts, width, depth, activation, method, steps, step, scale);
     require(path.ndim == 3 && path.shape[0] == p.samples && path.shape[1] == steps && path.shape[2] == p.size, "path",

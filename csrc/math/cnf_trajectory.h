@@ -38,25 +38,6 @@ struct Tableau {
     double a[kMostStages][kMostStages], b[kMostStages];
 };
 
-PFK_HD Tableau tableau(int method) {
-    switch (method) {
-    case 0: // euler
-        return {1, {}, {1.}};
-    case 1: // midpoint
-        return {2, {{}, {0.5}}, {0., 1.}};
-    case 2: // heun2
-        return {2, {{}, {1.}}, {0.5, 0.5}};
-    case 3: // ralston
-        return {2, {{}, {2. / 3}}, {0.25, 0.75}};
-    case 4: // heun3
-        return {3, {{}, {1. / 3}, {0., 2. / 3}}, {0.25, 0., 0.75}};
-    case 5: // rk4, the 3/8 rule
-        return {4, {{}, {1. / 3}, {-1. / 3, 1.}, {1., -1., 1.}}, {1. / 8, 3. / 8, 3. / 8, 1. / 8}};
-    default: // rk4_classic
-        return {4, {{}, {0.5}, {0., 0.5}, {0., 0., 1.}}, {1. / 6, 1. / 3, 1. / 3, 1. / 6}};
-    }
-}
-
 // Samples are worked on in panels, a few neighbouring panels make a chunk. Both follow from the number of samples
 // alone, so that sums over samples do not depend on threads.
 struct CnfTrajectory {

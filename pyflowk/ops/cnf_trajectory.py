@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from math import isqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,35 +13,33 @@ from torch import Tensor
 from ._router import FusedOp
 from .activations import named
 
-__all__ = ["SMOOTH", "STAGES", "cnf_trajectory", "stage_times"]
+__all__ = ["MOST_STAGES", "SMOOTH", "cnf_trajectory", "stage_times"]
 
 #: name -> code of the activation in `csrc/math/cnf_trajectory.h`.
 SMOOTH = {"tanh": 0, "softplus": 1, "silu": 2, "elu": 3, "sin": 4}
-#: name -> code of the method there.
-METHODS = {"euler": 0, "midpoint": 1, "heun2": 2, "ralston": 3, "heun3": 4, "rk4": 5, "rk4_classic": 6}
-#: (rows of a below the first, weights b) by code; the times c are the sums of the rows.
-_TABLEAUS: list[tuple[list[list[float]], list[float]]] = [
-    ([], [1.0]),
-    ([[1 / 2]], [0.0, 1.0]),
-    ([[1.0]], [1 / 2, 1 / 2]),
-    ([[2 / 3]], [1 / 4, 3 / 4]),
-    ([[1 / 3], [0.0, 2 / 3]], [1 / 4, 0.0, 3 / 4]),
-    ([[1 / 3], [-1 / 3, 1.0], [1.0, -1.0, 1.0]], [1 / 8, 3 / 8, 3 / 8, 1 / 8]),
-    ([[1 / 2], [0.0, 1 / 2], [0.0, 0.0, 1.0]], [1 / 6, 1 / 3, 1 / 3, 1 / 6]),
-]
-#: method -> evaluations of the field in a step.
-STAGES = {name: len(_TABLEAUS[code][1]) for name, code in METHODS.items()}
+MOST_STAGES = 4  # of the method
+#: of a Runge-Kutta method: weights of the slopes before stage 1, 2, ..., those of the new state
+Rows = Sequence[Sequence[float]]
 
 
-def stage_times(method: str, t0: float, t1: float, steps: int, like: Tensor) -> Tensor:
+def stage_times(method: Rows, t0: float, t1: float, steps: int, like: Tensor) -> Tensor:
     """The time of every evaluation, step by step and stage by stage, (steps * stages,) in `like`'s dtype and device.
 
-    >>> stage_times("midpoint", 0.0, 1.0, 2, torch.zeros(()))
+    >>> stage_times([[1 / 2], [0.0, 1.0]], 0.0, 1.0, 2, torch.zeros(()))
     tensor([0.0000, 0.2500, 0.5000, 0.7500])
     """
-    inside = [0.0, *map(sum, _TABLEAUS[METHODS[method]][0])]
+    inside = [0.0, *map(sum, method[:-1])]
     times = [t0 + (t1 - t0) * (i + c) / steps for i in range(steps) for c in inside]
     return torch.tensor(times, dtype=like.dtype, device=like.device)
+
+
+def _stages(numbers: Sequence[float]) -> int:
+    """Of a method whose rows lie one behind the other."""
+    stages = isqrt(2 * len(numbers))
+    if not 1 <= stages <= MOST_STAGES or stages * (stages + 1) != 2 * len(numbers):
+        wanted = f"1 to {MOST_STAGES} rows of 1, 2, ... numbers"
+        raise ValueError(f"cnf_trajectory: method must be {wanted}; got {len(numbers)} numbers")
+    return stages
 
 
 def _matrices(weights: Tensor, size: int, width: int, depth: int) -> Iterator[tuple[Tensor, slice]]:
@@ -52,12 +53,12 @@ def _matrices(weights: Tensor, size: int, width: int, depth: int) -> Iterator[tu
 
 def _formula(
     x: Tensor, probes: Tensor, bias: Tensor, weights: Tensor, gates: Tensor, shifts: Tensor, width: int, depth: int,
-    activation: int, method: int, steps: int, step: float, scale: float,
+    activation: int, method: Sequence[float], steps: int, step: float, scale: float,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The op in plain torch: the reference of the kernel, and what functorch sees."""
     layers = list(_matrices(weights, x.shape[1], width, depth))
-    rows, final = _TABLEAUS[method]
-    stages, gated = len(final), gates.shape[0] > 0
+    stages, gated = _stages(method), gates.shape[0] > 0
+    rows = [method[i * (i + 1) // 2 :][: i + 1] for i in range(stages)]
     act = named(SMOOTH, activation)
 
     def field(y: Tensor, evaluation: int) -> tuple[Tensor, Tensor]:
@@ -87,7 +88,7 @@ def _formula(
             slopes.append(k)
             divergence, jacobian = scale * (probes * v).sum((1, 2)), scale * (v * v).sum((1, 2))
             rates.append(torch.stack([divergence, (k * k).sum(1), jacobian], 1))
-        for b, k, rate in zip(final, slopes, rates):
+        for b, k, rate in zip(rows[-1], slopes, rates):
             if b:
                 x, integrals = x + (step * b) * k, integrals + (step * b) * rate
         path.append(x)
@@ -96,7 +97,7 @@ def _formula(
 
 def _backward_formula(
     x: Tensor, probes: Tensor, bias: Tensor, weights: Tensor, gates: Tensor, shifts: Tensor, path: Tensor,
-    dpath: Tensor, dintegrals: Tensor, *config: int | float,
+    dpath: Tensor, dintegrals: Tensor, *config: Any,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     inputs = x, probes, bias, weights, gates, shifts
     pull = torch.func.vjp(lambda *tensors: _formula(*tensors, *config), *inputs)[1]
@@ -105,7 +106,7 @@ def _backward_formula(
 
 def _check(
     x: Tensor, probes: Tensor, bias: Tensor, weights: Tensor, gates: Tensor, shifts: Tensor, width: int, depth: int,
-    activation: int, method: int, steps: int, *_: float,
+    activation: int, method: Sequence[float], steps: int, *_: float,
 ) -> None:  # fmt: skip
     """What `csrc/bind/cnf_trajectory.cpp` checks, for the paths that do not go through it."""
     others = {"probes": probes, "bias": bias, "weights": weights, "gates": gates, "shifts": shifts}
@@ -119,9 +120,9 @@ def _check(
     if x.ndim != 2 or x.shape[1] < 1:
         raise ValueError(f"cnf_trajectory: x must be (B, D); got {tuple(x.shape)}")
     rows, size = x.shape
-    if width < 1 or depth < 1 or steps < 1 or not 0 <= activation < len(SMOOTH) or not 0 <= method < len(METHODS):
-        raise ValueError(f"cnf_trajectory: no such network or method: {(width, depth, activation, method, steps)}")
-    evaluations, outputs = steps * len(_TABLEAUS[method][1]), depth * width + size
+    if width < 1 or depth < 1 or steps < 1 or not 0 <= activation < len(SMOOTH):
+        raise ValueError(f"cnf_trajectory: no such network: {(width, depth, activation, steps)}")
+    evaluations, outputs = steps * _stages(method), depth * width + size
     _fits("probes", probes, probes.ndim == 3 and probes.shape[0] == rows and probes.shape[2] == size, "(B, K, D)")
     _fits("bias", bias, bias.ndim == 2 and bias.shape[0] == rows and bias.shape[1] in (0, width), "(B, 0) or (B, H)")
     _fits("weights", weights, tuple(weights.shape) == (2 * size * width + (depth - 1) * width**2,), "(all weights,)")
@@ -146,7 +147,7 @@ def _fake_backward(*args: object) -> tuple[Tensor, ...]:
 
 
 _INPUTS = "Tensor x, Tensor probes, Tensor bias, Tensor weights, Tensor gates, Tensor shifts"
-_CONFIG = "int width, int depth, int activation, int method, int steps, float step, float scale"
+_CONFIG = "int width, int depth, int activation, float[] method, int steps, float step, float scale"
 
 _op = FusedOp(
     "cnf_trajectory",
@@ -179,7 +180,7 @@ def cnf_trajectory(
     width: int,
     depth: int,
     activation: str = "tanh",
-    method: str = "rk4",
+    method: Rows,
     steps: int,
     step: float,
     scale: float = 1.0,
@@ -203,14 +204,15 @@ def cnf_trajectory(
         gates: g in the same layout; ones if None.
         bias: (B, H), added to W x in the first layer: the condition of a row.
         activation: tanh, softplus, silu, elu or sin.
-        method: euler, midpoint, heun2, ralston, heun3, rk4 (the 3/8 rule) or rk4_classic.
+        method: the rows of an explicit Runge-Kutta method of up to four stages: row i the weights of the slopes that
+            make the state of stage i + 1, the last row those of the step. Of a `pyflowk.solvers.tableau`, `a[1:]`.
         step: the size of a step; negative to go back in time.
 
     Returns:
         path (B, steps, D), the state after each step; integrals (B, 3), the three above, their dt signed like `step`.
 
     Raises:
-        ValueError, TypeError: unknown names, shapes, dtypes or devices that do not fit.
+        ValueError, TypeError: unknown names, rows, shapes, dtypes or devices that do not fit.
 
     Cost: steps x stages evaluations of the network and K tangents beside it, in one call. The backward keeps the path
     alone, evaluates every stage once more and costs three evaluations; its gradient is that of the discrete solution.
@@ -218,15 +220,17 @@ def cnf_trajectory(
 
     >>> x, probes = torch.ones(1, 1), torch.ones(1, 1, 1)
     >>> weights, shifts = torch.tensor([1.0, 0.5]), torch.zeros(40, 2)  # f(x) = tanh(x) / 2
-    >>> path, integrals = cnf_trajectory(x, probes, weights, shifts, width=1, depth=1, steps=10, step=0.1)
+    >>> midpoint, network = [[1 / 2], [0.0, 1.0]], {"width": 1, "depth": 1}
+    >>> path, integrals = cnf_trajectory(x, probes, weights, shifts, **network, method=midpoint, steps=20, step=0.05)
     >>> path[:, -1], integrals
     (tensor([[1.4154]]), tensor([[0.1543, 0.1729, 0.0247]]))
     """
     if activation not in SMOOTH:
         raise ValueError(f"activation: expected one of {', '.join(SMOOTH)}; got {activation!r}")
-    if method not in METHODS:
-        raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {method!r}")
+    if [len(row) for row in method] != list(range(1, len(method) + 1)):
+        raise ValueError(f"method: expected rows of 1, 2, ... numbers; got rows of {[len(row) for row in method]}")
     gates = shifts.new_empty((0, *shifts.shape[1:])) if gates is None else gates
     bias = x.new_empty((*x.shape[:1], 0)) if bias is None else bias
-    config = width, depth, SMOOTH[activation], METHODS[method], steps, step, scale
+    numbers = [float(weight) for weight in chain(*method)]
+    config = width, depth, SMOOTH[activation], numbers, steps, step, scale
     return _op((x, probes, bias, weights, gates, shifts, *config))

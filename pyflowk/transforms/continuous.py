@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..nets.context import wants_context
 from ..nets.field import Field, as_field
-from ..ops.cnf_trajectory import STAGES, cnf_trajectory, stage_times
+from ..ops.cnf_trajectory import MOST_STAGES, cnf_trajectory, stage_times
 from ..ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplusplus
 from ..ops.draw import draw_uniform
 from ..ops.dtypes import state_dtype
@@ -21,7 +21,7 @@ from ..ops.hutchinson import NOISES, Probes
 from ..shapes import expand_context
 from ..solvers import Adaptive, Backsolve, Fixed, odeint
 from ..solvers.ode.adjoint import Adjoint, adjoint_for
-from ..solvers.ode.methods import estimates_error
+from ..solvers.ode.methods import TABLEAUS, estimates_error
 from ..solvers.ode.stepping import Stepping, stepping_for
 from ..solvers.ode.unexpected import unexpected
 from .base import Transform, zero_ladj
@@ -172,10 +172,13 @@ class Continuous(Transform):
 
     def _fused(self, x: Tensor, start: float, stop: float, context: Tensor | None) -> Any:
         """probes -> (state, integrals) by the whole-trajectory kernel, or None where it cannot serve."""
-        if not isinstance(self.stepping, Fixed) or self.stepping.perturb or self.method not in STAGES or x.dim() != 2:
+        rows = TABLEAUS[self.method].a[1:] if self.method in TABLEAUS else ()  # Adams methods are none
+        if not isinstance(self.stepping, Fixed) or self.stepping.perturb or not 1 <= len(rows) <= MOST_STAGES:
+            return None
+        if x.dim() != 2:
             return None
         steps = self.stepping.count(stop - start)
-        field = self._field.fused(stage_times(self.method, start, stop, steps, x), context)
+        field = self._field.fused(stage_times(rows, start, stop, steps, x), context)
         if field is None or field.weights.dtype != x.dtype:
             return None
 
@@ -183,7 +186,7 @@ class Continuous(Transform):
             scale = 1.0 if self.divergence == "exact" else 1 / max(1, probes.shape[1])
             path, integrals = cnf_trajectory(
                 x, probes, field.weights, field.shifts, gates=field.gates, bias=field.bias, width=field.width,
-                depth=field.depth, activation=field.activation, method=self.method, steps=steps,
+                depth=field.depth, activation=field.activation, method=rows, steps=steps,
                 step=(stop - start) / steps, scale=scale,
             )  # fmt: skip
             return path[:, -1], integrals.unbind(1)

@@ -52,7 +52,11 @@ def test_numbers_that_would_take_for_ever_or_overflow_are_refused() -> None:
     x, none = torch.zeros(0, 3), torch.zeros(0)
     tensors = x, torch.zeros(0, 1, 3), x[:, :0], none, none.view(0, 3), none.view(0, 3)
     with pytest.raises(ValueError, match="no such network"):
-        _cpu.cnf_trajectory(*tensors, 2**62, 2**62, 0, 0, 4, 0.1, 1.0)
+        _cpu.cnf_trajectory(*tensors, 2**62, 2**62, 0, [1.0], 4, 0.1, 1.0)
+    for method in ([], [0.5, 1.0], [1.0] * 15):
+        for op in (_cpu.cnf_trajectory, torch.ops.pyflowk.cnf_trajectory):
+            with pytest.raises(ValueError, match=f"method must be 1 to 4 rows of .*; got {len(method)} numbers"):
+                op(*tensors, 3, 1, 0, method, 4, 0.1, 1.0)
 
 
 def test_plans_of_made_must_be_whole() -> None:

@@ -12,9 +12,9 @@ from pyflowk.distributions import DiagonalGaussian
 from pyflowk.flows import Flow
 from pyflowk.nets import ConvField, MLPField
 from pyflowk.objectives import rnode
-from pyflowk.ops.cnf_trajectory import _TABLEAUS, METHODS, stage_times
+from pyflowk.ops.cnf_trajectory import MOST_STAGES, cnf_trajectory
 from pyflowk.ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplusplus
-from pyflowk.solvers import Adaptive, Backprop, Backsolve, Checkpoint, Fixed, tableau
+from pyflowk.solvers import TABLEAUS, Adaptive, Backprop, Backsolve, Checkpoint, Fixed
 from pyflowk.transforms import Compose, Continuous, observed
 
 A = torch.tensor([[0.5, -1.2, 0.3], [0.8, -0.4, 0.1], [0.2, 0.6, -0.7]], dtype=torch.float64)
@@ -144,13 +144,16 @@ def test_the_kernel_is_the_solver_with_its_gradient(options: dict, activation: s
         torch.testing.assert_close(kernel, solver, rtol=1e-9, atol=1e-10)
 
 
-def test_methods_are_those_of_the_solvers() -> None:
-    for name, code in METHODS.items():
-        rows, weights = _TABLEAUS[code]
-        table = tableau(name)
-        assert [list(row) for row in table.a[1 : len(weights)]] == rows and list(table.b[: len(weights)]) == weights
-        times = stage_times(name, 0.0, 1.0, 1, torch.zeros((), dtype=torch.float64))
-        torch.testing.assert_close(times.tolist(), list(table.c[: len(weights)]))
+@pytest.mark.parametrize("method", [name for name, table in TABLEAUS.items() if len(table.a) - 1 <= MOST_STAGES])
+def test_the_kernel_takes_any_short_method_as_data(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner, calls = field(3, depth=2), []
+    counted = lambda *args, **options: calls.append(0) or cnf_trajectory(*args, **options)  # noqa: E731
+    monkeypatch.setattr("pyflowk.transforms.continuous.cnf_trajectory", counted)
+    x, found = normal(6, 3), []
+    for net in (inner, hidden(inner)):
+        found.append(Continuous(net, method=method, stepping=Fixed(3))(x))
+    assert len(calls) == 1
+    torch.testing.assert_close(*found, rtol=1e-11, atol=1e-12)
 
 
 def test_sampling_draws_no_probes_and_is_the_inverse() -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyflowk import ops
-from pyflowk.ops.cnf_trajectory import STAGES
+from pyflowk.solvers import tableau
 
 from .base import Barriers, OpCase
 
@@ -17,7 +17,8 @@ def _case(
     size: int, width: int, depth: int, activation: str, method: str, steps: int, probes: int = 1, gated: bool = True,
     biased: bool = False, step: float = 0.2,
 ) -> OpCase:  # fmt: skip
-    evaluations, outputs = steps * STAGES[method], depth * width + size
+    rows = tableau(method).a[1:]
+    evaluations, outputs = steps * len(rows), depth * width + size
     weights = 2 * size * width + (depth - 1) * width**2
 
     parts = {
@@ -32,7 +33,7 @@ def _case(
         given = dict(zip(parts, tensors, strict=True))
         given.setdefault("probes", given["x"].new_empty((*given["x"].shape[:1], 0, size)))
         return ops.cnf_trajectory(
-            **given, width=width, depth=depth, activation=activation, method=method, steps=steps, step=step,
+            **given, width=width, depth=depth, activation=activation, method=rows, steps=steps, step=step,
             scale=1 / max(probes, 1),
         )  # fmt: skip
 
@@ -56,7 +57,7 @@ ALL = [
     _case(2, 70, 2, "tanh", "rk4_classic", 1, probes=2, gated=False),
     _case(1, 1, 1, "tanh", "euler", 2),
     _case(3, 7, 2, "softplus", "midpoint", 3, probes=3, biased=True),
-    _case(5, 17, 2, "silu", "heun2", 2, gated=False, biased=True),
+    _case(5, 17, 2, "silu", "bosh3", 2, gated=False, biased=True),
     _case(9, 6, 4, "elu", "ralston", 2),
     _case(63, 33, 1, "softplus", "heun2", 1, probes=2),
     _case(6, 12, 2, "silu", "rk4", 2, probes=0, biased=True, step=-0.3),
