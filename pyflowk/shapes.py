@@ -1,20 +1,24 @@
-"""Rules of shapes, written once: how many events, and whose context is whose.
+"""Rules of rows, written once: how many events, and whose context is whose.
 
 `sample_shape` reads a number of samples or a shape of them, `number_of` a number alone, and `shaped` gives rows that
 shape. `expand_context` is the rule of contexts: as many rows as there are events, or one row for all of them.
-`check_labels` and `check_events` refuse what is no row of labels and events of another shape.
+`check_labels` refuses what is no row of labels.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_events", "check_labels", "expand_context", "number_of", "sample_shape", "shaped"]
+from .space import Ragged
+
+__all__ = ["check_labels", "expand_context", "number_of", "sample_shape", "shaped"]
+
+Rows = TypeVar("Rows", Tensor, Ragged)
 
 
 def sample_shape(n: int | Sequence[int]) -> tuple[int, ...]:
@@ -55,8 +59,10 @@ def shaped(rows: Tensor, shape: tuple[int, ...]) -> Tensor:
     return rows if len(shape) == 1 else rows.reshape(*shape, *rows.shape[1:])
 
 
-def expand_context(context: Tensor | None, rows: int) -> Tensor | None:
+def expand_context(context: Rows | None, rows: int) -> Rows | None:
     """The context with one row per event: rows as they are, or one row repeated (a view).
+
+    Raises ValueError for any other number of rows, TypeError for no tensor and no :class:`Ragged`.
 
     >>> import torch
     >>> from pyflowk.shapes import expand_context
@@ -65,18 +71,21 @@ def expand_context(context: Tensor | None, rows: int) -> Tensor | None:
     """
     if context is None:
         return None
-    if not isinstance(context, Tensor):
+    if not isinstance(context, (Tensor, Ragged)):
         raise TypeError(f"context: expected a tensor, such as torch.tensor([2]), got {type(context).__name__}")
-    if context.dim() == 0:
+    if isinstance(context, Tensor) and context.dim() == 0:
         context = context[None]
-    if context.shape[0] == rows:
+    values = context.values if isinstance(context, Ragged) else context
+    if values.shape[0] == rows:
         return context
-    if context.shape[0] != 1:
+    if values.shape[0] != 1:
+        got = f"{tuple(values.shape)}; for k samples per context pass context.repeat_interleave(k, 0)"
         raise ValueError(
-            f"expected a context of {rows} rows (one per event) or of 1 row (for all), got {tuple(context.shape)};"
-            " for k samples per context pass context.repeat_interleave(k, 0)"
+            f"expected a context of {rows} rows (one per event) or of 1 row (for all), got "
+            + (f"{len(values)} rows" if isinstance(context, Ragged) else got)
         )
-    return context.expand(rows, *context.shape[1:])
+    repeated = values.expand(rows, *values.shape[1:])
+    return Ragged(repeated, context.lengths.expand(rows)) if isinstance(context, Ragged) else repeated
 
 
 def check_labels(context: Tensor) -> Tensor:
@@ -84,18 +93,3 @@ def check_labels(context: Tensor) -> Tensor:
     if context.dim() != 1 or context.is_floating_point() or context.dtype == torch.bool:
         raise TypeError(f"expected class labels (B,) of an integer dtype, got {tuple(context.shape)} {context.dtype}")
     return context.long()
-
-
-def check_events(x: Any, shape: tuple[int, ...], name: str = "x") -> None:
-    """Raise unless x is a batch (B, \\*shape) of events: TypeError for no tensor, ValueError for another shape.
-
-    >>> import torch
-    >>> from pyflowk.shapes import check_events
-    >>> check_events(torch.zeros(5, 2), (3,))
-    Traceback (most recent call last):
-    ValueError: expected x (B, 3), got (5, 2)
-    """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"expected {name} to be a tensor, got {type(x).__name__}")
-    if x.dim() == 0 or tuple(x.shape[1:]) != shape:
-        raise ValueError(f"expected {name} ({', '.join(map(str, ('B', *shape)))}), got {tuple(x.shape)}")

@@ -1,7 +1,7 @@
 """What one event is and what comes with it: data sets, models, checkpoints and the command line pass this on.
 
 `Space` describes events and their `Context`; `Ragged` holds rows of several lengths; `Events` are either or tensors,
-and `cat` puts some behind others.
+`cat` puts some behind others, and `check_events` refuses those of another shape.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from .shapes import check_events
-
-__all__ = ["Context", "Events", "Ragged", "Space", "cat"]
+__all__ = ["Context", "Events", "Ragged", "Space", "cat", "check_events"]
 
 KINDS = ("labels", "numbers", "tokens")
 MANIFOLDS = ("sphere", "torus", "so3")
@@ -239,6 +237,21 @@ def cat(parts: Sequence[Events]) -> Events:
     width = max(part.values.shape[1] for part in ragged)
     values = [torch.nn.functional.pad(p.values.movedim(1, -1), (0, width - p.values.shape[1])) for p in ragged]
     return Ragged(torch.cat(values).movedim(-1, 1), torch.cat([part.lengths for part in ragged]))
+
+
+def check_events(x: Any, shape: tuple[int, ...], name: str = "x") -> None:
+    """Raise unless x is a batch (B, \\*shape) of events: TypeError for no tensor, ValueError for another shape.
+
+    >>> import torch
+    >>> from pyflowk.space import check_events
+    >>> check_events(torch.zeros(5, 2), (3,))
+    Traceback (most recent call last):
+    ValueError: expected x (B, 3), got (5, 2)
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"expected {name} to be a tensor, got {type(x).__name__}")
+    if x.dim() == 0 or tuple(x.shape[1:]) != shape:
+        raise ValueError(f"expected {name} ({', '.join(map(str, ('B', *shape)))}), got {tuple(x.shape)}")
 
 
 def _count(what: str, value: Any, least: int = 1) -> int:

@@ -15,8 +15,8 @@ PACKAGE = Path(pyflowk.__file__).parent
 
 FLOORS: list[set[str]] = [
     {"_checks", "_hints"},  # plain Python
-    {"shapes"},
     {"space"},
+    {"shapes"},
     {"ops"},
     {"distributions", "transforms", "paths", "solvers", "nets", "selfcheck"},
     {"flows", "objectives", "metrics"},

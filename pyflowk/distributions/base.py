@@ -13,7 +13,8 @@ from torch import Generator, Tensor, nn
 from .._checks import require_counts
 from ..ops.draw import draw_normal
 from ..ops.dtypes import state_dtype
-from ..shapes import check_events, expand_context, number_of
+from ..shapes import expand_context, number_of
+from ..space import check_events
 
 
 class Distribution(nn.Module):

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
 
-import torch
 from torch import Generator, Tensor, nn
 
 from ..ops.modes import transformed
 from ..shapes import expand_context, number_of, sample_shape, shaped
-from ..space import Context, Events, Ragged, Space
+from ..space import Events, Ragged, Space
 from ..transforms import InvertibilityReport
 from .option import Option, checked, declared
 
@@ -204,21 +203,11 @@ class GenerativeModel(nn.Module):
             return None
         if known is None:
             raise ValueError(f"this model is unconditional, of events of {self.space}, but got a context")
-        if known.kind == "tokens":
-            return _expand_tokens(context, rows, known)
+        if isinstance(context, Ragged) != (known.kind == "tokens"):
+            wanted = "a Ragged" if known.kind == "tokens" else "a tensor"
+            raise TypeError(f"context: expected {wanted}, as it is {known}, got {type(context).__name__}")
         context = expand_context(context, rows)
         free = known.kind == "labels" and context.is_cpu and context.numel() > 0 and not transformed()
         if free and not 0 <= int(context.min()) <= int(context.max()) < known.size:
             raise ValueError(f"expected labels in 0..{known.size - 1}, got {context.min()}..{context.max()}")
         return context
-
-
-def _expand_tokens(context: Any, rows: int, known: Context) -> Ragged:
-    """Sequences of tokens with one row per event: rows as they are, or one row repeated."""
-    if not isinstance(context, Ragged):
-        raise TypeError(f"context: expected a Ragged, as it is {known}, got {type(context).__name__}")
-    if len(context) not in (rows, 1):
-        raise ValueError(
-            f"expected a context of {rows} rows (one per event) or of 1 row (for all), got {len(context)} rows"
-        )
-    return context if len(context) == rows else context[torch.zeros(rows, dtype=torch.int64)]
