@@ -176,7 +176,7 @@ def series(features: int, width: int, batch: int) -> Case:
         pull = net.eval().linearize(x)[1]
     chain = TransposedJacobian(pull.layers, pull.weights, pull.slopes)
     with torch.enable_grad():
-        g = net.fixed()(x)
+        g = net.given()(x)
     product = lambda v: torch.autograd.grad(g, x, v, retain_graph=True)[0]  # noqa: E731
     variants: dict[str, Callable[[], object]] = {
         OURS: lambda: pull.power_series(probe, None, TERMS, 1, 1.0),

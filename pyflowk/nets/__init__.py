@@ -13,12 +13,13 @@ from .branch import Branch, FunctionBranch, TransposedJacobian
 from .context import ContextBias, Network
 from .convnet import ConvNet
 from .field import Field, FunctionField, FusedParameters
-from .fields import TIMES, ConvField, MLPField, TimeConv2d, TimeLinear
+from .fields import ConvField, MLPField
 from .lipschitz import LipschitzConvNet, LipschitzMLP, LipschitzNet
 from .made import MADE
 from .mlp import MLP
 from .resnet import ResidualConvNet, WeightNormConv2d
 from .spectral import SpectralConv2d, SpectralLinear
+from .time import TIMES, TimeConv2d, TimeLinear
 
 __all__ = [
     "CONDITIONER_ACTIVATIONS",

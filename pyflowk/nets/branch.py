@@ -33,11 +33,11 @@ class TransposedJacobian:
         return self._product(v)
 
     def many(self, v: Tensor) -> Tensor:
-        r"""The same for v (K, B, \*event), K vectors for every row: under vmap."""
+        r"""The products of v (K, B, \*event), K vectors for every row; here under vmap."""
         return torch.func.vmap(self)(v)
 
     def rows(self, index: Tensor | slice) -> TransposedJacobian | None:
-        """That of the rows which ``index`` selects; None, where rows cannot be taken out."""
+        """The map of the rows that ``index`` selects; None, where rows cannot be taken out."""
         return None
 
     def power_series(
@@ -91,13 +91,13 @@ class Branch(Network):
         """The Lipschitz constant that it has for certain as it is now; here the one it states."""
         return self.lipschitz
 
-    def fixed(self, context: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    def given(self, context: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """The branch as a function of x alone: for many evaluations."""
         return lambda x: self(x, context)
 
     def linearize(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, TransposedJacobian]:
         r"""The value at x and the map :math:`v \mapsto J^T v` there, both differentiable; by reverse-mode AD."""
-        g, transposed = torch.func.vjp(self.fixed(context), x)  # type: ignore[misc]
+        g, transposed = torch.func.vjp(self.given(context), x)  # type: ignore[misc]
         return g, TransposedJacobian(lambda v: transposed(v)[0])
 
 

@@ -45,7 +45,7 @@ class LayerChain(TransposedJacobian):
 
 
 class MatrixChain(LayerChain):
-    """The same for 2 to 5 matrices and x (B, features)."""
+    """The transposed Jacobian of 2 to 5 matrices and the slopes between them, for x (B, features)."""
 
     def many(self, v: Tensor) -> Tensor:
         return self(v)  # a product broadcasts
@@ -77,9 +77,9 @@ class LipschitzNet(Branch):
         nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.fixed(context)(x)
+        return self.given(context)(x)
 
-    def fixed(self, context: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+    def given(self, context: Tensor | None = None) -> Callable[[Tensor], Tensor]:
         """The network as a function of x alone, its weights normalised once: for many evaluations."""
         layers, weights = self._normalized()
 

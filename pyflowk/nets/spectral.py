@@ -287,7 +287,7 @@ class SpectralConv2d(SpectralLayer, nn.Conv2d):
 
 
 def _leading_of_kernel(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of a 1 x 1 kernel, shaped as images of one pixel."""
+    """The leading singular vectors u and v of a 1 x 1 kernel, shaped as images of one pixel."""
     u, v = _leading_of_matrix(weight.flatten(1))
     return u[None, :, None, None], v[None, :, None, None]
 

@@ -22,6 +22,7 @@ from .continuous import Continuous, Integrals, observed
 from .conv1x1 import InvertibleConv1x1, LULinear
 from .coupling import Coupling
 from .dequantize import Dequantize, check_levels
+from .fixed_point import InverseDidNotConverge
 from .logdet import Exact, Roulette, Truncated
 from .logit import Logit
 from .maps import Additive, Affine, Elementwise, Map
@@ -29,7 +30,7 @@ from .memory_flat import MemoryFlat
 from .permute import Flip, Permute
 from .pullback import Pullback
 from .reshape import Reshape
-from .residual import Contraction, InverseDidNotConverge, NotAContraction, Residual, check_contraction
+from .residual import Contraction, NotAContraction, Residual, check_contraction
 from .scale import Scale, Standardize
 from .spline import RationalQuadratic
 from .split import Split

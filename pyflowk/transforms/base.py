@@ -194,7 +194,7 @@ class Compose(Transform):
 
 
 class Invert(Transform):
-    r"""The same map the other way round: ``forward`` is the inner ``inverse`` and the reverse.
+    r"""A map taken the other way round: ``forward`` is the inner ``inverse``, and ``inverse`` the inner ``forward``.
 
     Cost: that of the inner map, directions exchanged. Raises ValueError for a stochastic map: its inverse
     cannot be evaluated at data. Data-dependent layers inside are set from the data that reach them only when

@@ -149,7 +149,10 @@ class Continuous(Transform):
         context: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The same with its log-determinant (B,), the integral of the divergence from ``start`` to ``stop``."""
+        """The state at time ``stop`` that comes from x at ``start``, and its log-determinant (B,).
+
+        The log-determinant is the integral of the divergence on the way.
+        """
         x, context = self._arguments(x, context)
         exact = self.divergence == "exact"
         probes = None if exact else draw_probes(x, self.probes, self.noise, generator)

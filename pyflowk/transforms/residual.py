@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,32 +11,14 @@ from torch import Tensor, nn
 from ..nets.branch import Branch, TransposedJacobian, as_branch
 from ..nets.context import wants_context
 from ..ops.dtypes import state_dtype
-from ..ops.modes import functional, symbolic, while_loop
+from ..ops.modes import symbolic
 from ..ops.recompute import Standing, computed_again
 from ..shapes import expand_context
 from .base import Transform
+from .fixed_point import FixedPoint, ImplicitGradient, Step
 from .logdet import Exact, Roulette, Truncated, combine, wants_slopes
 
 Estimator = Exact | Truncated | Roulette
-Step = Callable[[Tensor], Tensor]
-
-
-class InverseDidNotConverge(ArithmeticError):
-    """A fixed-point iteration used up its steps.
-
-    Attributes:
-        rows: how many rows are not within the tolerance; ``mask`` (B,) tells which.
-        x: the last iterate, (B, *event); the other rows of it are within the tolerance.
-        iterations: the steps that were taken.
-    """
-
-    def __init__(self, mask: Tensor, x: Tensor, iterations: int, lipschitz: float) -> None:
-        self.mask, self.x, self.iterations, self.rows = mask, x, iterations, int(mask.sum())
-        super().__init__(
-            f"{self.rows} of {len(mask)} rows did not come within the tolerance in {iterations} iterations (Lipschitz"
-            f" constant {lipschitz:.6g}); a tolerance below what {x.dtype} can hold needs a wider dtype, otherwise the"
-            " branch is no contraction with that constant"
-        )
 
 
 class NotAContraction(ArithmeticError):
@@ -143,11 +123,11 @@ class Residual(Transform):
 
     def contraction(self) -> float:
         """The Lipschitz constant that certifies the inverse; NotAContraction where it is 1 or more."""
-        bound = self.lipschitz if self.lipschitz is not None else self._branch.contraction()
-        if not bound < 1:
+        certified = self.lipschitz if self.lipschitz is not None else self._branch.contraction()
+        if not certified < 1:
             hint = "; call eval(), where norms are not estimated, or more power iterations" if self.training else ""
-            raise NotAContraction(f"the branch's Lipschitz constant is only bounded by {bound:.6g}{hint}")
-        return max(bound, 1e-3)
+            raise NotAContraction(f"the branch's Lipschitz constant is only bounded by {certified:.6g}{hint}")
+        return max(certified, 1e-3)
 
     # ---- the log-determinant --------------------------------------------------------------------------------------
 
@@ -171,7 +151,7 @@ class Residual(Transform):
     def _value_and_ladj_again(
         self, x: Tensor, context: Tensor | None, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """The same, computed again in the backward pass; the series itself is not."""
+        """What ``_value_and_ladj`` gives, computed again in the backward pass; the series itself is not."""
         estimator, draws = self._estimator(x), []
         if not isinstance(estimator, Exact):
             with torch.no_grad():
@@ -194,9 +174,6 @@ class Residual(Transform):
         g, pull = self._branch.linearize(x, self._for_branch(x, context))
         return self._check(g, x), pull
 
-    def _fixed(self, x: Tensor, context: Tensor | None) -> Step:
-        return self._branch.fixed(self._for_branch(x, context))
-
     def _for_branch(self, x: Tensor, context: Tensor | None) -> Tensor | None:
         return expand_context(context, x.shape[0]) if self.conditional else None
 
@@ -204,59 +181,22 @@ class Residual(Transform):
 
     def _solve(self, z: Tensor, context: Tensor | None) -> Tensor:
         if symbolic():
-            return self._solve_unseen(z, self._fixed(z, context))
-        bound = self.contraction()
+            stated = self.lipschitz if self.lipschitz is not None else float(self._branch.lipschitz)
+            return self._iteration(stated).solve_unseen(z, self._given(z, context))
+        iteration = self._iteration(self.contraction())
         with torch.no_grad():
-            x = self._iterate(z, self._fixed(z, context), bound, self._stop(z, bound))
+            x = iteration.solve(z, self._given(z, context))
         if not torch.is_grad_enabled():
             return x
         g, pull = self._linearize(x, context)
+        return ImplicitGradient.apply(z - g, x, lambda gradient: iteration.adjoint(gradient, pull))
 
-        def transposed(gradient: Tensor) -> Tensor:
-            return self._iterate(gradient, pull, bound, _Stop(None, _rounding(z, bound) / bound, 0.0))
+    def _iteration(self, lipschitz: float) -> FixedPoint:
+        return FixedPoint(lipschitz, self.tolerance, self.max_iterations)
 
-        return _ImplicitGradient.apply(z - g, x, transposed)
-
-    def _stop(self, z: Tensor, bound: float) -> _Stop:
-        if self.tolerance is not None:
-            return _Stop(self.tolerance * (1 - bound) / bound)
-        return _Stop(None, _rounding(z, bound) / bound, 1.0)
-
-    def _iterate(self, z: Tensor, g: Step, bound: float, stop: _Stop) -> Tensor:
-        """x with x + g(x) = z, every row to its tolerance."""
-        steps = self.max_iterations or _steps(bound, 1e-3 * torch.finfo(z.dtype).eps) + 50
-        look = 1 if z.device.type == "cpu" else 8  # an accelerator is asked now and then
-        x, active = z, torch.ones(z.shape[0], dtype=torch.bool, device=z.device)
-        for step in range(1, steps + 1):
-            x, active = stop.advance(x, active, z - self._check(g(x), z), z)
-            if step % look == 0 and not active.any():
-                break
-        failed = (active | ~x.flatten(1).isfinite().all(1)) & z.flatten(1).isfinite().all(1)
-        if failed.any():
-            raise InverseDidNotConverge(failed, x, step, bound)
-        return x
-
-    def _solve_unseen(self, z: Tensor, g: Step) -> Tensor:
-        """Where values cannot be looked at: a loop on the device, or unrolled where it is to be differentiated."""
-        bound = self.lipschitz if self.lipschitz is not None else float(self._branch.lipschitz)
-        steps = self.max_iterations or _steps(bound, torch.finfo(z.dtype).eps)
-        if torch.is_grad_enabled() or functional():
-            x = z
-            for _ in range(steps):
-                x = z - self._check(g(x), z)
-            return x
-        # as tensors: a compiler may hold a number as a symbol, which its loop does not take
-        stop = _Stop(*(None if limit is None else z.new_full((), limit) for limit in self._stop(z, bound)))
-        active = torch.ones(z.shape[0], dtype=torch.bool, device=z.device)
-        step = torch.zeros((), dtype=torch.int64, device=z.device)
-
-        def go_on(step: Tensor, x: Tensor, active: Tensor) -> Tensor:
-            return (step < steps) & active.any()
-
-        def body(step: Tensor, x: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            return step + 1, *stop.advance(x, active, z - g(x), z)
-
-        return while_loop(go_on, body, (step, z.clone(), active))[1]
+    def _given(self, z: Tensor, context: Tensor | None) -> Step:
+        g = self._branch.given(self._for_branch(z, context))
+        return lambda x: self._check(g(x), z)
 
     @staticmethod
     def _check(g: Tensor, x: Tensor) -> Tensor:
@@ -269,52 +209,6 @@ class Residual(Transform):
         if x.dim() < 2:
             raise ValueError(f"Residual expects (B, *event), got {tuple(x.shape)}")
         return x.to(state_dtype(x))
-
-
-class _Stop(NamedTuple):
-    """When a row has come far enough: at a step of ``absolute``, or of ``relative * max(floor, |x| + |z|)``."""
-
-    absolute: Any  # numbers, or tensors of one; None where they play no part
-    relative: Any = None
-    floor: Any = None
-
-    def advance(self, x: Tensor, active: Tensor, new: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-        """One step of the rows that are still active; a row that is not a number is done."""
-        move = _norm(new - x)
-        x = torch.where(active.reshape(-1, *[1] * (x.dim() - 1)), new, x)
-        if self.relative is None:
-            return x, active & (move > self.absolute)
-        size = _norm(x) + _norm(z)
-        return x, active & ((move > self.relative * size.clamp(min=self.floor)) | size.isinf())
-
-
-def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x.flatten(1), dim=1)
-
-
-def _rounding(x: Tensor, bound: float) -> float:
-    """What a step is uncertain by, relative to the size of x: the rounding of each step, carried on by those after."""
-    return 4 * torch.finfo(x.dtype).eps / math.sqrt(1 - bound**2)
-
-
-def _steps(bound: float, part: float) -> int:
-    """After how many steps a contraction has shrunk its first step to ``part`` of it, in error."""
-    return math.ceil(math.log(part * (1 - bound)) / math.log(bound))
-
-
-class _ImplicitGradient(torch.autograd.Function):
-    """x, the root of x + g(x) = z, with the gradient v that solves v + J^T v = dL/dx handed to z - g(x)."""
-
-    @staticmethod
-    def forward(ctx: Any, follows: Tensor, x: Tensor, solve: Step) -> Tensor:
-        ctx.solve = solve
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        if torch.is_grad_enabled():
-            raise NotImplementedError("the inverse of a Residual has no second derivative outside torch.func")
-        return ctx.solve(gradient), None, None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from .maps import Map
 class RationalQuadratic(Map):
     r"""A monotone spline of ``bins`` rational-quadratic pieces on an interval, for every element its own.
 
-    ``bound`` B means the interval [-B, B]; ``interval`` (low, high) any other. ``tails``: "linear" is the identity
+    ``tail_bound`` B means the interval [-B, B]; ``interval`` (low, high) any other. ``tails``: "linear" is the identity
     outside, "bounded" leaves the slopes at the ends free and goes on straight outside, "circular" is for periodic
     variables of period high - low: one slope for both ends. A circle's map keeps the end of the interval where it is,
     so let the layers of a flow turn it in between.
@@ -22,14 +22,14 @@ class RationalQuadratic(Map):
     ``params_per_element`` is 3 K - 1, 3 K + 1 or 3 K; zeros are the identity, so a coupling whose network ends in
     zeros starts there. Shapes, errors, masks and layouts (``interleaved``) are those of
     :func:`pyflowk.ops.rq_spline`; cost: one pass, both directions. Raises ValueError for bins outside 2..64, unknown
-    tails, or both or neither of ``bound`` and ``interval``.
+    tails, or both or neither of ``tail_bound`` and ``interval``.
 
     Durkan, Bekasov, Murray, Papamakarios, 2019, arXiv:1906.04032; circles: Rezende et al., 2020, arXiv:2002.02428.
 
     >>> import torch
     >>> from pyflowk.nets import MLP
     >>> from pyflowk.transforms import Coupling, RationalQuadratic
-    >>> spline = RationalQuadratic(bins=8, bound=3.0)
+    >>> spline = RationalQuadratic(bins=8, tail_bound=3.0)
     >>> coupling = Coupling(MLP(2, 2 * spline.params_per_element), spline)
     >>> x = torch.randn(5, 4)
     >>> torch.allclose(coupling(x)[0], x, atol=1e-5)
@@ -39,7 +39,7 @@ class RationalQuadratic(Map):
     def __init__(
         self,
         bins: int = 8,
-        bound: float | None = None,
+        tail_bound: float | None = None,
         *,
         interval: tuple[float, float] | None = None,
         tails: str = "linear",
@@ -50,10 +50,10 @@ class RationalQuadratic(Map):
     ) -> None:
         super().__init__()
         self.params_per_element = spline_params(bins, tails)
-        if (bound is None) == (interval is None):
-            raise ValueError(f"RationalQuadratic expects either bound or interval, got {bound=} and {interval=}")
-        if bound is not None:
-            interval = (-bound, bound)
+        if (tail_bound is None) == (interval is None):
+            raise ValueError(f"RationalQuadratic expects either tail_bound or interval, got {tail_bound=}, {interval=}")
+        if tail_bound is not None:
+            interval = (-tail_bound, tail_bound)
         low, high = (float(end) for end in interval)  # type: ignore[union-attr]
         if not -math.inf < low < high < math.inf:
             raise ValueError(f"RationalQuadratic expects a finite interval that is not empty, got [{low}, {high}]")
