@@ -150,6 +150,29 @@ def test_state_dict_round_trip_and_meta(case: Case) -> None:
 
 
 @every
+def test_vmap(case: Case) -> None:
+    """Values are looked at where they can be: not under a functional transformation."""
+    distribution, context = case.make(), case.context()
+    z = distribution.sample(4, context, seeded())
+    rows = torch.func.vmap(lambda row: distribution.log_prob(row[None], context)[0])(z)
+    torch.testing.assert_close(rows, distribution.log_prob(z, context))
+
+
+@pytest.mark.parametrize("name", ["uniform", "sphere", "categorical-given"])
+def test_compiled_for_any_number_of_rows(name: str) -> None:
+    """The Gaussians are compiled with every system of the zoo."""
+    distribution = next(case for case in CASES if case.name == name).make()
+    torch._dynamo.reset()
+    log_prob, sample = (
+        torch.compile(method, fullgraph=True, dynamic=True, backend="eager")
+        for method in (distribution.log_prob, distribution.sample)
+    )
+    for n in (5, 3):
+        z = sample(n)
+        torch.testing.assert_close(log_prob(z), distribution.log_prob(z))
+
+
+@every
 def test_gradients(case: Case) -> None:
     """Densities give every parameter one; samples do where the distribution says so."""
     distribution, context = case.make(), case.context()
