@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyflowk.ops import affine_coupling
 
-from .peers import Coupling, Peer, load, plain
+from .peers import Move, Peer, load, plain
 from .report import COPY_INTO, COPY_NEW, OURS, Bar, Case, microseconds_bar, never_slower_bar, ratio_bar
 
 ON_REQUEST = False
@@ -47,12 +47,12 @@ def inputs(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     return x, torch.cat([-raw.abs(), t], 1)
 
 
-def couplings(shape: tuple[int, ...], bound: str, peers: list[Peer]) -> dict[str, tuple[Coupling, Coupling, Tensor]]:
+def couplings(shape: tuple[int, ...], bound: str, peers: list[Peer]) -> dict[str, tuple[Move, Move, Tensor]]:
     """variant -> (forward, inverse, params in its own layout)."""
     x, params = inputs(shape)
     mask = plain.mask_of(x)
     chunk = partial(plain.chunk_forward, bound=bound), partial(plain.chunk_inverse, bound=bound)
-    found: dict[str, tuple[Coupling, Coupling, Tensor]] = {
+    found: dict[str, tuple[Move, Move, Tensor]] = {
         OURS: (partial(affine_coupling, bound=bound), partial(affine_coupling, bound=bound, inverse=True), params),
         EAGER: (*chunk, params),
         MASK: (
@@ -106,7 +106,7 @@ def case(size: str, shape: tuple[int, ...], direction: str, bound: str, peers: l
     return Case(name, variants, bars(size, direction), traffic, grad=direction == "forward + backward")
 
 
-def _training(forward: Coupling, x: Tensor, params: Tensor) -> Callable[[], object]:
+def _training(forward: Move, x: Tensor, params: Tensor) -> Callable[[], object]:
     x, params = x.clone().requires_grad_(), params.clone().requires_grad_()
     dy, dladj = torch.ones_like(x), torch.ones(x.shape[0])
 

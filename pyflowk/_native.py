@@ -37,12 +37,10 @@ def register() -> None:
     register_backend(Backend("cpu", "cpu", cpu, off=off["cpu"]))
     cuda = _load("_cuda")
     if cuda is not None:
-        probe = lambda: _cuda_error(cuda)  # noqa: E731
-        register_backend(Backend("cuda", "cuda", cuda, _no_nvidia(), off=off["cuda"], probe=probe))
+        register_backend(Backend("cuda", "cuda", cuda, _no_nvidia(), off=off["cuda"], ask=lambda: _cuda_error(cuda)))
     device = "cpu" if triton.interpreted() else "cuda"
     automatic = not triton.interpreted()
-    probe = triton.probe
-    register_backend(Backend("triton", device, triton, triton.unavailable(), automatic, off["triton"], probe))
+    register_backend(Backend("triton", device, triton, triton.unavailable(), automatic, off["triton"], triton.ask))
 
 
 def _switched_off(wish: str) -> dict[str, dict[str, str]]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 WIDTH = 128
 PACKAGES = ("normflows", "nflows", "zuko", "freia")
 
-Coupling = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Move = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Net(nn.Sequential):
@@ -37,7 +37,7 @@ class Given(nn.Module):
     def forward(self, *_: object) -> Tensor:
         return self.params[0]
 
-    def wrap(self, function: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Coupling:
+    def wrap(self, function: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Move:
         """`function(x)` as a function of x and the network's output."""
 
         def coupling(x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +81,7 @@ class Peer:
         """Its log-scale of the network's output."""
         return 2.0 * torch.tanh(raw / 2.0) if bound == "tanh" else raw
 
-    def coupling(self, channels: int, bound: str) -> tuple[Coupling, Coupling]:
+    def coupling(self, channels: int, bound: str) -> tuple[Move, Move]:
         """(forward, inverse) on the second half of dim 1, each (x, params in its own layout) -> (y, ladj)."""
         raise NotImplementedError
 

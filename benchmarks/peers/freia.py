@@ -9,7 +9,7 @@ from FrEIA.framework import SequenceINN
 from FrEIA.modules import AffineCouplingOneSided, GLOWCouplingBlock
 from torch import Tensor
 
-from . import Coupling, FlowPeer, Given, Net, Peer
+from . import FlowPeer, Given, Move, Net, Peer
 
 
 def _half_tanh(u: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class Freia(Peer):
     note = "AffineCouplingOneSided, bound by a function we give it; Gaussian log-density added by us"
     bounds = ("none", "tanh")
 
-    def coupling(self, channels: int, bound: str) -> tuple[Coupling, Coupling]:
+    def coupling(self, channels: int, bound: str) -> tuple[Move, Move]:
         given = Given()
         clamp, activation = (2.0, _half_tanh) if bound == "tanh" else (1.0, lambda u: u)
         # only the number of dimensions and the channels of dims_in matter; ladj sums over what follows dim 0

@@ -8,7 +8,7 @@ from nflows.flows import Flow as NflowsFlow
 from nflows.transforms import AffineCouplingTransform, CompositeTransform
 from torch import Tensor
 
-from . import Coupling, FlowPeer, Given, Net, Peer
+from . import FlowPeer, Given, Move, Net, Peer
 
 
 def _mask(features: int, swap: bool) -> Tensor:
@@ -42,7 +42,7 @@ class Nflows(Peer):
     def log_scale(self, raw: Tensor, bound: str = "none") -> Tensor:
         return torch.log(torch.sigmoid(raw + 2) + 1e-3)
 
-    def coupling(self, channels: int, bound: str) -> tuple[Coupling, Coupling]:
+    def coupling(self, channels: int, bound: str) -> tuple[Move, Move]:
         given = Given()
         layer = AffineCouplingTransform(_mask(channels, False), lambda *_: given)
         return given.wrap(layer), given.wrap(layer.inverse)

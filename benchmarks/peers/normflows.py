@@ -5,7 +5,7 @@ from __future__ import annotations
 import normflows as nf
 from torch import Tensor
 
-from . import Coupling, FlowPeer, Given, Net, Peer, shifts_first_pairs
+from . import FlowPeer, Given, Move, Net, Peer, shifts_first_pairs
 
 
 class Flow(FlowPeer):
@@ -33,7 +33,7 @@ class Normflows(Peer):
     def rows(self, n: int) -> Tensor:
         return shifts_first_pairs(n)
 
-    def coupling(self, channels: int, bound: str) -> tuple[Coupling, Coupling]:
+    def coupling(self, channels: int, bound: str) -> tuple[Move, Move]:
         given = Given()
         block = nf.flows.AffineCouplingBlock(given)
         return given.wrap(block), given.wrap(block.inverse)

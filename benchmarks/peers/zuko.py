@@ -10,7 +10,7 @@ from torch import Tensor
 from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.transforms import CouplingTransform, DependentTransform, MonotonicAffineTransform
 
-from . import WIDTH, Coupling, FlowPeer, Given, Peer, shifts_first_pairs
+from . import WIDTH, FlowPeer, Given, Move, Peer, shifts_first_pairs
 
 
 class Flow(FlowPeer):
@@ -44,7 +44,7 @@ class Zuko(Peer):
     def log_scale(self, raw: Tensor, bound: str = "none") -> Tensor:
         return raw / (1 + (raw / math.log(1e-3)).abs())
 
-    def coupling(self, channels: int, bound: str) -> tuple[Coupling, Coupling]:
+    def coupling(self, channels: int, bound: str) -> tuple[Move, Move]:
         given = Given()
 
         def meta(x: Tensor) -> DependentTransform:

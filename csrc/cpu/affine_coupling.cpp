@@ -5,7 +5,7 @@
 // time when rows are short, and meets the same arithmetic there.
 
 #include "../math/affine_coupling.h"
-#include "coupling.h"
+#include "masked.h"
 
 namespace pfk::cpu {
 namespace {

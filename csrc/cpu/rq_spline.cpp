@@ -2,7 +2,7 @@
 // there the logits become weights, the bin is found and the spline evaluated. Compiled once per instruction set.
 
 #include "../math/rq_spline.h"
-#include "coupling.h"
+#include "masked.h"
 #include "spline.h"
 
 namespace pfk::cpu {

@@ -7,7 +7,7 @@
 
 #include "../math/affine_coupling.h"
 #include "../math/places.h"
-#include "coupling.cuh"
+#include "masked.cuh"
 
 namespace pfk::cuda {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "../math/places.h"
 #include "../math/rq_spline.h"
-#include "coupling.cuh"
+#include "masked.cuh"
 #include "spline.cuh"
 
 namespace pfk::cuda {

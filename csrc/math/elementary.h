@@ -276,8 +276,8 @@ template <class A> PFK_HD SinCos<A> sin_cos_of(typename detail::Real<A>::Int n, 
     return {n & 2 ? -s : s, (n + 1) & 2 ? -c : c};
 }
 
-// Errors of an ulp of one up to |x| of some thousand (1e9 in double); from there on accuracy is lost, but never the
-// bounds. CUDA's own would keep a table in local memory for huge arguments.
+// Errors of an ulp of one up to |x| of some thousand (1e9 in double); from there on accuracy is lost, but never do
+// they leave [-1, 1]. CUDA's own would keep a table in local memory for huge arguments.
 template <class A> PFK_HD SinCos<A> sin_cos(A x) {
     using R = detail::Real<A>;
     const A shifted = x * R::two_over_pi + R::round_magic, whole = shifted - R::round_magic;

@@ -54,7 +54,7 @@ struct RkError {
 // The columns of a row's clock, as pyflowk/ops/rk_control.py has them.
 enum ClockColumn { kTime, kNext, kEnd, kLast, kOlder, kStatus, kAttempts, kAccepted, kStep, kGood, kClock };
 
-// Factors and bounds of the controller; exponents are those of this error and of the two before.
+// Factors and limits of the controller; exponents are those of this error and of the two before.
 struct Controller {
     double rtol, atol, safety, shrink, grow, exponent[3], dt_min, dt_max, max_steps;
 };

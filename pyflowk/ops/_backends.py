@@ -22,12 +22,12 @@ class Backend:
     off: dict[str, str] = field(default_factory=dict)  # op name -> why its kernel is switched off on this machine
     #: asked once, when the first tensor arrives or somebody wants to know: the rest of `unavailable`. Importing pyflowk
     #: must not wake a driver (a process that did cannot fork) nor load Triton.
-    probe: Callable[[], str] | None = None
+    ask: Callable[[], str] | None = None
 
     def settled(self) -> Backend:
-        """This back end, after its probe."""
-        if self.probe is not None:
-            self.unavailable, self.probe = self.probe(), None
+        """This back end, after it was asked."""
+        if self.ask is not None:
+            self.unavailable, self.ask = self.ask(), None
             _notify()
         return self
 
@@ -78,16 +78,16 @@ def implementation(op: str, device: str, formula: Callable[..., Any]) -> Callabl
         return (entry.kernel(op) or formula) if entry.device == device else _refusal(op, entry, device)
     for entry in backends.values():
         if entry.automatic and entry.device == device and (kernel := entry.kernel(op)):
-            return kernel if entry.probe is None else _first_call(entry, op, device, formula)
+            return kernel if entry.ask is None else _first_call(entry, op, device, formula)
     return formula
 
 
 def _first_call(entry: Backend, op: str, device: str, formula: Callable[..., Any]) -> Callable[..., Any]:
-    def probe_and_choose_again(*args: Any) -> Any:
+    def ask_and_choose_again(*args: Any) -> Any:
         entry.settled()
         return implementation(op, device, formula)(*args)
 
-    return probe_and_choose_again
+    return ask_and_choose_again
 
 
 def _refusal(op: str, entry: Backend, device: str) -> Callable[..., Any]:

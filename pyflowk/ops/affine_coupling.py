@@ -196,7 +196,7 @@ def affine_coupling(
         mask: "half" ("channel" is the same for images): channels C // 2 and up are transformed; "alternating": odd
             channels; "checkerboard": (B, C, H, W), positions with h + w odd, params (B, 2 C, H, W) of which the others
             are ignored; "all". `swap` exchanges the two parts ("all" has but one).
-        limit: bound of |s| for "tanh", in (0, 80].
+        limit: the largest |s| for "tanh", in (0, 80].
         inplace: write y over x. The gradient needs only y, but a network that saw x must not need it in its backward.
 
     Returns:

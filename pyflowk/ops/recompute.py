@@ -164,8 +164,8 @@ def _check_same(before: Tensor, now: Tensor, changed: bool) -> None:
     """Up to rounding, which may differ where memory lies differently; hardly at all where something has changed."""
     size = before.nan_to_num(0, 0, 0).abs().max().item() if before.numel() else 0.0
     eps = torch.finfo(before.dtype).eps
-    bound = 100 * eps if changed else eps**0.5
-    if not torch.allclose(now, before, rtol=bound, atol=bound * size, equal_nan=True):
+    tolerance = 100 * eps if changed else eps**0.5
+    if not torch.allclose(now, before, rtol=tolerance, atol=tolerance * size, equal_nan=True):
         why = "a parameter has been changed in place" if changed else (
             "a tensor that it depends on has been changed, or it draws random numbers from a generator of its own"
         )  # fmt: skip

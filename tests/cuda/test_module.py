@@ -133,17 +133,17 @@ class Named:
         self.affine_coupling = lambda *args: (name,)
 
 
-def test_a_late_probe_decides_once_and_the_next_back_end_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_late_answer_decides_once_and_the_next_back_end_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyflowk.ops._backends.backends", {})
     from pyflowk.ops._backends import implementation
 
     asked = []
 
-    def probe(name: str, answer: str) -> Any:
+    def answering(name: str, answer: str) -> Any:
         return lambda: asked.append(name) or answer
 
-    register_backend(Backend("first", "cuda", Named("first"), probe=probe("first", "no such card")))
-    register_backend(Backend("second", "cuda", Named("second"), probe=probe("second", "")))
+    register_backend(Backend("first", "cuda", Named("first"), ask=answering("first", "no such card")))
+    register_backend(Backend("second", "cuda", Named("second"), ask=answering("second", "")))
     assert asked == []
     assert implementation("affine_coupling", "cuda", lambda *args: ("formula",))() == ("second",)
     assert implementation("affine_coupling", "cuda", lambda *args: ("formula",))() == ("second",)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["KERNELS", "probe", "unavailable"]
+__all__ = ["KERNELS", "ask", "unavailable"]
 
 #: op -> the module beside this one, and the function of that, which takes what the op's `csrc/bind` takes.
 KERNELS = {
@@ -40,7 +40,7 @@ def unavailable() -> str:
     return f"torch {torch.__version__} was built without GPU support"
 
 
-def probe() -> str:
+def ask() -> str:
     """The rest of `unavailable`; imports Triton and wakes the driver."""
     if reason := unavailable():
         return reason

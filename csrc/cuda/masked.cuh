@@ -1,4 +1,4 @@
-// What the kernels of couplings share: the sums of rows that several warps or blocks had a part of, and the ways from
+// What kernels under a mask share: the sums of rows that several warps or blocks had a part of, and the ways from
 // run-time types to templates. Internal linkage.
 #pragma once
 

@@ -1,4 +1,4 @@
-// What the kernels of couplings share: the walk over transformed elements, tiles of rows, the identity part, and the
+// What kernels under a mask share: the walk over transformed elements, tiles of rows, the identity part, and the
 // ways from run-time types to templates. Internal linkage, as in tile.h.
 #pragma once
 
