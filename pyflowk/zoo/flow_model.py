@@ -89,8 +89,7 @@ class FlowModel(GenerativeModel):
         self.flow.initialize(*self._enter(x, context), generator)
 
     def _enter(self, x: Any, context: Any) -> tuple[Tensor, Tensor | None]:
-        self.space.check(x)
-        return x, self.check_context(context, x.shape[0])
+        return x, self.check_batch(x, context)
 
     # ---- latents -----------------------------------------------------------------------------------------------------
 

@@ -194,6 +194,12 @@ class GenerativeModel(nn.Module):
 
     # ---- checks ------------------------------------------------------------------------------------------------------
 
+    def check_batch(self, x: Any, context: Any) -> Any:
+        """The context with one row per event, once the events are of the space; ValueError or TypeError otherwise."""
+        self.space.check(x)
+        rows = len(x) if self.space.variable else x.shape[0]  # the length of a tensor is a constant to torch.export
+        return self.check_context(context, rows)
+
     def check_context(self, context: Any, rows: int) -> Any:
         """One row of context per event, or ValueError/TypeError; labels are range-checked where that is free."""
         known = self.space.context

@@ -188,8 +188,7 @@ class Echo(GenerativeModel):
     Sampling = Repeats
 
     def loss(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
-        self.space.check(x)
-        self.check_context(context, len(x))
+        self.check_batch(x, context)
         return torch.zeros(len(x))
 
     def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Ragged:
