@@ -67,7 +67,7 @@ def spectral(model: nn.Module, kind: type = SpectralLayer) -> bool:
 def of_system(name: str) -> Owner:
     def evaluate(model: zoo.GenerativeModel) -> list[Tensor]:
         x, c = data(model, 5), context(model, 5)
-        return [model.log_prob(x, c, seeded()), *([] if model.training else [model.sample(5, c, seeded())])]
+        return [model.loss(x, c, seeded()), *([] if model.training else [model.sample(5, c, seeded())])]
 
     return Owner(partial(build, name), evaluate)
 

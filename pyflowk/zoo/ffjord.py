@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 from ..nets import FIELD_ACTIVATIONS, ConvField, MLPField
 from ..objectives.rnode import rnode
 from ..ops.hutchinson import NOISES
-from ..space import Events, Space
+from ..space import Space
 from ..transforms import Compose, Continuous, Transform
 from ..transforms.continuous import DIVERGENCES
 from .blocks import by_architecture, condition, flatten, gaussian, multiscale, normed, stepping
@@ -31,7 +31,7 @@ class ContinuousModel(FlowModel):
     def _regularised(self) -> bool:
         return bool(self.training and (self.kinetic or self.jacobian))
 
-    def loss(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
+    def loss(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         if not self._regularised:
             return super().loss(x, context, generator)
         weights: dict[str, Any] = {

@@ -13,7 +13,7 @@ from torch.func import jvp
 from ..distributions import Distribution
 from ..flows import Flow
 from ..objectives.nll import nll
-from ..space import Events, Space
+from ..space import Space
 from ..transforms import Compose, InvertibilityReport, MemoryFlat, Transform, check_invertibility
 from .blocks import unsquash
 from .model import Ability, GenerativeModel, Marginal, SamplingOptions
@@ -76,16 +76,16 @@ class FlowModel(GenerativeModel):
     def loss_unit(self) -> str | None:
         return "nats"
 
-    def loss(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
+    def loss(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return nll(self.flow, *self._enter(x, context), generator=generator)
 
-    def log_prob(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
+    def log_prob(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self.flow.log_prob(*self._enter(x, context), generator)
 
     def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
         return self.flow.sample(rows, context, generator, chosen.temperature)
 
-    def initialize(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> None:
+    def initialize(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> None:
         self.flow.initialize(*self._enter(x, context), generator)
 
     def _enter(self, x: Any, context: Any) -> tuple[Tensor, Tensor | None]:
@@ -93,27 +93,27 @@ class FlowModel(GenerativeModel):
 
     # ---- latents -----------------------------------------------------------------------------------------------------
 
-    def encode(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
+    def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         rows, condition = self._enter(x, context)
         z, _ = self.flow.transform(rows, condition, generator)
         location = self.flow.base.location(condition)
         return z if location is None else (z - location[0]) * torch.exp(-location[1])
 
-    def decode(self, z: Tensor, context: Events | None = None, generator: Generator | None = None) -> Tensor:
+    def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         condition = self.check_context(context, len(z))
         location = self.flow.base.location(condition)
         z = z if location is None else location[0] + torch.exp(location[1]) * z
         return self.flow.transform.to_data(z, condition, generator)
 
     def round_trip(
-        self, x: Events, context: Events | None = None, generator: Generator | None = None
+        self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> InvertibilityReport:
         return check_invertibility(self.flow, *self._enter(x, context), generator)
 
     # ---- the way from noise to data ----------------------------------------------------------------------------------
 
     def trajectory(
-        self, n: int, times: Sequence[float], context: Events | None = None, generator: Generator | None = None
+        self, n: int, times: Sequence[float], context: Tensor | None = None, generator: Generator | None = None
     ) -> Tensor:
         self.require(Ability.TRAJECTORY)
         condition = self.check_context(context, n)

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from ..ops.modes import transformed
 from ..shapes import expand_context, number_of, sample_shape, shaped
-from ..space import Events, Ragged, Space
+from ..space import Ragged, Space
 from ..transforms import InvertibilityReport
 from .option import Option, checked, declared
 
@@ -53,7 +53,7 @@ class GenerativeModel(nn.Module):
 
     A subclass gives ``loss`` and ``_sample(rows, context, generator, chosen)``, whose arguments are checked, ``chosen``
     being one of its ``Sampling``. Contexts follow the rule of :class:`pyflowk.flows.Flow`; events are (B, \*shape),
-    or a :class:`pyflowk.space.Ragged` in a space of several lengths.
+    or a :class:`pyflowk.space.Ragged` in a space of several lengths: a subclass says which it takes.
 
     Attributes:
         space: what one event is and what comes with it.
@@ -112,18 +112,18 @@ class GenerativeModel(nn.Module):
 
     # ---- what every system does --------------------------------------------------------------------------------------
 
-    def forward(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
+    def forward(self, x: Any, context: Any = None, generator: Generator | None = None) -> Tensor:
         """The same as :meth:`loss`."""
         return self.loss(x, context, generator)
 
-    def loss(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
+    def loss(self, x: Any, context: Any = None, generator: Generator | None = None) -> Tensor:
         """The training loss per event, (B,)."""
         raise NotImplementedError(f"{self.name} has no loss")
 
     def sample(
         self,
         n: int | Sequence[int],
-        context: Events | None = None,
+        context: Any = None,
         generator: Generator | None = None,
         **options: Any,
     ) -> Any:
@@ -141,12 +141,10 @@ class GenerativeModel(nn.Module):
         """The options of ``sample``, checked: TypeError for one that there is not, listing those that there are."""
         return self.Sampling(**checked(self.name, "sampling option", self.sampling_options, options))
 
-    def _sample(
-        self, rows: int, context: Events | None, generator: Generator | None, chosen: SamplingOptions
-    ) -> Events:
+    def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Any:
         raise NotImplementedError(f"{self.name} has no sampler")
 
-    def initialize(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> None:
+    def initialize(self, x: Any, context: Any = None, generator: Generator | None = None) -> None:
         """Set data-dependent layers from one batch; nothing to do for a system that has none."""
 
     def after_step(self, step: int) -> None:
@@ -159,26 +157,24 @@ class GenerativeModel(nn.Module):
         if ability not in self.abilities:
             raise NotImplementedError(f"{self.name} has no {ability}")
 
-    def log_prob(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
+    def log_prob(self, x: Any, context: Any = None, generator: Generator | None = None) -> Tensor:
         """Log-likelihood (B,) in nats per event."""
         raise self._lacks(Ability.LIKELIHOOD)
 
-    def encode(self, x: Events, context: Events | None = None, generator: Generator | None = None) -> Tensor:
+    def encode(self, x: Any, context: Any = None, generator: Generator | None = None) -> Tensor:
         """Latents (B, *latent) of events, about zero, in deviations of their distribution."""
         raise self._lacks(Ability.LATENT)
 
-    def decode(self, z: Tensor, context: Events | None = None, generator: Generator | None = None) -> Events:
+    def decode(self, z: Tensor, context: Any = None, generator: Generator | None = None) -> Any:
         """Events of latents (B, *latent)."""
         raise self._lacks(Ability.LATENT)
 
-    def round_trip(
-        self, x: Events, context: Events | None = None, generator: Generator | None = None
-    ) -> InvertibilityReport:
+    def round_trip(self, x: Any, context: Any = None, generator: Generator | None = None) -> InvertibilityReport:
         """How well events come back from their latents, layer by layer, in evaluation mode."""
         raise self._lacks(Ability.LATENT)
 
     def trajectory(
-        self, n: int, times: Sequence[float], context: Events | None = None, generator: Generator | None = None
+        self, n: int, times: Sequence[float], context: Any = None, generator: Generator | None = None
     ) -> Tensor:
         """n samples at ``times`` of their way from noise, 0, to data, 1: (T, n, *shape), in the units of the data."""
         raise self._lacks(Ability.TRAJECTORY)
