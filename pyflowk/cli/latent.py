@@ -34,7 +34,7 @@ def interpolate(model: GenerativeModel, data: Dataset, walks: int, label: int | 
     between = arc(start, end, torch.linspace(0, 1, STEPS)[1:-1])
     path = torch.cat((start[:, None], between, end[:, None]), 1)
     context = None if context is None else context[0::2][torch.arange(walks).repeat_interleave(STEPS)]
-    return model.decode(path.flatten(0, 1), context, generator)  # type: ignore[return-value]
+    return model.decode(path.flatten(0, 1), context, generator)
 
 
 def arc(a: Tensor, b: Tensor, along: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def manipulate(
     z = model.encode(x, None, generator)
     along = torch.linspace(0, 1, STEPS).reshape(-1, *[1] * (z.dim() - 1))
     path = torch.cat([start + along * (means[1] - means[0]) for start in z])
-    return model.decode(path, None, generator)  # type: ignore[return-value]
+    return model.decode(path, None, generator)
 
 
 def _labels(data: Dataset) -> Tensor:

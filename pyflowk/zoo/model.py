@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Generator, Tensor, nn
 
+from ..distributions import Distribution
 from ..ops.modes import transformed
 from ..shapes import expand_context, number_of, sample_shape, shaped
 from ..space import Ragged, Space
@@ -89,6 +90,7 @@ class GenerativeModel(nn.Module):
         if not isinstance(space, Space):
             raise TypeError(f"{type(self).__name__} expects a Space, got {space!r}")
         self.space, self.config = space, {}
+        self.register_load_state_dict_post_hook(_anchor_again)
 
     @property
     def name(self) -> str:
@@ -135,7 +137,7 @@ class GenerativeModel(nn.Module):
         shape = (number_of(n),) if self.space.variable else sample_shape(n)  # type: ignore[arg-type]
         rows = shape[0] if len(shape) == 1 else math.prod(shape)
         x = self._sample(rows, self.check_context(context, rows), generator, chosen)
-        return x if len(shape) == 1 else shaped(x, shape)  # type: ignore[arg-type]
+        return x if len(shape) == 1 else shaped(x, shape)
 
     def chosen(self, options: dict[str, Any]) -> SamplingOptions:
         """The options of ``sample``, checked: TypeError for one that there is not, listing those that there are."""
@@ -213,3 +215,10 @@ class GenerativeModel(nn.Module):
         if free and not 0 <= int(context.min()) <= int(context.max()) < known.size:
             raise ValueError(f"expected labels in 0..{known.size - 1}, got {context.min()}..{context.max()}")
         return context
+
+
+def _anchor_again(model: GenerativeModel, incompatible_keys: Any) -> None:
+    """Distributions that learn nothing have no weights: on the meta device they wait for those of others."""
+    for module in model.modules():
+        if isinstance(module, Distribution):
+            module.anchor_to(model.parameters())

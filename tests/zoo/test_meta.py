@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from pyflowk import zoo
-from pyflowk.distributions import Distribution
+from pyflowk.distributions import DiagonalGaussian, Distribution
+from pyflowk.space import Space
 
 from ..transforms.registry import CASES, Case
 from .test_systems import SMALL, build, data, seeded
@@ -81,6 +82,18 @@ def test_the_anchor_follows_the_weights() -> None:
     twin.load_state_dict(model.state_dict(), assign=True)
     (base,) = (m for m in twin.modules() if isinstance(m, Distribution))
     assert base.anchor.dtype == torch.float64 and twin.sample(2).dtype == torch.float64
+
+
+def test_a_source_of_noise_follows_the_weights_of_any_model() -> None:
+    class Noisy(zoo.GenerativeModel):
+        def __init__(self) -> None:
+            super().__init__(Space((2,)))
+            self.net, self.source = nn.Linear(2, 2), DiagonalGaussian((2,))
+
+    model = Noisy().double()
+    twin = on_meta(Noisy)
+    twin.load_state_dict(model.state_dict(), assign=True)
+    assert twin.source.sample(3).dtype == torch.float64
 
 
 @pytest.mark.parametrize("dequantize", ["uniform", "variational"])
