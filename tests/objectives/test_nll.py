@@ -61,13 +61,3 @@ def test_nll_is_a_lower_bound_per_event() -> None:
     estimate, _ = probability(flow, x, 100_000)
     bound = nll(flow, x.expand(100_000, 1), generator=torch.Generator().manual_seed(0), reduction="mean")
     assert bound > -estimate.log()
-
-
-def test_reductions() -> None:
-    flow, x = Flow(DiagonalGaussian((2,)), Compose()), torch.randn(4, 2)
-    rows = nll(flow, x)
-    assert torch.equal(rows, -flow.log_prob(x))
-    assert torch.equal(nll(flow, x, reduction="mean"), rows.mean())
-    assert torch.equal(nll(flow, x, reduction="sum"), rows.sum())
-    with pytest.raises(ValueError, match="none, mean, sum"):
-        nll(flow, x, reduction="average")

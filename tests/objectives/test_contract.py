@@ -1,0 +1,69 @@
+"""What every loss is held to: one number per event, reduced on request, the same for the same seed, with gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyflowk import objectives
+from pyflowk.distributions import DiagonalGaussian
+from pyflowk.flows import Flow
+from pyflowk.nets import MLPField
+from pyflowk.objectives import forward_kl, nll, reverse_kl, rnode
+from pyflowk.solvers import Fixed
+from pyflowk.transforms import Continuous
+
+
+def flow() -> Flow:
+    """A continuous one, so that every loss has something to integrate and to draw."""
+    field = MLPField(2, 8, 1, context_dim=1)
+    for p in field.parameters():
+        torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(p.numel()))
+    moving = Continuous(field, method="rk4", stepping=Fixed(2), divergence="hutchinson")
+    return Flow(DiagonalGaussian((2,)), moving).double()
+
+
+def normal(x: Tensor) -> Tensor:
+    return -0.5 * x.square().sum(1)
+
+
+#: Every loss of a flow, of n events: of n given ones, or of n that it draws.
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "nll": lambda flow, n, **options: nll(flow, events(n), **options),
+    "rnode": lambda flow, n, **options: rnode(flow, events(n), **options),
+    "reverse_kl": lambda flow, n, **options: reverse_kl(flow, lambda x, *context: normal(x), n, **options),
+    "forward_kl": lambda flow, n, **options: forward_kl(flow, lambda x, *context: normal(x), n, **options),
+}
+#: What is exported and no loss.
+OTHERS = {"effective_sample_size", "importance_sample", "log_evidence", "reduce"}
+
+
+def events(n: int) -> Tensor:
+    return torch.randn(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+
+
+def test_every_exported_loss_is_here() -> None:
+    assert set(objectives.__all__) == LOSSES.keys() | OTHERS and not LOSSES.keys() & OTHERS
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_one_number_per_event_reduced_on_request(name: str) -> None:
+    model, context = flow(), torch.ones(1, 1, dtype=torch.float64)
+
+    def loss(n: int = 6, seed: int = 0, **options: Any) -> Tensor:
+        return LOSSES[name](model, n, context=context, generator=torch.Generator().manual_seed(seed), **options)
+
+    each = loss()
+    assert each.shape == (6,) and each.isfinite().all() and torch.equal(each, loss(reduction="none"))
+    assert torch.equal(loss(reduction="mean"), each.mean()) and torch.equal(loss(reduction="sum"), each.sum())
+    assert not torch.equal(each, loss(seed=1))
+    if name != "forward_kl":  # which has nothing to weigh then, and says so
+        assert loss(n=0).shape == (0,)
+    with pytest.raises(ValueError, match="reduction: expected one of none, mean, sum; got 'max'"):
+        loss(reduction="max")
+    gradients = torch.autograd.grad(each.sum(), list(model.parameters()), allow_unused=True)
+    assert any(g is not None and g.abs().max() > 0 for g in gradients)
