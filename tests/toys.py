@@ -1,15 +1,18 @@
 """Two toy systems that are nothing like a flow: trainer and command line must need no line for them.
 
-`register` makes them known, and the data set "tokens"; `python -m tests.toys train ...` is the command line with them.
+`registered` makes them known, and the data set "tokens"; `python -m tests.toys train ...` is a command line with them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import pytest
 import torch
 from torch import Generator, Tensor, nn
 
@@ -117,6 +120,16 @@ def register() -> None:
     zoo.register("follower", takes=("real",))(follower)
     datasets.register("tokens", "sequences of up to 12 of 4 symbols")(token_data)
     datasets.register("labelled", "the same, of 2 classes")(labelled_tokens)
+
+
+@contextlib.contextmanager
+def registered() -> Iterator[None]:
+    """The toys are known inside, and nowhere else."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo.registry, "_SYSTEMS", dict(zoo.registry._SYSTEMS))
+        patch.setattr(datasets.registry, "_ENTRIES", dict(datasets.registry._ENTRIES))
+        register()
+        yield
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Result:
 
 
 class Trainer:
-    r"""Trains any system of the zoo on a data set; `out` receives log.csv, TensorBoard events and checkpoint/.
+    r"""Trains any system of the zoo on a data set; `out` receives log.csv, TensorBoard events, samples/, checkpoint/.
 
     The minimised number is the mean over the global batch of the per-sample loss, divided by the dimension so that
     `clip` means the same for every data set. On one process, a run that was stopped and resumed computes, bit for
@@ -55,9 +55,14 @@ class Trainer:
     may round otherwise with another one. With several processes (`accelerate launch`, `torchrun`) each takes its
     share of the same global batches.
 
+    Parameters are trained and averaged, unless the model moves them itself (`targets`, in `after_step`, which follows
+    every step) or has them from elsewhere (`teachers`, which are not saved either). `sampling` are the options of the
+    samples that are drawn on the way, checked at once.
+
     Where the data came from is stored with the checkpoint so that commands can find them again, and what was done to
     the rows of a table so that samples come back in its units. With `resume` the run goes on from `out`/checkpoint.
-    Raises ValueError for settings that do not fit the data or the number of processes, CheckpointError when there is
+    Raises ValueError for settings that do not fit the data or the number of processes, TypeError or ValueError for
+    options that the model's samples do not take, CheckpointError when there is
     nothing sound to resume from or the data are others by now, NonFiniteLoss from `run`. `clock` tells the seconds of
     a budget of minutes (`time.process_time`: those that other jobs do not use).
 
