@@ -62,7 +62,7 @@ class Flow(nn.Module):
 
     def log_prob(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Log-density (B,) of x (B, *event) in nats; runs ``transform.forward``."""
-        x, context = self._enter(x, context)
+        x, context = self.enter(x, context)
         z, ladj = self.transform(x, context, generator)
         return self.base.log_prob(z, context) + ladj
 
@@ -99,7 +99,7 @@ class Flow(nn.Module):
 
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> None:
         """Set every data-dependent layer (ActNorm, Standardize) from one batch x (B, *event)."""
-        x, context = self._enter(x, context)
+        x, context = self.enter(x, context)
         self.transform.initialize(x, context, generator)
 
     def _draw(
@@ -111,7 +111,7 @@ class Flow(nn.Module):
         context = expand_context(self._fit("context", context), rows)
         return shape, context, self.base.sample(rows, context, generator, temperature)
 
-    def _enter(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def enter(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """x and context as the transform takes them, or an error that names what does not fit."""
         entered = self._fit("x", x)
         if entered is None or entered.dim() == 0:

@@ -13,7 +13,8 @@ from torch.func import jvp
 from ..distributions import Distribution
 from ..flows import Flow
 from ..objectives.nll import nll
-from ..space import Space
+from ..shapes import number_of
+from ..space import Space, check_events
 from ..transforms import Compose, InvertibilityReport, MemoryFlat, Transform, check_invertibility
 from .blocks import unsquash
 from .model import Ability, GenerativeModel, Marginal, SamplingOptions
@@ -94,13 +95,14 @@ class FlowModel(GenerativeModel):
     # ---- latents -----------------------------------------------------------------------------------------------------
 
     def encode(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        rows, condition = self._enter(x, context)
-        z, _ = self.flow.transform(rows, condition, generator)
+        x, condition = self.flow.enter(*self._enter(x, context))
+        z, _ = self.flow.transform(x, condition, generator)
         location = self.flow.base.location(condition)
         return z if location is None else (z - location[0]) * torch.exp(-location[1])
 
     def decode(self, z: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        condition = self.check_context(context, len(z))
+        check_events(z, self.flow.base.shape, "z")
+        z, condition = self.flow.enter(z, self.check_context(context, z.shape[0]))
         location = self.flow.base.location(condition)
         z = z if location is None else location[0] + torch.exp(location[1]) * z
         return self.flow.transform.to_data(z, condition, generator)
@@ -108,7 +110,7 @@ class FlowModel(GenerativeModel):
     def round_trip(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> InvertibilityReport:
-        return check_invertibility(self.flow, *self._enter(x, context), generator)
+        return check_invertibility(self.flow, *self.flow.enter(*self._enter(x, context)), generator)
 
     # ---- the way from noise to data ----------------------------------------------------------------------------------
 
@@ -116,7 +118,7 @@ class FlowModel(GenerativeModel):
         self, n: int, times: Sequence[float], context: Tensor | None = None, generator: Generator | None = None
     ) -> Tensor:
         self.require(Ability.TRAJECTORY)
-        condition = self.check_context(context, n)
+        condition = self.check_context(context, number_of(n))
         front, moving, back = self._parts()
         x, states, start = Flow(self.flow.base, back).sample(n, condition, generator), [], 0.0
         for time in map(_checked_time, times):
@@ -128,7 +130,7 @@ class FlowModel(GenerativeModel):
         self, time: float, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> Marginal:
         self.require(Ability.MARGINAL)
-        x, condition = self._enter(x, context)
+        x, condition = self.flow.enter(*self._enter(x, context))
         front, moving, back = self._parts()
         state, ladj = front(x, condition, generator)
         noise, moved = moving.transport(state, _checked_time(time), 0.0, condition, generator)
@@ -143,6 +145,7 @@ class FlowModel(GenerativeModel):
 
 
 def _checked_time(time: float) -> float:
-    if not 0 <= time <= 1:
+    number = float(time)
+    if not 0 <= number <= 1:
         raise ValueError(f"time: expected 0 (noise) to 1 (data), got {time}")
-    return float(time)
+    return number

@@ -77,7 +77,7 @@ class Option:
         if self.kind in (bool, str):
             return not self.choices or value in self.choices
         return (
-            (self.kind is int or math.isfinite(value))
+            (self.kind is int or -math.inf < value < math.inf)  # which torch.compile follows, as it does not isfinite
             and (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
             and (self.above is None or value > self.above)

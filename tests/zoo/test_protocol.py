@@ -64,6 +64,19 @@ def test_abilities_that_are_claimed_work_and_others_say_so(system: str, conditio
         torch.testing.assert_close(results[Ability.MARGINAL].log_prob, model.log_prob(x, c, seeded()))
 
 
+def test_what_does_not_fit_is_named_by_every_ability() -> None:
+    model = build("neural-ode")
+    for call in (model.encode, model.decode, model.round_trip, lambda x: model.marginal(0.5, x)):
+        with pytest.raises(TypeError, match=r"torch.float32, the model's dtype, got torch.float64"):
+            call(torch.zeros(2, 3, dtype=torch.float64))
+        with pytest.raises(ValueError, match=r"expected [xz] \(B, 3\), got \(2, 4\)"):
+            call(torch.zeros(2, 4))
+    with pytest.raises(TypeError, match="expected a number of samples"):
+        model.trajectory((2, 3), (1.0,))  # type: ignore[arg-type]
+    assert model.trajectory(0, (0.0, 1.0)).shape == (2, 0, 3) and model.trajectory(2, ()).shape == (0, 2, 3)
+    assert model.decode(model.encode(torch.zeros(0, 3))).shape == model.marginal(0.5, torch.zeros(0, 3)).velocity.shape
+
+
 def test_who_has_which_ability() -> None:
     both = {Ability.TRAJECTORY, Ability.MARGINAL}
     assert both <= build("neural-ode").abilities and both <= build("ffjord-steer").abilities

@@ -214,6 +214,11 @@ def test_traces_in_one_graph(system: str, condition: str) -> None:
     traced = sample(4, c)
     torch.manual_seed(0)
     torch.testing.assert_close(traced, model.sample(4, c))
+    for temperature in (0.5, 0.7):  # the second makes it an input of the graph
+        torch.manual_seed(0)
+        traced = sample(4, c, temperature=temperature)
+        torch.manual_seed(0)
+        torch.testing.assert_close(traced, model.sample(4, c, temperature=temperature))
 
 
 def test_inductor_runs_density_gradient_and_sampling() -> None:
