@@ -13,7 +13,7 @@ SECONDS = 10.0
 
 
 class Progress:
-    """Says on standard error, every ten seconds, how far a work is; nothing where it takes less.
+    """It says on standard error, every ten seconds, how far a work is; nothing where it takes less.
 
     >>> Progress("sampled")(0.5)
     """

@@ -182,7 +182,7 @@ class Checkpoint:
 
     @property
     def preparation(self) -> Preparation | None:
-        """What was done to the rows of a table before the model saw them; None for other data, and in older runs."""
+        """It was done to the rows of a table before the model saw them; None is for other data and in older runs."""
         stored = self.meta.get("preparation")
         try:
             return None if stored is None else Preparation.from_json(stored)
@@ -190,7 +190,7 @@ class Checkpoint:
             raise CheckpointError(f"{self.folder / 'config.json'}: no preparation of a table ({error})") from error
 
     def changes(self, data: Dataset) -> str:
-        """In what `data` are not the run's, in words; empty where they are, or where the run did not note it."""
+        """The answer says in words how `data` differ from the run's; it is empty where nobody knows, or they do not."""
         found, content = [], self.meta.get("content", {})
         rows = len(data.train) + len(data.valid) + len(data.test)
         if content.get("fingerprint") not in (None, data.fingerprint):

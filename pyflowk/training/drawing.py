@@ -53,7 +53,7 @@ def draw(
 
 
 def suffix_of(space: Space) -> str:
-    """Of the file that shows samples: .txt where they are symbols or of several lengths, else .png."""
+    """A file that shows samples ends in .txt where they are symbols or of several lengths, else in .png."""
     return ".txt" if space.kind == "symbols" or space.variable else ".png"
 
 
@@ -68,13 +68,15 @@ def in_units(preparation: Preparation | None, x: Any, context: Any) -> Any:
 
 
 def write_symbols(path: Path, x: Events) -> None:
-    """One row a line, as long as it is: its values with spaces between them."""
+    """Each line is one row, as long as it is: its values with spaces between them."""
     path.write_text("".join(" ".join(map(_plain, row)) + "\n" for row in rows_of(x)), encoding="utf-8")
 
 
 def rows_of(x: Events) -> Sequence[list[float]]:
     """The values of each row in a list, as many as there are.
 
+    >>> import torch
+    >>> from pyflowk.space import Ragged
     >>> rows_of(Ragged.of([torch.tensor([3, 1]), torch.tensor([2])]))
     [[3, 1], [2]]
     """

@@ -102,7 +102,7 @@ class Window:
 
 
 class RunLog:
-    """Writes one row at a time; use it as a context manager.
+    """The log writes one row at a time; it is a context manager.
 
     A run that goes on from step `start` first drops the rows after that step, which will be made again.
     On a terminal it shows a progress bar, elsewhere a line every ten seconds and one at the end of the budget.

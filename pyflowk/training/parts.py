@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def freeze(model: GenerativeModel) -> None:
-    """No gradients for targets and teachers, which leaves them out of optimiser, clipping and other processes' sums.
+    """Targets and teachers get no gradients: they are left out of optimiser, clipping and other processes' sums.
 
     Raises ValueError for one that the model does not have.
     """

@@ -47,7 +47,7 @@ def elements(x: Events, space: Space) -> int:
 
 
 def unit_of(space: Space) -> str | None:
-    """In what a likelihood of integers is told, beside nats: "dim" of ordered levels, "symbol"; None for real numbers.
+    """A likelihood of integers is told in bits per "dim" of ordered levels or per "symbol"; None is for real numbers.
 
     >>> from pyflowk.space import Space
     >>> unit_of(Space((1, 8, 8), levels=17)), unit_of(Space((12,), symbols=4))

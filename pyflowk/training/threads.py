@@ -141,7 +141,7 @@ class Choice:
 
 
 class Threads:
-    """Runs the steps of a loop on the CPU with the number of threads that its own steps are fastest with.
+    """The steps of a loop on the CPU run with the number of threads that they themselves are fastest with.
 
     A step is work that is done over and over: a training step, a batch that is drawn or scored. Nothing is done twice
     for the sake of measuring. `number` fixes the number instead; so do OMP_NUM_THREADS, MKL_NUM_THREADS and

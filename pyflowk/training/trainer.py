@@ -46,7 +46,7 @@ class Result:
 
 
 class Trainer:
-    r"""Trains any system of the zoo on a data set; `out` receives log.csv, TensorBoard events, samples/, checkpoint/.
+    r"""A trainer of any system on any data set; `out` receives log.csv, TensorBoard events, samples/ and checkpoint/.
 
     The minimised number is the mean over the global batch of the per-sample loss, divided by the dimension so that
     `clip` means the same for every data set. On one process, a run that was stopped and resumed computes, bit for
@@ -173,7 +173,7 @@ class Trainer:
         return progress, halt, halt or progress >= 1 or self.step == until
 
     def _spent(self) -> str:
-        """In words that the budget is."""
+        """The budget, and how far it is spent, in words."""
         if self.budget is None:
             return f"has used {self.state.elapsed / 60:.3g} of {self.config.seconds / 60:.3g} minutes"
         return f"its budget is {self.budget} steps"

@@ -1,9 +1,11 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from pyflowk.distributions import DiagonalGaussian
-from pyflowk.space import Space
+from pyflowk.space import Ragged, Space
 from pyflowk.training.nonfinite import first_nonfinite
 from pyflowk.transforms import Compose, Coupling, Scale
 from pyflowk.zoo import FlowModel
@@ -112,3 +114,14 @@ def test_integers_and_other_outputs_do_not_disturb(dtype):
     assert first_nonfinite(odd, lambda: odd(torch.zeros(2, dtype=dtype))["x"], torch.zeros(2)) == (
         "the output of layer (model) (Odd)"
     )
+
+
+def test_what_lies_beyond_a_row_is_no_part_of_the_batch():
+    model = net(nn.Tanh())
+
+    def loss():
+        return model(x.values.where(x.mask[..., None], 0)).sum((1, 2))
+
+    for end, said in ((1, "nothing, when the batch is run again"), (2, "the batch itself")):
+        x = Ragged(torch.tensor([[[1.0, 2.0], [math.nan, 0.0]]]), torch.tensor([end]))
+        assert first_nonfinite(model, loss, x) == said
