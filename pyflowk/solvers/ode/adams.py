@@ -20,18 +20,24 @@ __all__ = ["integrate_adams"]
 def _weights(points: Tensor, first: int, nodes: int, order: int) -> Tensor:
     """(n, order, ...): of the slopes at points i + nodes - 1 down, for every step i -> i + 1 from `first` on.
 
-    With places s_j = (t_j - t_i) / h they integrate 1, s, s^2, ... over the step exactly.
+    With places s_j = (t_j - t_i) / h they integrate 1, s, s^2, ... over the step exactly; as many powers as there are
+    places apart from one another, as behind a time that is repeated: the slopes there are one, and have one weight.
     """
     start, end = points[first:-1], points[first + 1 :]
-    count = start.shape[0]
-    last = first + nodes
-    places = torch.stack([points[last - j : last - j + count] for j in range(order)], -1)
+    count, last = start.shape[0], first + nodes
+    known = torch.stack([points[last - j : last - j + count] for j in range(order)], -1)
     h = torch.where(end == start, 1, end - start)  # a step of no length needs no weights
-    places = (places - start[..., None]) / h[..., None]
+    places = (known - start[..., None]) / h[..., None]
     places = torch.where((end == start)[..., None], -torch.arange(order, device=points.device).to(points), places)
+    again = torch.cat([torch.zeros_like(places[..., :1], dtype=torch.bool), places.diff(dim=-1) == 0], -1)
+    position = again.to(torch.int8).argsort(dim=-1, stable=True)  # those that are apart first
+    places, some = places.gather(-1, position), torch.arange(order, device=points.device) < (~again).sum(-1, True)
     powers = torch.stack([places**p for p in range(order)], -2)
-    moments = 1 / torch.arange(1, order + 1, dtype=points.dtype, device=points.device)
-    return torch.linalg.solve(powers, moments.expand(*powers.shape[:-2], order)[..., None])[..., 0].movedim(-1, 1)
+    both = some[..., None, :] & some[..., None]
+    powers = torch.where(both, powers, torch.eye(order, dtype=points.dtype, device=points.device))
+    moments = some / torch.arange(1, order + 1, dtype=points.dtype, device=points.device)
+    weights = torch.linalg.solve(powers, moments[..., None])[..., 0]
+    return torch.zeros_like(weights).scatter(-1, position, weights).movedim(-1, 1)
 
 
 def integrate_adams(

@@ -41,6 +41,25 @@ def test_adams_keeps_its_order_on_unequal_steps_and_rows_of_their_own() -> None:
     assert solution.evaluations.tolist() == [len(calls)] * 2
 
 
+@pytest.mark.parametrize("method", ADAMS)
+def test_adams_goes_on_behind_a_time_that_is_repeated(method: str) -> None:
+    """Slopes at one time are one: torch's solver found its matrix singular. A row of repeated times stands still."""
+    y0 = torch.tensor([[1.0, 0.0], [0.5, 0.1], [0.3, 0.3]], dtype=D, requires_grad=True)
+    times = torch.tensor([[0.0, 0.5, 0.5, 1.5], [0.0, 0.2, 0.6, 0.6], [1.0] * 4], dtype=D)
+    truth = odeint(pendulum, y0, times, method="dopri8", rtol=1e-12, atol=1e-12)
+    errors = []
+    for steps in (1, 40, 80):
+        y = odeint(pendulum, y0, times, method=method, stepping=Fixed(steps))
+        assert (
+            torch.equal(y[1, 0], y[2, 0])
+            and torch.equal(y[2, 1], y[3, 1])
+            and torch.equal(y[:, 2], y[:1, 2].expand(4, -1))
+        )
+        assert torch.autograd.grad(y[-1].sum(), y0)[0].isfinite().all()
+        errors.append((y - truth).abs().max().item())
+    assert errors[2] < 1e-3 and errors[1] > 3.5 * errors[2]
+
+
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-8])
 def test_backsolve_is_right_up_to_the_tolerance(tolerance: float) -> None:
     A = torch.tensor([[-0.1, 2.0], [-2.0, -0.3]], dtype=D, requires_grad=True)
