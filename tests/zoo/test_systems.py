@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyflowk import zoo
+from pyflowk.objectives import rnode
 from pyflowk.transforms import ActNorm, InvertibleConv1x1, MemoryFlat, Split, check_invertibility
 from pyflowk.zoo import Ability
 
@@ -334,6 +335,20 @@ def test_memory_flat_models_have_the_same_gradients_and_state(system: str) -> No
             torch.nn.utils.parameters_to_vector(torch.autograd.grad(loss.mean(), list(model.parameters())))
         )
     assert (gradients[0] - gradients[1]).norm() < 1e-10 * gradients[0].norm()
+
+
+def test_regularised_fields_train_on_nats_per_event_and_their_regularisers_and_are_judged_on_nats() -> None:
+    options: dict[str, Any] = {"width": 8, "depth": 1, "steps": 3}
+    model, plain = (zoo.ffjord((3,), kinetic=k, jacobian=j, **options).double() for k, j in ((0.5, 0.2), (0.0, 0.0)))
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.1 * torch.randn(p.shape, generator=seeded())
+    plain.load_state_dict(model.state_dict())
+    x = data(model, 4).double()
+    whole = 3 * rnode(model.flow, x, kinetic=0.5, jacobian=0.2)
+    torch.testing.assert_close(model.train().loss(x), whole)
+    assert model.loss_unit is None and plain.train().loss_unit == "nats" and (whole > plain.loss(x)).all()
+    assert model.eval().loss_unit == "nats" and torch.equal(model.loss(x), plain.eval().loss(x))
 
 
 def test_glow_learns_the_prior_of_what_leaves() -> None:
