@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..._checks import require_counts
 from ...ops.describe import described
 from .stepping import Adaptive
 
@@ -24,8 +25,8 @@ class Checkpoint:
     every: int | None = None
 
     def __post_init__(self) -> None:
-        if self.every is not None and self.every < 1:
-            raise ValueError(f"every: expected at least 1; got {self.every}")
+        if self.every is not None:
+            require_counts("Checkpoint", every=self.every)
 
 
 @dataclass(frozen=True)

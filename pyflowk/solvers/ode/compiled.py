@@ -85,9 +85,7 @@ def _by_rows(
     if keep != "nothing":
         buffers.append(clock.new_empty((most, *clock.shape)))
     if keep == "all":
-        # a row that has ended leaves its part as it is, and a method with extra slopes has them of all rows
-        make = y.new_zeros if table.extra else y.new_empty
-        buffers.append(make((most, table.stages + 1, *y.shape)))
+        buffers.append(y.new_empty((most, table.stages + 1, *y.shape)))
     rates = torch.tensor(numbers, dtype=clock.dtype).expand(len(y), -1)
     # own tensors, which the field cannot have captured, to be overwritten
     y, k, clock = (x.clone(memory_format=torch.contiguous_format) for x in (y, k, clock))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..._checks import require_counts
 from ...ops.describe import described
 from .mesh import Mesh
 from .methods import estimates_error
@@ -77,25 +78,36 @@ class Adaptive:
             raise ValueError(
                 f"rtol, atol: expected numbers that are not negative nor both zero; got {self.rtol}, {self.atol}"
             )
+        pid = self.pid if isinstance(self.pid, (tuple, list)) else (self.pid,)
+        self._check_kinds(pid)
         if not 0 < self.shrink < 1 <= self.grow or not 0 < self.safety <= 1:
             raise ValueError(
                 "shrink, grow, safety: expected 0 < shrink < 1 <= grow and 0 < safety <= 1; "
                 f"got {self.shrink}, {self.grow}, {self.safety}"
             )
-        if len(self.pid) != 3 or not all(map(math.isfinite, self.pid)):
+        if len(pid) != 3 or not all(map(math.isfinite, pid)):
             raise ValueError(f"pid: expected three finite numbers; got {self.pid}")
         if not 0 <= self.dt_min <= self.dt_max or not self.dt_max > 0 or self.max_steps < 1:
             raise ValueError(
                 "dt_min, dt_max, max_steps: expected 0 <= dt_min <= dt_max, dt_max > 0, max_steps >= 1; "
                 f"got {self.dt_min}, {self.dt_max}, {self.max_steps}"
             )
-        if self.poll is not None and self.poll < 1:
-            raise ValueError(f"poll: expected at least 1; got {self.poll}")
         if self.compact and self.compile:
             raise ValueError("compact, compile: expected one of them; got both")
         if (self.compact or self.compile) and not self.plain:
             name = "compact" if self.compact else "compile"
             raise ValueError(f"{name}: expected neither norm nor tolerances by element beside it")
+
+    def _check_kinds(self, pid: Sequence[Any]) -> None:
+        if self.norm is not None and not callable(self.norm):
+            raise TypeError(f"norm: expected a function of an error; got {described(self.norm)}")
+        numbers = {"safety": self.safety, "shrink": self.shrink, "grow": self.grow, "dt_min": self.dt_min,
+                   "dt_max": self.dt_max, "max_steps": self.max_steps}  # fmt: skip
+        for name, value in [*numbers.items(), *(("pid", rate) for rate in pid)]:
+            if not isinstance(value, (Real, Tensor)):
+                raise TypeError(f"{name}: expected a number; got {described(value)}")
+        if self.poll is not None:
+            require_counts("Adaptive", poll=self.poll)
 
     def __repr__(self) -> str:
         return _told(self)
@@ -116,10 +128,13 @@ class Adaptive:
         """The first steps that were asked for, (B,), signed."""
         if self.first_step is None:
             return None
-        step = torch.as_tensor(self.first_step, dtype=begin.dtype, device=begin.device).abs()
+        wanted = f"first_step: expected a number or ({len(begin)},) of them, none zero or NaN"
+        try:
+            step = torch.as_tensor(self.first_step, dtype=begin.dtype, device=begin.device).abs()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"{wanted}; got {described(self.first_step)}") from error
         if step.shape not in ((), begin.shape) or not bool((step > 0).all()):
-            wanted = f"expected a number or ({len(begin)},) of them, none zero or NaN"
-            raise ValueError(f"first_step: {wanted}; got {self.first_step}")
+            raise ValueError(f"{wanted}; got {self.first_step}")
         return torch.where(end < begin, -1, 1) * step.expand(begin.shape)
 
 

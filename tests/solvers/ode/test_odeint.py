@@ -336,7 +336,7 @@ def test_bad_input_is_refused_in_words(change: dict, error: type, words: str) ->
         (lambda: Adaptive(grow=0.5), "shrink, grow, safety"),
         (lambda: Adaptive(pid=(1.0,)), "pid: expected three finite numbers"),
         (lambda: Adaptive(pid=(math.nan, 1.0, 0.0)), "pid: expected three finite numbers"),
-        (lambda: Adaptive(poll=-1), "poll: expected at least 1"),
+        (lambda: Adaptive(poll=-1), "Adaptive expects poll to be an integer of at least 1, got -1"),
         (
             lambda: Adaptive(compact=True, atol=torch.ones(2)),
             "compact: expected neither norm nor tolerances",
@@ -347,13 +347,34 @@ def test_bad_input_is_refused_in_words(change: dict, error: type, words: str) ->
         (lambda: Fixed(step_size=0.0), "step_size: expected a positive number"),
         (lambda: Fixed(step_size="1"), "step_size: expected a positive number; got '1'"),
         (lambda: Fixed(2, 0.1), "steps, step_size: expected one of them; got 2 and 0.1"),
-        (lambda: Checkpoint(0), "every: expected at least 1; got 0"),
+        (lambda: Checkpoint(0), "Checkpoint expects every to be an integer of at least 1, got 0"),
         (lambda: Backsolve(stepping=Fixed(3)), r"expected Adaptive\(...\) for an adjoint equation; got Fixed"),
         (lambda: Backsolve(stepping=Adaptive(compile=True)), "expected neither compact nor compile"),
     ],
 )
 def test_what_does_not_go_together_cannot_be_written(make: Callable[[], Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make, words",
+    [
+        (lambda: Adaptive("small"), "rtol: expected a number or numbers; got 'small'"),
+        (lambda: Adaptive(norm=3), "norm: expected a function of an error; got a int"),
+        (lambda: Adaptive(grow="x"), "grow: expected a number; got a str"),
+        (lambda: Adaptive(max_steps="many"), "max_steps: expected a number; got a str"),
+        (lambda: Adaptive(pid=("a", 1.0, 0.0)), "pid: expected a number; got a str"),
+        (lambda: Adaptive(poll="x"), "Adaptive expects poll to be an integer of at least 1, got 'x'"),
+        (lambda: Checkpoint("x"), "Checkpoint expects every to be an integer of at least 1, got 'x'"),
+        (
+            lambda: solve_ivp(pendulum, torch.ones(1, 2), [0.0, 1.0], stepping=Adaptive(first_step="x")),
+            "first_step: .*a str",
+        ),
+    ],
+)
+def test_kinds_are_named(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(TypeError, match=words):
         make()
 
 
