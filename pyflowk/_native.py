@@ -18,7 +18,7 @@ __all__ = ["show_config"]
 
 
 def _load(name: str) -> ModuleType | None:
-    """The compiled module, or None where this build has none; a module that exists but breaks says so itself."""
+    """Return the compiled module, or None where this build has none; a module that exists but breaks says so itself."""
     if importlib.util.find_spec(f"pyflowk.{name}") is None:
         return None
     return importlib.import_module(f"pyflowk.{name}")
@@ -44,7 +44,7 @@ def register() -> None:
 
 
 def _switched_off(wish: str) -> dict[str, dict[str, str]]:
-    """Which kernels PYFLOWK_OFF leaves out: "cuda:affine_coupling,triton:affine_coupling", each with its backward."""
+    """Read which kernels PYFLOWK_OFF leaves out, each with its backward: "cuda:affine_coupling,triton:rq_spline"."""
     off: dict[str, dict[str, str]] = {"cpu": {}, "cuda": {}, "triton": {}}
     for entry in filter(None, wish.split(",")):
         name, _, op = entry.strip().partition(":")
@@ -64,7 +64,7 @@ def _no_nvidia() -> str:
 
 
 def _cuda_error(cuda: ModuleType) -> str:
-    """Why the kernels run on no card here; wakes the driver."""
+    """Say why the kernels run on no card here; this wakes the driver."""
     if error := _no_nvidia() or cuda.device_error():
         return error
     cards = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
@@ -75,7 +75,7 @@ def _cuda_error(cuda: ModuleType) -> str:
 
 
 def covers(architectures: str, capability: tuple[int, int]) -> bool:
-    """Whether kernels compiled for CMake's list `architectures` run on a card of that compute capability.
+    """Tell whether kernels compiled for CMake's list `architectures` run on a card of that compute capability.
 
     Machine code ("90-real") serves its major version from its minor version on; PTX ("90-virtual") every newer card;
     a plain "90" is both. Names such as "all" or "native" are taken to fit.
@@ -123,14 +123,14 @@ def show_config(file: object = None) -> None:
 
 
 def _table() -> list[str]:
-    """An op a row, a back end a column."""
+    """The table has an op in each row and a back end in each column."""
     table = [("op", *backends), *((op, *(_cell(entry, op) for entry in backends.values())) for op in registry())]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 def _cell(entry: Backend, op: str) -> str:
-    """What a back end has for an op; a dash where it is not usable."""
+    """A cell says what a back end has for an op, or holds a dash where the back end is not usable."""
     if entry.unavailable:
         return "-"
     if op in entry.off:

@@ -25,7 +25,7 @@ class Backend:
     ask: Callable[[], str] | None = None
 
     def settled(self) -> Backend:
-        """This back end, after it was asked."""
+        """Ask what is still to be asked of this back end, and return it."""
         if self.ask is not None:
             self.unavailable, self.ask = self.ask(), None
             _notify()
@@ -37,7 +37,7 @@ class Backend:
         _notify()
 
     def kernel(self, op: str) -> Callable[..., Any] | None:
-        """The kernel for `op`, or None where this back end has none or may not use it."""
+        """Return the kernel for `op`, or None where this back end has none or may not use it."""
         return None if self.unavailable or op in self.off else getattr(self.kernels, op, None)
 
 
@@ -48,7 +48,7 @@ _listeners: list[Callable[[], None]] = []
 
 
 def forced() -> str | None:
-    """The implementation that a `with backend(...)` block forces on every op."""
+    """Return the implementation that a `with backend(...)` block forces on every op."""
     return _forced
 
 
@@ -70,7 +70,7 @@ def _notify() -> None:
 
 
 def implementation(op: str, device: str, formula: Callable[..., Any]) -> Callable[..., Any]:
-    """What runs `op` for tensors on `device` under the present choice."""
+    """Choose what runs `op` for tensors on `device` under the present choice."""
     if _forced == "reference":
         return formula
     if _forced is not None:

@@ -36,7 +36,7 @@ EXPAND_BELOW = 1 << 14
 
 
 def registry() -> dict[str, FusedOp]:
-    """Every op by name, backward ops left out."""
+    """Return every op by its name, the backward ops left out."""
     backward = {op.backward.name for op in _ops.values() if op.backward is not None}
     return {name: op for name, op in _ops.items() if name not in backward}
 
@@ -125,7 +125,7 @@ class FusedOp:
         return _overwrite(first, chosen(*args))
 
     def reference(self, *args: Any) -> tuple[Tensor, ...]:
-        """The formula behind the checks that a kernel would have made, with a kernel's arguments."""
+        """Call the formula behind the checks that a kernel would have made, with a kernel's arguments."""
         if len(args) > self._arguments:  # one more than the schema has: inplace
             outputs = self.reference(*args[:-1])
             return _overwrite(args[0], outputs) if args[-1] else outputs
@@ -170,7 +170,7 @@ class FusedOp:
     # ---- lists of tensors -----------------------------------------------------------------------------------------
 
     def _inputs(self, args: tuple[Any, ...]) -> Sequence[Any]:
-        """The tensors of a call, those in lists too."""
+        """Yield the tensors of a call, those in lists too."""
         return flat(args[: self._tensors]) if self._lists else args[: self._tensors]
 
     def _spread(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -224,7 +224,7 @@ def _overwrite(target: Tensor, outputs: tuple[Tensor, ...]) -> tuple[Tensor, ...
 
 
 def flat(arguments: Iterable[Any]) -> list[Any]:
-    """All tensors of arguments some of which are lists of them."""
+    """Return all tensors of arguments some of which are lists of tensors."""
     tensors: list[Any] = []
     for argument in arguments:
         if type(argument) is list:
@@ -235,7 +235,7 @@ def flat(arguments: Iterable[Any]) -> list[Any]:
 
 
 def _lengths(arguments: Iterable[Any]) -> tuple[int | None, ...]:
-    """How many tensors each argument holds; None for one that is no list."""
+    """Count the tensors that each argument holds; None stands for one that is no list."""
     return tuple([len(a) if type(a) is list else None for a in arguments])
 
 

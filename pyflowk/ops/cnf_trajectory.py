@@ -23,7 +23,7 @@ Rows = Sequence[Sequence[float]]
 
 
 def stage_times(method: Rows, t0: float, t1: float, steps: int, like: Tensor) -> Tensor:
-    """The time of every evaluation, step by step and stage by stage, (steps * stages,) in `like`'s dtype and device.
+    """Return the time of every evaluation, stage by stage, (steps * stages,), in dtype and device of `like`.
 
     >>> stage_times([[1 / 2], [0.0, 1.0]], 0.0, 1.0, 2, torch.zeros(()))
     tensor([0.0000, 0.2500, 0.5000, 0.7500])
@@ -34,7 +34,7 @@ def stage_times(method: Rows, t0: float, t1: float, steps: int, like: Tensor) ->
 
 
 def _stages(numbers: Sequence[float]) -> int:
-    """Of a method whose rows lie one behind the other."""
+    """Return the stages of a method whose rows lie one behind the other."""
     stages = isqrt(2 * len(numbers))
     if not 1 <= stages <= MOST_STAGES or stages * (stages + 1) != 2 * len(numbers):
         wanted = f"1 to {MOST_STAGES} rows of 1, 2, ... numbers"

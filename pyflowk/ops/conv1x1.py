@@ -122,7 +122,7 @@ def conv1x1(x: Tensor, weight: Tensor, terms: Tensor, bias: Tensor | None = None
 def conv1x1_gradients(
     x: Tensor, weight: Tensor, dy: Tensor, dladj: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    r"""The gradients of `conv1x1`, for a backward pass that has rebuilt x from the output.
+    r"""Compute the gradients of `conv1x1` for a backward pass that has rebuilt x from the output.
 
     Args:
         x, weight, bias: as `conv1x1` had them.

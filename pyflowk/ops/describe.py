@@ -10,7 +10,7 @@ __all__ = ["described"]
 
 
 def described(x: Any) -> str:
-    """The kind of a thing, with shape and dtype where it has them.
+    """Name the kind of a thing, with shape and dtype where it has them.
 
     >>> import torch
     >>> described((torch.zeros(2, 3), 1.0))

@@ -18,7 +18,7 @@ __all__ = ["draw_integers", "draw_normal", "draw_uniform"]
 def draw_uniform(
     shape: Sequence[int], generator: Generator | None, *, dtype: torch.dtype, device: torch.device | str
 ) -> Tensor:
-    """Uniform numbers in [0, 1).
+    """Draw uniform numbers in [0, 1).
 
     >>> draw_uniform((2, 3), torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu").shape
     torch.Size([2, 3])
@@ -29,14 +29,14 @@ def draw_uniform(
 def draw_normal(
     shape: Sequence[int], generator: Generator | None, *, dtype: torch.dtype, device: torch.device | str
 ) -> Tensor:
-    """Standard normal numbers."""
+    """Draw standard normal numbers."""
     return torch.randn(shape, dtype=dtype, device=device, **_of(generator))
 
 
 def draw_integers(
     low: int, high: int, shape: Sequence[int], generator: Generator | None, *, device: torch.device | str
 ) -> Tensor:
-    """Integers in [low, high), int64, each as likely."""
+    """Draw integers in [low, high), int64, each as likely."""
     return torch.randint(low, high, shape, device=device, **_of(generator))
 
 

@@ -12,7 +12,7 @@ FLOATING = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def state_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of arithmetic, log-determinants, steps and times beside x: float64 for float64, float32 for all else.
+    """Return the dtype of arithmetic, log-determinants, steps and times beside x: float64 for float64, else float32.
 
     >>> state_dtype(torch.zeros(1, dtype=torch.bfloat16))
     torch.float32

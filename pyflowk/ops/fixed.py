@@ -18,7 +18,7 @@ class Fixed(nn.Module):
     """
 
     def fixed(self) -> dict[str, Tensor]:
-        """Names and values, on the CPU, from the settings alone."""
+        """Make the buffers, name by name, on the CPU and from the settings alone."""
         raise NotImplementedError(f"{type(self).__name__} names no fixed buffers")
 
     def _set_fixed(self) -> None:

@@ -34,7 +34,7 @@ class Probes(NamedTuple):
     noise: str
 
     def directions(self, x: Tensor) -> Tensor:
-        r"""(B, count, \*event) for x (B, \*event), in its dtype."""
+        r"""Make the directions again, (B, count, \*event) for x (B, \*event), in its dtype."""
         flat = random_numbers(self.keys, self.number, x.shape[1:].numel(), _KINDS[self.noise], x.dtype)
         return flat.reshape(x.shape[0], self.number, *x.shape[1:])
 
@@ -42,7 +42,7 @@ class Probes(NamedTuple):
 def draw_probes(
     x: Tensor, count: int = 1, noise: str = "rademacher", generator: torch.Generator | None = None
 ) -> Probes:
-    r"""Random directions e with E[e e^T] = I, `count` for every row of x (B, \*event): a key a row from the generator.
+    r"""Draw random directions e with E[e e^T] = I, `count` for every row of x (B, \*event): a key a row.
 
     "rademacher": signs, whose estimate of tr A has the variance 2 sum_{i != j} S_ij^2 for S the symmetric part of A,
     never more than that of "gaussian", 2 |S|_F^2, and none for diagonal A. ValueError for another name or count < 1.
@@ -113,7 +113,7 @@ _op = FusedOp(
 
 
 def trace_estimate(images: Tensor, probes: Probes) -> tuple[Tensor, Tensor]:
-    r"""From v_k = A e_k for the directions e_k of `probes`, the means over k of e_k . v_k and of |v_k|^2.
+    r"""Estimate traces: the means over k of e_k . v_k and of |v_k|^2, from v_k = A e_k for directions e_k of `probes`.
 
     These are Hutchinson's unbiased estimates of tr A and of |A|_F^2, row by row.
 

@@ -33,7 +33,7 @@ class Kept:
         self._entries: dict[Hashable, tuple[Any, Any, Any]] = {}
 
     def get(self, tensors: Sequence[Tensor], make: Callable[[], Made], which: Hashable = None) -> Made:
-        """``make()`` of these tensors, or what it was; ``which`` tells apart what is made of the same ones."""
+        """Return ``make()`` of these tensors, or what it was before; ``which`` tells apart what the same ones make."""
         entry = self._entries.get(which)
         if self.frozen:
             place = tensors[0].dtype, tensors[0].device
@@ -61,7 +61,7 @@ class Kept:
         return made
 
     def freeze(self) -> None:
-        """From now on, what is made first is right for ever."""
+        """Take what is made first from now on for right for ever."""
         self.frozen, self._entries = True, {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -83,5 +83,5 @@ class Keeper:
     """A module that keeps what it makes of its own parameters."""
 
     def keep(self) -> None:
-        """Make all of it now."""
+        """Make all that this module keeps now."""
         raise NotImplementedError(f"{type(self).__name__} keeps nothing")

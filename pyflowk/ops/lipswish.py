@@ -61,7 +61,7 @@ _op = FusedOp(
 
 
 def lipswish(x: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-    r"""The activation :math:`\phi(x) = x\, \sigma(\beta x) / 1.1` and its slope :math:`\phi'(x)`.
+    r"""Compute the activation :math:`\phi(x) = x\, \sigma(\beta x) / 1.1` and its slope :math:`\phi'(x)`.
 
     Args:
         x: (B, \*event), float32 or float64; any strides.

@@ -122,7 +122,7 @@ def made_forward(
     limit: float = 2.0,
     spline: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""A map of every coordinate, its parameters by a MADE from the coordinates before: density of a MAF.
+    r"""Map every coordinate, by parameters that a MADE makes of the coordinates before: the density of a MAF.
 
     :math:`z_i = x_i e^{s_i} + t_i` with (s_i, t_i) a function of x_0..x_{i-1}, ladj = sum s; or, with `spline`, z_i is
     the spline of :func:`rq_spline` at x_i, its `spline_params` parameters such a function, ladj = sum log dz/dx.
@@ -175,7 +175,7 @@ def made_inverse(
     limit: float = 2.0,
     spline: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    r"""The inverse of :func:`made_forward`, coordinate by coordinate, every hidden unit computed once.
+    r"""Invert :func:`made_forward`, coordinate by coordinate, with every hidden unit computed once.
 
     :math:`x_i = (z_i - t_i) e^{-s_i}` with (s_i, t_i) a function of x_0..x_{i-1}, ladj = - sum s; or the inverse of
     the spline, by the root of its quadratic. Args, results and errors are those of :func:`made_forward`.

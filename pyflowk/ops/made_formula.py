@@ -146,7 +146,7 @@ class _Map:
         return ((x - t) * torch.exp(-s), -s.sum(1)) if inverse else (x * torch.exp(s) + t, s.sum(1))
 
     def gradient(self, x: Tensor, params: Tensor, dy: Tensor, dladj: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
-        """Of what went in and of params, from the data side x."""
+        """Return the gradients of what went in and of params, from the data side x."""
         if self.code >= SPLINE:
             return _spline_backward(x, x, params, dy, dladj, *self._spline_config(inverse))
         raw = _split(params, self.code)[0]

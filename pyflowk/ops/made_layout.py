@@ -13,7 +13,7 @@ _BLOCK, _ROWS = 8, 6  # kMadeBlock and kMadeRows of csrc/math/made.h
 
 
 class MadeLayout:
-    r"""Where the weights of a MADE lie when packed for the kernels.
+    r"""A layout says where the weights of a MADE lie when they are packed for the kernels.
 
     Args:
         degrees: of the hidden units, one sequence a layer, each in 0..D-1: a unit of degree m sees the first m
@@ -82,19 +82,19 @@ class MadeLayout:
 
     @staticmethod
     def pack(layers: Sequence[tuple[Tensor, Tensor]], source: Tensor) -> Tensor:
-        """The packed weights, from (weight, bias) of every hidden layer and the output layer; differentiable."""
+        """Return the packed weights, from (weight, bias) of every hidden layer and the output layer; differentiable."""
         zero = layers[0][0].new_zeros(1)
         flat = torch.cat([zero, *(bias for _, bias in layers), *(weight.flatten() for weight, _ in layers)])
         return flat.index_select(0, source)
 
 
 def plan_size(features: int, layers: int) -> int:
-    """How many numbers the plan of a network has."""
+    """Count the numbers that the plan of a network has."""
     return (features + 1 - (-features // _BLOCK)) * (layers + 1)
 
 
 def matrix_shapes(features: int, hidden: Sequence[int], params: int) -> list[tuple[int, int]]:
-    """(rows, columns) of every layer's matrix."""
+    """Return (rows, columns) of every layer's matrix."""
     return list(zip((*hidden, features * params), (features, *hidden), strict=True))
 
 

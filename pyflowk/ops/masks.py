@@ -19,7 +19,7 @@ MASK_CODES = {(name, swap): code + (swap and code > 0) for name, code in MASKS.i
 
 
 def mask_code(mask: str, swap: bool) -> int:
-    """The kernel's integer for a mask name; ValueError lists the names there are."""
+    """Return the kernel's integer for a mask name; ValueError lists the names there are."""
     try:
         return MASK_CODES[mask, bool(swap)]
     except (KeyError, TypeError):
@@ -27,7 +27,7 @@ def mask_code(mask: str, swap: bool) -> int:
 
 
 def slices(channels: int, code: int) -> tuple[slice, slice]:
-    """The (identity, transformed) slices of dimension 1 for every mask but the checkerboard."""
+    """Return the (identity, transformed) slices of dimension 1 for every mask but the checkerboard."""
     kind, swap = code & ~1, code & 1
     if kind == MASKS["all"]:
         return slice(0, 0), slice(0, channels)
@@ -39,20 +39,20 @@ def slices(channels: int, code: int) -> tuple[slice, slice]:
 
 
 def halves(x: Tensor, swap: bool = False) -> tuple[Tensor, Tensor]:
-    """The (identity, transformed) parts of the mask "half" by one split, whose gradient is one concatenation."""
+    """Return the (identity, transformed) parts of the mask "half" by one split, whose gradient is one concatenation."""
     first, second = x.split((x.shape[1] // 2, x.shape[1] - x.shape[1] // 2), 1)
     return (second, first) if swap else (first, second)
 
 
 def checkerboard(x: Tensor, code: int) -> Tensor:
-    """Boolean (H, W): True where the checkerboard transforms."""
+    """Return a boolean (H, W) that is True where the checkerboard transforms."""
     rows = torch.arange(x.shape[-2], device=x.device)
     columns = torch.arange(x.shape[-1], device=x.device)
     return (rows[:, None] + columns) % 2 != (code & 1)
 
 
 def identity_part(x: Tensor, mask: str = "half", swap: bool = False) -> Tensor:
-    """What a coupling leaves as it is, as the conditioner should see it.
+    """Return what a coupling leaves as it is, as the conditioner should see it.
 
     A view of x (B, C, *rest) along dimension 1; for a checkerboard, x with the transformed positions set to zero;
     for "all", an empty (B, 0, *rest).
@@ -67,7 +67,7 @@ def identity_part(x: Tensor, mask: str = "half", swap: bool = False) -> Tensor:
 
 
 def transformed_channels(channels: int, mask: str = "half", swap: bool = False) -> int:
-    """How many of `channels` channels a coupling needs parameters for (all of them for a checkerboard).
+    """Count the channels of `channels` that a coupling needs parameters for (all of them for a checkerboard).
 
     >>> transformed_channels(5, "half"), transformed_channels(5, "half", swap=True)
     (3, 2)

@@ -137,7 +137,7 @@ def mlp(
     activation: str = "relu",
     shift: Tensor | None = None,
 ) -> Tensor:
-    r"""A narrow multi-layer perceptron in one call: :math:`W_{n} \phi(\ldots \phi(W_0 x + b_0 + c) \ldots) + b_n`.
+    r"""Evaluate a narrow multi-layer perceptron: :math:`W_{n} \phi(\ldots \phi(W_0 x + b_0 + c) \ldots) + b_n`.
 
     Args:
         x: (B, D), float32 or float64.

@@ -38,7 +38,7 @@ def power_series_by(
 
 
 def coefficient_of(k: int, exact_terms: int, survival: float) -> float:
-    """Of term k, with its sign."""
+    """Return the coefficient of term k, with its sign."""
     return (1 if k % 2 else -1) * survival ** min(0, exact_terms - k)
 
 

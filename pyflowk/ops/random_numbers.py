@@ -30,7 +30,7 @@ def _product(factor: int, word: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def philox(keys: Tensor, blocks: Tensor, draws: Tensor, kind: int) -> tuple[Tensor, ...]:
-    """The four words of Philox 4x32-10 at every counter, each in 32 bits of an int64; the arguments broadcast."""
+    """Return the four words of Philox 4x32-10 at every counter, 32 bits each, as int64; the arguments broadcast."""
     k0, k1 = keys & _MASK, (keys >> 32) & _MASK
     a, b, c, d = blocks & _MASK, (blocks >> 32) & _MASK, draws, torch.full_like(draws, kind)
     for _ in range(10):
@@ -74,7 +74,7 @@ def random_formula(keys: Tensor, draws: int, size: int, kind: int, wide: bool) -
 
 
 def check_keys(op: str, keys: Tensor, rows: int | None = None) -> None:
-    """ValueError or TypeError, in the name of `op`, where keys are not int64 and one a row."""
+    """Raise ValueError or TypeError, in the name of `op`, unless keys are int64 and one a row."""
     wanted = "(B,)" if rows is None else f"({rows},), one a row"
     if keys.ndim != 1 or (rows is not None and keys.shape[0] != rows):
         raise ValueError(f"{op}: keys must be {wanted}; got {tuple(keys.shape)}")

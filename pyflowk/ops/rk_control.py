@@ -27,7 +27,7 @@ NUMBERS = 11  # of `control`
 
 
 class Status(IntEnum):
-    """How a row ended."""
+    """A status says how a row ended."""
 
     SUCCESS = 0
     EVENT = 1
@@ -44,14 +44,14 @@ _RUNNING = int(Status.RUNNING)  # torch.compile takes a comparison with an enume
 
 
 def tried_step(t: Tensor, following: Tensor, end: Tensor, status: Tensor) -> Tensor:
-    """The signed length of the step to try; one that lands on the end may be one percent longer."""
+    """Return the signed length of the step to try; one that lands on the end may be one percent longer."""
     rest = end - t
     step = torch.where(following.abs() * 1.01 >= rest.abs(), rest, following)
     return torch.where(status == _RUNNING, step, 0)
 
 
 def advanced(clock: Sequence[Tensor], error: Tensor, control: Sequence[Any]) -> tuple[Tensor, ...]:
-    """The columns of a clock after a step of that scaled error, all (B,)."""
+    """Return the columns of a clock after a step of that scaled error, all (B,)."""
     t, following, end, last, older, status, attempts, accepted, step, _ = clock
     safety, shrink, grow, this, before, first, dt_min, dt_max, max_steps = control
     running = status == _RUNNING
@@ -84,7 +84,7 @@ def advanced(clock: Sequence[Tensor], error: Tensor, control: Sequence[Any]) -> 
 
 
 def stage_times(t: Tensor, step: Tensor, end: Tensor, c: Sequence[float], dtype: torch.dtype) -> list[Tensor]:
-    """When the stages are, and the step behind them, (B,) each; at the end of the step its end itself, not near it."""
+    """Return when the stages are, and the step behind them, (B,) each; a step's end is the end itself."""
     after = torch.where(step == end - t, end, t + step)
     return [*((after if at == 1 else t + at * step).to(dtype) for at in c), step.to(dtype)]
 
@@ -150,7 +150,7 @@ _rk_control = FusedOp(
 
 
 def start_clock(t: Tensor, step: Tensor, end: Tensor) -> Tensor:
-    """The clock before the first step, (B, 10); rows of zero length have arrived.
+    """Return the clock before the first step, (B, 10); rows of zero length have arrived.
 
     >>> start_clock(torch.zeros(1), torch.tensor([0.5]), torch.ones(1))
     tensor([[ 0.0000,  0.5000,  1.0000,  1.0000,  1.0000, -1.0000,  0.0000,  0.0000,

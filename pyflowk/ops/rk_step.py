@@ -134,7 +134,7 @@ def rk_error_formula(
 def scaled_error(
     y0: Tensor, y1: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float], rtol: Any, atol: Any
 ) -> Tensor:
-    """What `rk_error` takes the norm of, (B, *event); tolerances may be tensors that broadcast against it."""
+    """Return what `rk_error` takes the norm of, (B, *event); tolerances may be tensors that broadcast against it."""
     return _scaled(y0, y1, h, ks, (weights, rtol, atol))[2]
 
 
@@ -222,7 +222,7 @@ def _present(name: str, ks: Sequence[Tensor], weights: Sequence[float]) -> tuple
 
 
 def rk_combine(y: Tensor, h: Tensor, ks: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """The state that slopes lead to, with a step of its own for every row: y + h_b sum_j w_j k_j.
+    """Add slopes to a state, with a step of its own for every row: y + h_b sum_j w_j k_j.
 
     Args:
         y: (B, *event), float32, float64, bfloat16 or float16, any strides.
@@ -256,7 +256,7 @@ def rk_error(
     rtol: float,
     atol: float,
 ) -> Tensor:
-    """How far the embedded error estimate of every row is from what is tolerated; a step is good up to 1.
+    """Measure the embedded error estimate of every row in units of what is tolerated; a step is good up to 1.
 
     With e = h_b sum_j w_j k_j: the root mean square over the row of e / (atol + rtol max(|y0|, |y1|)).
 

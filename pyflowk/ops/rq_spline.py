@@ -24,7 +24,7 @@ LARGEST_SOFTCLIP = 30.0  # kLargestSoftclip of csrc/math/spline.h
 
 
 def spline_params(bins: int, tails: str = "linear") -> int:
-    """How many parameters an element has: `bins` widths, `bins` heights, and a slope for every free knot.
+    """Count the parameters of an element: `bins` widths, `bins` heights, and a slope for every free knot.
 
     Linear tails leave bins - 1 slopes free, a bounded interval all bins + 1, a circle bins (its ends are one knot).
     ValueError for unknown tails or bins outside 2..64.
@@ -157,7 +157,7 @@ def _piece_at(value: Tensor, edges: Tensor, b: _Bins, c: _Config) -> _Piece:
 
 
 def _clip_factor(raw: Tensor, limit: float) -> Tensor:
-    """Of a soft clip: raw / (1 + |raw| / limit) is raw times this, and its slope the square of this."""
+    """The factor of a soft clip: raw / (1 + |raw| / limit) is raw times it, and the slope is its square."""
     return 1 / (1 + (raw * (1 / limit)).abs())
 
 

@@ -88,7 +88,7 @@ class Report:
 
     @property
     def wrong(self) -> list[tuple[str, str]]:
-        """(back end, op) of everything that is wrong."""
+        """The (back end, op) of everything that is wrong."""
         return [(s.backend, r.op) for s in self.sections for r in s.results if r.problem]
 
     @property
@@ -97,7 +97,7 @@ class Report:
         return not self.wrong
 
     def text(self) -> str:
-        """The configuration, then every back end with its ops."""
+        """Write the configuration, then every back end with its ops."""
         lines = [line for section in self.sections for line in section.lines()]
         if self.ok:
             verdict = "all ops are right"
@@ -187,7 +187,7 @@ def _check(entry: Backend, name: str, op: FusedOp) -> tuple[str, str]:
 def deviation(
     entry: Backend, op: FusedOp, config: tuple[Any, ...], inputs: tuple[Any, ...], conditioning: float = 1.0
 ) -> tuple[float, float]:
-    """How far values and gradients are above the allowed error, and the largest error, against float64."""
+    """Measure how far values and gradients are above the allowed error, and the largest error, against float64."""
     outputs = op.formula(*inputs, *config)
     cotangents = tuple(noise(*t.shape).to(t.dtype) for t in outputs)
     # an output in float64 is no more exact than the float32 numbers that went into it
@@ -272,13 +272,13 @@ def _gigabytes(*tensors: Tensor) -> float:
 
 
 def copy_bandwidth(device: str, megabytes: float) -> float:
-    """GB/s, bytes read plus bytes written, of copying tensors of `megabytes` to new memory, as an op's outputs are."""
+    """Measure the GB/s, read plus written, of copying tensors of `megabytes` to new memory, as an op's outputs are."""
     source = torch.ones(max(1, round(megabytes * 1e6 / 4)), device=device)
     return _gigabytes(source, source) / seconds(source.clone, device)
 
 
 def seconds(call: Callable[[], object], device: str, repeats: int = REPEATS) -> float:
-    """Median time of one call; on a card, of one among several in a row, so that launches overlap as they do in use."""
+    """Measure the median time of a call; on a card, of one among several in a row, as launches overlap in use."""
     calls, times = CALLS[device], []
     for _ in range(repeats + 1):
         if device == "cuda":

@@ -14,8 +14,8 @@ __all__ = ["Trial", "each", "noise"]
 
 @dataclass(frozen=True)
 class Trial:
-    """How to try one op: `configs` are its arguments after the tensors, `inputs(config, rows)` its tensors and lists of
-    tensors, the real ones in float64.
+    """A trial says how one op is tried: `configs` are its arguments after the tensors, `inputs(config, rows)` makes its
+    tensors and lists of tensors, the real ones in float64.
 
     The first config is the one whose speed is measured.
     """
@@ -29,17 +29,17 @@ class Trial:
     double: tuple[int, ...] = ()
 
     def tensors(self, config: tuple[Any, ...], rows: int, precision: torch.dtype) -> tuple[Any, ...]:
-        """`inputs`, the real ones in that precision."""
+        """Make `inputs`, the real ones in that precision."""
         inputs = self.inputs(config, rows)
         narrow = each(lambda t: t.to(precision) if t.is_floating_point() else t, inputs)
         return tuple(inputs[i] if i in self.double else t for i, t in enumerate(narrow))
 
 
 def each(change: Callable[[Tensor], Any], tensors: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The tensors, those in lists too, changed."""
+    """Change the tensors, those in lists too."""
     return tuple([change(t) for t in entry] if isinstance(entry, list) else change(entry) for entry in tensors)
 
 
 def noise(*shape: int) -> Tensor:
-    """Standard normal numbers of this shape, always the same."""
+    """Make standard normal numbers of this shape, always the same."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)

@@ -72,7 +72,7 @@ def _scale(raw, LIMIT: tl.constexpr, INVERSE: tl.constexpr, BOUND: tl.constexpr)
 
 @triton.jit
 def _place(e, begin, end, inner, width, MASK: tl.constexpr):
-    """Of element e of a row: is it transformed, has it params, where is its raw log-scale. MASK is from `layout`."""
+    """Tell whether element e of a row is transformed and has params, and where its raw log-scale is."""
     SOLID: tl.constexpr = MASK[0]
     BOARD: tl.constexpr = MASK[1]
     ALTERNATING: tl.constexpr = MASK[2]

@@ -32,7 +32,7 @@ KERNELS = {
 
 
 def unavailable() -> str:
-    """Why these kernels cannot run here, as far as can be told without importing Triton; empty if they may."""
+    """Say why these kernels cannot run here, as far as that is known without importing Triton; empty if they may."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     if interpreted() or torch.version.cuda is not None or torch.version.hip is not None:
@@ -41,7 +41,7 @@ def unavailable() -> str:
 
 
 def ask() -> str:
-    """The rest of `unavailable`; imports Triton and wakes the driver."""
+    """Say the rest of `unavailable`, which takes importing Triton and waking the driver."""
     if reason := unavailable():
         return reason
     if interpreted() or torch.cuda.is_available():
@@ -50,12 +50,12 @@ def ask() -> str:
 
 
 def interpreted() -> bool:
-    """Whether Triton's own interpreter stands in for a card."""
+    """Tell whether Triton's own interpreter stands in for a card."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def __getattr__(op: str) -> Callable[..., Any]:
-    """The kernel of an op. Its module, and Triton with it, is imported at the first call."""
+    """Return the kernel of an op. Its module, and Triton with it, is imported at the first call."""
     if op not in KERNELS:
         raise AttributeError(f"there is no Triton kernel of {op}")
     module, function = KERNELS[op]

@@ -37,7 +37,7 @@ def _philox(key, block, draw, KIND: tl.constexpr):
 
 @triton.jit
 def numbers_of(key, place, size, KIND: tl.constexpr, REAL: tl.constexpr):
-    """Those of the places `place` of rows (draws, size)."""
+    """Make the numbers at the places `place` of rows (draws, size)."""
     draw = place // size
     dimension = place - draw * size
     if KIND == 0:
@@ -67,7 +67,7 @@ def _draw(keys, out, rows, count, size, KIND: tl.constexpr, ROWS: tl.constexpr, 
 
 
 def draw(keys: Tensor, draws: int, size: int, kind: int, wide: bool) -> tuple[Tensor]:
-    """(B, draws, size)"""
+    """Make the numbers of `pyflowk.ops.random_numbers`, (B, draws, size)."""
     _check(keys, draws, size, kind, wide)
     dtype = torch.float64 if wide else torch.float32
     out = torch.empty(keys.shape[0], draws, size, dtype=dtype, device=keys.device)

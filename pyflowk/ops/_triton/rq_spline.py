@@ -42,7 +42,7 @@ def _weigh(at, shift, live, BINS: tl.constexpr, CLIP: tl.constexpr, REAL: tl.con
 
 @triton.jit
 def _factor(u, CLIP: tl.constexpr):
-    """Of a soft clip at 1 / CLIP: this times u is u clipped, its square the slope."""
+    """The factor of a soft clip at 1 / CLIP: times u it is u clipped, and its square is the slope."""
     return 1 / (1 + tl.abs(u * CLIP))
 
 

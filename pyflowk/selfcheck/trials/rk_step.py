@@ -18,7 +18,7 @@ _WEIGHTS = (0.3, -0.7, 1.1, 0.05, -0.4, 0.9, -1.3, 0.6, 0.2)
 
 
 def _trial(states: int, *tolerances: float) -> Trial:
-    """Of an op that takes that many states before its steps and slopes."""
+    """Make the trial of an op that takes that many states before its steps and slopes."""
 
     def inputs(config: tuple[Any, ...], rows: int) -> tuple[Any, ...]:
         tensors = noise(states + len(config[0]), rows, 64).unbind(0)
