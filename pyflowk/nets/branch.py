@@ -10,7 +10,7 @@ from torch import Tensor
 from ..ops.dtypes import state_dtype
 from ..ops.modes import symbolic
 from ..ops.power_series import coefficient_of, power_series_by
-from .context import Network
+from .context import Network, uncompiled
 
 __all__ = ["Branch", "FunctionBranch", "TransposedJacobian", "as_branch", "as_transposed"]
 
@@ -119,7 +119,7 @@ class FunctionBranch(Branch):
 
 def as_branch(function: Callable[..., Tensor], lipschitz: float | None, conditional: bool | None = None) -> Branch:
     """A Branch as it is; a module that is none, as one of that Lipschitz constant. ValueError where there is none."""
-    branch = getattr(function, "_orig_mod", function)  # behind torch.compile
+    branch = uncompiled(function)
     if isinstance(branch, Branch):
         return branch
     if lipschitz is None:

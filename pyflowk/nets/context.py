@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from .._checks import require_counts
@@ -20,11 +22,16 @@ class Network(nn.Module):
     takes_context: bool = True
 
 
+def uncompiled(module: Any) -> Any:
+    """The module itself, where it stands behind torch.compile."""
+    return getattr(module, "_orig_mod", module)
+
+
 def wants_context(net: object, conditional: bool | None) -> bool:
     """Whether a module of a transform is handed the context: as the user says, else as a Network says, else yes."""
     if conditional is not None:
         return conditional
-    net = getattr(net, "_orig_mod", net)  # behind torch.compile
+    net = uncompiled(net)
     return net.takes_context if isinstance(net, Network) else True
 
 

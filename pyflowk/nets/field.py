@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..ops.describe import described
 from ..ops.divergence import exact_divergence, push_forward
-from .context import Network
+from .context import Network, uncompiled
 
 __all__ = ["Field", "FunctionField", "FusedParameters", "as_field"]
 
@@ -110,7 +110,6 @@ def as_field(function: Callable[..., Tensor], conditional: bool | None = None) -
     """
     if isinstance(function, Field):
         return function
-    field = getattr(function, "_orig_mod", None)  # behind torch.compile
-    if isinstance(field, Field):
+    if isinstance(field := uncompiled(function), Field):
         return _CompiledField(function, field)
     return FunctionField(function, conditional is not False)
