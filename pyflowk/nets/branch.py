@@ -102,19 +102,23 @@ class Branch(Network):
 
 
 class FunctionBranch(Branch):
-    """A plain module at the border: ``g(x)``, or ``g(x, context)`` where there is a context and it wants it.
+    """A plain module at the border, of a stated Lipschitz constant: ``g(x)``, and ``g(x, context)`` where there is a
+    context and it wants it.
 
-    The module is not registered: it belongs to who hands it in, who also states its Lipschitz constant.
+    >>> import torch
+    >>> from pyflowk.nets import FunctionBranch
+    >>> FunctionBranch(lambda x: 0.5 * x, lipschitz=0.5).linearize(torch.ones(1, 1))[1](torch.ones(1, 1))
+    tensor([[0.5000]])
     """
 
     def __init__(self, function: Callable[..., Tensor], lipschitz: float, conditional: bool = True) -> None:
         super().__init__()
-        self._function, self.lipschitz, self.takes_context = (function,), lipschitz, conditional
+        self.function, self.lipschitz, self.takes_context = function, lipschitz, conditional
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         if context is None or not self.takes_context:
-            return self._function[0](x)
-        return self._function[0](x, context)
+            return self.function(x)
+        return self.function(x, context)
 
 
 def as_branch(function: Callable[..., Tensor], lipschitz: float | None, conditional: bool | None = None) -> Branch:

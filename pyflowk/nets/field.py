@@ -73,8 +73,6 @@ class Field(Network):
 class FunctionField(Field):
     """A plain function at the border: ``f(t, x)``, and ``f(t, x, context)`` where there is a context and it wants it.
 
-    A module inside is not registered: it belongs to who hands it in.
-
     >>> import torch
     >>> from pyflowk.nets import FunctionField
     >>> FunctionField(lambda t, x: -x, conditional=False)(torch.tensor(0.0), torch.ones(1, 2), torch.zeros(1))
@@ -85,12 +83,12 @@ class FunctionField(Field):
         super().__init__()
         if not callable(function):
             raise TypeError(f"field: expected a function of (t, x) or (t, x, context); got {described(function)}")
-        self._function, self.takes_context = (function,), conditional
+        self.function, self.takes_context = function, conditional
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         if context is None or not self.takes_context:
-            return self._function[0](t, x)
-        return self._function[0](t, x, context)
+            return self.function(t, x)
+        return self.function(t, x, context)
 
 
 class _CompiledField(FunctionField):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyflowk.nets import Branch, Field, LipschitzMLP, MLPField
+from pyflowk.nets import Branch, Field, FunctionBranch, FunctionField, LipschitzMLP, MLPField
 from pyflowk.nets.field import as_field
 from pyflowk.solvers import Backprop, Fixed
 from pyflowk.transforms import Continuous, Exact, Residual, check_contraction
@@ -57,6 +57,7 @@ def test_what_wraps_a_field_is_a_field_of_a_flow(divergence: str) -> None:
     function = Continuous(lambda t, x, context: guided(t, x, context), method="rk4", **options)  # type: ignore[arg-type]
     assert set(flow.state_dict()) == {f"field.{name}" for name in guided.state_dict()} and not function.state_dict()
     torch.testing.assert_close(flow(X, C, seeded()), function(X, C, seeded()))
+    assert list(Continuous(FunctionField(guided)).state_dict()) == [f"field.function.{n}" for n in guided.state_dict()]
     torch.testing.assert_close(flow.to_data(flow(X, C, seeded())[0], C), X, rtol=1e-2, atol=1e-2)
 
 
@@ -85,7 +86,7 @@ class Half(Branch):
     lipschitz = 0.5
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return 0.5 * torch.sin(x if context is None else x + context).flip(1)
+        return 0.5 * torch.sin(x if context is None else torch.stack((x, context)).sum(0)).flip(1)
 
 
 def test_a_branch_needs_its_values_and_its_constant_only() -> None:
@@ -96,7 +97,10 @@ def test_a_branch_needs_its_values_and_its_constant_only() -> None:
                             for x, c in zip(X, C[:, :2], strict=True)])  # fmt: skip
     torch.testing.assert_close(ladj, torch.linalg.slogdet(jacobian).logabsdet)
     torch.testing.assert_close(layer.inverse(z, C[:, :2])[0], X)
+    torch.testing.assert_close(layer(X, C[:1, :2]), layer(X, C[:1, :2].expand(4, 2)))
     assert set(plain.state_dict()) == {"branch.weight", "branch.bias"} and check_contraction(plain)[0].stated is None
+    stated = Residual(FunctionBranch(nn.Linear(2, 2).double(), 0.9))
+    assert set(stated.state_dict()) == {"branch.function.weight", "branch.function.bias"}
     with pytest.raises(ValueError, match="expected lipschitz= for a branch that is no Branch, got a Linear alone"):
         Residual(nn.Linear(2, 2))
     net = awake(LipschitzMLP(2, 8))

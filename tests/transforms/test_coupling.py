@@ -93,6 +93,8 @@ def test_context_goes_to_networks_that_take_one() -> None:
     net = Recorder(4)
     Coupling(net)(x, context)
     assert net.seen[-1][1] is context
+    Coupling(net)(x, context[:1])
+    assert torch.equal(net.seen[-1][1], context[:1].expand(3, 2))
     Coupling(net, conditional=False)(x, context)
     assert net.seen[-1][1] is None
     with pytest.raises(TypeError, match="2 positional arguments but 3 were given"):
