@@ -1,4 +1,4 @@
-"""Everything that walks from one time to another: `ode`, ordinary differential equations; stochastic ones.
+"""Everything that walks from one time to another: ordinary differential equations (`ode`), stochastic ones (`sde`).
 
 `odeint` gives states at times and differentiates; `solve_ivp` gives a `Solution`, with the steps taken, a `Dense`
 output and what an `Event` met, a `Record`; `sdeint` is for noise. `METHODS` are the methods by name, `TABLEAUS` the

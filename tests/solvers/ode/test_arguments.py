@@ -134,6 +134,11 @@ def test_an_event_that_never_occurs_is_named_with_its_values() -> None:
     )
     with pytest.raises(RuntimeError, match=words):
         torchdiffeq.odeint_event(lambda t, y: -y, start, torch.tensor(0.0), event_fn=below_zero, options=few)
+    few["step_size"] = 0.01
+    with pytest.raises(RuntimeError, match=words + " 3, where"):
+        torchdiffeq.odeint_event(
+            lambda t, y: -y, start, torch.tensor(0.0), event_fn=below_zero, method="rk4", options=few
+        )
     with pytest.raises(RuntimeError, match=r"to 1e\+06, where it is \[2.0\]"):
         torchdiffeq.odeint_event(lambda t, y: 0 * y, start, torch.tensor(0.0), event_fn=below_zero)
 
