@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from pyflowk.space import Context, Ragged, Space
+from pyflowk.space import Context, Ragged, Space, cat
 
 SPACES = [
     Space((2,)),
@@ -112,3 +112,13 @@ def test_lengths_that_do_not_fit(values: tuple, lengths: list, error: type[Excep
         Ragged.of([])
     with pytest.raises(ValueError, match=r"first size alone, got \(2,\), \(2, 3\)"):
         Ragged.of([torch.zeros(2), torch.zeros(2, 3)])
+
+
+def test_rows_of_many_parts_in_one() -> None:
+    rows = [torch.arange(2 * n).reshape(n, 2) for n in (3, 1, 5, 2)]
+    whole = cat([Ragged.of(rows[:2]), Ragged.of(rows[2:3]), Ragged.of(rows[3:])])
+    assert isinstance(whole, Ragged) and len(whole) == 4
+    assert all(torch.equal(whole.row(i), row) for i, row in enumerate(rows))
+    assert torch.equal(cat(rows), torch.cat(rows))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="tensors alone or rows of several lengths alone"):
+        cat([rows[0], whole])

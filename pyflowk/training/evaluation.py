@@ -27,8 +27,9 @@ COMPARED = 1000
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
-    """Where the model's weights are."""
-    return next(itertools.chain(model.parameters(), model.buffers())).device
+    """Where the model's weights are; one without any is on the CPU."""
+    first = next(itertools.chain(model.parameters(), model.buffers()), None)
+    return torch.device("cpu") if first is None else first.device
 
 
 @contextlib.contextmanager

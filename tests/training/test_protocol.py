@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from pyflowk import datasets, training, zoo
+from pyflowk.space import Context, Ragged, Space
 from pyflowk.training import Checkpoint, CheckpointError, TrainConfig, Trainer, parts
 from pyflowk.training.log import read_rows
+from pyflowk.training.spaces import check_fit, contexts
 from tests import toys
 
 CONFIG = TrainConfig(
@@ -78,6 +80,9 @@ def test_what_is_trained_averaged_and_saved(tmp_path):
     assert same(again.teacher.state_dict(), teacher) and same(again.target.state_dict(), model.target.state_dict())
     with pytest.raises(CheckpointError, match=r"do not fit this version's model: .*net.0.weight"):
         saved.load_into(zoo.create("follower", (3,)), "model")
+    bare = trainer("follower", tmp_path / "bare", replace(CONFIG, ema=0.0))
+    bare.run()
+    assert bare.averaged is bare.model and same(bare.model.teacher.state_dict(), teacher)
     model.targets = ("nett",)
     with pytest.raises(ValueError, match=r"Follower: expected a part of it, among targets or teachers; .*nett"):
         parts.freeze(model)
@@ -113,3 +118,23 @@ def test_samples_on_the_way_start_from_the_same_noise(tmp_path):
     run = trainer("follower", tmp_path / "broken")
     run.model._sample = run.averaged._sample = lambda *rest: 1 / 0
     assert run.run().step == 12 and not list((tmp_path / "broken" / "samples").glob("*"))
+
+
+def test_contexts_may_be_tokens():
+    """They travel in batches, one row for all or one for each sample, and are those of the test rows by themselves."""
+
+    class Lengths(zoo.GenerativeModel):
+        def _sample(self, rows, context, generator, chosen):
+            return context.lengths[:, None].float()
+
+    rows = [Ragged.of([torch.zeros(n, dtype=torch.int64) for n in lengths]) for lengths in ((1,), (1,), (4, 2, 3))]
+    space = Space((1,), context=Context("tokens", 5, length=4))
+    data = datasets.Dataset("x", space, *(torch.zeros(len(part), 1) for part in rows), *rows)
+    model, context = Lengths(space), contexts(space, data, 7)
+    drawn = training.sample(model, 7, context, batch_size=2)
+    assert drawn.flatten().tolist() == [4, 2, 3, 4, 2, 3, 4]
+    assert training.sample(model, 3, context[:1]).flatten().tolist() == [4, 4, 4]
+    with pytest.raises(ValueError, match="expected data with up to 4 tokens below 5"):
+        contexts(space, None, 7)
+    with pytest.raises(ValueError, match="beside the data, as the model is given; x has nothing"):
+        check_fit(space, replace(data, space=Space((1,)), train_context=None, valid_context=None, test_context=None))
