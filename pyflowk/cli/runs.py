@@ -13,8 +13,8 @@ from .. import datasets
 from ..datasets import Dataset, Preparation, Table, tables
 from ..datasets.base import PARTS, table_space
 from ..datasets.registry import find
-from ..datasets.rows import Joined, OnDemand, Rows
-from ..space import Events, Space, cat
+from ..datasets.rows import joined
+from ..space import Events, Space
 from ..training import Checkpoint
 from ..training.spaces import check_fit
 from ..zoo import GenerativeModel
@@ -140,11 +140,7 @@ def _of_test(
 def _whole(data: Dataset) -> Dataset:
     """Everything in the test part."""
     parts, labels = zip(*(data.part(part) for part in PARTS), strict=True)
-    return replace(data, test=_joined(parts), test_context=None if labels[-1] is None else _joined(labels))
-
-
-def _joined(parts: Sequence[Any]) -> Rows:
-    return Joined(*parts) if all(isinstance(part, OnDemand) for part in parts) else cat(parts)
+    return replace(data, test=joined(parts), test_context=None if labels[-1] is None else joined(labels))
 
 
 def given_values(pairs: Sequence[str], preparation: Preparation | None) -> Tensor:

@@ -32,8 +32,11 @@ class FileRows(OnDemand):
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
         import numpy as np
 
-        found = np.asarray(self._numbers[rows if isinstance(rows, slice) else rows.numpy()])
-        return torch.from_numpy(found.astype(self._kind).reshape(len(found), *self.shape[1:]))
+        if isinstance(rows, slice):
+            found = np.array(self._numbers[rows], self._kind)  # never the map itself
+        else:
+            found = np.asarray(self._numbers[rows.numpy()], self._kind)
+        return torch.from_numpy(found.reshape(len(found), *self.shape[1:]))
 
 
 class Numbers:

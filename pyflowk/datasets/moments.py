@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .rows import OnDemand, Watch, pieces
+from .rows import Watch, in_place, pieces
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Moments:
 def moments(rows: Any, what: str = "mean and deviation", watch: Watch | None = None) -> Moments:
     """Of rows (N, D), N > 0: a tensor at once; rows on demand by pieces, in the order in which they lie."""
     found = None
-    for _, piece in pieces(rows.in_place() if isinstance(rows, OnDemand) else rows, what, watch):
+    for _, piece in pieces(in_place(rows), what, watch):
         found = Moments.of(piece) if found is None else found + Moments.of(piece)
     if found is None:
         raise ValueError("expected at least one row")

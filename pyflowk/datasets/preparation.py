@@ -13,7 +13,7 @@ from torch import Tensor
 from .._hints import did_you_mean
 from .files import Table
 from .moments import Moments, moments
-from .rows import Mapped, OnDemand, Rows, chosen
+from .rows import Mapped, OnDemand, Rows, chosen, in_place
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,10 @@ class Preparation:
         rows[:, list(self.modelled)] = found
         rows[:, list(self.given)] = self._unscaled(contexts, self.given)
         return rows
+
+    def undone(self, events: Any, contexts: Any = None) -> Any:
+        """What `undo` gives, on demand where the events are."""
+        return _Undone(self, events, contexts) if isinstance(events, OnDemand) else self.undo(events, contexts)
 
     def context(self, values: Mapping[str, float]) -> Tensor:
         """One context (1, c) for values of the given columns in the table's units, or ValueError unless all are there.
@@ -238,6 +242,22 @@ class _Applied:
     def __call__(self, rows: Tensor) -> Tensor:
         found: Tensor = self.preparation.apply(Table(self.name, rows, self.preparation.columns))[self.which]
         return found
+
+
+class _Undone(OnDemand):
+    """Rows of a table whose events and contexts are read on demand."""
+
+    def __init__(self, preparation: Preparation, events: OnDemand, contexts: OnDemand | None) -> None:
+        width = len(preparation.mean) if contexts is not None else len(preparation.modelled)
+        super().__init__((len(events), width), torch.float64)
+        self.preparation, self.events, self.contexts = preparation, events, contexts
+
+    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
+        known = None if self.contexts is None else self.contexts[rows]
+        return self.preparation.undo(self.events[rows], known)
+
+    def in_place(self) -> _Undone:
+        return _Undone(self.preparation, self.events.in_place(), in_place(self.contexts))
 
 
 def _double(values: Any) -> Any:

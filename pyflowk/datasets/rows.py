@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-PIECE = 1 << 20
-"""Numbers of rows on disk that are looked at together, 8 MB of float64."""
+from ..space import cat
+
+PIECE = 1 << 17
+"""Numbers of rows on disk that are looked at together, 1 MB of float64."""
 
 Watch = Callable[[str], Callable[[float], None]]
 """Given what a long pass over the data does, what hears of the part that is done, 0 to 1."""
@@ -65,7 +67,9 @@ class Picked(OnDemand):
 
     def in_place(self) -> Picked:
         """By the numbers in the source."""
-        return Picked(self.source.in_place(), self.order.sort().values)
+        import numpy as np  # whose sort needs no room for a second copy
+
+        return Picked(self.source.in_place(), torch.from_numpy(np.sort(self.order.numpy())))
 
 
 class Mapped(OnDemand):
@@ -122,6 +126,16 @@ def chosen(rows: Any, positions: Sequence[int]) -> Any:
 def picked(rows: Any, order: Tensor) -> Any:
     """The rows with these numbers, in memory or on demand."""
     return Picked(rows, order) if isinstance(rows, OnDemand) else rows[order]
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """The rows of all parts, one behind the other, in memory or on demand."""
+    return Joined(*parts) if isinstance(parts[0], OnDemand) else cat(parts)
+
+
+def in_place(rows: Any) -> Any:
+    """The rows in the order in which they are read fastest, for what does not depend on the order."""
+    return rows.in_place() if isinstance(rows, OnDemand) else rows
 
 
 def pieces(rows: Any, what: str = "read", watch: Watch | None = None) -> Iterator[tuple[int, Any]]:

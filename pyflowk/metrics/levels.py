@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ..space import Space
 
-PIECE = 1 << 22
-"""Numbers that are read at a time, 32 MB."""
+PIECE = 1 << 17
+"""Numbers that are read at a time, 1 MB."""
 
 
 class Rows(Protocol):

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from .. import zoo
 from ..datasets import Dataset, Preparation
-from ..datasets.rows import OnDemand
 from ..space import Context, Space
 from ..zoo import GenerativeModel
 from . import parts
@@ -130,17 +129,6 @@ def modern(config: dict[str, Any]) -> dict[str, Any]:
     return {"name": options.pop("name"), "space": space.as_json(), **options}
 
 
-class _Restored(OnDemand):
-    """Training rows (N, D) in the units of their table, read on demand."""
-
-    def __init__(self, data: Dataset, preparation: Preparation) -> None:
-        super().__init__((len(data.train), len(preparation.names)), torch.float64)
-        self.data, self.preparation = data, preparation
-
-    def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
-        return self.preparation.undo(*self.data.take("train", rows))
-
-
 @dataclass(frozen=True)
 class Checkpoint:
     """A checkpoint whose files are all there and undamaged."""
@@ -203,7 +191,7 @@ class Checkpoint:
         if before is not None and (now is None or (before.columns, before.given) != (now.columns, now.given)):
             found.append("other columns" if now is None or before.columns != now.columns else "other given columns")
         elif before is not None and now is not None and not before.is_identity:
-            found += before.drift(_Restored(data, now) if data.on_demand else now.undo(*data.take("train")))
+            found += before.drift(now.undone(*data.part("train")))
         return "; ".join(found)
 
     def weights(self, name: str) -> dict[str, Tensor]:

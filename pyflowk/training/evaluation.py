@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..datasets import Dataset
+from ..datasets.rows import in_place
 from ..metrics import Measure, Score, compare, gaussian_level, ngram_level, score, trivial_level, with_error
 from ..metrics.levels import pieces
 from ..space import Events, cat
@@ -210,8 +211,10 @@ def evaluate(
     if Ability.LIKELIHOOD not in model.abilities:
         return Report(data, None, samples=samples)
     nats = log_prob(model, data.test, data.test_context, seed=seed, draws=draws, threads=threads, watch=watch)
-    known = data.train_context, data.test_context
     lengths = torch.cat([data.test[p].lengths for p in pieces(data.test, space.dims)]) if space.variable else None
-    gaussian = gaussian_level(space, data.train, data.test, *known, seed=seed)
+    train, known = data.train, data.train_context
+    if space.kind == "real":  # integers get noise, row by row
+        train, known = in_place(train), in_place(known)
+    gaussian = gaussian_level(space, train, data.test, known, data.test_context, seed=seed)
     bigrams = ngram_level(space, data.train, data.test)
     return Report(data, score(nats, space, lengths), gaussian, bigrams, samples)
