@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..space import Space
 from ..transforms import Invert
 from .flow_model import FlowModel
-from .maf import Blocks, Components, Depth, Normalization, Residual, autoregressive, chain, mixture
+from .maf import Blocks, Components, Depth, Normalization, ResidualBlocks, autoregressive, chain, mixture
 from .option import Dequantizer, Limit, Nonlinearity, Width
 from .registry import register
 
@@ -17,7 +17,7 @@ def iaf(
     blocks: Blocks = 5,
     width: Width = 128,
     depth: Depth = 2,
-    residual: Residual = False,
+    residual: ResidualBlocks = False,
     components: Components = 1,
     normalization: Normalization = "actnorm",
     limit: Limit = 3.0,

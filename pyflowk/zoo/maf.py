@@ -16,7 +16,7 @@ from .registry import register
 
 Blocks = Annotated[int, Option("number of autoregressive maps", 1, LAYERS)]
 Depth = Annotated[int, Option("hidden layers of a MADE; an odd number if residual", 1, LAYERS)]
-Residual = Annotated[bool, Option("hidden layers in pre-activation residual blocks of two")]
+ResidualBlocks = Annotated[bool, Option("hidden layers in pre-activation residual blocks of two")]
 Components = Annotated[int, Option("Gaussians of the base, a learned mixture", 1, WIDTH)]
 Normalization = Annotated[str, one_of("what stands in front of each map", ("actnorm", "batchnorm", "none"))]
 
@@ -28,7 +28,7 @@ def maf(
     blocks: Blocks = 5,
     width: Width = 128,
     depth: Depth = 2,
-    residual: Residual = False,
+    residual: ResidualBlocks = False,
     components: Components = 1,
     normalization: Normalization = "actnorm",
     limit: Limit = 3.0,

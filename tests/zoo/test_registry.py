@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import sys
+from types import ModuleType
+from typing import Annotated, Any, get_origin
 
 import pytest
 
-from pyflowk import zoo
+from pyflowk import distributions, nets, solvers, transforms, zoo
 
 
 def test_names_and_descriptions() -> None:
@@ -47,6 +49,13 @@ def test_every_option_says_what_it_means_and_takes_its_default(name: str) -> Non
     for key, option in zoo.options(name).items():
         assert len(option.meaning) > 10 and option.default == zoo.defaults(name)[key]
         assert option.check(key, option.default) == option.default
+
+
+@pytest.mark.parametrize("room", [distributions, nets, solvers, transforms], ids=lambda room: room.__name__)
+def test_no_kind_of_option_bears_the_name_of_a_thing(room: ModuleType) -> None:
+    modules = [module for key, module in sys.modules.items() if key.startswith("pyflowk.zoo.")]
+    kinds = {key for module in modules for key, value in vars(module).items() if get_origin(value) is Annotated}
+    assert "Nonlinearity" in kinds and not kinds & set(room.__all__)
 
 
 @pytest.mark.parametrize("name", zoo.names())
