@@ -206,7 +206,10 @@ class GenerativeModel(nn.Module):
                 raise ValueError(f"this model is conditional: expected {known}, got no context")
             return None
         if known is None:
-            raise ValueError(f"this model is unconditional, of events of {self.space}, but got a context")
+            raise ValueError(
+                "this model is unconditional (create it with classes=, context_dim= or a Space that has a context),"
+                " but got a context"
+            )
         if isinstance(context, Ragged) != (known.kind == "tokens"):
             wanted = "a Ragged" if known.kind == "tokens" else "a tensor"
             raise TypeError(f"context: expected {wanted}, as it is {known}, got {type(context).__name__}")
