@@ -34,6 +34,8 @@ AT_ONCE = 64
 class PictureFiles(OnDemand):
     """Pictures (N, C, H, W) of bytes that are decoded when they are asked for."""
 
+    decoded = True
+
     def __init__(self, paths: Sequence[Path], size: int | None, picture: tuple[int, int, int], white: int) -> None:
         super().__init__((len(paths), *picture), torch.uint8)
         self.paths, self.size, self.white = tuple(paths), size, white

@@ -35,6 +35,9 @@ class OnDemand(ABC):
     They are looked at by `pieces`, and handed on as a `Picked`, `Mapped` or `Joined`, which read nothing by themselves.
     """
 
+    decoded = False
+    """Whether a row has to be decoded: work for a processor, and not for the disk alone."""
+
     def __init__(self, shape: Sequence[int], dtype: torch.dtype) -> None:
         self.shape, self.dtype = tuple(shape), dtype
 
@@ -60,7 +63,7 @@ class Picked(OnDemand):
 
     def __init__(self, source: OnDemand, order: Tensor) -> None:
         super().__init__((len(order), *source.shape[1:]), source.dtype)
-        self.source, self.order = source, order
+        self.source, self.order, self.decoded = source, order, source.decoded
 
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
         return self.source[self.order[rows]]
@@ -79,7 +82,7 @@ class Mapped(OnDemand):
         self, source: OnDemand, function: Callable[[Tensor], Tensor], event: Sequence[int], dtype: torch.dtype
     ) -> None:
         super().__init__((len(source), *event), dtype)
-        self.source, self.function = source, function
+        self.source, self.function, self.decoded = source, function, source.decoded
 
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
         return self.function(self.source[rows])
@@ -94,7 +97,7 @@ class Joined(OnDemand):
 
     def __init__(self, *sources: OnDemand) -> None:
         super().__init__((sum(map(len, sources)), *sources[0].shape[1:]), sources[0].dtype)
-        self.sources = sources
+        self.sources, self.decoded = sources, any(source.decoded for source in sources)
 
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
         numbers = torch.arange(len(self))[rows] if isinstance(rows, slice) else rows

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .. import datasets
+from ..datasets.rows import OnDemand
 
 _STRIDE = 1_000_003
 
@@ -56,7 +57,8 @@ class Feed:
     """The rows of a data set, batch by batch: `feed(step)` is what to train on, `feed.through(part, count)` a part.
 
     Rows in memory are taken as they are. Rows on demand are read by `workers` processes, which are a few batches ahead
-    while the steps come one after the other, or by this process where there are none; the numbers are the same. With
+    while the steps come one after the other, or by this process where there are none; the numbers are the same. By
+    default two decode pictures, and none reads numbers, which would cost less than handing them over. With
     `pinned`, batches that come from workers are in page-locked memory. Raises what reading raises, and RuntimeError
     where a worker dies. It is a context, which ends its workers on the way out.
 
@@ -68,10 +70,17 @@ class Feed:
     """
 
     def __init__(
-        self, data: datasets.Dataset, batches: Callable[[int], Tensor], *, workers: int = 0, pinned: bool = False
+        self,
+        data: datasets.Dataset,
+        batches: Callable[[int], Tensor],
+        *,
+        workers: int | None = None,
+        pinned: bool = False,
     ) -> None:
         self.data, self.batches, self.pinned = data, batches, pinned
-        self.workers = workers if data.on_demand else 0
+        rows = [data.part(part)[0] for part in ("train", "valid")]
+        wanted = 2 * any(isinstance(part, OnDemand) and part.decoded for part in rows) if workers is None else workers
+        self.workers = wanted if data.on_demand else 0
         self._next: tuple[int, Iterator[Any]] | None = None
 
     def __call__(self, step: int) -> tuple[Any, Any]:

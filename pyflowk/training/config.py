@@ -69,8 +69,9 @@ class TrainConfig:
     """Threads on the CPU; by default the steps themselves are timed with 1, 2, 4, ... of them, unless OMP_NUM_THREADS
     or torch.set_num_threads says how many. torch's convolutions and products may round otherwise with another number:
     fix it for a run that is to repeat bit for bit."""
-    workers: int = 2
-    """Processes that read ahead where data are read on demand; 0 reads between the steps. The numbers are the same."""
+    workers: int | None = None
+    """Processes that read ahead what is not in memory; 0 reads between the steps. By default two decode pictures, and
+    none reads numbers. The data are the same."""
     tensorboard: bool = True
     """Write TensorBoard events beside log.csv."""
     seed: int = 0
@@ -82,7 +83,7 @@ class TrainConfig:
             raise ValueError(f"expected one budget, got {' and '.join(f'{n}={getattr(self, n)}' for n in given)}")
         for name, (least, most) in _COUNTS.items():
             value = getattr(self, name)
-            if value is None and name in ("steps", "threads"):
+            if value is None and name in ("steps", "threads", "workers"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
                 raise ValueError(f"{name}: expected an integer from {least} to {most}, got {value!r}")

@@ -53,6 +53,15 @@ def test_workers_change_no_number_and_a_run_goes_on_anywhere():
     assert not any(os.path.exists(f"/proc/{pid}") for pid in workers)
 
 
+def test_by_default_two_processes_decode_pictures_and_none_reads_numbers():
+    found, pictures = data(), data()
+    for part in (pictures.train, pictures.valid):
+        part.decoded = True
+    memory = Dataset("near", Space((2,)), *torch.zeros(3, 4, 2))
+    assert [Feed(x, lambda step: torch.arange(2)).workers for x in (found, pictures, memory)] == [0, 2, 0]
+    assert [Feed(x, lambda step: torch.arange(2), workers=3).workers for x in (found, memory)] == [3, 0]
+
+
 def test_what_cannot_be_read_is_named_as_without_workers():
     for workers in (0, 1):
         with Feed(data(broken=7), lambda step: torch.tensor([step]), workers=workers) as feed:

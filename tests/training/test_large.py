@@ -20,7 +20,7 @@ import re, resource, sys
 from pathlib import Path
 from pyflowk.cli import main
 
-options = "--steps 20 --set width=8 couplings=2 --cpu --no-tensorboard --threads 1 --workers 0".split()
+options = "--steps 20 --set width=8 couplings=2 --cpu --no-tensorboard --threads 1".split()
 assert main(["train", "nice", "--data", "small.npy", "--out", "small", *options]) == 0  # all that is imported is so now
 used = int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 limit = 1024 * used + 80 * 2**20
