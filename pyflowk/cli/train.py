@@ -118,7 +118,10 @@ def ignored(saved: Checkpoint, command: Train, options: dict[str, Any], sampling
     asked = dataclasses.asdict(command.config) | {key: getattr(command, key) for key in run if hasattr(command, key)}
     typed = [key for key in command.typed if key in run and key not in (*BUDGET, *HELPERS)]
     pairs = [(f"--{key.replace('_', '-')} ", asked[key], run[key]) for key in typed]
-    for name, wanted, has in (("set", options, model), ("sampling", sampling, saved.meta.get("sampling", {}))):
+    drawn = {key: option.default for key, option in zoo.sampling(model["name"]).items()} | saved.meta.get(
+        "sampling", {}
+    )
+    for name, wanted, has in (("set", options, model), ("sampling", sampling, drawn)):
         pairs += [(f"--{name} {key}=", value, has.get(key)) for key, value in wanted.items()]
     return [f"{what}{_as_typed(value)} (the run has {_as_typed(has)})" for what, value, has in pairs if value != has]
 

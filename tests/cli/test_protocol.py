@@ -60,6 +60,20 @@ def test_sequences_of_several_lengths_by_the_command_line(data, tmp_path, capsys
         assert main(["sample", str(out), *arguments]) == 2 and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "system, data, message",
+    [
+        ("realnvp", "tokens", "realnvp takes real numbers or levels of one length; got up to 12 of 4 symbols"),
+        ("unigrams", "moons", "unigrams takes symbols of any length; got real events of 2"),
+        ("follower", "digits", "follower takes real numbers of one length; got 1x8x8 of 17 levels"),
+    ],
+)
+def test_a_system_that_is_not_for_the_data_says_so(system, data, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", system, "--data", data]) == 2
+    assert capsys.readouterr().err == f"pyflowk: {message}\n" and not list(tmp_path.iterdir())
+
+
 def test_a_system_without_likelihood_by_the_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = ("train", "follower", "--data", "moons", "--out", "run", *OPTIONS)
@@ -85,9 +99,9 @@ def test_a_system_without_likelihood_by_the_command_line(tmp_path, capsys, monke
     assert (x["run"] == x["same"]).all() and x["wide"].std() > 2 * x["run"].std()
 
     capsys.readouterr()
-    assert main(["train", "--resume", "--out", "run", "--steps", "10", "--sampling", "spread=2"]) == 0
+    assert main(["train", "--resume", "--out", "run", "--steps", "10", "--sampling", "spread=2", "steps=2"]) == 0
     said = capsys.readouterr()
-    assert "ignored: --sampling spread=2 (the run has 0.5)" in said.err
+    assert said.err.count("--sampling") == 1 and "ignored: --sampling spread=2 (the run has 0.5)" in said.err
     assert "nothing is left to train: the run is at step 20, and its budget is 10 steps" in said.out
     assert main(["train", "--resume", "--out", "run", "--steps", "25"]) == 0
     assert "nothing is left" not in capsys.readouterr().out and Checkpoint.open("run").meta["step"] == 25
