@@ -17,6 +17,16 @@ class Network(nn.Module):
     that was built for one raises ValueError without it, and one that was not refuses it. ``takes_context`` tells which:
     transforms, links of a chain whose other links may want the context, hand it to those alone that take it. A subclass
     that says nothing is handed whatever context there is.
+
+    >>> import torch
+    >>> from pyflowk.nets import Network
+    >>> from pyflowk.transforms import Coupling
+    >>> class Shift(Network):
+    ...     def forward(self, x, context=None):
+    ...         return torch.cat((0 * x, x if context is None else x + context), 1)
+    >>> Coupling(Shift())(torch.ones(2, 2), torch.tensor([[5.0]]))[0]
+    tensor([[1., 7.],
+            [1., 7.]])
     """
 
     takes_context: bool = True

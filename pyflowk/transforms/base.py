@@ -42,6 +42,17 @@ class Transform(nn.Module):
     :class:`MemoryFlat`. From the output and the gradients of both outputs it rebuilds the input x and its gradient;
     gradients of parameters and of the context go to ``pullback`` (:class:`Pullback`). It runs without grad mode,
     changes none of its arguments, runs a network at most once, and may return grad_z itself.
+
+    >>> import torch
+    >>> from pyflowk.transforms import Compose, Scale, Transform
+    >>> class Sinh(Transform):
+    ...     def forward(self, x, context=None, generator=None):
+    ...         return torch.sinh(x), torch.cosh(x).log().sum(1)
+    ...     def inverse(self, z, context=None, generator=None):
+    ...         return torch.asinh(z), -0.5 * torch.log1p(z * z).sum(1)
+    >>> flow, x = Compose(Scale(0.5), Sinh()), torch.randn(3, 2)
+    >>> torch.allclose(flow.inverse(flow(x)[0])[0], x, atol=1e-5)
+    True
     """
 
     stochastic: bool = False

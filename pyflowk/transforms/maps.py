@@ -23,6 +23,18 @@ class Map(nn.Module):
     tells whether the parameters of one element lie side by side. :class:`Elementwise` makes one of a function.
 
     The rest has defaults that hold for any map; where a subclass has its own ``forward``, they are in force again.
+
+    >>> import torch
+    >>> from pyflowk.transforms import Coupling, Map
+    >>> class Stretch(Map):  # y = x e^s for the second half
+    ...     params_per_element = 1
+    ...     def forward(self, x, params, *, mask="half", swap=False, inverse=False):
+    ...         still, moved = x.chunk(2, 1)
+    ...         s = -params if inverse else params
+    ...         return torch.cat((still, moved * s.exp()), 1), s.sum(1)
+    >>> coupling, x = Coupling(torch.nn.Linear(2, 2), Stretch()), torch.randn(5, 4)
+    >>> torch.allclose(coupling.inverse(coupling(x)[0])[0], x, atol=1e-5)
+    True
     """
 
     params_per_element: int
