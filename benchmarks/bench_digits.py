@@ -48,7 +48,6 @@ def train(seed: int, minutes: float) -> tuple[float, int]:
     with tempfile.TemporaryDirectory() as out:
         result = Trainer(model, data, config, out=Path(out)).run()
         best, _ = training.load_model(Path(out), "best")
-    assert isinstance(best, zoo.GenerativeModel)
     report = training.evaluate(best, data, seed=seed, draws=DRAWS)
     assert report.model is not None and report.model.bits is not None
     return report.model.bits, result.step
