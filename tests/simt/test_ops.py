@@ -11,7 +11,7 @@ from simt.bench import Bench
 
 import pyflowk
 from tests.ops import test_kernels
-from tests.ops.cases import BENCH_CASES, DTYPES, OpCase, cnf_trajectory, made, power_series, skip_without_kernel
+from tests.ops.cases import BENCH_CASES, DTYPES, MODULES, OpCase, skip_without_kernel
 from tests.ops.test_kernels import (  # collected here again, under the fixture below
     test_extreme_inputs,
     test_inplace,
@@ -102,7 +102,7 @@ def test_the_kernels_really_ran_here(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "case, blocks", [(cnf_trajectory.MANY_ROWS, 264), (made.FEW[0], 512), (power_series.FEW[0], 264)], ids=str
+    "case, blocks", [module.PANELS for module in MODULES.values() if "PANELS" in vars(module)], ids=str
 )
 def test_a_block_takes_several_panels(case: OpCase, blocks: int) -> None:
     """More samples than that many blocks have lanes."""

@@ -3,7 +3,8 @@
 Who adds an op adds its file here, with lists ALL, SMALL (one per kind of path, for the tests that cost much per case)
 and FEW (a handful, for compile and opcheck); the files are found by themselves. A list THIN, where ALL is the product
 of all options, holds as many of them as show each pair: for the benches of the CUDA kernels, which take a thousand
-times as long. BARRIERS, where the CUDA kernel has any, says how each is shown to be needed (`Barriers` in base.py).
+times as long. BARRIERS, where the CUDA kernel has any, says how each is shown to be needed (`Barriers` in base.py);
+PANELS, where its blocks take several panels of 32 samples, by which case and from how many blocks on.
 """
 
 from __future__ import annotations
@@ -46,8 +47,7 @@ CPU_ONLY = frozenset(
 
 ALL_CASES = [case for module in MODULES.values() for case in module.ALL]
 THIN_CASES = [case for module in MODULES.values() for case in getattr(module, "THIN", module.ALL)]
-#: without large matrices: no kernel has a path of its own for them, and the benches count every product
-BENCH_CASES = [case for case in THIN_CASES if case.op not in CPU_ONLY and not case.name.startswith("lu_weight-67")]
+BENCH_CASES = [case for case in THIN_CASES if case.op not in CPU_ONLY and not case.costly]
 SMALL_CASES = [case for module in MODULES.values() for case in module.SMALL]
 FEW_CASES = [case for module in MODULES.values() for case in module.FEW]
 

@@ -39,6 +39,7 @@ class OpCase:
     extremes: bool = True  # whether infinities and huge values must come out as the formula has them
     spreads_nan: bool = False  # whether the formula may carry a NaN to outputs of the same row that the kernel spares
     gradients_of_torch: bool = False  # whether they are its formula's, whose rounding depends on mates and threads
+    costly: bool = False  # too many products for the benches of the CUDA kernels, which count each
     conditioning: float = 1.0  # how much more than one operation it magnifies a rounding, of either implementation
 
     def __str__(self) -> str:

@@ -26,7 +26,7 @@ def _case(size: int, inverse: bool) -> OpCase:
 
     name = f"lu_weight-{size}{'-inverse' * inverse}"
     dtypes = tuple(d for d in DTYPES if d[0] == d[1])
-    return OpCase(name, "lu_weight", call, inputs, dtypes=dtypes, summands=size, extremes=False)
+    return OpCase(name, "lu_weight", call, inputs, dtypes=dtypes, summands=size, extremes=False, costly=size > 33)
 
 
 ALL = [_case(size, inverse) for size in (1, 2, 5, 12, 33, 67) for inverse in (False, True)]

@@ -115,3 +115,4 @@ FEW = [
     case(True, 2, (3,), spline=spline(2, "bounded")),
 ]
 BARRIERS = Barriers(("made.cu",), 9, ((FEW[0], 512 * 32 + 1), *((case, 40) for case in ALL)))
+PANELS = (FEW[0], 512)

@@ -51,3 +51,4 @@ ALL = [
 SMALL = [_case((2, 3, 2), 3, 1, 0.7), _case((3, 2, 4, 3), 2)]
 FEW = [_case((2, 3, 2), 3, 1, 0.7), _case((1, 2, 1, 1), 2)]
 BARRIERS = Barriers(("power_series.cu",), 1, ((ALL[1], 33),))
+PANELS = (FEW[0], 264)
