@@ -25,7 +25,7 @@ from .made_formula import (
     inverse_formula,
 )
 from .made_layout import plan_size
-from .rq_spline import _check_spline, _tails_code
+from .rq_spline import check_spline, tails_code
 
 __all__ = ["MADE_ACTIVATIONS", "MADE_BOUNDS", "SPLINE", "made_forward", "made_inverse"]
 
@@ -66,7 +66,7 @@ def _check(
             f"made: shift must be ({x.shape[0]}, n) with n = 0, {first} or {sum(hidden)}; got {tuple(shift.shape)}"
         )
     if map >= SPLINE:
-        _check_spline("made", bins, *numbers)
+        check_spline("made", bins, *numbers)
     elif not 0 < numbers[0] <= 80:
         raise ValueError(f"made: limit must be in (0, 80]; got {numbers[0]}")
 
@@ -225,4 +225,4 @@ def _spline_map(
     softclip: float = 0.0,
 ) -> tuple[int, int, tuple[float, ...]]:
     """(map, bins, numbers) of the op, from keywords of `rq_spline`."""
-    return SPLINE + _tails_code(tails), bins, (*map(float, interval), min_width, min_height, min_slope, float(softclip))
+    return SPLINE + tails_code(tails), bins, (*map(float, interval), min_width, min_height, min_slope, float(softclip))

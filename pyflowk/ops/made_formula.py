@@ -13,9 +13,7 @@ from .activations import named
 from .affine_coupling import ADDITIVE, BOUNDS, _log_scale, _slope
 from .made_layout import matrix_shapes, positions
 from .masks import MASKS
-from .rq_spline import _backward_formula as _spline_backward
-from .rq_spline import _formula as _spline
-from .rq_spline import _free_slopes
+from .rq_spline_formula import free_slopes, spline_backward_formula, spline_formula
 
 __all__ = [
     "MADE_ACTIVATIONS",
@@ -135,12 +133,12 @@ class _Map:
     @property
     def params(self) -> int:
         if self.code >= SPLINE:
-            return 2 * self.bins + _free_slopes(self.bins, self.code - SPLINE)
+            return 2 * self.bins + free_slopes(self.bins, self.code - SPLINE)
         return 1 if self.code == ADDITIVE else 2
 
     def move(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         if self.code >= SPLINE:
-            return _spline(x, params, *self._spline_config(inverse))
+            return spline_formula(x, params, *self._spline_config(inverse))
         raw, t = _split(params, self.code)
         s = _scaled(raw, self.code, *self.numbers)
         return ((x - t) * torch.exp(-s), -s.sum(1)) if inverse else (x * torch.exp(s) + t, s.sum(1))
@@ -148,7 +146,7 @@ class _Map:
     def gradient(self, x: Tensor, params: Tensor, dy: Tensor, dladj: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """Return the gradients of what went in and of params, from the data side x."""
         if self.code >= SPLINE:
-            return _spline_backward(x, x, params, dy, dladj, *self._spline_config(inverse))
+            return spline_backward_formula(x, x, params, dy, dladj, *self._spline_config(inverse))
         raw = _split(params, self.code)[0]
         s = _scaled(raw, self.code, *self.numbers)
         dx = dy * torch.exp(-s if inverse else s)

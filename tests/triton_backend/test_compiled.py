@@ -19,7 +19,7 @@ from pyflowk.ops._triton import hutchinson, rk_step  # noqa: E402
 from pyflowk.ops._triton import rq_spline as splines  # noqa: E402
 from pyflowk.ops.affine_coupling import BOUNDS  # noqa: E402
 from pyflowk.ops.masks import mask_code  # noqa: E402
-from pyflowk.ops.rq_spline import TAILS, _free_slopes  # noqa: E402
+from pyflowk.ops.rq_spline_formula import TAILS, free_slopes  # noqa: E402
 
 TARGETS = [
     GPUTarget("cuda", 80, 32),
@@ -176,7 +176,7 @@ def spline_binary(
     real = "fp64" if state == "fp64" else "fp32"
     types = {"state": state, "param": param, "real": real}
     pointers = {argument: "*" + types[kind] for argument, kind in SPLINE_POINTERS[name].items()}
-    free = _free_slopes(bins, TAILS[tails])
+    free = free_slopes(bins, TAILS[tails])
     _, masks = splines._event(torch.Size((4, 4, 16, 16)), mask_code(mask, False), interleaved, 2 * bins + free)
     constants = dict(MASK=masks, INVERSE=inverse, REAL=getattr(tl, "float" + real[2:]))
     constants |= splines._constants(bins, TAILS[tails], -3.0, 3.0, 1e-3, 1e-3, 1e-3, softclip)

@@ -14,7 +14,8 @@ import triton.language as tl
 from torch import Tensor
 
 from ..affine_coupling import BOUNDS
-from ..rq_spline import STEEPEST, TAILS, _check, _free_slopes
+from ..rq_spline import _check
+from ..rq_spline_formula import STEEPEST, TAILS, free_slopes
 from .affine_coupling import _place, _tile, layout
 from .tensors import accumulator, dense_rows, launch, require_gradients, row_stride
 
@@ -331,7 +332,7 @@ def forward(
     _check(x, params, mask, *shape, interleaved, inverse)
     whole, params = dense_rows(x), dense_rows(params)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    per_element = 2 * bins + _free_slopes(bins, tails)
+    per_element = 2 * bins + free_slopes(bins, tails)
     numbers, kind = _event(x.shape, mask, interleaved, per_element)
     rows, size = x.shape[0], x.shape[1:].numel()
     tile, (dtype, real) = _tiling(size, per_element), accumulator(x)
@@ -359,7 +360,7 @@ def backward(
     u, params, dy = dense_rows(u), dense_rows(params), dense_rows(dy)
     dx = torch.empty_like(u, memory_format=torch.contiguous_format)
     dparams = torch.empty_like(params, memory_format=torch.contiguous_format)
-    free = _free_slopes(bins, tails)
+    free = free_slopes(bins, tails)
     numbers, kind = _event(u.shape, mask, interleaved, 2 * bins + free)
     rows, size = u.shape[0], u.shape[1:].numel()
     tile = _tiling(size, 2 * bins + free)
