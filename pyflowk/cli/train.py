@@ -25,7 +25,7 @@ from ..training.pictures import draw_loss
 from ..training.spaces import unit_of
 from ..zoo import GenerativeModel
 from .options import check_number, check_options, parse_options
-from .runs import data_of, portable_name
+from .runs import data_of, origin_of, portable_name
 from .tables import Progress, print_pairs, say
 
 if TYPE_CHECKING:
@@ -110,17 +110,16 @@ def resumed_config(saved: Checkpoint, command: Train) -> TrainConfig:
 
 def ignored(saved: Checkpoint, command: Train, options: dict[str, Any], sampling: dict[str, Any]) -> list[str]:
     """What the command asks for, beside budget, threads and workers, that is not what the run has."""
-    model, origin, preparation = saved.meta["model"], saved.meta["data"], saved.preparation
+    model, origin, preparation = saved.meta["model"], origin_of(saved), saved.preparation
     given = [preparation.names[i] for i in preparation.given] if preparation else origin.get("given", ())
     labels = Space.from_json(model["space"]).classes is not None
-    run = {**saved.meta["train"], "conditional": labels, "data_seed": origin["seed"]}
-    run |= {"given": tuple(given), **{key: origin[key] for key in ("split", "size") if key in origin}}
+    run: dict[str, Any] = {**saved.meta["train"], "conditional": labels, "data_seed": origin["seed"]}
+    run |= {"given": tuple(given)} | {key: origin[key] for key in ("split", "size") if key in origin}
     asked = dataclasses.asdict(command.config) | {key: getattr(command, key) for key in run if hasattr(command, key)}
     typed = [key for key in command.typed if key in run and key not in (*BUDGET, *HELPERS)]
     pairs = [(f"--{key.replace('_', '-')} ", asked[key], run[key]) for key in typed]
-    drawn = {key: option.default for key, option in zoo.sampling(model["name"]).items()} | saved.meta.get(
-        "sampling", {}
-    )
+    drawn: dict[str, Any] = {key: option.default for key, option in zoo.sampling(model["name"]).items()}
+    drawn |= saved.meta.get("sampling", {})
     for name, wanted, has in (("set", options, model), ("sampling", sampling, drawn)):
         pairs += [(f"--{name} {key}=", value, has.get(key)) for key, value in wanted.items()]
     return [f"{what}{_as_typed(value)} (the run has {_as_typed(has)})" for what, value, has in pairs if value != has]

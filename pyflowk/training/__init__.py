@@ -1,4 +1,4 @@
-"""Training for every system of the zoo, on accelerate: it knows the protocol loss / sample / log_prob and nothing else.
+"""Training for every system of the zoo, on accelerate: it knows `zoo.GenerativeModel` and nothing else.
 
 A `Trainer` runs a `TrainConfig` to a `Result`; `NonFiniteLoss` ends it where numbers end. `load_model` gives a trained
 model and its `Checkpoint` (`CheckpointError` for what is none); `evaluate`, `log_prob` and `sample` use it, in batches.

@@ -2,14 +2,15 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pyflowk import datasets, training
+from pyflowk import datasets, training, zoo
 from pyflowk.cli import main
 from pyflowk.space import Ragged
-from pyflowk.training import Checkpoint
+from pyflowk.training import Checkpoint, TrainConfig, Trainer
 from pyflowk.training.log import read_rows
 from tests import toys
 
@@ -110,3 +111,13 @@ def test_a_system_without_likelihood_by_the_command_line(tmp_path, capsys, monke
     assert main(["zoo", "follower"]) == 0
     said = capsys.readouterr().out
     assert "spread=1.0  what multiplies the noise (a number above 0)" in said and "decay=0.9" in said
+
+
+def test_data_that_python_made_cannot_be_found_again_and_that_is_said(tmp_path, capsys):
+    data = replace(datasets.load("moons"), origin=None)
+    config = TrainConfig(steps=1, tensorboard=False, cpu=True)
+    Trainer(zoo.create("follower", (2,)), data, config, out=tmp_path).run()
+    for arguments in (("train", "--resume", "--out", str(tmp_path)), ("eval", str(tmp_path))):
+        assert main(arguments) == 2
+        assert "the data of the run, 'moons', were not loaded from anywhere" in capsys.readouterr().err
+    assert main(["sample", str(tmp_path), "-n", "3", "--out", str(tmp_path / "x.npy")]) == 0
