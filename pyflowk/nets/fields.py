@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from .._checks import require_counts
 from ..ops.activations import ACTIVATIONS
+from ..ops.times import as_time
 from .activations import FIELD_ACTIVATIONS
 from .context import add_context, context_vector, make_context
 from .field import Field, FusedParameters
-from .time import TimeConv2d, TimeLinear, as_time
+from .time import TimeConv2d, TimeLinear
 
 __all__ = ["ConvField", "MLPField"]
 

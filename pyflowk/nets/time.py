@@ -6,19 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.dtypes import state_dtype
-
-__all__ = ["TIMES", "TimeConv2d", "TimeLinear", "as_time"]
+__all__ = ["TIMES", "TimeConv2d", "TimeLinear"]
 
 TIMES = ("none", "concat", "concatsquash")
-
-
-def as_time(t: Tensor | float, x: Tensor) -> Tensor:
-    """The time as a tensor () or (B,) of x's dtype (float32 for narrower ones) and device; ValueError otherwise."""
-    t = torch.as_tensor(t, dtype=state_dtype(x), device=x.device)
-    if t.dim() > 1 or (t.dim() == 1 and t.shape[0] != x.shape[0]):
-        raise ValueError(f"expected one time () or one for each of {x.shape[0]} rows, got {tuple(t.shape)}")
-    return t
 
 
 class _Timed(nn.Module):
