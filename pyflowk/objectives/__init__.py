@@ -1,19 +1,22 @@
 """Training objectives, one file each: a loss per sample first, reduced on request.
 
-`nll`, the negative log-likelihood; `rnode` adds regularisers of continuous flows. For
-densities known up to a constant: `reverse_kl`, `forward_kl`, `importance_sample`, whose weights `effective_sample_size`
-and `log_evidence` judge. `reduce` takes the mean or the sum.
+`nll`, the negative log-likelihood; `rnode` adds regularisers of continuous flows. `matching`, conditional flow
+matching, teaches a field one of `MATCHED`. For densities known up to a constant: `reverse_kl`, `forward_kl`,
+`importance_sample`, whose weights `effective_sample_size` and `log_evidence` judge. `reduce` takes the mean or the sum.
 """
 
+from .matching import MATCHED, matching
 from .nll import nll, reduce
 from .rnode import rnode
 from .variational import effective_sample_size, forward_kl, importance_sample, log_evidence, reverse_kl
 
 __all__ = [
+    "MATCHED",
     "effective_sample_size",
     "forward_kl",
     "importance_sample",
     "log_evidence",
+    "matching",
     "nll",
     "reduce",
     "reverse_kl",

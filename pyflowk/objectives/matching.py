@@ -1,0 +1,68 @@
+"""Matching: a network learns the velocity, noise or data of a path from samples of noise and data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..distributions import Distribution
+from ..nets.field import Field, as_field
+from ..ops.draw import draw_normal
+from ..ops.dtypes import state_dtype
+from ..paths import AffinePath, Pairing, Path, Times, independent, uniform_times
+from .nll import reduce
+
+__all__ = ["MATCHED", "matching"]
+
+MATCHED = ("velocity", "noise", "data")
+"""What a field can be taught to predict."""
+
+
+def matching(
+    field: Field | Callable[..., Tensor],
+    x: Tensor,
+    context: Tensor | None = None,
+    *,
+    path: Path | None = None,
+    prediction: str = "velocity",
+    source: Distribution | None = None,
+    pairing: Pairing = independent,
+    times: Times = uniform_times,
+    generator: torch.Generator | None = None,
+    reduction: str = "none",
+) -> Tensor:
+    r"""Conditional flow matching: :math:`w_t\,|f(t, x_t, c) - q|^2 / D`, with q the velocity of the path at x_t.
+
+    x is (B, \*event) of D elements, data. For each event noise x0 is drawn from ``source`` (standard normal, if none is
+    given), ``pairing`` says whose noise it is, and a time from ``times``; then x_t, its velocity and the weight come
+    from ``path``, an :class:`pyflowk.paths.AffinePath` of straight lines if none is given. The field, or a function of
+    (t, x) or (t, x, context), is trained to predict the velocity or, as ``prediction`` says, the "noise" x0 or the
+    "data" x1, of which :func:`pyflowk.paths.convert` makes the velocity. The best field is the average of q over all
+    pairs that pass through x_t, where the loss is what is left of its variance, not 0; gradients are on average those
+    of the squared distance to it. The result is (B,), an average over elements, or its mean or sum.
+
+    Raises ValueError for an unknown prediction or reduction. Cost: one evaluation of the field. Lipman et al., 2023,
+    arXiv:2210.02747; Tong et al., 2024, arXiv:2302.00482.
+
+    >>> import torch
+    >>> from pyflowk.objectives import matching
+    >>> matching(lambda t, x: torch.zeros_like(x), torch.ones(3, 2), reduction="mean").shape
+    torch.Size([])
+    """
+    if prediction not in MATCHED:
+        raise ValueError(f"prediction: expected one of {', '.join(MATCHED)}; got {prediction!r}")
+    rows, dtype, device = x.shape[0], state_dtype(x), x.device
+    if source is None:
+        x0 = draw_normal(x.shape, generator, dtype=dtype, device=device)
+    else:
+        x0 = source.sample(rows, context, generator)
+    x0, x1, context = pairing(x0, x.to(dtype), context)
+    t = times(rows, generator, dtype=dtype, device=device)
+    sample = (AffinePath() if path is None else path).sample(x0, x1, t, generator)
+    wanted = {"velocity": sample.target, "noise": x0, "data": x1}[prediction]
+    error = as_field(field)(sample.t, sample.x_t, context) - wanted
+    squares = error.square().reshape(rows, math.prod(x.shape[1:]))
+    return reduce(sample.weight * squares.mean(1), reduction)

@@ -1,0 +1,120 @@
+"""Matching against closed forms: what is left at its best, and the gradient of the distance to the average."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from pyflowk.distributions import DiagonalGaussian
+from pyflowk.nets import MLPField
+from pyflowk.objectives import MATCHED, matching
+from pyflowk.paths import SCHEDULES, AffinePath, CondOT, Schedule, Times
+from tests.paths.oracles import GAUSSIAN
+
+schedules = pytest.mark.parametrize("name", SCHEDULES)
+
+
+def seeded(seed: int = 0) -> Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def at(time: float) -> Times:
+    """The same time for every row."""
+    return lambda n, generator, *, dtype, device: torch.full((n,), time, dtype=dtype, device=device)
+
+
+def gaussian(n: int) -> Tensor:
+    return 1 + 0.5 * torch.randn(n, 1, dtype=torch.float64, generator=seeded(7))
+
+
+def within(losses: Tensor, level: float) -> None:
+    error = losses.std().item() / math.sqrt(len(losses))
+    assert losses.mean().item() == pytest.approx(level, abs=4 * error) and error < 0.03 * level
+
+
+@schedules
+def test_the_best_field_leaves_the_variance_of_what_passes_through(name: str) -> None:
+    """Data N(1, s^2): D^2 s^2 / C for velocities, alpha^2 s^2 / C for noise, sigma^2 s^2 / C for data."""
+    schedule, time, s = SCHEDULES[name](), 0.4, 0.5
+    alpha, sigma, *_ = c = schedule.at(torch.tensor(time, dtype=torch.float64))
+    variance = (alpha * s) ** 2 + sigma**2
+    factors = {"velocity": c.determinant, "noise": alpha, "data": sigma}
+    for prediction in MATCHED:
+        losses = matching(
+            best(schedule, prediction), gaussian(4000), path=AffinePath(schedule), prediction=prediction,
+            times=at(time), generator=seeded(),
+        )  # fmt: skip
+        within(losses, (factors[prediction].square() * s**2 / variance).item())
+
+
+def best(schedule: Schedule, prediction: str) -> Callable[..., Tensor]:
+    return lambda t, x: GAUSSIAN.predictions(x[:, 0], t, schedule)[prediction].unsqueeze(1)
+
+
+def test_what_is_left_over_all_times_of_straight_lines() -> None:
+    within(matching(best(CondOT(), "velocity"), gaussian(40000), generator=seeded()), math.pi / 2 * 0.5)
+
+
+@schedules
+@pytest.mark.parametrize("prediction", MATCHED)
+def test_the_gradient_is_that_of_the_distance_to_the_average(name: str, prediction: str) -> None:
+    """Over three events and quadrature nodes of the noise: the expectations are sums, the average has a closed form."""
+    schedule, data = SCHEDULES[name](), torch.tensor([-1.0, 0.2, 1.5], dtype=torch.float64)
+    time, nodes = 0.5, torch.linspace(-8, 8, 401, dtype=torch.float64)
+    weights = 0.04 * torch.exp(-nodes.square() / 2) / math.sqrt(2 * math.pi) / 3
+    x1, x0 = data.repeat_interleave(401).unsqueeze(1), nodes.repeat(3).unsqueeze(1)
+    torch.manual_seed(0)
+    field = MLPField(1, 8, 1).double()
+    for p in field.parameters():
+        torch.nn.init.normal_(p, std=0.5, generator=seeded(p.numel()))
+    given = matching(
+        field, x1, path=AffinePath(schedule), prediction=prediction, times=at(time),
+        pairing=lambda _, x1, context: (x0, x1, context),
+    )  # fmt: skip
+    alpha, sigma, alpha_rate, sigma_rate = schedule.at(torch.tensor(time, dtype=torch.float64))
+    x = alpha * x1 + sigma * x0
+    share = torch.softmax(-((x - alpha * data) ** 2) / (2 * sigma**2), 1)
+    noise = (x - alpha * data) / sigma
+    passing = {"velocity": alpha_rate * data + sigma_rate * noise, "noise": noise, "data": data.expand_as(noise)}
+    average = (share * passing[prediction]).sum(1, keepdim=True)
+    known = (field(time, x) - average).square().squeeze(1)
+    both = [torch.autograd.grad((weights.repeat(3) * loss).sum(), list(field.parameters())) for loss in (given, known)]
+    assert max(g.abs().max() for g in both[0]) > 1e-2
+    torch.testing.assert_close(*both, rtol=1e-6, atol=1e-7)
+    assert (weights.repeat(3) * given).sum() > (weights.repeat(3) * known).sum() + 1e-3
+
+
+def test_noise_of_a_source_times_and_contexts_reach_the_field_in_pairs() -> None:
+    x, c = torch.arange(6.0).reshape(3, 2), torch.tensor([[0.0], [1.0], [2.0]])
+    seen = []
+
+    def field(t: Tensor, x: Tensor, context: Tensor) -> Tensor:
+        seen.append((t, x, context))
+        return x
+
+    source = DiagonalGaussian((2,), learned=True)
+    with torch.no_grad():
+        source.mean += 100
+        source.log_std -= 20
+    loss = matching(
+        field, x, c, source=source, times=at(0.25), pairing=lambda x0, x1, c: (x0, x1.flip(0), c.flip(0)),
+    )  # fmt: skip
+    ((t, x_t, context),) = seen
+    assert t.tolist() == [0.25] * 3 and torch.equal(context, c.flip(0))
+    torch.testing.assert_close(x_t, 0.75 * 100 + 0.25 * x.flip(0))
+    torch.testing.assert_close(loss, (x_t - (x.flip(0) - 100)).square().mean(1))
+    with pytest.raises(ValueError, match=r"x0 and x1 of one shape"):
+        matching(field, torch.zeros(3, 5), c, source=source)
+
+
+def test_what_cannot_be_matched() -> None:
+    with pytest.raises(ValueError, match="prediction: expected one of velocity, noise, data; got 'score'"):
+        matching(lambda t, x: x, torch.zeros(1, 2), prediction="score")
+    x = torch.zeros(3, 2)
+    x[1] = math.nan
+    assert matching(lambda t, x: x, x, generator=seeded()).isnan().tolist() == [False, True, False]
+    assert matching(lambda t, x: x, torch.zeros(3, 2, dtype=torch.bfloat16)).dtype == torch.float32
