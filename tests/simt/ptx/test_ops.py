@@ -12,7 +12,8 @@ from simt.ptx import backend, build
 from simt.ptx.parse import only
 
 import pyflowk
-from tests.ops import test_kernels
+from pyflowk.ops.random_numbers import RANDOM
+from tests.ops import test_kernels, test_random_numbers
 from tests.ops.cases import BENCH_CASES, DTYPES, FEW_CASES, OpCase, skip_without_kernel
 from tests.ops.test_kernels import (  # collected here again, under the fixture below
     test_extreme_inputs,
@@ -67,6 +68,12 @@ def test_other_kernels_have_one_code_for_both_architectures(bench: Bench) -> Non
     """So the tests in this file, on sm_80, are tests of sm_90 too."""
     differing = bench.library.ptx_differing(*backend.ARCHS).decode().split()
     assert differing and all("bfloat16" in name for name in differing)
+
+
+@pytest.mark.parametrize("kind", RANDOM)
+def test_random_numbers_are_the_formula_s(kind: str) -> None:
+    for draws, size in ((1, 1), (3, 37), (2, 300)):
+        test_random_numbers.test_kernel_and_formula_make_the_same_numbers(kind, draws, size, "ptxsim")
 
 
 @pytest.mark.parametrize("case", SOME_CASES, ids=str)
