@@ -247,15 +247,20 @@ def read_parquet(path: Path, memory: int | None = None, watch: Watch | None = No
         raise ImportError(f"{path}: reading parquet needs pyarrow: pip install pyarrow") from error
 
     try:
-        file = parquet.ParquetFile(path)
+        file = parquet.ParquetFile(path, pre_buffer=False)  # which would hold the whole file
     except ValueError as error:
         raise ValueError(f"{path}: not a readable .parquet file ({error})") from error
     names, values = file.schema_arrow.names, Numbers(memory)
+    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    if twice is not None:
+        raise ValueError(f"{path}: expected a name for each column, got {twice!r} twice")
     say, count = None if watch is None else watch("read"), file.metadata.num_rows
-    for group in file.iter_batches(batch_size=PARQUET_ROWS):
-        values.extend(_stacked(str(path), {n: c.to_numpy(zero_copy_only=False) for n, c in zip(names, group.columns)}))
+    for group in range(file.num_row_groups):  # of one call for all, memory would grow with the file
+        for batch in file.iter_batches(batch_size=PARQUET_ROWS, row_groups=[group]):
+            numbers = {name: column.to_numpy(zero_copy_only=False) for name, column in zip(names, batch.columns)}
+            values.extend(_stacked(str(path), numbers))
         if say is not None:
-            say(min(1.0, len(values) / (count * len(names))))
+            say(len(values) / max(1, count * len(names)))
     if not names:
         raise ValueError(f"{path}: expected columns of numbers, got none")
     return Table(str(path), values.rows(len(names)), tuple(map(str, names)))

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .._threads import one_thread
 from ..space import cat
 
 PIECE = 1 << 17
@@ -142,13 +143,14 @@ def in_place(rows: Any) -> Any:
 
 
 def pieces(rows: Any, what: str = "read", watch: Watch | None = None) -> Iterator[tuple[int, Any]]:
-    """(number of its first row, rows) of consecutive pieces; what is in memory is one piece."""
+    """(number of its first row, rows) of consecutive pieces, on one thread; what is in memory is one piece."""
     if not isinstance(rows, OnDemand):
         yield 0, rows
         return
     say = None if watch is None else watch(what)
     step = max(1, PIECE // max(1, math.prod(rows.shape[1:])))
-    for start in range(0, len(rows), step):
-        yield start, rows[start : start + step]
-        if say is not None:
-            say(min(1.0, (start + step) / len(rows)))
+    with one_thread():
+        for start in range(0, len(rows), step):
+            yield start, rows[start : start + step]
+            if say is not None:
+                say(min(1.0, (start + step) / len(rows)))

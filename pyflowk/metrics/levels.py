@@ -7,6 +7,7 @@ asked for, and are read by pieces.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from .._threads import one_thread
 from ..space import Space
 
 PIECE = 1 << 17
@@ -111,6 +113,7 @@ def trivial_level(space: Space) -> float | None:
 
 
 def pieces(rows: Rows, dims: int) -> Iterator[slice]:
-    """Slices of rows of so many numbers each that are read at a time."""
+    """Slices of rows of so many numbers each that are read at a time; several pieces on one thread."""
     step = max(1, PIECE // max(1, dims))
-    return (slice(start, start + step) for start in range(0, len(rows), step))
+    with one_thread() if len(rows) > step else contextlib.nullcontext():
+        yield from (slice(start, start + step) for start in range(0, len(rows), step))

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pyflowk import datasets
-from pyflowk.datasets import Preparation, mapped, memory
+from pyflowk import datasets, metrics
+from pyflowk.datasets import Preparation, mapped, memory, rows
 from pyflowk.datasets.files import digest
 from pyflowk.datasets.moments import Moments, moments
 from pyflowk.datasets.rows import Joined, OnDemand, Picked
@@ -29,15 +29,15 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(mapped, "LOOK", 100)
 
 
-def write(path, rows=ROWS):
+def write(path, table=ROWS):
     if path.suffix == ".npy":
-        np.save(path, rows)
+        np.save(path, table)
     elif path.suffix == ".csv":
-        path.write_text("a,b,c\n" + "\n".join(",".join(map(repr, row)) for row in rows.tolist()) + "\n")
+        path.write_text("a,b,c\n" + "\n".join(",".join(map(repr, row)) for row in table.tolist()) + "\n")
     else:
         parquet = pytest.importorskip("pyarrow.parquet")
-        table = sys.modules["pyarrow"].table(dict(zip("abc", rows.T)))
-        parquet.write_table(table, path, row_group_size=700)
+        columns = dict(zip("abc", table.T))
+        parquet.write_table(sys.modules["pyarrow"].table(columns), path, row_group_size=700)
     return str(path)
 
 
@@ -172,3 +172,18 @@ def test_an_eighth_of_the_memory_is_for_data(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits.get(kind, resource.RLIM_INFINITY),) * 2)
     assert 9 * 2**20 < memory.allowance() <= 10 * 2**20 < before
     assert memory.fits(10, 10) and not memory.fits(11, 10)
+
+
+def test_pieces_are_looked_at_on_one_thread(tmp_path, monkeypatch):
+    monkeypatch.setattr("pyflowk.metrics.levels.PIECE", 1000)
+    values = datasets.files.read_file(Path(write(tmp_path / "x.npy")), memory=0).values
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert {torch.get_num_threads() for _ in rows.pieces(values)} == {1}
+        assert {torch.get_num_threads() for _ in metrics.levels.pieces(values, 3)} == {1}
+        assert {torch.get_num_threads() for _ in metrics.levels.pieces(values[:9], 3)} == {2}
+        next(rows.pieces(values))  # and no more of it
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
