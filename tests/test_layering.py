@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,14 +19,18 @@ FLOORS: list[set[str]] = [
     {"space"},
     {"shapes"},
     {"ops"},
-    {"distributions", "transforms", "paths", "solvers", "nets", "selfcheck"},
+    {"distributions", "transforms", "paths", "solvers", "nets"},
     {"flows", "objectives", "metrics"},
     {"zoo"},
-    {"cli", "training", "datasets", "compat"},
+    {"cli", "training", "datasets", "compat", "selfcheck"},
 ]
 #: Rooms that may use a neighbour on their own floor: the command line drives everything, a trainer is fed data sets, a
 #: continuous transform is an integral, and transforms ask their networks by the base classes of nets.
-NEIGHBOURS = {"cli": {"training", "datasets", "compat"}, "training": {"datasets"}, "transforms": {"solvers", "nets"}}
+NEIGHBOURS = {
+    "cli": {"training", "datasets", "compat", "selfcheck"},
+    "training": {"datasets"},
+    "transforms": {"solvers", "nets"},
+}
 
 
 def floor(room: str) -> int:
@@ -82,6 +87,14 @@ def test_no_module_imports_upward_or_sideways() -> None:
 def test_every_room_has_a_floor() -> None:
     rooms = {module[1] for _, module in modules() if len(module) > 1 and not module[1].startswith("_")}
     assert rooms - set().union(*FLOORS) == set()
+
+
+def test_the_picture_in_contributing_shows_these_floors() -> None:
+    text = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text()
+    picture = text.partition("## The house\n\n```\n")[2].partition("```")[0]
+    words = [re.findall(r"\w+", floor) for floor in re.sub("(?m)(?<=^.{47}).*", "", picture).split("floor ")[1:]]
+    rooms = set().union(*FLOORS)
+    assert [rooms.intersection(floor) for floor in words[::-1]] == [FLOORS[1] | FLOORS[2], *FLOORS[3:]]
 
 
 @pytest.mark.parametrize(

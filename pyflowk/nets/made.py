@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
+from ..ops.derived import Derived
 from ..ops.dtypes import state_dtype
-from ..ops.fixed import Fixed
 from ..ops.kept import Keeper, Kept
 from ..ops.made_layout import MadeLayout
 from .activations import make_activation
@@ -20,7 +20,7 @@ from .context import Network, context_vector, make_context
 __all__ = ["MADE"]
 
 
-class MADE(Keeper, Fixed, Network):
+class MADE(Keeper, Derived, Network):
     r"""An MLP with masked weights: the parameters of coordinate i are a function of x_0..x_{i-1} and the context.
 
     (B, D) -> (B, params_per_element D), zero at the start, so that a flow starts as the identity. A hidden unit of
@@ -88,7 +88,7 @@ class MADE(Keeper, Fixed, Network):
         elif [len(d) for d in degrees] != list(hidden) or (residual and len({tuple(d) for d in degrees}) > 1):
             raise ValueError("degrees: expected one for every hidden unit, alike in all layers of a residual MADE")
         self.degrees = [list(d) for d in degrees]
-        self._set_fixed()
+        self._set_derived()
         self.act = make_activation(activation)
         self.context = make_context(hidden[0], context_dim, classes)
         self.takes_context = self.context is not None
@@ -99,7 +99,7 @@ class MADE(Keeper, Fixed, Network):
         nn.init.zeros_(self.last.bias)
         self._kept = Kept()
 
-    def fixed(self) -> dict[str, Tensor]:
+    def derived(self) -> dict[str, Tensor]:
         """The layout of the packed weights, the first layer's units by rising degree, and the masks."""
         layout = MadeLayout(self.degrees, self.order, self.params_per_element, self.interleaved)
         masks = {f"mask{number}": mask for number, mask in enumerate(self._masks())}

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
-from ..ops.fixed import Fixed
+from ..ops.derived import Derived
 from ..ops.kept import Keeper, Kept
 from ..ops.modes import autocasting, functional, watched, while_loop, wrapped
 
 
-class SpectralLayer(Keeper, Fixed):
+class SpectralLayer(Keeper, Derived):
     r"""What the normalised layers share: :math:`\tilde W = W \min(1, c / \sigma)`, :math:`\sigma = u^T W v`.
 
     In training mode u and v are buffers that ``iterations`` steps of the power iteration renew wherever the weight
@@ -48,11 +48,11 @@ class SpectralLayer(Keeper, Fixed):
         v = _start(in_shape).to(self.weight)
         self.register_buffer("v", v)
         self.register_buffer("u", _unit(self.apply_weight(self.weight.detach(), v)))
-        self._set_fixed()
+        self._set_derived()
         self._kept = Kept()
         self.register_load_state_dict_post_hook(_start_again)
 
-    def fixed(self) -> dict[str, Tensor]:
+    def derived(self) -> dict[str, Tensor]:
         """The weight of the last call, and whether u and v are renewed for it and the leading ones are its own."""
         return {
             "leading_u": _start(self.u.shape), "leading_v": _start(self.v.shape),
@@ -242,8 +242,8 @@ class SpectralConv2d(SpectralLayer, nn.Conv2d):
         self._set_up(lipschitz, iterations, (1, in_channels, *side))
         self.start: Tensor
 
-    def fixed(self) -> dict[str, Tensor]:
-        return {**super().fixed(), "start": _start(self.v.shape)}  # random, whatever the weight has become
+    def derived(self) -> dict[str, Tensor]:
+        return {**super().derived(), "start": _start(self.v.shape)}  # random, whatever the weight has become
 
     def apply_weight(self, weight: Tensor, x: Tensor) -> Tensor:
         return F.conv2d(x, weight, None, self.stride, self.padding)
