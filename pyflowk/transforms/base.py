@@ -34,14 +34,16 @@ class Transform(nn.Module):
     ``moves_in_time``: the map is the flow of an equation, noise at time 0 and data at 1, that goes part of the way by
     ``move`` and ``transport`` (:class:`Continuous`). ``layers`` are the maps that it is a chain of: itself, usually.
 
-    A subclass whose ``forward`` or ``inverse`` cannot be called so raises TypeError where it is defined.
+    A subclass whose ``forward`` or ``inverse`` cannot be called so raises TypeError where it is defined. What it
+    defines says by itself whether it ``has_inverse`` and ``starts_from_output``.
 
     ``to_data`` is the inverse for callers that want no log-determinant: what :meth:`Flow.sample` runs.
 
     ``backward_from_output(z, grad_z, grad_ladj, context, pullback) -> (x, grad_x)`` is optional: the hook for
     :class:`MemoryFlat`. From the output and the gradients of both outputs it rebuilds the input x and its gradient;
     gradients of parameters and of the context go to ``pullback`` (:class:`Pullback`). It runs without grad mode,
-    changes none of its arguments, runs a network at most once, and may return grad_z itself.
+    changes none of its arguments, runs a network at most once, and may return grad_z itself. Where a subclass has a
+    ``forward`` of its own, its parent's hook is out of force, unless it says ``starts_from_output = True``.
 
     >>> import torch
     >>> from pyflowk.transforms import Compose, Scale, Transform
@@ -58,12 +60,18 @@ class Transform(nn.Module):
     stochastic: bool = False
     estimates_ladj: bool = False
     moves_in_time: bool = False
+    has_inverse: bool = False
+    starts_from_output: bool = False
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        own = vars(cls)
         for name in ("forward", "inverse"):
-            if name in vars(cls):
+            if name in own:
                 _require_signature(cls, name)
+        cls.has_inverse = cls.has_inverse or "inverse" in own
+        if "starts_from_output" not in own:
+            cls.starts_from_output = "backward_from_output" in own or (cls.starts_from_output and "forward" not in own)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None

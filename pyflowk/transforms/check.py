@@ -1,11 +1,11 @@
-"""Does a flow come back to where it started?"""
+"""Does a map come back to where it started?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .base import Transform
 
@@ -42,16 +42,16 @@ class InvertibilityReport:
 
 @torch.no_grad()
 def check_invertibility(
-    flow: nn.Module, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    transform: Transform, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
 ) -> InvertibilityReport:
     r"""Measure :math:`|f^{-1}(f(x)) - x|` and :math:`|\mathrm{ladj}_f + \mathrm{ladj}_{f^{-1}}|`, layer by layer.
 
-    ``flow`` is a Transform, or anything with a ``transform`` attribute such as a Flow; x is (B, \*event). Each layer
-    of a (nested) Compose is tried on the input that reaches it; the last line, "whole", is the complete round trip.
-    The module is put in evaluation mode for the check. Errors that are not finite are reported as they are;
-    where a log-determinant is estimated, its column shows the noise of the estimates.
+    x is (B, \*event). Each layer of a (nested) Compose is tried on the input that reaches it; the last line, "whole",
+    is the complete round trip. The transform, of a Flow its ``transform``, is in evaluation mode for the check. Errors
+    that are not finite are reported as they are; where a log-determinant is estimated, its column shows the noise of
+    the estimates.
 
-    Cost: two forward and two inverse passes. Raises TypeError for an object that is neither.
+    Cost: two forward and two inverse passes. Raises TypeError for what is no Transform.
 
     >>> from pyflowk.transforms import Compose, Flip, Scale, check_invertibility
     >>> import torch
@@ -61,9 +61,10 @@ def check_invertibility(
     1 Flip    0.00e+00   0.00e+00    0.00e+00
     whole     0.00e+00   0.00e+00    0.00e+00
     """
-    transform = flow if isinstance(flow, Transform) else getattr(flow, "transform", None)
     if not isinstance(transform, Transform):
-        raise TypeError(f"check_invertibility expects a Transform or a Flow, got {type(flow).__name__}")
+        raise TypeError(
+            f"check_invertibility expects a Transform, such as flow.transform, got {type(transform).__name__}"
+        )
     modes = [(module, module.training) for module in transform.modules()]
     transform.eval()
     try:

@@ -62,6 +62,8 @@ class MemoryFlat(Compose):
     ('transforms.0 Logit',)
     """
 
+    starts_from_output = True  # as a Compose does, whose map it is
+
     def __init__(self, *transforms: Transform, tolerance: float = 1e-3, watch_every: int = 100) -> None:
         super().__init__(*transforms)
         if not tolerance > 0 or watch_every < 0:
@@ -71,9 +73,9 @@ class MemoryFlat(Compose):
         for name, layer in _leaves(self):
             if layer.stochastic or layer.estimates_ladj:
                 raise ValueError(f"MemoryFlat cannot rebuild {name}: it draws random numbers; put it in front")
-            if type(layer).inverse is Transform.inverse:
+            if not layer.has_inverse:
                 raise ValueError(f"MemoryFlat cannot rebuild {name}: it has no inverse")
-            if not _starts_from_output(layer):
+            if not layer.starts_from_output or _drops_out(layer):
                 self._kept[name] = layer
         self._backwards = 0
         self._last_error: Tensor | None = None
@@ -142,10 +144,8 @@ def _leaves(transform: Transform, prefix: str = "") -> Iterator[tuple[str, Trans
         yield f"{prefix.rstrip('.')} {type(transform).__name__}", transform
 
 
-def _starts_from_output(layer: Transform) -> bool:
-    if type(layer).backward_from_output is Transform.backward_from_output:
-        return False
-    return not any(isinstance(module, _DropoutNd) for module in layer.modules())
+def _drops_out(layer: Transform) -> bool:
+    return any(isinstance(module, _DropoutNd) for module in layer.modules())
 
 
 class _Rebuild(torch.autograd.Function):

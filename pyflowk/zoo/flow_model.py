@@ -110,7 +110,7 @@ class FlowModel(GenerativeModel):
     def round_trip(
         self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None
     ) -> InvertibilityReport:
-        return check_invertibility(self.flow, *self.flow.enter(*self._enter(x, context)), generator)
+        return check_invertibility(self.flow.transform, *self.flow.enter(*self._enter(x, context)), generator)
 
     # ---- the way from noise to data ----------------------------------------------------------------------------------
 

@@ -293,6 +293,23 @@ def test_layers_without_the_hook_are_checkpointed_and_named() -> None:
     assert largest_difference(gradients(flat, x), gradients(Compose(*flat), x)) < 1e-10
 
 
+class Shifted(ActNorm):
+    """Another map than its parent's, whose hook would rebuild another input."""
+
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        return super().forward(x + x**3, context, generator)
+
+
+def test_the_hook_of_a_parent_with_another_map_is_out_of_force() -> None:
+    layer = Shifted(4).double()
+    layer.initialize(torch.randn(50, 4, dtype=torch.float64))
+    flat, x = MemoryFlat(ActNorm(4).double(), layer), torch.randn(5, 4, dtype=torch.float64)
+    assert flat.checkpointed == ("transforms.1 Shifted",)
+    assert largest_difference(gradients(flat, x), gradients(Compose(*flat), x)) < 1e-10
+
+
 def test_dropout_gets_the_same_random_numbers_twice() -> None:
     torch.manual_seed(0)
     nets = [nn.Sequential(nn.Linear(2, 16), nn.Dropout(0.5), nn.Linear(16, 4)) for _ in range(3)]

@@ -38,7 +38,7 @@ def test_it_learns_a_ring_in_either_way(exact_dims: int) -> None:
     with torch.no_grad():
         assert model.loss(x, None, seeded()).mean() < 2.5
     assert all(layer.certified < 0.9001 for layer in check_contraction(model))
-    assert check_invertibility(model.flow, x[:200], None, seeded()).max_error < 1e-4
+    assert check_invertibility(model.flow.transform, x[:200], None, seeded()).max_error < 1e-4
 
 
 def test_estimates_agree_with_the_exact_density_of_an_image() -> None:
