@@ -115,7 +115,7 @@ def ignored(saved: Checkpoint, command: Train, options: dict[str, Any], sampling
     labels = Space.from_json(model["space"]).classes is not None
     run: dict[str, Any] = {**saved.meta["train"], "conditional": labels, "data_seed": origin["seed"]}
     run |= {"given": tuple(given)} | {key: origin[key] for key in ("split", "size") if key in origin}
-    asked = dataclasses.asdict(command.config) | {key: getattr(command, key) for key in run if hasattr(command, key)}
+    asked = {**vars(command.config), **vars(command)}
     typed = [key for key in command.typed if key in run and key not in (*BUDGET, *HELPERS)]
     pairs = [(f"--{key.replace('_', '-')} ", asked[key], run[key]) for key in typed]
     drawn: dict[str, Any] = {key: option.default for key, option in zoo.sampling(model["name"]).items()}

@@ -112,6 +112,13 @@ def trivial_level(space: Space) -> float | None:
     return None if values is None else math.log2(values)
 
 
+def lengths_of(rows: Rows, space: Space) -> Tensor | None:
+    """The lengths (N,) of rows of a space of variable length, read by pieces; None where all are of one length."""
+    if not space.variable:
+        return None
+    return torch.cat([rows[piece].lengths for piece in pieces(rows, space.dims)])
+
+
 def pieces(rows: Rows, dims: int) -> Iterator[slice]:
     """Slices of rows of so many numbers each that are read at a time; several pieces on one thread."""
     step = max(1, PIECE // max(1, dims))

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .._checks import require_counts
 from ..space import Events, Ragged, Space
-from .levels import Rows, Score, pieces, score
+from .levels import Rows, Score, lengths_of, pieces, score
 
 
 def ngram_level(space: Space, train: Rows, test: Rows, *, order: int = 2) -> Score | None:
@@ -44,8 +44,7 @@ def ngram_level(space: Space, train: Rows, test: Rows, *, order: int = 2) -> Sco
     for before, symbol, row in _read(space, test, order):
         seen = grams.of(before * (space.symbols + 2) + symbol) + 1
         log_prob.index_add_(0, row, (seen / (stems.of(before) + choices)).log())
-    lengths = torch.cat([test[p].lengths for p in pieces(test, space.dims)]) if space.variable else None
-    return score(log_prob, space, lengths)
+    return score(log_prob, space, lengths_of(test, space))
 
 
 def windows(x: Events, order: int, symbols: int, ends: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Training objectives, one file each: a loss per sample first, reduced on request.
 
-`nll`, the negative log-likelihood; `rnode` adds regularisers of continuous flows. `matching`, conditional flow
-matching, teaches a field one of `MATCHED`. For densities known up to a constant: `reverse_kl`, `forward_kl`,
+`nll` is the negative log-likelihood, and `rnode` adds the regularisers of continuous flows to it. `matching`, conditional
+flow matching, teaches a field one of `MATCHED`. Densities known up to a constant have `reverse_kl`, `forward_kl` and
 `importance_sample`, whose weights `effective_sample_size` and `log_evidence` judge. `reduce` takes the mean or the sum.
 """
 

@@ -6,25 +6,15 @@ Runge-Kutta ones, a `Tableau` each by `tableau`. Steps are `Adaptive` or `Fixed`
 `Backprop` or `Backsolve`. `Status` tells how a row ended, `SolverError` that it could not.
 """
 
-from .ode import (
-    METHODS,
-    TABLEAUS,
-    Adaptive,
-    Backprop,
-    Backsolve,
-    Checkpoint,
-    Dense,
-    Event,
-    Fixed,
-    Record,
-    Solution,
-    SolverError,
-    Status,
-    Tableau,
-    odeint,
-    solve_ivp,
-    tableau,
-)
+from .ode.adjoint import Backprop, Backsolve, Checkpoint
+from .ode.control import Status
+from .ode.dense import Dense
+from .ode.events import Event, Record
+from .ode.methods import METHODS, TABLEAUS, tableau
+from .ode.odeint import odeint
+from .ode.solve import Solution, SolverError, solve_ivp
+from .ode.stepping import Adaptive, Fixed
+from .ode.tableaus import Tableau
 from .sde import sdeint
 
 __all__ = [

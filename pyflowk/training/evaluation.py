@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from ..datasets import Dataset
 from ..datasets.rows import in_place
 from ..metrics import Measure, Score, compare, gaussian_level, ngram_level, score, trivial_level, with_error
-from ..metrics.levels import pieces
+from ..metrics.levels import lengths_of
 from ..space import Events, cat
 from ..zoo import Ability, GenerativeModel
 from .spaces import unit_of
@@ -125,9 +125,9 @@ class Report:
     """A model's score on the test part beside the levels it has to beat, None without a likelihood; its samples beside
     the test part, by the names of :func:`pyflowk.metrics.compare`.
 
-    The levels are those of one Gaussian for numbers, of bigrams for symbols. Nats of a table are those
-    of the columns that the model sees, standardised by the training rows, so that they do not change with a unit, and
-    are those of the training log; in the table's own units they are lower by `log_scale`.
+    The levels are those of one Gaussian for numbers, of bigrams for symbols. Nats of a table are those of the columns
+    that the model sees, standardised by the training rows, so that they do not change with a unit, and are those of the
+    training log; in the table's own units they are lower by `log_scale`.
     """
 
     data: Dataset
@@ -211,10 +211,10 @@ def evaluate(
     if Ability.LIKELIHOOD not in model.abilities:
         return Report(data, None, samples=samples)
     nats = log_prob(model, data.test, data.test_context, seed=seed, draws=draws, threads=threads, watch=watch)
-    lengths = torch.cat([data.test[p].lengths for p in pieces(data.test, space.dims)]) if space.variable else None
+    own = score(nats, space, lengths_of(data.test, space))
     train, known = data.train, data.train_context
     if space.kind == "real":  # integers get noise, row by row
         train, known = in_place(train), in_place(known)
     gaussian = gaussian_level(space, train, data.test, known, data.test_context, seed=seed)
     bigrams = ngram_level(space, data.train, data.test)
-    return Report(data, score(nats, space, lengths), gaussian, bigrams, samples)
+    return Report(data, own, gaussian, bigrams, samples)

@@ -62,9 +62,9 @@ class Trainer:
     Where the data came from is stored with the checkpoint so that commands can find them again, and what was done to
     the rows of a table so that samples come back in its units. With `resume` the run goes on from `out`/checkpoint.
     Raises ValueError for settings that do not fit the data or the number of processes, TypeError or ValueError for
-    options that the model's samples do not take, CheckpointError when there is
-    nothing sound to resume from or the data are others by now, NonFiniteLoss from `run`. `clock` tells the seconds of
-    a budget of minutes (`time.process_time`: those that other jobs do not use).
+    options that the model's samples do not take, CheckpointError when there is nothing sound to resume from or the data
+    are others by now, NonFiniteLoss from `run`. `clock` tells the seconds of a budget of minutes (`time.process_time`:
+    those that other jobs do not use).
 
     >>> import tempfile, torch
     >>> from pathlib import Path
@@ -161,9 +161,7 @@ class Trainer:
                     self.save()
                 if done:
                     return Result(self.step, self.state.elapsed, self.state.best, interrupted=halt)
-                if (
-                    due or save or draw
-                ):  # which take their time: a signal that came meanwhile ends the run before a step
+                if due or save or draw:  # they take their time: a signal that came meanwhile ends the run before a step
                     progress, halt, done = self._stand(started, stop, until)
 
     def _stand(self, started: float, stop: threading.Event, until: int | None) -> tuple[float, bool, bool]:
