@@ -1,8 +1,9 @@
 """Training objectives, one file each: a loss per sample first, reduced on request.
 
-`nll` is the negative log-likelihood, and `rnode` adds the regularisers of continuous flows to it. `matching`, conditional
-flow matching, teaches a field one of `MATCHED`. Densities known up to a constant have `reverse_kl`, `forward_kl` and
-`importance_sample`, whose weights `effective_sample_size` and `log_evidence` judge. `reduce` takes the mean or the sum.
+`nll` is the negative log-likelihood, and `rnode` adds the regularisers of continuous flows to it. `matching`,
+conditional flow matching, teaches a field one of `MATCHED`. Densities known up to a constant have `reverse_kl`,
+`forward_kl` and `importance_sample`, whose weights `effective_sample_size` and `log_evidence` judge. `reduce` takes the
+mean or the sum.
 """
 
 from .matching import MATCHED, matching
