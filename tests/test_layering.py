@@ -25,11 +25,13 @@ FLOORS: list[set[str]] = [
     {"cli", "training", "datasets", "compat", "selfcheck"},
 ]
 #: Rooms that may use a neighbour on their own floor: the command line drives everything, a trainer is fed data sets, a
-#: continuous transform is an integral, and transforms ask their networks by the base classes of nets.
+#: continuous transform is an integral, transforms ask their networks by the base classes of nets, and a network may be
+#: the velocity of a path.
 NEIGHBOURS = {
     "cli": {"training", "datasets", "compat", "selfcheck"},
     "training": {"datasets"},
     "transforms": {"solvers", "nets"},
+    "nets": {"paths"},
 }
 
 

@@ -2,10 +2,10 @@
 
 A `Network` may take a context, by a `ContextBias`. Conditioners: `MLP`, `ConvNet`, `ResidualConvNet` (of
 `WeightNormConv2d`), and `MADE`, masked. Every `Field` is a velocity: `MLPField`, `ConvField`, whose `TimeLinear` and
-`TimeConv2d` hear the time; `FunctionField` is a user's, `FusedParameters` what a kernel takes. Every `Branch` contracts
-and has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`,
-`SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`,
-`FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`.
+`TimeConv2d` hear the time, and `VelocityField`, of a network that predicts something else; `FunctionField` is a user's,
+`FusedParameters` what a kernel takes. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s
+`LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a
+user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
@@ -20,6 +20,7 @@ from .mlp import MLP
 from .resnet import ResidualConvNet, WeightNormConv2d
 from .spectral import SpectralConv2d, SpectralLinear
 from .time import TIMES, TimeConv2d, TimeLinear
+from .velocity import VelocityField
 
 __all__ = [
     "CONDITIONER_ACTIVATIONS",
@@ -48,5 +49,6 @@ __all__ = [
     "TimeConv2d",
     "TimeLinear",
     "TransposedJacobian",
+    "VelocityField",
     "WeightNormConv2d",
 ]

@@ -59,9 +59,10 @@ class Continuous(Transform):
         steer: in training mode the noise's end is drawn from U(-steer, steer) at every solve, by ``generator``.
         conditional: False keeps a context from the field; default: whether the Field takes one, True for a function.
 
-    ``to_data`` computes no divergence. ``transport`` integrates between any two times, :func:`observed` gives the
-    regularisers of RNODE from the same pass. Cost: the solver's evaluations of the field, each with its tangents.
-    Raises ValueError for unknown names and what does not go together, SolverError where adaptive steps cannot go on.
+    ``to_data`` computes no divergence. ``transport`` integrates between any two times, ``stepped`` takes other steps,
+    :func:`observed` gives the regularisers of RNODE from the same pass. Cost: the solver's evaluations of the field,
+    each with its tangents. Raises ValueError for unknown names and what does not go together, SolverError where
+    adaptive steps cannot go on.
 
     Chen et al., 2018, arXiv:1806.07366; Grathwohl et al., 2019, arXiv:1810.01367; "steer": Ghosh et al., 2020,
     arXiv:2006.10711.
@@ -135,6 +136,13 @@ class Continuous(Transform):
             return fused(x.new_empty((x.shape[0], 0, x.shape[1])))[0]
         field = self._field
         return self._solve(lambda t, y: field(t.reshape(-1) if t.dim() else t, y, context), x, start, stop, context)
+
+    def stepped(self, method: str, stepping: Stepping) -> Continuous:
+        """The flow of the same field, which it shares, in other steps; errors as those of ``Continuous``."""
+        return Continuous(
+            self.field, divergence=self.divergence, probes=self.probes, noise=self.noise, method=method,
+            stepping=stepping, adjoint=self.adjoint, mode=self.mode, steer=self.steer, conditional=self.conditional,
+        ).train(self.training)  # fmt: skip
 
     def velocity(self, time: float, x: Tensor, context: Tensor | None = None) -> Tensor:
         """dx/dt (B, *event) at a time, where x (B, *event) is."""

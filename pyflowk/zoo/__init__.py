@@ -1,6 +1,7 @@
 """Published systems, one file each, assembled from the floors below; every one trains and samples the same way.
 
-`create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`.
+`create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`,
+`flow_matching`.
 `names` lists them, `describe` says what one is, `options` and `defaults` what it takes, `sampling` what its `sample`
 takes, `takes` which kinds of space it is for, `check` whether options are right. All are a `GenerativeModel`, of whose
 every `Ability` one asks, such as that of telling a `Marginal`; those of one flow are a `FlowModel`. `register` adds
@@ -8,6 +9,7 @@ one: each of its options is an `Option`, and those of its sampling are fields of
 """
 
 from .ffjord import ffjord
+from .flow_matching import flow_matching
 from .flow_model import FlowModel
 from .glow import glow
 from .iaf import iaf
@@ -23,6 +25,6 @@ from .residual_flow import residual_flow
 
 __all__ = [
     "Ability", "FlowModel", "GenerativeModel", "Marginal", "Option", "SamplingOptions", "check", "create", "defaults",
-    "describe", "ffjord", "glow", "iaf", "maf", "names", "neural_ode", "nice", "nsf", "options", "realnvp", "register",
-    "residual_flow", "sampling", "takes",
+    "describe", "ffjord", "flow_matching", "glow", "iaf", "maf", "names", "neural_ode", "nice", "nsf", "options",
+    "realnvp", "register", "residual_flow", "sampling", "takes",
 ]  # fmt: skip

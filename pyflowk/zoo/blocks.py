@@ -68,6 +68,11 @@ def unsquash(space: Space, dequantize: str = "uniform") -> list[Transform]:
     return [*dequantizers, Scale(1 / levels), Logit(0.05)]
 
 
+def centred(space: Space) -> list[Transform]:
+    """The maps from integers 0..levels-1, with even noise, to real numbers in [-1, 1); none for real data."""
+    return [] if space.levels is None else [Dequantize(space.levels), Scale(2 / space.levels, -1)]
+
+
 def _learned_noise(levels: int, shape: tuple[int, ...], width: int = 32) -> list[Transform]:
     """A location and a scale for each element, then a coupling each way, by networks that see the integers."""
     if len(shape) == 3:

@@ -33,8 +33,8 @@ class FlowModel(GenerativeModel):
 
     Where the space has ``levels``, Dequantize, Scale and Logit stand in front of ``transform``: :math:`\log p` is then
     a lower bound on the log-probability of the integers, one draw per call, and ``sample`` gives integers as floats;
-    ``dequantize`` "variational" learns the noise. ``memory_flat`` makes the Compose ``transform`` a
-    :class:`MemoryFlat`, with the same state dict.
+    ``dequantize`` "variational" learns the noise, ``front`` are other maps in their place. ``memory_flat`` makes the
+    Compose ``transform`` a :class:`MemoryFlat`, with the same state dict.
 
     Its latents are the base's noise. Where one layer of the transform moves events in time (``moves_in_time``, as
     :class:`Continuous` does) it has a trajectory, with densities unless data are integers. Cost: one pass of the
@@ -59,11 +59,12 @@ class FlowModel(GenerativeModel):
         *,
         dequantize: str = "uniform",
         memory_flat: bool = False,
+        front: Sequence[Transform] | None = None,
     ) -> None:
         super().__init__(space)
         if memory_flat:
             transform = MemoryFlat(*(transform if isinstance(transform, Compose) else (transform,)))
-        self.flow = Flow(base, Compose(*unsquash(space, dequantize), transform))
+        self.flow = Flow(base, Compose(*(unsquash(space, dequantize) if front is None else front), transform))
         self._moving = [i for i, layer in enumerate(self.flow.transform.layers()) if layer.moves_in_time]
 
     @property

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyflowk import nets
 from pyflowk.nets import Network
+from pyflowk.paths import CondOT
 
 T = torch.tensor(0.3)
 VECTORS, IMAGES = torch.randn(4, 3), torch.randn(4, 2, 5, 5)
@@ -25,12 +26,15 @@ CASES: dict[str, Callable[..., Callable[..., Any]]] = {
     "MLPField": lambda **c: _given(nets.MLPField(3, 8, 2, **c), T, VECTORS),
     "MLPField-divergence": lambda **c: _given(nets.MLPField(3, 8, 2, **c), T, VECTORS, name="with_divergence"),
     "ConvField": lambda **c: _given(nets.ConvField(2, 4, 1, **c), T, IMAGES),
+    "VelocityField": lambda **c: _given(
+        nets.VelocityField(nets.MLPField(3, 8, 2, **c), CondOT(), "data"), T, VECTORS, conditional=bool(c)
+    ),
 }
 
 
-def _given(net: Network, *inputs: Tensor, name: str = "forward") -> Callable[..., Any]:
+def _given(net: Network, *inputs: Tensor, name: str = "forward", conditional: bool | None = None) -> Callable[..., Any]:
     """The network as a function of the context, away from its zero start."""
-    assert net.takes_context == (net.context is not None)
+    assert net.takes_context == (net.context is not None if conditional is None else conditional)
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.3)
     net.eval()

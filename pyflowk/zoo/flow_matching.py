@@ -1,0 +1,131 @@
+"""Flow matching: a velocity learned by regression, no equation being solved in training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from torch import Generator, Tensor
+
+from ..distributions import DiagonalGaussian
+from ..flows import Flow
+from ..nets import FIELD_ACTIVATIONS, ConvField, Field, MLPField, VelocityField
+from ..objectives.matching import MATCHED, matching
+from ..ops.hutchinson import NOISES
+from ..paths import SCHEDULES, AffinePath
+from ..space import Space
+from ..transforms import ActNorm, Compose, Continuous
+from ..transforms.continuous import DIVERGENCES
+from .blocks import centred, condition, flatten, stepping
+from .flow_model import FlowModel, FlowSampling
+from .option import LAYERS, WIDTH, Method, Option, Steps, Time, Tolerance, Width, one_of
+from .registry import register
+
+PATHS = tuple(name for name in SCHEDULES if name != "ve")  # which starts from N(0, 50^2), no input of a plain network
+
+
+@dataclass(frozen=True)
+class MatchingSampling(FlowSampling):
+    """How the equation is solved from noise to data."""
+
+    method: Method = "rk4"
+    steps: Steps = 20
+    rtol: Tolerance = 1e-5
+    atol: Tolerance = 1e-5
+
+
+class MatchingModel(FlowModel):
+    """A FlowModel of one Continuous, whose network learns by :func:`pyflowk.objectives.matching`.
+
+    Samples are drawn in steps of their own; densities, latents and trajectories take those of the Continuous.
+    """
+
+    Sampling = MatchingSampling
+    path, prediction = AffinePath(), "velocity"
+
+    @property
+    def loss_unit(self) -> str | None:
+        return None
+
+    def loss(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        x, condition = self.flow.enter(*self._enter(x, context))
+        front, moving, _ = self._parts()
+        field = moving.field.net if self.prediction != "velocity" else moving.field
+        return matching(
+            field, front(x, condition, generator)[0], condition, path=self.path, prediction=self.prediction,
+            source=self.flow.base, generator=generator,
+        )  # fmt: skip
+
+    def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
+        front, moving, back = self._parts()
+        moving = moving.stepped(chosen.method, stepping(chosen.method, chosen.steps, chosen.rtol, chosen.atol))
+        flow = Flow(self.flow.base, Compose(front, moving, back))
+        return flow.sample(rows, context, generator, chosen.temperature)
+
+
+def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
+    """The architecture; the exact divergence where it is cheap."""
+    architecture, divergence, path = (options[name] for name in ("architecture", "divergence", "path"))
+    if architecture == "image" and len(space.shape) != 3:
+        raise ValueError(f"architecture: image expects events (C, H, W), got {space.shape}; vector takes any")
+    if options["prediction"] == "noise" and path != "vp":
+        raise ValueError(
+            f"prediction: noise says nothing of the data where there is none, at t = 0 of {path}; vp has some"
+        )
+    if divergence == "auto":
+        divergence = "exact" if space.dims <= 3 else "hutchinson"
+    return {"divergence": divergence}
+
+
+@register("flow_matching", _choose)
+def flow_matching(
+    space: Space,
+    *,
+    path: Annotated[str, one_of("shares of noise and data at each time", PATHS)] = "condot",
+    prediction: Annotated[str, one_of("what the network learns", MATCHED)] = "velocity",
+    architecture: Annotated[str, one_of("perceptron or convolutions", ("vector", "image"))] = "vector",
+    width: Width = 128,
+    depth: Annotated[int, Option("hidden layers of the network", 1, LAYERS)] = 3,
+    activation: Annotated[str, one_of("what the hidden units compute", FIELD_ACTIVATIONS)] = "silu",
+    time: Time = "concat",
+    divergence: Annotated[str, one_of("of the field; auto: exact up to 3 elements", ("auto", *DIVERGENCES))] = "auto",
+    probes: Annotated[int, Option("random directions of an estimate; an even number for hutch++", 1, WIDTH)] = 1,
+    noise: Annotated[str, one_of("kind of the random directions", NOISES)] = "rademacher",
+    method: Method = "rk4",
+    steps: Steps = 20,
+    rtol: Tolerance = 1e-5,
+    atol: Tolerance = 1e-5,
+) -> MatchingModel:
+    """Flow matching, a flow trained by regression on velocities of paths (Lipman et al., 2023, arXiv:2210.02747).
+
+    From standard normal noise x0 and an event x1, drawn apart, ``path`` makes x_t; the network, which sees x_t and t,
+    learns the velocity of x_t or, as ``prediction`` says, its data x1, or its noise x0 where the path is "vp". Real
+    numbers are brought to unit scale by the first batch, once; integers get even noise and lie in [-1, 1): samples are
+    rounded down, and ``log_prob`` is a bound on the log-probability, as of other flows. A training step is one
+    evaluation of the network, and its loss is no likelihood.
+
+    Samples take ``steps`` equal steps of a ``method``, options of ``sample``, or adaptive ones with steps=None (method
+    "dopri5" or another with an error estimate); options of the same names here are those of densities, latents and
+    trajectories. Equal steps of a perceptron's velocity run in one kernel call. ``divergence`` "auto" is exact for at
+    most 3 elements and Hutchinson's estimate beyond, unbiased. ``architecture`` "vector" flattens the event, "image" is
+    convolutions without any downsampling. Raises ValueError for an image network without an image, and for noise on a
+    path that starts without any data.
+
+    >>> from pyflowk import zoo
+    >>> zoo.flow_matching((2,)).sample(3, method="euler", steps=4).shape
+    torch.Size([3, 2])
+    """
+    vector = architecture == "vector"
+    channels, shape = (space.dims, (space.dims,)) if vector else (space.shape[0], space.shape)
+    net: Field = (MLPField if vector else ConvField)(channels, width, depth, activation, time, **condition(space))
+    lines = AffinePath(SCHEDULES[path]())
+    field = net if prediction == "velocity" else VelocityField(net, lines.schedule, prediction)
+    flow = Continuous(
+        field, divergence=divergence, probes=probes, noise=noise, method=method,
+        stepping=stepping(method, steps, rtol, atol),
+    )  # fmt: skip
+    scale = [ActNorm(channels).requires_grad_(False)] if space.levels is None else []
+    transform = Compose(*([flatten(space)] if vector else []), *scale, flow)
+    model = MatchingModel(space, DiagonalGaussian(shape), transform, front=centred(space))
+    model.path, model.prediction = lines, prediction
+    return model
