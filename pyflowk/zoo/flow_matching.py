@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import torch
 from torch import Generator, Tensor
 
 from ..distributions import DiagonalGaussian
@@ -21,7 +22,9 @@ from .flow_model import FlowModel, FlowSampling
 from .option import LAYERS, WIDTH, Method, Option, Steps, Time, Tolerance, Width, one_of
 from .registry import register
 
-PATHS = tuple(name for name in SCHEDULES if name != "ve")  # which starts from N(0, 50^2), no input of a plain network
+STARTS = {name: schedule().at(torch.zeros((), device="cpu")) for name, schedule in SCHEDULES.items()}
+PATHS = tuple(name for name, start in STARTS.items() if start.sigma <= 1)  # a plain network takes no wider noise
+HINTED = tuple(name for name in PATHS if STARTS[name].alpha > 0)  # there is data at the start
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,10 @@ def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
     architecture, divergence, path = (options[name] for name in ("architecture", "divergence", "path"))
     if architecture == "image" and len(space.shape) != 3:
         raise ValueError(f"architecture: image expects events (C, H, W), got {space.shape}; vector takes any")
-    if options["prediction"] == "noise" and path != "vp":
+    if options["prediction"] == "noise" and path not in HINTED:
         raise ValueError(
-            f"prediction: noise says nothing of the data where there is none, at t = 0 of {path}; vp has some"
+            f"prediction: noise says nothing of the data where there is none, at t = 0 of path {path}; expected path "
+            f"{' or '.join(HINTED)}"
         )
     if divergence == "auto":
         divergence = "exact" if space.dims <= 3 else "hutchinson"

@@ -55,12 +55,14 @@ def test_both_ends_are_finite_and_what_is_known_there_is_exact(schedule: Schedul
         for source, target in WAYS:
             assert convert(value, x, time, schedule, source, target).isfinite().all()
     at = schedule.at(torch.tensor([0.0, 1.0], dtype=dtype))
-    if at.alpha[0] == 0 < at.determinant[0]:
+    moves = at.determinant > 1e-3  # a schedule may stand still at an end, where velocities then say nothing
+    if at.alpha[0] == 0 and moves[0]:
         torch.testing.assert_close(convert(value, x, 0.0, schedule, "velocity", "noise"), x)
         torch.testing.assert_close(convert(value, x, 0.0, schedule, "velocity", "score"), -x)
     if at.sigma[1] == 0:
-        torch.testing.assert_close(convert(value, x, 1.0, schedule, "velocity", "data"), x)
         torch.testing.assert_close(convert(value, x, 1.0, schedule, "score", "data"), x)
+        if moves[1]:
+            torch.testing.assert_close(convert(value, x, 1.0, schedule, "velocity", "data"), x)
 
 
 def test_velocities_are_those_of_the_diffusions() -> None:

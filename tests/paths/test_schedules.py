@@ -56,7 +56,7 @@ def test_the_inverse_undoes_the_log_ratio(schedule: Schedule) -> None:
 def test_both_ends(schedule: Schedule, dtype: torch.dtype) -> None:
     c = schedule.at(ENDS.to(dtype))
     assert all(values.isfinite().all() and values.dtype == dtype for values in (*c, c.determinant))
-    assert c.alpha[1] == 1 and (c.determinant[1] > 0)
+    assert c.alpha[1] == 1
     first = {VP: math.exp(-(0.5 + 9) / 4) if schedule == VP(0.5, 9) else 0.00657, VE: 1.0}.get(type(schedule), 0.0)
     last = schedule.sigma_min if isinstance(schedule, (Lipman, VE)) else 0.0
     assert c.alpha[0].item() == pytest.approx(first, rel=1e-3) and c.sigma[1].item() == pytest.approx(last, rel=1e-6)
