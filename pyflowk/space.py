@@ -19,6 +19,8 @@ __all__ = ["Context", "Events", "Ragged", "Space", "cat", "check_events"]
 
 KINDS = ("labels", "numbers", "tokens")
 MANIFOLDS = ("sphere", "torus", "so3")
+INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+"""What lengths may be: the kinds that torch counts with."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,10 @@ class Space:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Space:
         """The inverse of `as_json`; raises ValueError or TypeError for anything else."""
-        context = values.get("context")
+        context = values.get("context") if isinstance(values, Mapping) else None
+        for what, found in (("space", values), ("context", {} if context is None else context)):
+            if not isinstance(found, Mapping):
+                raise TypeError(f"{what}: expected names and values, got {found!r}")
         return cls(**{**values, "context": None if context is None else Context(**context)})
 
     def __str__(self) -> str:
@@ -159,7 +164,8 @@ class Ragged:
     r"""Rows of several lengths in one object: ``values`` (B, L, \*rest), row i of which ends at ``lengths[i]``.
 
     What lies beyond a row's length means nothing and is never to be read; ``mask`` says what does not. Indexing, len
-    and ``to`` are those of rows. Raises ValueError or TypeError for lengths that are no (B,) integers, or are above L.
+    and ``to`` are those of rows. Raises ValueError or TypeError for lengths that are no (B,) integers, or are above L,
+    and for values and lengths on two devices.
 
     >>> import torch
     >>> from pyflowk.space import Ragged
@@ -173,8 +179,15 @@ class Ragged:
 
     def __post_init__(self) -> None:
         values, lengths = self.values, self.lengths
-        if lengths.dtype.is_floating_point or lengths.dtype == torch.bool or lengths.dim() != 1:
+        for name, value in (("values", values), ("lengths", lengths)):
+            if not isinstance(value, Tensor):
+                raise TypeError(
+                    f"{name}: expected a tensor, got {type(value).__name__}; Ragged.of takes a list of rows"
+                )
+        if lengths.dtype not in INTEGERS or lengths.dim() != 1:
             raise TypeError(f"lengths: expected integers (B,), got {tuple(lengths.shape)} {lengths.dtype}")
+        if values.device != lengths.device:
+            raise ValueError(f"expected values and lengths on one device, got {values.device} and {lengths.device}")
         if values.dim() < 2 or len(values) != len(lengths):
             raise ValueError(f"expected values (B, L, ...) and lengths (B,), got {tuple(values.shape)}, {len(lengths)}")
         if lengths.is_cpu and len(lengths) and not 0 <= int(lengths.min()) <= int(lengths.max()) <= values.shape[1]:
@@ -195,6 +208,8 @@ class Ragged:
         return len(self.lengths)
 
     def __getitem__(self, rows: Tensor | slice) -> Ragged:
+        if isinstance(rows, int):
+            raise TypeError(f"expected a tensor of row numbers or a slice, got {rows}; row({rows}) is one of them")
         return Ragged(self.values[rows], self.lengths[rows])
 
     @property
@@ -269,6 +284,6 @@ def _shape(shape: Any) -> tuple[int, ...]:
         sizes = tuple(operator.index(n) for n in shape)
     except TypeError:
         sizes = ()
-    if not sizes or min(sizes) < 1:
+    if not sizes or min(sizes) < 1 or any(isinstance(n, bool) for n in shape):
         raise ValueError(f"expected an event shape of positive sizes, such as (2,) or (1, 8, 8); got {shape!r}")
     return sizes

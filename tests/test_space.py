@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -112,6 +113,28 @@ def test_lengths_that_do_not_fit(values: tuple, lengths: list, error: type[Excep
         Ragged.of([])
     with pytest.raises(ValueError, match=r"first size alone, got \(2,\), \(2, 3\)"):
         Ragged.of([torch.zeros(2), torch.zeros(2, 3)])
+
+
+def test_what_is_no_ragged() -> None:
+    one, two = torch.ones(1, dtype=torch.int64), torch.zeros(1, 2)
+    for values, lengths, error, words in (
+        ([[1]], one, TypeError, "values: expected a tensor, got list; Ragged.of takes a list of rows"),
+        (two, [1], TypeError, "lengths: expected a tensor, got list"),
+        (two, one.to(torch.complex64), TypeError, r"integers \(B,\), got \(1,\) torch.complex64"),
+        (two, one.to(torch.uint16), TypeError, "got .* torch.uint16"),
+        (two, one.bool(), TypeError, "got .* torch.bool"),
+        (two.to("meta"), one, ValueError, "values and lengths on one device, got meta and cpu"),
+    ):
+        with pytest.raises(error, match=words):
+            Ragged(values, lengths)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"row numbers or a slice, got 0; row\(0\) is one of them"):
+        list(Ragged(two, one))  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("found", ["2", None, [2], {"shape": [2], "context": "labels"}, {"shape": [True]}, {}])
+def test_what_is_no_space_in_json(found: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        Space.from_json(found)
 
 
 def test_rows_of_many_parts_in_one() -> None:

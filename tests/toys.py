@@ -49,7 +49,7 @@ class Unigrams(GenerativeModel):
         which = self._rows(context, rows)
         lengths = torch.multinomial(self.lengths[which].softmax(1), 1, generator=generator).flatten()
         flat = self.symbols[which].softmax(2).flatten(0, 1)
-        return Ragged(torch.multinomial(flat, 1, generator=generator).reshape(rows, -1), lengths)
+        return Ragged(torch.multinomial(flat, 1, generator=generator).reshape(rows, *self.space.shape), lengths)
 
     def _rows(self, context: Any, rows: int) -> Tensor:
         context = self.check_context(context, rows)

@@ -220,14 +220,33 @@ COMMANDS: dict[str, Callable[..., Command]] = {
 }
 
 
+def _require_options(argv: Sequence[str]) -> None:
+    """Raise ValueError for an option that the command does not have: it may be one of the system or of its samples."""
+    if not argv or argv[0] not in COMMANDS:
+        return
+    kind = COMMANDS[argv[0]]
+    fields = [*dataclasses.fields(kind), *(dataclasses.fields(TrainConfig) if kind is Train else ())]  # type: ignore[arg-type]
+    known = [field.name.replace("_", "-") for field in fields]
+    for word in argv[1:]:
+        name = word.partition("=")[0].removeprefix("--").replace("_", "-")
+        if not word.startswith("--") or name.startswith(("tyro-", "help")) or name.removeprefix("no-") in known:
+            continue
+        other = "what a system takes is --set KEY=VALUE, what its samples take --sampling KEY=VALUE (pyflowk zoo MODEL)"
+        raise ValueError(
+            f"{argv[0]} has no option --{name}{did_you_mean(name, known)}: --help lists those that it has"
+            + (f"; {other}" if "sampling" in known else "")
+        )
+
+
 def parse(argv: Sequence[str]) -> Command:
     """The command meant by `argv`; prints help, or one error and exits, where there is none.
 
-    Raises ValueError for an unknown command and for values that do not fit.
+    Raises ValueError for an unknown command or option, and for values that do not fit.
     """
     if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
         hint = did_you_mean(argv[0], COMMANDS)
         raise ValueError(f"no command named {argv[0]!r}{hint}; there are {', '.join(COMMANDS)}")
+    _require_options(argv)
     command: Command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS,
         prog="pyflowk",

@@ -25,6 +25,8 @@ MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
 """What stands for a number that is not there; among numbers, such a cell does not make a row a header."""
 PARQUET_ROWS = 1 << 16
 """Rows of a parquet file that are turned into numbers at a time."""
+PARQUET_BYTES = 1 << 20
+"""Of a column that are read at a time: a group of rows may be the whole file."""
 INDEX = ("", "Unnamed: 0", "__index_level_0__")
 """What pandas and R call the column of row numbers that they add."""
 MARKS = (
@@ -231,7 +233,7 @@ def read_npy(path: Path, memory: int | None = None, watch: Watch | None = None) 
         )
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{path}: expected an array of numbers, got dtype {array.dtype}")
-    if array.dtype == np.uint8 and array.ndim in (3, 4):
+    if array.dtype == np.uint8 and array.ndim in (3, 4) and array.size:
         return torch.from_numpy(np.array(array)) if fits(4 * array.size, memory) else FileRows(array)
     if array.ndim not in (1, 2) or 0 in array.shape:
         raise ValueError(f"{path}: expected a table (N, D) of numbers, or pictures in bytes, got shape {array.shape}")
@@ -247,13 +249,11 @@ def read_parquet(path: Path, memory: int | None = None, watch: Watch | None = No
         raise ImportError(f"{path}: reading parquet needs pyarrow: pip install pyarrow") from error
 
     try:
-        file = parquet.ParquetFile(path, pre_buffer=False)  # which would hold the whole file
+        file = parquet.ParquetFile(path, pre_buffer=False, buffer_size=PARQUET_BYTES)  # or it holds the whole file
     except ValueError as error:
         raise ValueError(f"{path}: not a readable .parquet file ({error})") from error
     names, values = file.schema_arrow.names, Numbers(memory)
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
-        raise ValueError(f"{path}: expected a name for each column, got {twice!r} twice")
+    _require_once(str(path), names)
     say, count = None if watch is None else watch("read"), file.metadata.num_rows
     for group in range(file.num_row_groups):  # of one call for all, memory would grow with the file
         for batch in file.iter_batches(batch_size=PARQUET_ROWS, row_groups=[group]):
@@ -301,9 +301,7 @@ def _without_index(table: Table) -> Table:
 def noted(table: Table) -> Table:
     """The table with a note on its columns; unnamed columns among named ones take their number for a name."""
     names = tuple(name or str(i) for i, name in enumerate(table.columns))
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
-    if twice is not None:
-        raise ValueError(f"{table.name}: expected a name for each column, got {twice!r} twice")
+    _require_once(table.name, names)
     count = table.values.shape[1]
     shown = ", ".join(repr(name) if "," in name else name for name in names[:12]) + (
         f", ... ({count})" if count > 12 else ""
@@ -311,6 +309,12 @@ def noted(table: Table) -> Table:
     without = "a column" if count == 1 else f"columns 0 to {count - 1}"
     note = f"columns: {shown}" if names else f"{without} without names"
     return replace(table, columns=names, notes=(note, *table.notes))
+
+
+def _require_once(name: str, columns: Sequence[str]) -> None:
+    twice = next((column for i, column in enumerate(columns) if column in columns[:i]), None)
+    if twice is not None:
+        raise ValueError(f"{name}: expected a name for each column, got {twice!r} twice")
 
 
 def write_csv(path: Path, rows: Tensor, columns: Sequence[str], digits: Sequence[int]) -> None:

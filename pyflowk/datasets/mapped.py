@@ -20,7 +20,8 @@ class ScratchError(RuntimeError):
 class FileRows(OnDemand):
     """Rows of an array of numpy's that is mapped into memory: float64, or bytes as they are.
 
-    The system keeps of the file what it has room for, and reads the rest again.
+    The system keeps of the file what it has room for, and reads the rest again. Raises ValueError, when rows are taken,
+    for a file that has been shortened meanwhile: to read where it was would end the process (SIGBUS).
     """
 
     def __init__(self, numbers: Any) -> None:
@@ -28,10 +29,13 @@ class FileRows(OnDemand):
         shape = numbers.shape if is_bytes else (len(numbers), numbers[:1].size)
         super().__init__(shape, torch.uint8 if is_bytes else torch.float64)
         self._numbers, self._kind = numbers, "uint8" if is_bytes else "float64"
+        self._name, self._map, self._end = numbers.filename, numbers.base, numbers.offset + numbers.nbytes
 
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
         import numpy as np
 
+        if self._map.size() < self._end:
+            raise ValueError(f"{self._name}: has changed: {self._map.size():,} bytes where there were {self._end:,}")
         if isinstance(rows, slice):
             found = np.array(self._numbers[rows], self._kind)  # never the map itself
         else:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .._hints import did_you_mean
+from .._hints import did_you_mean, owner_of, require_free
 from . import folder, tables
 from .base import Dataset
 from .files import SUFFIXES, Table, read_file
@@ -50,9 +50,8 @@ def register(name: str, summary: str, *, files: bool = False) -> Callable[[Decor
 
     def decorate(loader: Decorated) -> Decorated:
         load: Any = loader
-        owner = f"{loader.__module__}.{loader.__qualname__}"  # the same again is a cell of a notebook that runs again
-        if name in _ENTRIES and _ENTRIES[name].owner != owner:
-            raise ValueError(f"the data set {name!r} is there already: {_ENTRIES[name].owner} loads it")
+        owner = owner_of(loader)
+        require_free("data set", name, owner, _ENTRIES[name].owner if name in _ENTRIES else None)
         _ENTRIES[name] = Entry(load if files else lambda seed, data_dir: load(seed), summary, owner)
         return loader
 

@@ -120,7 +120,8 @@ def lengths_of(rows: Rows, space: Space) -> Tensor | None:
 
 
 def pieces(rows: Rows, dims: int) -> Iterator[slice]:
-    """Slices of rows of so many numbers each that are read at a time; several pieces on one thread."""
+    """Slices of rows of so many numbers each that are read at a time, one of no rows where there are none; several
+    pieces on one thread."""
     step = max(1, PIECE // max(1, dims))
     with one_thread() if len(rows) > step else contextlib.nullcontext():
-        yield from (slice(start, start + step) for start in range(0, len(rows), step))
+        yield from (slice(start, start + step) for start in range(0, max(1, len(rows)), step))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import signal
+import os
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
@@ -118,7 +117,7 @@ class Feed:
         # a generator of its own: the global one is as it would be without workers
         return DataLoader(
             _Part(self.data, part), batch_size=None, sampler=numbers, num_workers=self.workers, pin_memory=self.pinned,
-            collate_fn=_as_it_is, worker_init_fn=_deaf, generator=Generator(), multiprocessing_context="fork",
+            collate_fn=_as_it_is, worker_init_fn=_apart, generator=Generator(), multiprocessing_context="fork",
         )  # fmt: skip
 
     def _received(self, ahead: Iterator[Any]) -> tuple[Any, Any]:
@@ -164,7 +163,7 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _deaf(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal: the one that trains ends the others."""
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _apart(worker: int) -> None:
+    """In a group of its own: signals for all processes of a group, from a terminal or of `timeout` and launchers, are
+    for the one that trains, which ends the others."""
+    os.setpgid(0, 0)

@@ -203,7 +203,8 @@ def evaluate(
     at most, drawn with the options `sampling` and for the contexts of test rows, are compared with these rows.
     """
     space, noise = data.space, Generator(device_of(model)).manual_seed(seed)
-    rows = torch.linspace(0, len(data.test) - 1, min(COMPARED, len(data.test))).long()
+    count = min(COMPARED, len(data.test))
+    rows = torch.arange(count) * (len(data.test) - 1) // max(1, count - 1)  # in integers: floats miss rows beyond 2^24
     x, context = data.take("test", rows)
     given = None if model.space.context is None else context
     drawn = sample(model, len(rows), given, noise, threads=threads, **(sampling or {}))

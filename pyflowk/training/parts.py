@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -22,10 +22,29 @@ if TYPE_CHECKING:
 def freeze(model: GenerativeModel) -> None:
     """Targets and teachers get no gradients: they are left out of optimiser, clipping and other processes' sums.
 
-    Raises ValueError for one that the model does not have.
+    Raises ValueError for one that the model does not have, and for a tensor that belongs to two rows of the
+    table above: to a teacher, say, and to what is trained.
     """
-    for name in (*model.targets, *model.teachers):
-        submodule(model, name).requires_grad_(False)
+    named = {"teachers": model.teachers, "targets": model.targets}
+    frozen = [submodule(model, name) for names in named.values() for name in names]
+    _require_apart(model, model.named_parameters(remove_duplicate=False), named)
+    _require_apart(model, model.named_buffers(remove_duplicate=False), {"teachers": model.teachers})
+    for part in frozen:
+        part.requires_grad_(False)
+
+
+def _require_apart(
+    model: GenerativeModel, tensors: Iterable[tuple[str, Tensor]], named: Mapping[str, Iterable[str]]
+) -> None:
+    """No tensor is of two kinds."""
+    seen: dict[int, tuple[str, str]] = {}
+    for name, tensor in tensors:
+        kind = next((kind for kind, parts in named.items() if inside(name, parts)), "the rest")
+        other, first = seen.setdefault(id(tensor), (kind, name))
+        if other != kind:
+            raise ValueError(
+                f"{type(model).__name__}: {first}, of {other}, and {name}, of {kind}, are one tensor: expected a copy"
+            )
 
 
 def trained(model: GenerativeModel) -> list[nn.Parameter]:

@@ -90,6 +90,9 @@ class Trainer:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         check_fit(model.space, data)
+        for part in ("train", "valid"):
+            if not len(data.part(part)[0]):
+                raise ValueError(f"{data.name}: expected rows to train on and to validate, got none of {part}")
         self.model, self.data, self.config, self.out, self.clock = model, data, config, out, clock
         self.sampling = dict(sampling or {})
         model.chosen(self.sampling)
@@ -155,10 +158,10 @@ class Trainer:
                 if window.count and (due or self.step % config.log_every == 0):
                     self._report(log, window, progress, validate=due)
                     window = Window()
+                if save:  # before samples are drawn, which may take long and be cut short
+                    self.save()
                 if draw:
                     self._draw()
-                if save:
-                    self.save()
                 if done:
                     return Result(self.step, self.state.elapsed, self.state.best, interrupted=halt)
                 if due or save or draw:  # they take their time: a signal that came meanwhile ends the run before a step

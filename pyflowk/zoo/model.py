@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
 
@@ -82,6 +82,7 @@ class GenerativeModel(nn.Module):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         if "Sampling" in vars(cls):
+            _check_sampling(cls.__name__, cls.Sampling)
             cls.sampling_options = declared(cls.Sampling)
             cls._usual = cls.Sampling()
 
@@ -218,6 +219,15 @@ class GenerativeModel(nn.Module):
         if free and not 0 <= int(context.min()) <= int(context.max()) < known.size:
             raise ValueError(f"expected labels in 0..{known.size - 1}, got {context.min()}..{context.max()}")
         return context
+
+
+def _check_sampling(owner: str, found: Any) -> None:
+    """The options of ``sample`` are a dataclass of their own, whose names ``sample`` does not take itself."""
+    if not (isinstance(found, type) and issubclass(found, SamplingOptions) and "__dataclass_fields__" in vars(found)):
+        raise TypeError(f"{owner}.Sampling: expected a subclass of SamplingOptions under @dataclass(frozen=True)")
+    taken = {"n", "context", "generator"}.intersection(field.name for field in fields(found))
+    if taken:
+        raise TypeError(f"{owner}.Sampling: expected other names than {', '.join(sorted(taken))}, which sample takes")
 
 
 def _anchor_again(model: GenerativeModel, incompatible_keys: Any) -> None:

@@ -112,7 +112,8 @@ Chooser = Callable[[Space, dict[str, Any]], dict[str, Any]]
 def declared(declaration: Callable[..., Any]) -> dict[str, Option]:
     """The options that a builder's keywords or a dataclass's fields declare, in order.
 
-    Raises TypeError for one without a default, or without an Option in its annotation.
+    Raises TypeError for one without a default, without an Option in its annotation, or of a kind that is no JSON value;
+    either error for a default that the Option does not take.
     """
     hints = typing.get_type_hints(declaration, include_extras=True)
     if dataclasses.is_dataclass(declaration):
@@ -128,9 +129,13 @@ def _option(name: str, hint: Any, default: Any) -> Option:
     if not marks or default is inspect.Parameter.empty or default is dataclasses.MISSING:
         raise TypeError(f"{name}: expected a default, and an Option in the annotation, got {hint} and {default}")
     kind = typing.get_args(hint)[0]
-    kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    plain = next(k for k in kinds if k is not type(None))
-    return replace(marks[0], kind=plain, optional=type(None) in kinds, default=default)
+    kinds = typing.get_args(kind) if typing.get_origin(kind) in (types.UnionType, typing.Union) else (kind,)
+    plain = [k for k in kinds if k is not type(None)]
+    if len(plain) != 1 or plain[0] not in (bool, int, float, str):
+        raise TypeError(f"{name}: expected one of bool, int, float and str, or None beside it, got {kind}")
+    found = replace(marks[0], kind=plain[0], optional=type(None) in kinds, default=default)
+    found.check(f"the default of {name}", default)
+    return found
 
 
 def checked(owner: str, what: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:

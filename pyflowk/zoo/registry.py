@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
-from .._hints import did_you_mean
+from .._hints import did_you_mean, owner_of, require_free
 from ..space import KINDS, MANIFOLDS, Context, Space
 from .model import GenerativeModel
 from .option import WIDTH, Chooser, Option, built, checked, declared
@@ -56,6 +56,7 @@ class Entry:
     options: dict[str, Option]
     sampling: dict[str, Option]
     takes: tuple[str, ...]
+    owner: str
 
 
 _SYSTEMS: dict[str, Entry] = {}
@@ -71,13 +72,16 @@ def register(
     leave to the system. ``takes`` are the kinds of space: "real", "levels" and "symbols", "variable" for several
     lengths, manifolds by their names; and of context: "labels", "numbers", "tokens", each beside none. The builder
     sees no other. The model's ``config`` then holds the name, the space and every option as it was used, so that a
-    later change of a default leaves saved models alone.
+    later change of a default leaves saved models alone. Raises ValueError for a name that another builder has, or for
+    a kind of space that there is not, TypeError for options that are declared otherwise.
     """
     unknown = [word for word in takes if word not in (*VALUES, "variable", *MANIFOLDS, *KINDS)]
     if unknown:
         raise ValueError(f"takes: expected {', '.join((*VALUES, 'variable', *MANIFOLDS, *KINDS))}; got {unknown[0]!r}")
 
     def decorate(builder: Callable[Concatenate[Space, P], Model]) -> System[P, Model]:
+        owner = owner_of(builder)
+        require_free("system", name, owner, _SYSTEMS[name].owner if name in _SYSTEMS else None)
         known = declared(builder)
         assemble: Callable[..., Model] = builder  # whose options come from everywhere
         if RESERVED & known.keys():
@@ -95,7 +99,8 @@ def register(
             model.config = json.loads(json.dumps(written, allow_nan=False))
             return model
 
-        _SYSTEMS[name] = Entry(build, known, built(builder, GenerativeModel).sampling_options, tuple(takes))
+        sampling = built(builder, GenerativeModel).sampling_options
+        _SYSTEMS[name] = Entry(build, known, sampling, tuple(takes), owner)
         return cast(Any, build)
 
     return decorate

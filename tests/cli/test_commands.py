@@ -14,6 +14,7 @@ import pytest
 import pyflowk
 from pyflowk import zoo
 from pyflowk.cli import main
+from pyflowk.cli.commands import parse
 from pyflowk.cli.options import check_options, parse_options
 from pyflowk.training import Checkpoint, Trainer, checkpoint
 from pyflowk.training.log import read_rows
@@ -453,13 +454,26 @@ def test_every_command_explains_itself(command, capsys):
 
 def test_misspelt_options(capsys):
     for arguments, message in (
-        (["train", "--step", "3"], "--steps"),
+        (["train", "--steps", "x"], "--steps"),
         (["eval"], "RUN"),
     ):
         with pytest.raises(SystemExit) as end:
             main(arguments)
         text = "".join(capsys.readouterr())
         assert end.value.code == 2 and message in text and "Traceback" not in text
+    elsewhere = "what a system takes is --set KEY=VALUE, what its samples take --sampling KEY=VALUE (pyflowk zoo MODEL)"
+    for arguments, message in (
+        (["train", "--step", "3"], "train has no option --step (did you mean 'steps'?): --help lists those that it"),
+        (["sample", "runs/x", "--temperature=0.7"], "sample has no option --temperature: --help lists those that it"),
+        (["train", "nice", "--couplings", "3"], "train has no option --couplings: --help lists those that it has"),
+        (["zoo", "--lr", "3"], "zoo has no option --lr: --help lists those that it has"),
+    ):
+        assert main(arguments) == 2
+        line = capsys.readouterr().err
+        assert line.startswith(f"pyflowk: {message}") and line.count("\n") == 1
+        assert (elsewhere in line) == (arguments[0] != "zoo")
+    config = parse(["train", "--no-tensorboard", "--batch_size=3", "--cpu"]).config
+    assert (config.tensorboard, config.batch_size, config.cpu) == (False, 3, True)
 
 
 @pytest.mark.parametrize("package", ["tyro", "accelerate"])

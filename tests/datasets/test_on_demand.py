@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import sys
@@ -109,6 +110,34 @@ def test_a_picture_that_has_gone_or_changed_is_named(tmp_path):
     for row, message in ((0, "not a readable picture|No such file"), (1, "has changed: 9 x 9 pixels now")):
         with pytest.raises((ValueError, OSError), match=rf"{paths[order[row]].name}.*({message})"):
             data.take("train", torch.tensor([row]))
+
+
+@pytest.mark.parametrize("shape", [(900, 3), (900, 3, 2)])
+def test_an_array_that_was_shortened_is_named(tmp_path, shape):
+    """What is mapped and not there any more ends a process without a word."""
+    path = write(tmp_path / "x.npy", RNG.integers(0, 256, shape).astype("uint8"))
+    data = datasets.load(path, memory=0)
+    data.take("train", torch.tensor([0]))
+    os.truncate(path, 500)
+    for numbers in (torch.tensor([700]), slice(0, 5)):
+        with pytest.raises(ValueError, match=r"x.npy: has changed: 500 bytes where there were [\d,]+$"):
+            data.take("train", numbers)
+
+
+def test_columns_of_parquet_that_cannot_be_told_apart_are_named(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = [sys.modules["pyarrow"].array(ROWS[:41, i]) for i in (0, 1, 1)]
+    table = sys.modules["pyarrow"].Table.from_arrays(columns, names=["a", "b", "b"])
+    parquet.write_table(table, tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"x.parquet: expected a name for each column, got 'b' twice"):
+        datasets.load(str(tmp_path / "x.parquet"))
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 8), (60, 0, 8)])
+def test_arrays_of_no_pictures_are_named(tmp_path, shape):
+    path = write(tmp_path / "x.npy", np.zeros(shape, "uint8"))
+    with pytest.raises(ValueError, match=r"x.npy: expected a table \(N, D\) of numbers, or pictures .*, got shape"):
+        datasets.load(path)
 
 
 @pytest.mark.parametrize(

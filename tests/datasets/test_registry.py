@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,5 +52,10 @@ def test_a_registered_loader_is_known_by_name(monkeypatch):
     assert data.test.eq(8).all() and data.origin["name"] == "points" and "points" in datasets.names()
     table = datasets.load("rows", data_dir="here", given=["b"])
     assert str(table.space) == "1 given numbers (B, 1)" and table.name == "rows of here" and len(table.train) == 24
-    with pytest.raises(ValueError, match=r"the data set 'points' is there already: .*test_registry.*points loads it"):
+    with pytest.raises(ValueError, match=r"the data set 'points' is there already, by .*points; .*rows needs another"):
         datasets.register("points", "others")(rows)
+    datasets.register("points", "again")(points)
+    datasets.register("part", "of a function")(partial(rows, data_dir="there"))
+    assert datasets.load("part").name == "rows of there"
+    with pytest.raises(TypeError, match="data set: expected a name, got ''"):
+        datasets.register("", "nameless")(points)

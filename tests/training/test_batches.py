@@ -77,6 +77,14 @@ def test_a_worker_that_dies_is_an_error_that_says_so():
         taken(feed, range(20))
 
 
+def test_signals_for_all_processes_of_a_group_are_for_the_one_that_trains():
+    """`timeout` and launchers end a run so: it needs its workers for the last step before the checkpoint."""
+    with Feed(data(), lambda step: torch.tensor([step]), workers=1) as feed:
+        feed(0)
+        (worker,) = feed._next[1]._workers
+        assert os.getpgid(worker.pid) == worker.pid != os.getpgid(0)
+
+
 @pytest.mark.parametrize("count, size", [(10, 4), (7, 7), (3, 8), (1, 5)])
 def test_batches_are_cuts_of_one_stream(count, size):
     batches, steps = Batches(count, size, seed=1), 12

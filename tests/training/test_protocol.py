@@ -4,6 +4,7 @@ One models sequences of several lengths; the other has a moving target, a frozen
 """
 
 import contextlib
+import json
 from dataclasses import replace
 
 import pytest
@@ -83,6 +84,11 @@ def test_what_is_trained_averaged_and_saved(tmp_path):
     bare = trainer("follower", tmp_path / "bare", replace(CONFIG, ema=0.0))
     bare.run()
     assert bare.averaged is bare.model and same(bare.model.teacher.state_dict(), teacher)
+    model.net[0].bias = model.teacher[0].bias  # which is frozen, with everybody who shares it
+    with pytest.raises(ValueError, match=r"net.0.bias, of the rest, and teacher.0.bias, of teachers, are one tensor"):
+        parts.freeze(model)
+    model.net[0].bias, model.target[1].running_var = model.net[3].bias, model.net[1].running_var  # ties of one kind
+    parts.freeze(model)
     model.targets = ("nett",)
     with pytest.raises(ValueError, match=r"Follower: expected a part of it, among targets or teachers; .*nett"):
         parts.freeze(model)
@@ -118,6 +124,23 @@ def test_samples_on_the_way_start_from_the_same_noise(tmp_path):
     run = trainer("follower", tmp_path / "broken")
     run.model._sample = run.averaged._sample = lambda *rest: 1 / 0
     assert run.run().step == 12 and not list((tmp_path / "broken" / "samples").glob("*"))
+
+
+def test_data_without_rows_to_train_on_or_to_validate_are_an_error_in_words(tmp_path):
+    data = datasets.load("tokens")
+    data = replace(data, space=replace(data.space, context=None))
+    for part in ("train", "valid"):
+        with pytest.raises(ValueError, match=f"tokens: expected rows to train on and to validate, got none of {part}"):
+            Trainer(zoo.create("unigrams", data.space), replace(data, **{part: data.test[:0]}), CONFIG, out=tmp_path)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 25])
+@pytest.mark.parametrize("system", ["unigrams", "follower"])
+def test_few_test_rows_are_judged_by_what_can_be_said_of_them(system, count):
+    data = datasets.load("moons" if system == "follower" else "tokens")
+    data = replace(data, test=data.test[:count], test_context=None)
+    report = training.evaluate(zoo.create(system, replace(data.space, context=None)), data)
+    assert bool(report.samples) == (count >= 20) and report.lines() and json.dumps(report.as_dict(), allow_nan=False)
 
 
 def test_contexts_may_be_tokens():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from types import FunctionType
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import pytest
 import torch
@@ -260,9 +260,34 @@ def test_what_a_registered_system_must_say(monkeypatch: pytest.MonkeyPatch) -> N
     ):
         with pytest.raises(TypeError, match=message):
             zoo.register("x")(builder)
+    zoo.register("echo", takes=("symbols", "variable", "tokens"))(echo)  # a cell of a notebook that runs again
+    with pytest.raises(ValueError, match=r"the system 'echo' is there already, by .*echo; .*unnamed needs another"):
+        zoo.register("echo")(unnamed)
     with pytest.raises(ValueError, match=r"takes: expected real, levels, symbols, variable, .*; got 'images'"):
         zoo.register("x", takes=("images",))
     assert zoo.names() == ["echo"]
+
+
+def test_options_of_samples_are_declared_so_that_they_can_be_asked_for() -> None:
+    times = Option("how often", 1, 9)
+    for fields, message in (
+        ({"n": (Annotated[int, times], 1)}, "Loud.Sampling: expected other names than n, which sample takes"),
+        ({"context": (Annotated[int, times], 1)}, "other names than context"),
+        ({"times": (Annotated[tuple, times], 1)}, "times: expected one of bool, int, float and str, or None beside it"),
+        ({"times": (Annotated[int | float, times], 1)}, "times: expected one of bool, int"),
+        ({"times": (Annotated[int, times], 10)}, "the default of times: expected an integer from 1 to 9, got 10"),
+        ({"times": (Annotated[int, times], None)}, "the default of times: expected an integer from 1 to 9, got None"),
+    ):
+        options = make_dataclass("Options", [(k, *v) for k, v in fields.items()], bases=(SamplingOptions,), frozen=True)
+        with pytest.raises((TypeError, ValueError), match=message):
+            type("Loud", (GenerativeModel,), {"Sampling": options})
+    forgotten = type("Forgotten", (Repeats,), {"__annotations__": {"pitch": Annotated[int, times]}, "pitch": 3})
+    with pytest.raises(TypeError, match="expected a subclass of SamplingOptions under @dataclass"):
+        type("Loud", (GenerativeModel,), {"Sampling": forgotten})
+    kind = Annotated[Optional[int], times]  # noqa: UP045
+    maybe = make_dataclass("Maybe", [("times", kind, None)], bases=(SamplingOptions,), frozen=True)
+    loud = type("Loud", (GenerativeModel,), {"Sampling": maybe})
+    assert loud.sampling_options["times"].expected == "an integer from 1 to 9, or None"
 
 
 def test_a_model_says_what_it_lacks() -> None:
