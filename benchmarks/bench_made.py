@@ -1,7 +1,7 @@
 """Sampling and density of autoregressive layers, hidden 512 x 2, by made_inverse and made_forward and by D passes.
 
 Every package runs its own layers of the same sizes, without gradients, and returns the transformed rows; the base is
-left out. Sampling is the sequential direction of each. `python -m benchmarks --only made_inverse`; the cost against D,
+left out. Sampling is the sequential direction of each. `python -m benchmarks --only made`; the cost against D,
 beside a peer's, is drawn by `python -m benchmarks.bench_made`.
 """
 

@@ -69,6 +69,18 @@ class GenerativeModel(nn.Module):
             from its config puts them there.
 
     Calling the model computes the loss, so that wrappers such as DistributedDataParallel work.
+
+    >>> import torch
+    >>> from pyflowk.space import Space
+    >>> from pyflowk.zoo import GenerativeModel
+    >>> class Cloud(GenerativeModel):
+    ...     def loss(self, x, context=None, generator=None):
+    ...         self.check_batch(x, context)
+    ...         return x.square().flatten(1).sum(1)
+    ...     def _sample(self, rows, context, generator, chosen):
+    ...         return torch.randn(rows, *self.space.shape, generator=generator)
+    >>> Cloud(Space((2,))).sample((3, 4)).shape
+    torch.Size([3, 4, 2])
     """
 
     Sampling: ClassVar[type[SamplingOptions]] = SamplingOptions

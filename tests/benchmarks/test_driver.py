@@ -1,6 +1,7 @@
 """The driver of benchmarks/: the order of the turns, the bars, the report and the files. No figure is asserted."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -53,6 +54,13 @@ def test_bars():
     assert not report.ratio_bar(2.0, "a", "b").judge(seconds)["met"]
     assert report.never_slower_bar().judge(seconds)["value"] == pytest.approx(1.5)
     assert report.microseconds_bar(2.1).judge(seconds)["met"] and not report.microseconds_bar(1.9).judge(seconds)["met"]
+
+
+def test_every_benchmark_that_is_named_somewhere_is_there():
+    root = Path(__file__).resolve().parents[2]
+    texts = [root / "README.md", *root.glob("benchmarks/*.py"), *root.glob("pyflowk/*.py")]
+    named = {name for path in texts for name in re.findall(r"--only\s+(\w+)`", path.read_text())}
+    assert len(named) > 10 and {name for name in named if not any(name in known for known in driver.NAMES)} == set()
 
 
 def test_models_must_be_of_one_size(monkeypatch):
