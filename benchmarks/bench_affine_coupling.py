@@ -19,7 +19,7 @@ from torch import Tensor
 from pyflowk.ops import affine_coupling
 
 from .peers import Move, Peer, load, plain
-from .report import COPY_INTO, COPY_NEW, OURS, Bar, Case, microseconds_bar, never_slower_bar, ratio_bar
+from .report import COPY_INTO, COPY_NEW, OURS, Bar, Case, hand_over, microseconds_bar, never_slower_bar, ratio_bar
 
 ON_REQUEST = False
 SHAPES = {"256x2": (256, 2), "1024x64": (1024, 64), "64x12x16x16": (64, 12, 16, 16), "4096x784": (4096, 784)}
@@ -168,11 +168,4 @@ VARIANTS = (OURS, EAGER, MASK, COMPILE, *(peer.name for peer in load()[0]))
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("size", SHAPES)
 def test_affine_coupling(benchmark: Any, size: str, direction: str, variant: str) -> None:
-    contest = case(size, SHAPES[size], direction, "none", load()[0])
-    if variant not in contest.variants:
-        pytest.skip(f"{variant} has no images")
-    torch._dynamo.reset()
-    benchmark.group = contest.name
-    with torch.set_grad_enabled(contest.grad):
-        contest.variants[variant]()
-        benchmark(contest.variants[variant])
+    hand_over(case(size, SHAPES[size], direction, "none", load()[0]), variant, benchmark)

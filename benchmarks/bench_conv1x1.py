@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pyflowk.transforms import InvertibleConv1x1
 
-from .report import OURS, Bar, Case, never_slower_bar, ratio_bar
+from .report import OURS, Bar, Case, hand_over, never_slower_bar, ratio_bar
 
 ON_REQUEST = False
 OPS = ("conv1x1", "lu_weight")  # that it judges
@@ -144,11 +144,4 @@ def cases(quick: bool) -> Iterator[Case]:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("size", SHAPES)
 def test_conv1x1(benchmark: Any, size: str, direction: str, variant: str) -> None:
-    contest = case(size, direction)
-    if variant not in contest.variants:
-        pytest.skip(f"{variant} is not installed")
-    torch._dynamo.reset()
-    benchmark.group = contest.name
-    with torch.set_grad_enabled(contest.grad):
-        contest.variants[variant]()
-        benchmark(contest.variants[variant])
+    hand_over(case(size, direction), variant, benchmark)

@@ -34,7 +34,7 @@ from pyflowk.transforms import (
 
 from .bench_realnvp import training_step
 from .peers.glow import Net, PlainGlow
-from .report import OURS, Bar, Case, ratio_bar
+from .report import OURS, Bar, Case, hand_over, ratio_bar
 
 ON_REQUEST = False
 BATCH, SHAPE, SCALES, STEPS, WIDTH = 32, (3, 32, 32), 3, 8, 64
@@ -158,8 +158,4 @@ def cases(quick: bool) -> Iterator[Case]:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("task", ["density", "sampling", "training step"])
 def test_glow(benchmark: Any, task: str, variant: str) -> None:
-    contest = case(task, STEPS, (variant,))
-    benchmark.group = contest.name
-    with torch.set_grad_enabled(contest.grad):
-        contest.variants[variant]()
-        benchmark(contest.variants[variant])
+    hand_over(case(task, STEPS, (variant,)), variant, benchmark)

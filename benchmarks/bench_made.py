@@ -19,7 +19,7 @@ from pyflowk.nets import MADE
 from pyflowk.transforms import Affine, Compose, MaskedAutoregressive, RationalQuadratic
 
 from .peers import load
-from .report import OURS, RESULTS, Bar, Case, machine, ratio_bar, save
+from .report import OURS, RESULTS, Bar, Case, hand_over, machine, ratio_bar, save
 from .timing import Effort, interleaved
 
 ON_REQUEST = False
@@ -178,11 +178,7 @@ def scaling() -> None:
 @pytest.mark.parametrize("variant", (OURS, *peers()))
 @pytest.mark.parametrize("task", [DENSITY, SAMPLING])
 def test_made(benchmark: Any, task: str, variant: str) -> None:
-    contest = case(task, 16, 64, 2, None)
-    benchmark.group = contest.name
-    with torch.no_grad():
-        contest.variants[variant]()
-        benchmark(contest.variants[variant])
+    hand_over(case(task, 16, 64, 2, None), variant, benchmark)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pyflowk.transforms import Affine, Compose, Coupling
 
 from .peers import FlowPeer, Net, Peer, load
 from .peers.plain import HalvesFlow, LayeredFlow
-from .report import OURS, Bar, Case, ratio_bar
+from .report import OURS, Bar, Case, hand_over, ratio_bar
 
 ON_REQUEST = False
 FEATURES, COUPLINGS, BATCHES = 64, 10, (256, 1024)
@@ -145,9 +145,4 @@ VARIANTS = (
 @pytest.mark.parametrize("batch", BATCHES)
 @pytest.mark.parametrize("task", ["training step", "sampling"])
 def test_realnvp(benchmark: Any, task: str, batch: int, variant: str) -> None:
-    contest = case(task, batch, COUPLINGS, load()[0])
-    torch._dynamo.reset()
-    benchmark.group = contest.name
-    with torch.set_grad_enabled(contest.grad):
-        contest.variants[variant]()
-        benchmark(contest.variants[variant])
+    hand_over(case(task, batch, COUPLINGS, load()[0]), variant, benchmark)

@@ -22,7 +22,7 @@ from pyflowk.nets.lipschitz import TransposedJacobian
 from pyflowk.ops.power_series import power_series_by
 from pyflowk.transforms import Residual, Roulette, Truncated
 
-from .report import OURS, Case, ratio_bar
+from .report import OURS, Case, hand_over, ratio_bar
 
 ON_REQUEST = False
 OPS = ("lipswish", "power_series")  # that it judges
@@ -203,10 +203,4 @@ def cases(quick: bool) -> Iterator[Case]:
 @pytest.mark.parametrize("variant", (OURS, RECOMPUTE, PLAIN, NORMFLOWS))
 @pytest.mark.parametrize("task", TASKS)
 def test_residual(benchmark: Any, task: str, variant: str) -> None:
-    contest = case(task)
-    if variant not in contest.variants:
-        pytest.skip("takes no part")
-    benchmark.group = contest.name
-    with torch.set_grad_enabled(contest.grad):
-        contest.variants[variant]()
-        benchmark(contest.variants[variant])
+    hand_over(case(task), variant, benchmark)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pyflowk.ops import rq_spline
 
-from .report import OURS, Bar, Case, ratio_bar
+from .report import OURS, Bar, Case, hand_over, ratio_bar
 
 ON_REQUEST = False
 ROWS, FEATURES, BINS, BOUND = 1024, 64, 8, 3.0
@@ -112,11 +112,4 @@ def cases(quick: bool) -> Iterator[Case]:
 @pytest.mark.parametrize("direction", DIRECTIONS)
 @pytest.mark.parametrize("variant", (OURS, ZUKO, NFLOWS, COMPILE))
 def test_rq_spline(benchmark: Any, direction: str, variant: str) -> None:
-    contest = case(direction)
-    if variant not in contest.variants:
-        pytest.skip(f"{variant} is not installed")
-    torch._dynamo.reset()
-    benchmark.group = contest.name
-    with torch.set_grad_enabled(contest.grad):
-        contest.variants[variant]()
-        benchmark(contest.variants[variant])
+    hand_over(case(direction), variant, benchmark)

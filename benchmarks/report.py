@@ -80,6 +80,19 @@ def run_case(case: Case, effort: Effort) -> dict[str, Any]:
     return entry
 
 
+def hand_over(case: Case, variant: str, benchmark: Any) -> None:
+    """Give one variant, warmed up, to pytest-benchmark; skip where it takes no part."""
+    if variant not in case.variants:
+        import pytest
+
+        pytest.skip(f"{variant} is not installed, or cannot do this")
+    torch._dynamo.reset()
+    benchmark.group = case.name
+    with torch.set_grad_enabled(case.grad):
+        case.variants[variant]()
+        benchmark(case.variants[variant])
+
+
 def _entry(case: Case, times: Times) -> dict[str, Any]:
     seconds = times.seconds
     ours = seconds.get(OURS)
