@@ -114,6 +114,11 @@ class Space:
         return self.levels is not None and len(self.shape) == 3 and self.shape[0] in (1, 3)
 
     @property
+    def is_vector(self) -> bool:
+        """Whether events are vectors (D,) of real numbers, as the rows of a table are."""
+        return self.kind == "real" and len(self.shape) == 1 and not self.variable
+
+    @property
     def classes(self) -> int | None:
         """How many labels the context has; None where it is no label."""
         return self.context.size if self.context is not None and self.context.kind == "labels" else None

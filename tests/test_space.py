@@ -29,6 +29,8 @@ def test_what_a_space_says() -> None:
     assert [space.kind for space in SPACES] == ["real", "levels", "symbols", "real"]
     assert (digits.dims, digits.is_image, digits.classes, digits.context_dim) == (64, True, 10, None)
     assert (sphere.classes, sphere.context_dim, plain.context) == (None, 5, None)
+    assert [space.is_vector for space in SPACES] == [True, False, False, True]
+    assert not Space((2,), variable=True).is_vector and not Space((2, 2)).is_vector
     assert str(words) == "up to 12 of 4 symbols given up to 77 tokens below 100"
     assert str(sphere) == "3 on the sphere given numbers (B, 5)"
 

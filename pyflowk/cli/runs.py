@@ -79,7 +79,7 @@ def other_data(
     found = find(name, data_dir or origin.get("data_dir"), origin.get("seed", 0), size)
     if name == origin["name"] and "seed" in origin and name in datasets.names():
         return data_of(saved, None, data_dir), f"the test set of {name}"
-    if _of_rows(model.space) and (isinstance(found, Table) or _of_rows(found.space)):
+    if model.space.is_vector and (isinstance(found, Table) or found.space.is_vector):
         preparation = preparation_of(saved) or Preparation.identity(model.space.dims)
         other, content = _prepared(found, preparation)
     elif isinstance(found, Table):
@@ -108,11 +108,6 @@ def _own(saved: Checkpoint) -> Dataset | None:
     except (FileNotFoundError, ImportError):
         return None
     return None if saved.changes(own) else own
-
-
-def _of_rows(space: Space) -> bool:
-    """Whether events are rows of numbers, as those of a table."""
-    return space.kind == "real" and len(space.shape) == 1 and not space.variable
 
 
 def _prepared(found: Dataset | Table, preparation: Preparation) -> tuple[Dataset, str | None]:

@@ -57,8 +57,7 @@ def sample(command: Sample) -> int:
 
 
 def _check_suffix(out: Path, space: Space) -> None:
-    rows = len(space.shape) == 1 and space.kind == "real" and not space.variable
-    if out.suffix == ".csv" and not rows:
+    if out.suffix == ".csv" and not space.is_vector:
         raise ValueError(f"--out: a .csv holds rows of numbers, got samples of {space}")
     if (out.suffix == ".txt") != (suffix_of(space) == ".txt") and out.suffix in (".txt", ".png"):
         kind = "rows of symbols, or of several lengths" if out.suffix == ".txt" else "pictures, points or histograms"

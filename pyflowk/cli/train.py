@@ -15,6 +15,7 @@ from rich.console import Console
 
 from .. import datasets, training, zoo
 from ..datasets import Dataset
+from ..metrics.levels import unit_of
 from ..space import Space
 from ..training import Checkpoint, CheckpointError, TrainConfig, Trainer
 from ..training.config import BUDGET, HELPERS
@@ -22,7 +23,6 @@ from ..training.drawing import draw
 from ..training.evaluation import Report
 from ..training.log import read_rows
 from ..training.pictures import draw_loss
-from ..training.spaces import unit_of
 from ..zoo import GenerativeModel
 from .options import check_number, check_options, parse_options
 from .runs import data_of, origin_of, portable_name

@@ -102,7 +102,7 @@ class Dataset:
         >>> print(table.space)
         1 given numbers (B, 2)
         """
-        if len(self.space.shape) != 1 or self.space.kind != "real" or self.space.context or self.space.variable:
+        if not self.space.is_vector or self.space.context:
             raise ValueError(f"{self.name}: only a table without labels can be split into samples and contexts")
         try:
             preparation = (self.preparation or Preparation.identity(self.space.dims)).conditioned(columns)

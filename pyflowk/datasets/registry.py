@@ -134,7 +134,7 @@ def read_table(name: str, *, data_dir: str | None = None, seed: int = 0) -> Tabl
     found = find(name, data_dir, seed)
     if isinstance(found, Table):
         return found
-    if len(found.space.shape) != 1 or found.space.kind != "real":
+    if not found.space.is_vector:
         raise ValueError(f"{name}: expected rows of numbers, got samples of {found.space}")
     return Table(name, found.test[:].double(), found.preparation.columns if found.preparation else ())
 

@@ -91,7 +91,17 @@ def score(log_prob: Tensor, space: Space, lengths: Tensor | None = None) -> Scor
     bits = -log_prob / math.log(2)
     mean = bits.sum() / sizes.sum()
     error = _standard_error((bits - mean * sizes) / sizes.mean())
-    return Score(*nats, mean.item(), error, {"levels": "dim", "symbols": "symbol"}[space.kind])
+    return Score(*nats, mean.item(), error, unit_of(space))
+
+
+def unit_of(space: Space) -> str | None:
+    """A likelihood of integers is told in bits per "dim" of ordered levels or per "symbol"; None is for real numbers.
+
+    >>> from pyflowk.space import Space
+    >>> unit_of(Space((1, 8, 8), levels=17)), unit_of(Space((12,), symbols=4))
+    ('dim', 'symbol')
+    """
+    return {"real": None, "levels": "dim", "symbols": "symbol"}[space.kind]
 
 
 def _standard_error(values: Tensor) -> float | None:

@@ -15,10 +15,9 @@ from torch import Generator, Tensor
 from ..datasets import Dataset
 from ..datasets.rows import in_place
 from ..metrics import Measure, Score, compare, gaussian_level, ngram_level, score, trivial_level, with_error
-from ..metrics.levels import lengths_of
+from ..metrics.levels import lengths_of, unit_of
 from ..space import Events, cat
 from ..zoo import Ability, GenerativeModel
-from .spaces import unit_of
 from .threads import Threads
 
 BATCH = 512

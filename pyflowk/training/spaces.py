@@ -46,16 +46,6 @@ def elements(x: Events, space: Space) -> int:
     return len(x) * space.dims
 
 
-def unit_of(space: Space) -> str | None:
-    """A likelihood of integers is told in bits per "dim" of ordered levels or per "symbol"; None is for real numbers.
-
-    >>> from pyflowk.space import Space
-    >>> unit_of(Space((1, 8, 8), levels=17)), unit_of(Space((12,), symbols=4))
-    ('dim', 'symbol')
-    """
-    return {"real": None, "levels": "dim", "symbols": "symbol"}[space.kind]
-
-
 def contexts(space: Space, data: Dataset | None, n: int) -> Events | None:
     """What a model of this space draws n samples for: all labels in turn, or what the test rows are given, in turn."""
     if space.context is None:

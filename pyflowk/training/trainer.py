@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import Generator, Tensor
 
 from ..datasets import Dataset
+from ..metrics.levels import unit_of
 from ..space import Events
 from ..zoo import GenerativeModel
 from . import checkpoint, parts
@@ -27,7 +28,7 @@ from .log import RunLog, Window
 from .nonfinite import NonFiniteLoss, first_nonfinite
 from .processes import agree, alone_in, join, naming_lost_peers
 from .signals import interruptible
-from .spaces import check_fit, elements, unit_of
+from .spaces import check_fit, elements
 from .state import State
 from .threads import Threads
 
