@@ -44,7 +44,8 @@ class Context:
             raise ValueError(f"context: expected one of {', '.join(KINDS)}, got {self.kind!r}")
         object.__setattr__(self, "size", _count("the size of the context", self.size))
         if (self.length is None) != (self.kind != "tokens"):
-            raise ValueError(f"context: expected a length for tokens alone, got {self.kind} of length {self.length}")
+            of = "without a length" if self.length is None else f"of length {self.length}"
+            raise ValueError(f"context: expected a length of tokens, and of nothing else; got {self.kind} {of}")
         if self.length is not None:
             object.__setattr__(self, "length", _count("the length of the context", self.length))
 

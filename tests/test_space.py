@@ -60,8 +60,8 @@ def test_what_is_no_space(values: dict, error: type[Exception], words: str) -> N
     [
         (("label", 3), "expected one of labels, numbers, tokens, got 'label'"),
         (("labels", 0), "size of the context: expected an integer of at least 1, got 0"),
-        (("labels", 3, 5), "a length for tokens alone, got labels of length 5"),
-        (("tokens", 3), "a length for tokens alone, got tokens of length None"),
+        (("labels", 3, 5), "a length of tokens, and of nothing else; got labels of length 5"),
+        (("tokens", 3), "a length of tokens, and of nothing else; got tokens without a length"),
         (("tokens", 3, 0), "length of the context"),
     ],
 )

@@ -186,7 +186,8 @@ def create(
     """
     entry = _find(name)
     if (space is None) == (shape is None):  # configs of the first versions have a shape
-        raise TypeError(f"{name}: expected a space, or the shape of one event")
+        got = "neither" if space is None else "both"
+        raise TypeError(f"{name}: expected a space or the shape of one event, got {got}")
     where: Any = shape if space is None else space
     return entry.build(Space.from_json(where) if isinstance(where, Mapping) else where, **config)
 
@@ -207,7 +208,8 @@ def _space(name: str, space: Space | Sequence[int], plain: dict[str, Any]) -> Sp
         context = Context("numbers", plain["context_dim"]) if "context_dim" in plain else context
         return Space(cast(Any, space), plain.get("levels"), context=context)
     if plain:
-        raise TypeError(f"{name}: expected {', '.join(plain)} beside a shape; the Space says it: {space}")
+        more = ", ".join(f"{key}={value}" for key, value in plain.items())
+        raise TypeError(f"{name}: expected a Space by itself, or a shape with {more}; got both, the Space {space}")
     for key, option in PLAIN.items():
         option.check(key, getattr(space, key))
     return space

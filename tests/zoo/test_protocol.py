@@ -39,7 +39,6 @@ def test_files_registry_exports_and_the_lists_of_the_tests_name_the_same_systems
     assert files == exported == tried == compiled == set(zoo.names())
 
 
-@systems
 @conditions
 def test_abilities_that_are_claimed_work_and_others_say_so(system: str, condition: str) -> None:
     model = build(system, condition)
@@ -180,10 +179,11 @@ def test_a_space_has_a_short_form() -> None:
     assert all(model.space == space and model.config == models[0].config for model in models)
     again = json.loads(json.dumps(models[0].config))
     assert zoo.create(again.pop("name"), **again).space == space
-    with pytest.raises(TypeError, match="nice: expected levels beside a shape; the Space says it: 2 of 5 levels"):
+    with pytest.raises(TypeError, match="nice: expected a Space by itself, or a shape with levels=5; got both"):
         zoo.create("nice", space, levels=5)
-    with pytest.raises(TypeError, match="nice: expected a space, or the shape of one event"):
-        zoo.create("nice")
+    for both, got in (({}, "neither"), ({"space": space, "shape": (2,)}, "both")):
+        with pytest.raises(TypeError, match=f"nice: expected a space or the shape of one event, got {got}"):
+            zoo.create("nice", **both)
 
 
 # ---- models of one's own ---------------------------------------------------------------------------------------------
