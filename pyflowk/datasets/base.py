@@ -35,6 +35,8 @@ class Dataset:
     >>> from pyflowk.datasets import Dataset
     >>> from pyflowk.space import Space
     >>> coins = Dataset("coins", Space((1, 2, 2), levels=2), *(torch.zeros(4, 1, 2, 2) for _ in range(3)))
+    >>> coins
+    Dataset(coins: 4 / 4 / 4 samples of 1x2x2 of 2 levels)
     >>> coins.take("valid", torch.tensor([0, 1]))[0].shape
     torch.Size([2, 1, 2, 2])
     """
@@ -67,6 +69,10 @@ class Dataset:
                 _check_values(rows, self.space, f"{self.name}, {part}")
             if context is not None:
                 _check_context(context, len(rows), self.space.context, self.name, part)
+
+    def __repr__(self) -> str:
+        """One line: no rows."""
+        return f"Dataset({self.name}: {' / '.join(str(len(self.part(p)[0])) for p in PARTS)} samples of {self.space})"
 
     def part(self, name: str) -> tuple[Rows, Rows | None]:
         """The rows of a part, "train", "valid" or "test", and their contexts."""

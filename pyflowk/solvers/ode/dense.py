@@ -44,10 +44,15 @@ class Dense:
     >>> y = solve_ivp(lambda t, y: -y, torch.ones(1, 1), [0.0, 1.0], stepping=Adaptive(1e-6, 1e-6), dense=True).dense
     >>> y([0.5, 2.0])[:, 0, 0]
     tensor([0.6065,    nan])
+    >>> y
+    Dense(dopri5, 5 steps)
     """
 
     table: Tableau
     steps: list[tuple[Tensor, Tensor, Tensor, Tensor, list[Tensor]]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Dense({self.table.name}, {len(self.steps)} steps)"
 
     def add(self, t: Tensor, h: Tensor, taken: Tensor, y: Tensor, ks: list[Tensor]) -> None:
         """One step of all rows: t, h (B,), which of them took it, y and slopes."""

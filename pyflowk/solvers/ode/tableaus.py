@@ -24,6 +24,10 @@ class Tableau:
     """k_i = f(t + c_i h, y + h sum_j a_ij k_j), y1 = y + h sum_i b_i k_i, e = h sum_i error_i k_i.
 
     Inside the step y(t + theta h) = y + h sum_i k_i sum_p interpolant[i][p] theta^(p + 1).
+
+    >>> from pyflowk.solvers import tableau
+    >>> tableau("bosh3")
+    Tableau(bosh3, order=3, stages=4)
     """
 
     name: str
@@ -48,6 +52,10 @@ class Tableau:
         estimates = [row for row in (self.error, self.rough) if row is not None]
         for name, rows in (("rows", self.a), ("extra_rows", self.extra), ("estimates", estimates)):
             object.__setattr__(self, name, tuple(map(_sparse, rows)))
+
+    def __repr__(self) -> str:
+        """One line: no coefficients."""
+        return f"Tableau({self.name}, order={self.order}, stages={self.stages})"
 
     @property
     def stages(self) -> int:
