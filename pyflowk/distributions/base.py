@@ -28,11 +28,21 @@ class Distribution(nn.Module):
 
     A subclass gives ``_log_prob(z, context, temperature)`` and ``_sample(n, context, generator, temperature)``, whose
     arguments are checked. ``reparameterised``: whether samples are differentiable functions of the parameters.
+    ``anchor`` tells device and dtype also where nothing is learned; ``_noise(n, generator)`` draws standard normal
+    numbers (n, \*shape) there, and ``_sum`` adds up those of an event.
 
     >>> import torch
-    >>> from pyflowk.distributions import DiagonalGaussian
+    >>> from pyflowk.distributions import DiagonalGaussian, Distribution
     >>> base = DiagonalGaussian((2,))
     >>> base.log_prob(torch.zeros(1, 2)), base.sample(3).shape
+    (tensor([-1.8379]), torch.Size([3, 2]))
+    >>> class LogNormal(Distribution):  # the exponential of a normal number; a temperature widens that
+    ...     def _log_prob(self, z, context, temperature):
+    ...         y = z.log()
+    ...         return DiagonalGaussian(self.shape).log_prob(y, None, temperature) - self._sum(y)
+    ...     def _sample(self, n, context, generator, temperature):
+    ...         return (temperature * self._noise(n, generator)).exp()
+    >>> LogNormal((2,)).log_prob(torch.ones(1, 2)), LogNormal((2,)).sample(3).shape
     (tensor([-1.8379]), torch.Size([3, 2]))
     """
 

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,7 +134,7 @@ class Checkpoint:
     """A checkpoint whose files are all there and undamaged."""
 
     folder: Path
-    meta: dict[str, Any]
+    meta: dict[str, Any] = field(repr=False)
 
     @classmethod
     def open(cls, path: str | Path) -> Checkpoint:
@@ -209,10 +209,12 @@ class Checkpoint:
     def build(self) -> GenerativeModel:
         """The model as it was created, without its weights; raises CheckpointError where this version cannot."""
         config = dict(self.meta["model"])
+        name = config.pop("name", None)
         try:
-            return zoo.create(config.pop("name"), **config)
+            return zoo.create(name, **config)
         except (ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"{self.folder}: this version cannot build its model: {error}") from error
+            own = "" if name in zoo.names() else "; what registers a system of your own has to be imported first"
+            raise CheckpointError(f"{self.folder}: this version cannot build its model: {error}{own}") from error
 
     def load_into(self, model: GenerativeModel, name: str) -> None:
         """Load name.safetensors into `model`; raises CheckpointError when they do not belong together."""

@@ -24,6 +24,8 @@ _COUNTS = {
 class TrainConfig:
     """Options of a training run. One of `steps`, `epochs`, `minutes` is the budget; with none it is one minute.
 
+    `pyflowk train --help` says what each is.
+
     >>> from pyflowk.training import TrainConfig
     >>> TrainConfig(lr=-1.0)
     Traceback (most recent call last):
@@ -73,7 +75,7 @@ class TrainConfig:
     """Processes that read ahead what is not in memory; 0 reads between the steps. By default two decode pictures, and
     none reads numbers. The data are the same."""
     tensorboard: bool = True
-    """Write TensorBoard events beside log.csv."""
+    """Whether TensorBoard events are written beside log.csv: the option switches them off."""
     seed: int = 0
     """Seed of initial weights, batches and noise."""
 

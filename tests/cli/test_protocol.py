@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -121,3 +123,41 @@ def test_data_that_python_made_cannot_be_found_again_and_that_is_said(tmp_path, 
         assert main(arguments) == 2
         assert "the data of the run, 'moons', were not loaded from anywhere" in capsys.readouterr().err
     assert main(["sample", str(tmp_path), "-n", "3", "--out", str(tmp_path / "x.npy")]) == 0
+
+
+SCRIPT = """
+import sys
+
+import torch
+
+from pyflowk import datasets, zoo
+from pyflowk.cli import main
+from pyflowk.distributions import DiagonalGaussian
+from pyflowk.space import Space
+from pyflowk.transforms import ActNorm, Compose
+
+
+@datasets.register("points", "three times ten points")
+def points(seed):
+    rows = torch.randn(3, 10, 2, generator=torch.Generator().manual_seed(seed))
+    return datasets.Dataset("points", Space((2,)), *rows)
+
+
+@zoo.register("norm", takes=("real",))
+def norm(space: Space) -> zoo.FlowModel:
+    "Norm, a Gaussian."
+    return zoo.FlowModel(space, DiagonalGaussian(space.shape), Compose(ActNorm(2)))
+
+
+sys.exit(main())
+"""
+
+
+def test_a_script_outside_of_the_package_is_the_command_with_its_systems_and_data(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(SCRIPT)
+    words = ("train", "norm", "--data", "points", "--steps", "3", "--out", "run", *OPTIONS)
+    done = subprocess.run([sys.executable, "mine.py", *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "norm (4 parameters) on points (10 / 10 / 10 samples of 2)" in done.stdout
+    assert main(["sample", "run"]) == 2
+    assert "what registers a system of your own has to be imported first" in capsys.readouterr().err

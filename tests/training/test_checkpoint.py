@@ -149,7 +149,10 @@ DAMAGE = {
     "foreign": (lambda f: edit(f, format="transformers"), "not a checkpoint of pyflowk"),
     "newer": (lambda f: edit(f, version=99), "expected checkpoint version 1, got 99"),
     "incomplete": (lambda f: edit(f, model=None), r"incomplete, model missing"),
-    "unknown system": (lambda f: edit(f, model={"name": "glove", "shape": [4]}), "cannot build its model.*glove"),
+    "unknown system": (
+        lambda f: edit(f, model={"name": "glove", "shape": [4]}),
+        "no system named 'glove'.*imported first",
+    ),
     "unknown option": (lambda f: edit(f, model={"name": "nice", "shape": [4], "x": 1}), "cannot build its model"),
     "other shape": (other_shape, "the weights do not fit"),
     "no shape": (lambda f: edit(f, model={"name": "nice", "shape": "x"}), "this is no model: .*positive sizes"),
