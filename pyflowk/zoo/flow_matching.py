@@ -52,12 +52,14 @@ class MatchingModel(FlowModel):
 
     def loss(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         x, condition = self.flow.enter(*self._enter(x, context))
-        front, moving, _ = self._parts()
-        field = moving.field.net if self.prediction != "velocity" else moving.field
+        layers, (place,) = self.flow.transform.layers(), self._moving
+        for layer in layers[:place]:
+            x, _ = layer(x, condition, generator)
+        moving: Any = layers[place]
+        field = moving.field if self.prediction == "velocity" else moving.field.net
         return matching(
-            field, front(x, condition, generator)[0], condition, path=self.path, prediction=self.prediction,
-            source=self.flow.base, generator=generator,
-        )  # fmt: skip
+            field, x, condition, path=self.path, prediction=self.prediction, source=self.flow.base, generator=generator
+        )
 
     def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
         front, moving, back = self._parts()

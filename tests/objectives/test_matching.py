@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Generator, Tensor
 from pyflowk.distributions import DiagonalGaussian
 from pyflowk.nets import MLPField
 from pyflowk.objectives import MATCHED, matching
-from pyflowk.paths import SCHEDULES, AffinePath, CondOT, Schedule, Times
+from pyflowk.paths import SCHEDULES, AffinePath, CondOT, PathSample, Schedule, Times
 from tests.paths.oracles import GAUSSIAN
 
 schedules = pytest.mark.parametrize("name", SCHEDULES)
@@ -109,6 +110,23 @@ def test_noise_of_a_source_times_and_contexts_reach_the_field_in_pairs() -> None
     torch.testing.assert_close(loss, (x_t - (x.flip(0) - 100)).square().mean(1))
     with pytest.raises(ValueError, match=r"x0 and x1 of one shape"):
         matching(field, torch.zeros(3, 5), c, source=source)
+
+
+class Late(AffinePath):
+    """Straight lines that count by their time."""
+
+    def _sample(self, *arguments: Any) -> PathSample:
+        sample = super()._sample(*arguments)
+        return sample._replace(weight=sample.t)
+
+
+def test_the_weight_of_a_path_multiplies_the_squared_error() -> None:
+    plain, weighted = (
+        matching(lambda t, x: x, torch.ones(5, 2), path=path, generator=seeded()) for path in (AffinePath(), Late())
+    )
+    generator = seeded()
+    torch.randn(5, 2, generator=generator)
+    torch.testing.assert_close(weighted, torch.rand(5, generator=generator) * plain)
 
 
 def test_what_cannot_be_matched() -> None:
