@@ -57,7 +57,7 @@ def sampling_of(model: GenerativeModel, pairs: Sequence[str], saved: Checkpoint)
         model.chosen(options)
     except (TypeError, ValueError) as error:
         raise ValueError(f"--sampling: {error}") from error
-    return {**saved.meta.get("sampling", {}), **options}
+    return {**saved.sampling, **options}
 
 
 def check_number(option: str, value: int, least: int, most: int) -> None:

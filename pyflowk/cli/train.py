@@ -41,13 +41,13 @@ def train(command: Train) -> int:
     check_number("--data-seed", command.data_seed, 0, 2**63 - 1)
     out = command.out or default_folder(Path("runs"), name, source, resume=command.resume)
     saved = Checkpoint.open(out) if command.resume else None
-    check_options(name if saved is None else saved.meta["model"]["name"], options, sampling)
+    check_options(name if saved is None else saved.system, options, sampling)
     config = command.config
     if saved is not None:
         config = resumed_config(saved, command)
         if unheard := ignored(saved, command, options, sampling):
             print(f"--resume goes on with the settings of {out}; ignored: {', '.join(unheard)}", file=sys.stderr)
-        data, model, sampling = data_of(saved, command.data), saved.build(), saved.meta.get("sampling", {})
+        data, model, sampling = data_of(saved, command.data), saved.build(), saved.sampling
     else:
         if (out / "checkpoint").exists():
             raise ValueError(f"{out} holds a checkpoint already: add --resume to go on, or choose another --out")
@@ -92,10 +92,11 @@ def default_folder(root: Path, model: str, data: str, *, resume: bool) -> Path:
 
 def resumed_config(saved: Checkpoint, command: Train) -> TrainConfig:
     """The checkpoint's settings with the command's threads, workers, and budget if it names one; both have to agree."""
-    name = saved.meta["model"]["name"]
+    name = saved.system
     if command.model is not None and name != command.model:
         raise CheckpointError(f"{saved.folder}: holds a {name}, not a {command.model}")
-    before, now = saved.meta["data"]["name"], portable_name(command.data or saved.meta["data"]["name"])
+    before = origin_of(saved)["name"]
+    now = portable_name(command.data or before)
     moved = "content" in saved.meta and before not in datasets.names() and now not in datasets.names()
     if before != now and not moved:  # of a file that has moved the content will be compared
         raise CheckpointError(f"{saved.folder}: was trained on {saved.meta['data']['name']}, not on {command.data}")
@@ -112,14 +113,14 @@ def ignored(saved: Checkpoint, command: Train, options: dict[str, Any], sampling
     """What the command asks for, beside budget, threads and workers, that is not what the run has."""
     model, origin, preparation = saved.meta["model"], origin_of(saved), saved.preparation
     given = [preparation.names[i] for i in preparation.given] if preparation else origin.get("given", ())
-    labels = Space.from_json(model["space"]).classes is not None
+    labels = saved.space.classes is not None
     run: dict[str, Any] = {**saved.meta["train"], "conditional": labels, "data_seed": origin["seed"]}
     run |= {"given": tuple(given)} | {key: origin[key] for key in ("split", "size") if key in origin}
     asked = {**vars(command.config), **vars(command)}
     typed = [key for key in command.typed if key in run and key not in (*BUDGET, *HELPERS)]
     pairs = [(f"--{key.replace('_', '-')} ", asked[key], run[key]) for key in typed]
-    drawn: dict[str, Any] = {key: option.default for key, option in zoo.sampling(model["name"]).items()}
-    drawn |= saved.meta.get("sampling", {})
+    drawn: dict[str, Any] = {key: option.default for key, option in zoo.sampling(saved.system).items()}
+    drawn |= saved.sampling
     for name, wanted, has in (("set", options, model), ("sampling", sampling, drawn)):
         pairs += [(f"--{name} {key}=", value, has.get(key)) for key, value in wanted.items()]
     return [f"{what}{_as_typed(value)} (the run has {_as_typed(has)})" for what, value, has in pairs if value != has]

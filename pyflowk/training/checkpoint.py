@@ -154,6 +154,8 @@ class Checkpoint:
         for key in ("model", "data", "train", "files"):
             if not isinstance(meta[key], dict):
                 raise CheckpointError(f"{folder / 'config.json'}: expected an object for {key}, got {meta[key]!r}")
+        if not isinstance(meta["step"], int):
+            raise CheckpointError(f"{folder / 'config.json'}: expected a number of steps, got {meta['step']!r}")
         for name, (size, crc) in meta["files"].items():
             file = folder / name
             got = file.stat().st_size if file.is_file() else None
@@ -167,6 +169,35 @@ class Checkpoint:
             return cls(folder, {**meta, "model": modern(meta["model"])})
         except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{folder / 'config.json'}: this is no model: {error}") from error
+
+    @property
+    def system(self) -> str:
+        """The name of the model's system; CheckpointError where the zoo has built no such model."""
+        name = self.meta["model"].get("name")
+        if not isinstance(name, str):
+            raise CheckpointError(
+                f"{self.folder}: expected the name of a system of the zoo, got {name!r}: a model that was made in "
+                "Python is built there"
+            )
+        return name
+
+    @property
+    def space(self) -> Space:
+        """What one event of the model is."""
+        try:
+            return Space.from_json(self.meta["model"].get("space"))
+        except (ValueError, TypeError) as error:
+            raise CheckpointError(f"{self.folder / 'config.json'}: its model has no space: {error}") from error
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How the run draws samples, in the options that the system declares."""
+        found = self.meta.get("sampling", {})
+        try:
+            zoo.check(self.system, {}, found)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{self.folder / 'config.json'}: its samples cannot be drawn: {error}") from error
+        return dict(found)
 
     @property
     def preparation(self) -> Preparation | None:
@@ -208,11 +239,10 @@ class Checkpoint:
 
     def build(self) -> GenerativeModel:
         """The model as it was created, without its weights; raises CheckpointError where this version cannot."""
-        config = dict(self.meta["model"])
-        name = config.pop("name", None)
+        name, config = self.system, {key: value for key, value in self.meta["model"].items() if key != "name"}
         try:
             return zoo.create(name, **config)
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError) as error:
             own = "" if name in zoo.names() else "; what registers a system of your own has to be imported first"
             raise CheckpointError(f"{self.folder}: this version cannot build its model: {error}{own}") from error
 

@@ -43,7 +43,8 @@ def _require_apart(
         other, first = seen.setdefault(id(tensor), (kind, name))
         if other != kind:
             raise ValueError(
-                f"{type(model).__name__}: {first}, of {other}, and {name}, of {kind}, are one tensor: expected a copy"
+                f"{type(model).__name__}: {first}, of {other}, and {name}, of {kind}, are one tensor: expected a copy, "
+                "or both among the same parts"
             )
 
 

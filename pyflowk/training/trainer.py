@@ -107,6 +107,8 @@ class Trainer:
         self.budget = config.step_budget(len(data.train))
 
         parts.freeze(model)
+        if not parts.trained(model):
+            raise ValueError(f"{model.name}: expected weights to train, got none that are not frozen")
         parts.train(model.to(self.device))
         saved = checkpoint.Checkpoint.open(out / "checkpoint") if resume else None
         if saved is None:
@@ -150,12 +152,13 @@ class Trainer:
             if progress >= 1:
                 self._say(f"nothing is left to train: the run is at step {self.step}, and {self._spent()}")
             while True:
-                if not done:
+                stepped = not done
+                if stepped:
                     with self.threads.step():
                         window.add(*self._train_step(progress))
                     progress, halt, done = self._stand(started, stop, until)  # so that the last step is validated
                 due, save = (done or self.step % every == 0 for every in (config.validate_every, config.save_every))
-                draw = config.sample_every > 0 and self.step % config.sample_every == 0 and window.count > 0
+                draw = stepped and config.sample_every > 0 and self.step % config.sample_every == 0
                 if window.count and (due or self.step % config.log_every == 0):
                     self._report(log, window, progress, validate=due)
                     window = Window()
@@ -202,7 +205,7 @@ class Trainer:
         device once."""
         x, context = self._here(*self.feed(self.step))
         rate = self.config.learning_rate(self.step, progress)
-        loss = self.state.net(x, context, self._noise()).mean()
+        loss = _per_event(self.state.net(x, context, self._noise()), x).mean()
         norm = self.state.descend(loss / self.data.space.dims, rate)
         value, length = torch.stack([loss.detach(), norm.to(loss.dtype)]).tolist()
         overflow_is_handled = self.config.mixed_precision == "fp16"  # the loss scaler skips such a step
@@ -240,7 +243,7 @@ class Trainer:
         noise = Generator(self.device).manual_seed(self.config.seed)
         with evaluating(self.averaged) as model:
             for x, context in itertools.starmap(self._here, self.feed.through("valid", count)):
-                total += model.loss(x, context, noise).double().sum().item()
+                total += _per_event(model.loss(x, context, noise), x).double().sum().item()
                 size += elements(x, self.data.space)
             return total / count, size / count, model.loss_unit
 
@@ -296,3 +299,10 @@ class Trainer:
         if not self.main:
             return contextlib.nullcontext()
         return RunLog(self.out, self.console, self.step, self.config.tensorboard)
+
+
+def _per_event(loss: Tensor, x: Events) -> Tensor:
+    """The loss of each event, which means and sums are taken of."""
+    if loss.shape != (len(x),):
+        raise ValueError(f"expected the loss of each event, ({len(x)},), got {tuple(loss.shape)}")
+    return loss

@@ -201,7 +201,8 @@ class GenerativeModel(nn.Module):
         raise self._lacks(Ability.MARGINAL)
 
     def _lacks(self, ability: Ability) -> NotImplementedError:
-        return NotImplementedError(f"{self.name} has no {ability}")
+        claimed = ", though it claims one: its class does not define it" if ability in self.abilities else ""
+        return NotImplementedError(f"{self.name} has no {ability}{claimed}")
 
     # ---- checks ------------------------------------------------------------------------------------------------------
 

@@ -157,6 +157,12 @@ DAMAGE = {
     "other shape": (other_shape, "the weights do not fit"),
     "no shape": (lambda f: edit(f, model={"name": "nice", "shape": "x"}), "this is no model: .*positive sizes"),
     "two spaces": (lambda f: edit(f, model={"name": "nice", "space": {"shape": [4]}, "shape": [4]}), "cannot build"),
+    "no name": (
+        lambda f: edit(f, model={"space": {"shape": [4]}}),
+        "expected the name of a system .*, got None: a model",
+    ),
+    "no space": (lambda f: edit(f, model={"name": "nice", "space": [4, "x"]}), "cannot build its model: .*positive"),
+    "a step": (lambda f: edit(f, step="x"), "expected a number of steps, got 'x'"),
     "nothing": (lambda f: shutil.rmtree(f / "checkpoint"), r"expected a run's folder.*no config\.json in it"),
     "no folder": (lambda f: shutil.rmtree(f), "no such folder"),
 }
@@ -169,6 +175,21 @@ def test_unsound_checkpoints_give_one_clear_line(run, kind):
     with pytest.raises(CheckpointError, match=message) as caught:
         load_model(run[0])
     assert "\n" not in str(caught.value)
+
+
+def test_what_commands_ask_of_a_checkpoint_is_there_or_named(run):
+    saved = Checkpoint.open(run[0])
+    assert (saved.system, saved.space, saved.sampling) == ("nice", saved.build().space, {})
+    for key, changes, message in (
+        ("system", {"model": {}}, "expected the name of a system of the zoo, got None"),
+        ("space", {"model": {"name": "nice", "space": "abc"}}, "its model has no space: .*got 'abc'"),
+        ("space", {"model": {"name": "nice"}}, "its model has no space: .*got None"),
+        ("sampling", {"sampling": [1]}, "its samples cannot be drawn"),
+        ("sampling", {"sampling": {"steps": 3}}, "its samples cannot be drawn: nice has no sampling option steps"),
+        ("sampling", {"sampling": {"temperature": "x"}}, "its samples cannot be drawn: temperature: .*got 'x'"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            getattr(replace(saved, meta={**saved.meta, **changes}), key)
 
 
 def test_a_config_that_left_the_architecture_to_the_shape_is_understood(tmp_path):

@@ -5,6 +5,8 @@ One models sequences of several lengths; the other has a moving target, a frozen
 
 import contextlib
 import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -141,6 +143,42 @@ def test_few_test_rows_are_judged_by_what_can_be_said_of_them(system, count):
     data = replace(data, test=data.test[:count], test_context=None)
     report = training.evaluate(zoo.create(system, replace(data.space, context=None)), data)
     assert bool(report.samples) == (count >= 20) and report.lines() and json.dumps(report.as_dict(), allow_nan=False)
+
+
+def test_models_that_cannot_be_trained_say_why(tmp_path):
+    class Odd(toys.Follower):
+        into = staticmethod(lambda loss: loss)
+
+        def loss(self, *given):
+            return self.into(super().loss(*given))
+
+    def run(**changes):
+        model = Odd(Space((2,)), 0.9)
+        for name, value in changes.items():
+            setattr(model, name, value)
+        data = datasets.load("moons")
+        return Trainer(model, data, replace(CONFIG, steps=1, sample_every=0), out=tmp_path / "run").run()
+
+    for changes, message in (
+        ({"targets": ("net", "target")}, "Odd: expected weights to train, got none that are not frozen"),
+        ({"into": torch.mean}, r"the loss of each event, \(32,\), got \(\)"),
+        ({"into": lambda loss: loss[:, None]}, r"the loss of each event, \(32,\), got \(32, 1\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(**changes)
+    assert run().step == 1
+
+
+def test_a_signal_while_samples_are_drawn_draws_them_no_second_time(tmp_path, monkeypatch):
+    drawn = []
+
+    def draw(*given, **options):
+        drawn.append(given[2].name)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("pyflowk.training.drawing.draw", draw)
+    result = trainer("unigrams", tmp_path, replace(CONFIG, sample_every=3)).run()
+    assert result.interrupted and result.step == 3 and drawn == ["step-000003"]
 
 
 def test_contexts_may_be_tokens():

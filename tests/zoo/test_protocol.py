@@ -295,6 +295,9 @@ def test_a_model_says_what_it_lacks() -> None:
     for ability, use in USES.items():
         with pytest.raises(NotImplementedError, match=f"^GenerativeModel has no {ability}$"):
             use(model, x, None)
+    boast = type("Boast", (GenerativeModel,), {"abilities": frozenset(Ability)})(Space((2,)))
+    with pytest.raises(NotImplementedError, match="Boast has no likelihood, though it claims one: its class does not"):
+        boast.log_prob(x)
     with pytest.raises(NotImplementedError, match="no loss"):
         model.loss(x)
     with pytest.raises(NotImplementedError, match="no sampler"):
