@@ -155,12 +155,11 @@ def solve_adaptive(
     clock = Clock.start(begin, step, end)
     at = clock.data if control.compile else clock.times(table, state_dtype(y))
     fired = Fired.start(events, begin, y) if events else None
-    within, reader = Within(f, table, torch.zeros_like(clock.attempts)), None
+    within, reader, inside = Within(f, table, torch.zeros_like(clock.attempts)), None, None
     if times.shape[1] > 2:  # not the ends alone
-        result = y.new_full((times.shape[1], *y.shape), float("nan"))
-        at_start = times == begin[:, None]
-        between = ~at_start & (times != end[:, None])
-        reader = Reader(within, times, between, result) if not record and bool(between.any()) else None
+        inside = y.new_full((times.shape[1], *y.shape), float("nan"))
+        between = (times != begin[:, None]) & (times != end[:, None])
+        reader = Reader(within, times, between, inside) if not record and bool(between.any()) else None
     rates = numbers(control, table, begin.dtype)
     poll = 1 if control.compile else control.poll or (1 if y.device.type == "cpu" else 8)
     recorded: list[tuple[Tensor | None, Tensor, Tensor, Tensor]] = []
@@ -206,17 +205,22 @@ def solve_adaptive(
     if reader is not None:
         reader.read()
     y, clock = _put(last, rows, y), Clock(_put(clocks, rows, clock.data))
-    arrived = clock.status == Status.SUCCESS
-    if times.shape[1] > 2:
-        for here, state in ((at_start, first), (~at_start & (times == end[:, None]) & arrived[:, None], y)):
-            r, c = here.nonzero(as_tuple=True)
-            result[c, r] = state[r]
-    else:
-        result = torch.stack([first, torch.where(column(arrived, y), y, float("nan"))][: times.shape[1]])
+    result = _with_ends(inside, times, first, y, clock.status == Status.SUCCESS)
     if fired is not None:
         y = torch.where(column(clock.status == Status.EVENT, y), fired.y, y)
     evaluations = spent + clock.attempts * table.evaluations + within.count
     return Trace(result, clock, y, evaluations, fired, _whole(recorded, times.shape[0]))
+
+
+def _with_ends(inside: Tensor | None, times: Tensor, first: Tensor, last: Tensor, arrived: Tensor) -> Tensor:
+    """The outputs (T, B, *event): those between the ends, if there are any, and the ends that rows got to."""
+    if inside is None:
+        return torch.stack([first, torch.where(column(arrived, last), last, float("nan"))][: times.shape[1]])
+    at_start = times == times[:, :1]
+    for here, state in ((at_start, first), (~at_start & (times == times[:, -1:]) & arrived[:, None], last)):
+        r, c = here.nonzero(as_tuple=True)
+        inside[c, r] = state[r]
+    return inside
 
 
 def _stages(at: Tensor, y: Tensor) -> tuple[Tensor, ...]:
