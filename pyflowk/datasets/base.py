@@ -16,6 +16,8 @@ from .preparation import Preparation
 from .rows import Mapped, OnDemand, Rows, Watch, chosen, picked
 
 PARTS = ("train", "valid", "test")
+HELD: tuple[type, ...] = (Tensor, Ragged, OnDemand)
+"""What rows are held in."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +149,8 @@ def _check_context(context: Any, count: int, kind: Context | None, name: str, pa
     if kind is None:
         raise ValueError(f"{name}: expected no context of {part}, as the space has none")
     what = f"{name}, labels of {part}" if kind.kind == "labels" else f"{name}, context of {part}"
+    if not isinstance(context, HELD):
+        raise TypeError(f"{what}: expected {kind} in a tensor or Ragged, got {type(context).__name__}")
     if len(context) != count:
         raise ValueError(f"{what}: expected {count}, one for each row, got {len(context)}")
     if kind.kind == "tokens":
@@ -159,6 +163,8 @@ def _check_context(context: Any, count: int, kind: Context | None, name: str, pa
     shape = "a Ragged" if isinstance(context, Ragged) else tuple(context.shape)
     if shape != ((count,) if kind.kind == "labels" else (count, kind.size)):
         raise ValueError(f"{what}: expected {kind}, got {shape}")
+    if context.dtype == torch.bool or context.dtype.is_floating_point != (kind.kind == "numbers"):
+        raise TypeError(f"{what}: expected {'integers' if kind.kind == 'labels' else 'floats'}, got {context.dtype}")
     if kind.kind == "labels":
         check_levels(context, kind.size, what, "classes")
 

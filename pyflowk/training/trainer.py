@@ -92,8 +92,11 @@ class Trainer:
     ) -> None:
         check_fit(model.space, data)
         for part in ("train", "valid"):
-            if not len(data.part(part)[0]):
+            rows, known = data.part(part)
+            if not len(rows):
                 raise ValueError(f"{data.name}: expected rows to train on and to validate, got none of {part}")
+            if model.space.context is not None and known is None:
+                raise ValueError(f"{data.name}: expected {model.space.context} for the rows of {part}, got none")
         self.model, self.data, self.config, self.out, self.clock = model, data, config, out, clock
         self.sampling = dict(sampling or {})
         model.chosen(self.sampling)

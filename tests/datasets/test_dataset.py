@@ -75,6 +75,10 @@ def test_a_split_of_sequences_keeps_rows_whole_and_forgets_what_lies_beyond_them
         (lambda: labelled(torch.tensor([0, 2])), r"made, labels of train: expected integers 0 to 1 \(2 classes\)"),
         (lambda: labelled(torch.tensor([0])), "made, labels of train: expected 2, one for each row, got 1"),
         (lambda: labelled(torch.zeros(2, 2)), r"expected labels \(B,\) below 2, got \(2, 2\)"),
+        (lambda: labelled(torch.tensor([0.0, 1.0])), "made, labels of train: expected integers, got torch.float32"),
+        (lambda: labelled(torch.tensor([False, True])), "made, labels of train: expected integers, got torch.bool"),
+        (lambda: labelled([0, 1]), r"labels of train: expected labels \(B,\) below 2 in a tensor or Ragged, got list"),
+        (lambda: three(torch.zeros(2, 2), GIVEN, torch.zeros(2, 1).long()), "train: expected floats, got torch.int64"),
         (lambda: worded(torch.zeros(2, 3).long()), "made, context of train: expected x to be a Ragged"),
         (lambda: worded(Ragged(WORDS.values, torch.tensor([3, 2]))), "made, context of train: expected .* 0 to 6"),
     ],
@@ -82,6 +86,9 @@ def test_a_split_of_sequences_keeps_rows_whole_and_forgets_what_lies_beyond_them
 def test_what_lies_outside_of_the_space_is_refused_with_the_part_named(make, message):
     with pytest.raises((TypeError, ValueError), match=message):
         make()
+
+
+GIVEN = Space((2,), context=Context("numbers", 1))
 
 
 def labelled(labels):

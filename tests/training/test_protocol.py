@@ -128,6 +128,12 @@ def test_samples_on_the_way_start_from_the_same_noise(tmp_path):
     assert run.run().step == 12 and not list((tmp_path / "broken" / "samples").glob("*"))
 
 
+def test_contexts_that_a_model_needs_are_asked_for_before_it_trains(tmp_path):
+    data = datasets.load("labelled")
+    with pytest.raises(ValueError, match=r"expected labels \(B,\) below 2 for the rows of valid, got none"):
+        Trainer(zoo.create("unigrams", data.space), replace(data, valid_context=None), CONFIG, out=tmp_path)
+
+
 def test_data_without_rows_to_train_on_or_to_validate_are_an_error_in_words(tmp_path):
     data = datasets.load("tokens")
     data = replace(data, space=replace(data.space, context=None))
