@@ -16,8 +16,6 @@ from .preparation import Preparation
 from .rows import Mapped, OnDemand, Rows, Watch, chosen, picked
 
 PARTS = ("train", "valid", "test")
-HELD: tuple[type, ...] = (Tensor, Ragged, OnDemand)
-"""What rows are held in."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +147,7 @@ def _check_context(context: Any, count: int, kind: Context | None, name: str, pa
     if kind is None:
         raise ValueError(f"{name}: expected no context of {part}, as the space has none")
     what = f"{name}, labels of {part}" if kind.kind == "labels" else f"{name}, context of {part}"
-    if not isinstance(context, HELD):
-        raise TypeError(f"{what}: expected {kind} in a tensor or Ragged, got {type(context).__name__}")
+    _require_held(context, what, kind)
     if len(context) != count:
         raise ValueError(f"{what}: expected {count}, one for each row, got {len(context)}")
     if kind.kind == "tokens":
@@ -167,6 +164,11 @@ def _check_context(context: Any, count: int, kind: Context | None, name: str, pa
         raise TypeError(f"{what}: expected {'integers' if kind.kind == 'labels' else 'floats'}, got {context.dtype}")
     if kind.kind == "labels":
         check_levels(context, kind.size, what, "classes")
+
+
+def _require_held(context: object, what: str, kind: Context) -> None:
+    if not isinstance(context, (Tensor, Ragged, OnDemand)):
+        raise TypeError(f"{what}: expected {kind} in a tensor or Ragged, got {type(context).__name__}")
 
 
 def split(
