@@ -10,7 +10,7 @@ from torch import Tensor
 from ..ops.dtypes import state_dtype
 from ..ops.modes import symbolic
 from ..ops.power_series import coefficient_of, power_series_by
-from .context import Network, uncompiled
+from .context import Network, uncompiled, with_context
 
 __all__ = ["Branch", "FunctionBranch", "TransposedJacobian", "as_branch", "as_transposed"]
 
@@ -118,7 +118,7 @@ class FunctionBranch(Branch):
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         if context is None or not self.takes_context:
             return self.function(x)
-        return self.function(x, context)
+        return with_context(self.function, x, context)
 
 
 def as_branch(function: Callable[..., Tensor], lipschitz: float | None, conditional: bool | None = None) -> Branch:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
 from .._checks import require_counts
+from ..ops.describe import described
 from ..shapes import check_labels, expand_context
 
 
@@ -38,11 +40,26 @@ def uncompiled(module: Any) -> Any:
 
 
 def wants_context(net: object, conditional: bool | None) -> bool:
-    """Whether a module of a transform is handed the context: as the user says, else as a Network says, else yes."""
+    """Whether a module of a transform is handed the context: as the user says, else as a Network says, else yes.
+
+    Raises TypeError for what is no module nor function, and for another word than True, False and None.
+    """
+    if isinstance(net, type) or not callable(net):
+        raise TypeError(f"expected a module or a function, got {described(net)}{' itself' * isinstance(net, type)}")
     if conditional is not None:
+        if not isinstance(conditional, bool):
+            raise TypeError(f"conditional: expected True, False or None, got {described(conditional)}")
         return conditional
     net = uncompiled(net)
     return net.takes_context if isinstance(net, Network) else True
+
+
+def with_context(net: Callable[..., Tensor], *arguments: Tensor | None) -> Tensor:
+    """What a module answers that is handed a context; a TypeError says what to do if it takes none."""
+    try:
+        return net(*arguments)
+    except TypeError as error:
+        raise TypeError(f"{error}; it is handed the context: if it takes none, say conditional=False") from error
 
 
 class ContextBias(nn.Module):

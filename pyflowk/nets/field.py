@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..ops.describe import described
 from ..ops.divergence import exact_divergence, push_forward
-from .context import Network, uncompiled
+from .context import Network, uncompiled, with_context
 
 __all__ = ["Field", "FunctionField", "FusedParameters", "as_field"]
 
@@ -88,7 +88,7 @@ class FunctionField(Field):
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         if context is None or not self.takes_context:
             return self.function(t, x)
-        return self.function(t, x, context)
+        return with_context(self.function, t, x, context)
 
 
 class _CompiledField(FunctionField):

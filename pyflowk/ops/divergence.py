@@ -16,6 +16,7 @@ from torch.func import jvp, vjp, vmap
 
 from .describe import described
 from .hutchinson import Probes, draw_probes, trace_estimate
+from .modes import compiling, functional
 
 __all__ = ["draw_probes", "exact_divergence", "hutchinson", "hutchplusplus", "push_forward"]
 
@@ -120,10 +121,12 @@ def push_forward(f: Function, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tens
     if tangents.shape[1] == 1:
         value, image = jvp(checked, (x,), (tangents[:, 0],))[:2]
         return value, image.unsqueeze(1)
-    # the images at 0: of a field that is constant there is one image, which vmap spreads along no other dimension
-    both = vmap(lambda e: jvp(checked, (x,), (e,))[:2], in_dims=1, out_dims=(None, 0))  # type: ignore[arg-type]
+    # the images at 0: of a field that is constant there is one image, which vmap spreads along no other dimension; the
+    # value is one, too, but vmap takes what another vmap around it maps for several
+    inside = not compiling() and functional()
+    both = vmap(lambda e: jvp(checked, (x,), (e,))[:2], in_dims=1, out_dims=(0 if inside else None, 0))  # type: ignore[arg-type]
     value, images = both(tangents)
-    return value, images.transpose(0, 1)
+    return value[0] if inside else value, images.transpose(0, 1)
 
 
 def _images(f: Function, x: Tensor, probes: Tensor, mode: str, tangents: Tangents | None) -> tuple[Tensor, Tensor]:

@@ -34,8 +34,8 @@ class Transform(nn.Module):
     ``moves_in_time``: the map is the flow of an equation, noise at time 0 and data at 1, that goes part of the way by
     ``move`` and ``transport`` (:class:`Continuous`). ``layers`` are the maps that it is a chain of: itself, usually.
 
-    A subclass whose ``forward`` or ``inverse`` cannot be called so raises TypeError where it is defined. What it
-    defines says by itself whether it ``has_inverse`` and ``starts_from_output``.
+    A subclass whose ``forward``, ``inverse``, ``to_data`` or ``initialize`` cannot be called so raises TypeError where
+    it is defined. What it defines says by itself whether it ``has_inverse`` and ``starts_from_output``.
 
     ``to_data`` is the inverse for callers that want no log-determinant: what :meth:`Flow.sample` runs.
 
@@ -66,12 +66,14 @@ class Transform(nn.Module):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         own = vars(cls)
-        for name in ("forward", "inverse"):
-            if name in own:
+        for name in ("forward", "inverse", "to_data", "initialize"):
+            if getattr(cls, name) is not getattr(Transform, name):  # its own, or that of any class it is made of
                 _require_signature(cls, name)
-        cls.has_inverse = cls.has_inverse or "inverse" in own
+        cls.has_inverse = cls.has_inverse or cls.inverse is not Transform.inverse
         if "starts_from_output" not in own:
-            cls.starts_from_output = "backward_from_output" in own or (cls.starts_from_output and "forward" not in own)
+            parents = [base for base in cls.__bases__ if issubclass(base, Transform)]
+            kept = any(base.starts_from_output and base.forward is cls.forward for base in parents)
+            cls.starts_from_output = "backward_from_output" in own or kept
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
@@ -105,13 +107,16 @@ class Transform(nn.Module):
 def _require_signature(cls: type[Transform], name: str) -> None:
     """TypeError where a method does not take all that every transform is called with."""
     signature = inspect.signature(getattr(cls, name))
+    ordered = [word for word in signature.parameters if word in ("context", "generator")] != ["generator", "context"]
     try:
         signature.bind(*("self", "x", "context", "generator"))
     except TypeError:
+        ordered = False
+    if not ordered:
         raise TypeError(
             f"{cls.__name__}.{name}: expected (self, x, context=None, generator=None), as every transform is called,"
             f" got {signature}"
-        ) from None
+        )
 
 
 def zero_ladj(x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..nets.context import wants_context
+from ..nets.context import wants_context, with_context
 from ..ops.masks import halves, identity_part, mask_code, transformed_channels
 from ..shapes import expand_context
 from .base import Transform
@@ -94,7 +94,7 @@ class Coupling(Transform):
         if context is None or not self.conditional:
             params = self.net(part)
         else:
-            params = self.net(part, expand_context(context, x.shape[0]))
+            params = with_context(self.net, part, expand_context(context, x.shape[0]))
         channels = self.map.params_per_element * transformed_channels(x.shape[1], self.mask, self.swap)
         if params.shape != (x.shape[0], channels, *x.shape[2:]):
             raise ValueError(

@@ -49,6 +49,12 @@ def test_the_defaults_are_what_a_field_knows_by_hand() -> None:
     assert inner.fused(torch.zeros(3), C) is not None and plain.fused(torch.zeros(3), C) is None
 
 
+def test_tangents_by_default_go_under_another_vmap() -> None:
+    plain, t, e = Guided(field(), field(), 0.5), torch.tensor(0.3), torch.randn(4, 3, 2, dtype=torch.float64)
+    rows = torch.func.vmap(lambda x, e: tuple(part[0] for part in plain.with_tangents(t, x[None], e[None])))(X, e)
+    torch.testing.assert_close(rows, plain.with_tangents(t, X, e))
+
+
 @pytest.mark.parametrize("divergence", ["exact", "hutchinson", "hutch++"])
 def test_what_wraps_a_field_is_a_field_of_a_flow(divergence: str) -> None:
     guided = Guided(field(context_dim=3), field(), 0.5)

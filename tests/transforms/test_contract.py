@@ -164,13 +164,36 @@ def test_every_transform_accepts_a_generator(case: Case) -> None:
 
 
 def test_a_signature_that_misses_the_generator_is_refused_where_it_is_defined() -> None:
-    with pytest.raises(
-        TypeError, match=r"Old\.inverse: expected \(self, x, context=None, generator=None\).*, got \(self, z: "
-    ):
+    """In whichever class it stands; so is one that would take the generator for the context."""
 
-        class Old(Transform):
-            def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore
-                return z, z.sum(1)
+    class Mixin:
+        def inverse(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            return z, z.sum(1)
+
+    def swapped(self: Transform, x: Tensor, generator: object = None, context: object = None) -> Tensor:
+        return x
+
+    for own, parents, got in (
+        (dict(vars(Mixin)), (Transform,), r"inverse: .*, got \(self, z: "),
+        ({}, (Mixin, Transform), r"inverse: .*, got \(self, z: "),
+        ({"to_data": lambda self, z: z}, (T.Flip,), r"to_data: .*, got \(self, z\)"),
+        ({"initialize": swapped}, (T.Flip,), r"initialize: .*, got \(self.*, generator: .*, context: "),
+    ):
+        with pytest.raises(TypeError, match=r"Old\." + got):
+            type("Old", parents, own)
+
+
+def test_what_another_class_gives_to_a_transform_counts_as_its_own() -> None:
+    class Halves:
+        def forward(self, x: Tensor, context: object = None, generator: object = None) -> tuple[Tensor, Tensor]:
+            return x / 2, x.new_zeros(len(x))
+
+        def inverse(self, x: Tensor, context: object = None, generator: object = None) -> tuple[Tensor, Tensor]:
+            return x * 2, x.new_zeros(len(x))
+
+    made = type("Made", (Halves, Transform), {})
+    assert made.has_inverse and not made.starts_from_output
+    assert T.Scale.starts_from_output and not type("Scaled", (Halves, T.Scale), {}).starts_from_output
 
 
 def test_no_transform_and_no_map_that_is_exported_is_missing_from_the_registry() -> None:

@@ -97,9 +97,14 @@ def test_context_goes_to_networks_that_take_one() -> None:
     assert torch.equal(net.seen[-1][1], context[:1].expand(3, 2))
     Coupling(net, conditional=False)(x, context)
     assert net.seen[-1][1] is None
-    with pytest.raises(TypeError, match="2 positional arguments but 3 were given"):
+    with pytest.raises(TypeError, match=r"2 positional .* but 3 were given; .*say conditional=False"):
         Coupling(nn.Sequential(nn.Linear(2, 4)))(x, context)
     assert not Coupling(torch.compile(MLP(2, 4), backend="eager")).conditional
+    for wrong, got in ((None, "None"), (nn.Linear, "a type itself")):
+        with pytest.raises(TypeError, match=f"expected a module or a function, got {got}$"):
+            Coupling(wrong)
+    with pytest.raises(TypeError, match="conditional: expected True, False or None, got a str"):
+        Coupling(net, conditional="no")  # type: ignore[arg-type]
     assert not Coupling(MLP(2, 4)).conditional and Coupling(MLP(2, 4, context_dim=2)).conditional
 
 

@@ -215,7 +215,7 @@ def test_fields_with_and_without_context() -> None:
     torch.testing.assert_close(Continuous(Three()).to_data(Y0, c), Y0 * np.exp(-2), rtol=1e-4, atol=1e-4)
     untold = Continuous(Two(), conditional=False)
     torch.testing.assert_close(untold.to_data(Y0, c), Y0 * np.exp(-1), rtol=1e-4, atol=1e-4)
-    with pytest.raises(TypeError, match="3 positional arguments but 4 were given"):
+    with pytest.raises(TypeError, match=r"3 positional .* but 4 were given; .*say conditional=False"):
         Continuous(Two()).to_data(Y0, c)
     with pytest.raises(TypeError, match=r"field: expected a function of \(t, x\) or \(t, x, context\); got a float"):
         Continuous(1.0)
