@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..._checks import require_counts
 from ...ops.describe import described
+from .options import Options
 from .stepping import Adaptive
 
 __all__ = ["Adjoint", "Backprop", "Backsolve", "Checkpoint", "adjoint_for", "listed"]
@@ -40,8 +41,8 @@ class Backprop:
     """
 
 
-@dataclass(frozen=True)
-class Backsolve:
+@dataclass(frozen=True, repr=False, eq=False)
+class Backsolve(Options):
     """The continuous adjoint: its equation is solved backward in constant memory, off by about the tolerance.
 
     Of `odeint` with adaptive steps; first derivatives alone. Chen et al., 2018, arXiv:1806.07366.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -15,6 +15,7 @@ from ..._checks import require_counts
 from ...ops.describe import described
 from .mesh import Mesh
 from .methods import estimates_error
+from .options import Options
 from .times import check_order
 
 __all__ = ["Adaptive", "Fixed", "Stepping", "stepping_for"]
@@ -22,8 +23,8 @@ __all__ = ["Adaptive", "Fixed", "Stepping", "stepping_for"]
 Tolerance = float | Tensor | Sequence[Any]
 
 
-@dataclass(frozen=True, repr=False)
-class Adaptive:
+@dataclass(frozen=True, repr=False, eq=False)
+class Adaptive(Options):
     """Steps whose error is within tolerance, every row by itself: for methods that estimate their error.
 
     A step is accepted if e <= 1, e being the root mean square of error / (atol + rtol |y|) over the row. The next one
@@ -87,7 +88,7 @@ class Adaptive:
             )
         if len(pid) != 3 or not all(map(math.isfinite, pid)):
             raise ValueError(f"pid: expected three finite numbers; got {self.pid}")
-        if not 0 <= self.dt_min <= self.dt_max or not self.dt_max > 0 or self.max_steps < 1:
+        if not 0 <= self.dt_min <= self.dt_max or not self.dt_max > 0 or not self.max_steps >= 1:
             raise ValueError(
                 "dt_min, dt_max, max_steps: expected 0 <= dt_min <= dt_max, dt_max > 0, max_steps >= 1; "
                 f"got {self.dt_min}, {self.dt_max}, {self.max_steps}"
@@ -104,13 +105,10 @@ class Adaptive:
         numbers = {"safety": self.safety, "shrink": self.shrink, "grow": self.grow, "dt_min": self.dt_min,
                    "dt_max": self.dt_max, "max_steps": self.max_steps}  # fmt: skip
         for name, value in [*numbers.items(), *(("pid", rate) for rate in pid)]:
-            if not isinstance(value, (Real, Tensor)):
+            if not isinstance(value, (Real, Tensor)) or (isinstance(value, Tensor) and value.ndim):
                 raise TypeError(f"{name}: expected a number; got {described(value)}")
         if self.poll is not None:
             require_counts("Adaptive", poll=self.poll)
-
-    def __repr__(self) -> str:
-        return _told(self)
 
     @property
     def plain(self) -> bool:
@@ -138,8 +136,8 @@ class Adaptive:
         return torch.where(end < begin, -1, 1) * step.expand(begin.shape)
 
 
-@dataclass(frozen=True, repr=False)
-class Fixed:
+@dataclass(frozen=True, repr=False, eq=False)
+class Fixed(Options):
     """Equal steps from each time to the next: `steps` of them (one, if not given), or as few as are no longer than
     `step_size`; every method takes them. `steps` ask nothing of the host. With `perturb`, a field that jumps at the
     ends of steps is seen from within each step.
@@ -158,13 +156,11 @@ class Fixed:
         steps, size = self.steps, self.step_size
         if size is not None and steps is not None:
             raise ValueError(f"steps, step_size: expected one of them; got {steps} and {size}")
-        if steps is not None and (not isinstance(steps, Real) or steps < 1 or steps != int(steps)):
+        if steps is not None and (not isinstance(steps, Real) or not 1 <= steps < math.inf or steps != int(steps)):
             raise ValueError(f"steps: expected at least 1, a whole number; got {steps!r}")
-        if size is not None and (not isinstance(size, (Real, Tensor)) or not size > 0):
+        number = isinstance(size, Real) or (isinstance(size, Tensor) and not size.ndim)
+        if size is not None and (not number or not size > 0):
             raise ValueError(f"step_size: expected a positive number; got {size!r}")
-
-    def __repr__(self) -> str:
-        return _told(self)
 
     def count(self, way: float) -> int:
         """How many steps a way takes, where `steps` are those of a way of length one."""
@@ -181,7 +177,7 @@ class Fixed:
             check_order(times)
             longest = times.detach().diff(dim=-1).abs()
             longest = longest.amax(0) if longest.ndim == 2 and longest.shape[0] else longest.reshape(-1, count - 1)[0]
-            each = [math.ceil(length / self.step_size - 1e-9) for length in longest.tolist()]
+            each = [max(int(length > 0), math.ceil(length / self.step_size - 1e-9)) for length in longest.tolist()]
         moved = times.movedim(-1, 0)
         points, outputs = [], [[0]]
         for j, n in enumerate(each):
@@ -208,13 +204,6 @@ def stepping_for(method: str, stepping: Stepping | None) -> Stepping:
     if isinstance(stepping, Adaptive) and not estimates:
         raise ValueError(f"stepping: expected Fixed(...) for {method}, which estimates no error; got {stepping}")
     return stepping
-
-
-def _told(options: Any) -> str:
-    """The constructor's call, without what was left to it."""
-    given = [(f.name, getattr(options, f.name), f.default) for f in fields(options)]
-    shown = [f"{name}={value!r}" for name, value, left in given if type(value) is not type(left) or value != left]
-    return f"{type(options).__name__}({', '.join(shown)})"
 
 
 # ---- tolerances ----------------------------------------------------------------------------------------------------

@@ -344,6 +344,10 @@ def test_bad_input_is_refused_in_words(change: dict, error: type, words: str) ->
         (lambda: Fixed(0), "steps: expected at least 1"),
         (lambda: Fixed(2.5), "steps: expected at least 1, a whole number; got 2.5"),
         (lambda: Fixed("3"), "steps: expected at least 1, a whole number; got '3'"),
+        (lambda: Fixed(math.nan), "steps: expected at least 1, a whole number; got nan"),
+        (lambda: Fixed(math.inf), "steps: expected at least 1, a whole number; got inf"),
+        (lambda: Fixed(step_size=torch.ones(2)), r"step_size: expected a positive number; got tensor"),
+        (lambda: Adaptive(max_steps=math.nan), "max_steps >= 1; got 0.0, inf, nan"),
         (lambda: Fixed(step_size=0.0), "step_size: expected a positive number"),
         (lambda: Fixed(step_size="1"), "step_size: expected a positive number; got '1'"),
         (lambda: Fixed(2, 0.1), "steps, step_size: expected one of them; got 2 and 0.1"),
@@ -355,6 +359,28 @@ def test_bad_input_is_refused_in_words(change: dict, error: type, words: str) ->
 def test_what_does_not_go_together_cannot_be_written(make: Callable[[], Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+def test_options_are_equal_where_their_values_are() -> None:
+    """Tensors among them, too."""
+    made: list[Callable[[float], Any]] = [
+        lambda x: Adaptive(rtol=x),
+        lambda x: Adaptive(atol=[1e-3, torch.tensor([x, 1.0])]),
+        lambda x: Adaptive(first_step=torch.tensor([x])),
+        lambda x: Fixed(step_size=torch.tensor(x)),
+        lambda x: Backsolve(params=[torch.tensor([x])]),
+    ]
+    for i, first in enumerate(made):
+        assert first(0.5) == first(0.5) and hash(first(0.5)) == hash(first(0.5)) and first(0.5) != first(0.25)
+        assert all(first(0.5) != other(0.5) for other in made[i + 1 :])
+
+
+@pytest.mark.parametrize("size", [math.inf, 1e12])
+def test_a_step_longer_than_the_way_is_one(size: float) -> None:
+    y0 = torch.ones(2, 1)
+    whole = odeint(lambda t, y: -y, y0, [0.0, 0.5, 0.5], method="rk4", stepping=Fixed(step_size=size))
+    assert torch.equal(whole[:2], odeint(lambda t, y: -y, y0, [0.0, 0.5], method="rk4", stepping=Fixed(1)))
+    assert torch.equal(whole[2], whole[1])
 
 
 @pytest.mark.parametrize(
