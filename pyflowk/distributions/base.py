@@ -13,8 +13,11 @@ from torch import Generator, Tensor, nn
 from .._checks import require_counts
 from ..ops.draw import draw_normal
 from ..ops.dtypes import state_dtype
+from ..ops.modes import transformed
 from ..shapes import expand_context, number_of
 from ..space import check_events
+
+COLDEST, HOTTEST = 1e-30, 1e30
 
 
 class Distribution(nn.Module):
@@ -24,7 +27,7 @@ class Distribution(nn.Module):
     ``temperature`` says how far draws spread: it multiplies the standard deviation of numbers, divides the logits of
     symbols, and changes nothing on a closed manifold; ``log_prob`` at a temperature is the density of those draws.
     Densities come in float32, or float64 where events or parameters are; NaN gives NaN. Raises ValueError for events of
-    another shape or device and for a temperature that is no finite number above 0, TypeError for no tensor.
+    another shape or device and for a temperature that is no number from 1e-30 to 1e30, TypeError for no tensor.
 
     A subclass gives ``_log_prob(z, context, temperature)`` and ``_sample(n, context, generator, temperature)``, whose
     arguments are checked. ``reparameterised``: whether samples are differentiable functions of the parameters.
@@ -50,6 +53,8 @@ class Distribution(nn.Module):
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
+        if not isinstance(shape, Iterable):
+            raise TypeError(f"{type(self).__name__} expects the shape of an event, such as (2,), got {shape!r}")
         self.shape = tuple(shape)
         require_counts(type(self).__name__, 0, **{f"shape[{i}]": size for i, size in enumerate(self.shape)})
         # Tells device and dtype even where nothing is learned; not part of the state dict.
@@ -123,7 +128,17 @@ def _anchor_again(module: Any, incompatible_keys: Any) -> None:
 
 
 def check_temperature(temperature: float) -> None:
-    """Raise ValueError unless it is a finite number above 0."""
+    """Raise ValueError unless it is a finite number above 0, of which float32 holds the multiples and the inverse."""
     number = isinstance(temperature, (int, float, Real)) and not isinstance(temperature, bool)
     if not number or not 0 < temperature < math.inf:
         raise ValueError(f"temperature: expected a finite number > 0, got {temperature!r}")
+    if not COLDEST <= temperature <= HOTTEST:
+        raise ValueError(f"temperature: expected a number from {COLDEST} to {HOTTEST}, got {temperature!r}")
+
+
+def check_below(name: str, values: Tensor, count: int, what: str) -> None:
+    """Raise ValueError for integers beyond 0..count-1, where looking costs nothing: it would stall another device."""
+    if values.is_cpu and values.numel() and not transformed():
+        low, high = (int(end) for end in values.aminmax())
+        if low < 0 or high >= count:
+            raise ValueError(f"{name}: expected {what} 0 to {count - 1}, got {low} to {high}")

@@ -10,8 +10,7 @@ from torch import Generator, Tensor, nn
 from .._checks import require_counts
 from ..ops.draw import draw_uniform
 from ..ops.dtypes import state_dtype
-from ..ops.modes import transformed
-from .base import Distribution
+from .base import Distribution, check_below
 
 
 class Categorical(Distribution):
@@ -53,7 +52,7 @@ class Categorical(Distribution):
             self.register_buffer("logits", logits)
 
     def _weights(self, probabilities: Sequence[float] | Tensor) -> Tensor:
-        weights = torch.as_tensor(probabilities, dtype=torch.float64, device="cpu")
+        weights = torch.as_tensor(probabilities, dtype=torch.float64, device="cpu").detach()
         if tuple(weights.shape) not in ((self.symbols,), (*self.shape, self.symbols)):
             places = ", ".join(map(str, (*self.shape, self.symbols)))
             raise ValueError(f"probabilities: expected ({self.symbols},) or ({places}), got {tuple(weights.shape)}")
@@ -64,10 +63,7 @@ class Categorical(Distribution):
     def _enter(self, z: Tensor) -> Tensor:
         if z.is_floating_point() or z.is_complex() or z.dtype == torch.bool:
             raise TypeError(f"z: expected symbols of an integer dtype, got {z.dtype}")
-        if z.is_cpu and z.numel() and not transformed():
-            low, high = (int(end) for end in z.aminmax())
-            if low < 0 or high >= self.symbols:
-                raise ValueError(f"z: expected symbols 0 to {self.symbols - 1}, got {low} to {high}")
+        check_below("z", z, self.symbols, "symbols")
         return z.long()
 
     def _log_prob(self, z: Tensor, context: Tensor | None, temperature: float) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from .._checks import require_counts
 from ..shapes import check_labels
-from .base import Distribution
+from .base import Distribution, check_below
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -22,7 +22,7 @@ class _Gaussian(Distribution):
         constant = self.dims * (0.5 * LOG_2PI + math.log(temperature))
         location = self.location(context)
         if location is None:
-            return self._sum(z.square()) * (-0.5 / temperature**2) - constant
+            return -0.5 * self._sum((z if temperature == 1 else z / temperature).square()) - constant
         mean, log_std = location
         scaled = (z - mean) * torch.exp(-log_std.to(z.dtype)) / temperature
         return self._sum(-0.5 * scaled.square() - log_std) - constant
@@ -62,8 +62,8 @@ class DiagonalGaussian(_Gaussian):
 class ClassConditionalGaussian(_Gaussian):
     r"""One learned diagonal Gaussian per class, :math:`z \sim N(\mu_c, \sigma_c^2)`, standard normal at the start.
 
-    The context holds the labels (B,), an integer dtype, 0..classes-1; ValueError or TypeError for anything else. Cost:
-    one pass over the event in each direction.
+    The context holds the labels (B,), an integer dtype, 0..classes-1; ValueError or TypeError for anything else, on the
+    CPU for labels out of range, too. Cost: one pass over the event in each direction.
 
     >>> import torch
     >>> from pyflowk.distributions import ClassConditionalGaussian
@@ -83,4 +83,5 @@ class ClassConditionalGaussian(_Gaussian):
         if context is None:
             raise ValueError("ClassConditionalGaussian expects class labels (B,) as context, got none")
         labels = check_labels(context)
+        check_below("context", labels, self.classes, "labels")
         return self.mean[labels], self.log_std[labels]

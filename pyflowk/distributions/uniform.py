@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 import torch
 from torch import Generator, Tensor
@@ -13,6 +14,8 @@ from ..ops.draw import draw_uniform
 from ..ops.dtypes import state_dtype
 from .base import Distribution
 
+WIDEST = 1e30
+"""Of a box or a period: float32 holds its ends at the temperatures in use."""
 ON_SPHERE = 0.01
 """How far a length may be from 1: bfloat16 keeps two digits of it."""
 
@@ -21,7 +24,7 @@ class Uniform(Distribution):
     r"""Uniform on a box, :math:`p(z) = (b - a)^{-D}` for :math:`a \le z_i \le b` and 0 elsewhere.
 
     ``temperature`` stretches the box about its centre. A context is accepted and ignored. Raises ValueError unless
-    low < high are finite. Cost: one pass over the event.
+    low < high are at most 1e30 apart. Cost: one pass over the event.
 
     >>> import torch
     >>> from pyflowk.distributions import Uniform
@@ -31,13 +34,16 @@ class Uniform(Distribution):
 
     def __init__(self, shape: Sequence[int], low: float = -1.0, high: float = 1.0) -> None:
         super().__init__(shape)
-        if not -math.inf < low < high < math.inf:
-            raise ValueError(f"Uniform expects finite numbers low < high, got {low!r} and {high!r}")
+        if not (isinstance(low, (int, float, Real)) and isinstance(high, (int, float, Real))):
+            raise TypeError(f"Uniform expects numbers low < high, got {low!r} and {high!r}")
+        if not 0 < high - low <= WIDEST:
+            raise ValueError(f"Uniform expects low < high, at most {WIDEST} apart, got {low!r} and {high!r}")
         self.low, self.high = float(low), float(high)
 
     def _log_prob(self, z: Tensor, context: Tensor | None, temperature: float) -> Tensor:
         low, high = self._ends(temperature)
-        return _flat(z, (z < low) | (z > high), -self.dims * math.log(high - low))
+        log_width = math.log(self.high - self.low) + math.log(temperature)  # where rounding joins the ends, too
+        return _flat(z, (z < low) | (z > high), -self.dims * log_width)
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None, temperature: float) -> Tensor:
         low, high = self._ends(temperature)
@@ -91,7 +97,7 @@ class UniformTorus(Distribution):
 
     :math:`p(z) = \text{period}^{-D}`, at every finite z: numbers that differ by the period are one point. Samples lie
     between 0 and the period. ``temperature`` and context are accepted and change nothing. Raises ValueError for a
-    period that is no finite number above 0. Cost: one pass over the event.
+    period that is no number above 0, at most 1e30. Cost: one pass over the event.
 
     >>> import torch
     >>> from pyflowk.distributions import UniformTorus
@@ -101,8 +107,10 @@ class UniformTorus(Distribution):
 
     def __init__(self, shape: Sequence[int], period: float = 2 * math.pi) -> None:
         super().__init__(shape)
-        if not 0 < period < math.inf:
-            raise ValueError(f"UniformTorus expects period to be a finite number > 0, got {period!r}")
+        if not isinstance(period, (int, float, Real)):
+            raise TypeError(f"UniformTorus expects period to be a number, got {period!r}")
+        if not 0 < period <= WIDEST:
+            raise ValueError(f"UniformTorus expects period to be a number > 0, at most {WIDEST}, got {period!r}")
         self.period = float(period)
 
     def _log_prob(self, z: Tensor, context: Tensor | None, temperature: float) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -49,6 +50,9 @@ def test_class_conditional_gaussian_agrees_with_torch_distributions() -> None:
         base.log_prob(z)
     with pytest.raises(TypeError, match="integer"):
         base.log_prob(z, torch.zeros(3))
+    for wrong in (-1, 4):
+        with pytest.raises(ValueError, match="context: expected labels 0 to 3, got"):
+            base.sample(1, torch.tensor([wrong]))
 
 
 def test_state_dict_keys_are_those_of_old_checkpoints() -> None:
@@ -71,9 +75,11 @@ def test_uniform_draws_lie_in_its_box(dtype: torch.dtype) -> None:
     assert ends.isfinite().tolist() == [False, True, True, False]  # half as wide about the centre
     expected = torch.distributions.Uniform(0.1, 0.7).log_prob(torch.tensor(0.5)).double().item()
     assert Uniform((1,), 0.1, 0.7).log_prob(torch.tensor([[0.5]])).item() == pytest.approx(expected, rel=1e-6)
-    for low, high in ((1.0, 1.0), (0.0, math.inf), (math.nan, 1.0)):
-        with pytest.raises(ValueError, match="Uniform expects finite numbers low < high, got"):
+    for low, high in ((1.0, 1.0), (0.0, math.inf), (math.nan, 1.0), (-3e38, 3e38)):
+        with pytest.raises(ValueError, match=r"Uniform expects low < high, at most 1e\+30 apart, got"):
             Uniform((1,), low, high)
+    with pytest.raises(TypeError, match="Uniform expects numbers low < high, got 'a'"):
+        Uniform((1,), "a")  # type: ignore[arg-type]
 
 
 def test_the_last_number_below_one_is_still_in_the_box(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +143,12 @@ def test_probabilities_of_each_place() -> None:
     base = Categorical((2,), 2, torch.tensor([[1.0, 3.0], [1.0, 0.0]]))
     got = base.log_prob(torch.tensor([[0, 0], [1, 0]])).exp()
     torch.testing.assert_close(got, torch.tensor([0.25, 0.75]))
+
+
+def test_probabilities_are_numbers_alone() -> None:
+    """What they were computed from takes no part in a gradient, and they can be copied."""
+    noise = Categorical((2,), 2, torch.tensor([0.5, 0.5], requires_grad=True))
+    assert not copy.deepcopy(noise).logits.requires_grad
 
 
 def test_what_is_no_symbol_or_probability_is_refused() -> None:
