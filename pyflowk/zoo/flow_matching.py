@@ -19,7 +19,7 @@ from ..transforms import ActNorm, Compose, Continuous
 from ..transforms.continuous import DIVERGENCES
 from .blocks import centred, condition, flatten, stepping
 from .flow_model import FlowModel, FlowSampling
-from .option import LAYERS, WIDTH, Method, Option, Steps, Time, Tolerance, Width, one_of
+from .option import LAYERS, WIDTH, Method, Option, Steps, Time, Tolerance, one_of
 from .registry import register
 
 STARTS = {name: schedule().at(torch.zeros((), device="cpu")) for name, schedule in SCHEDULES.items()}
@@ -69,10 +69,13 @@ class MatchingModel(FlowModel):
 
 
 def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
-    """The architecture; the exact divergence where it is cheap."""
+    """The architecture and its width; the exact divergence where it is cheap."""
     architecture, divergence, path = (options[name] for name in ("architecture", "divergence", "path"))
+    if architecture == "auto":
+        architecture = "image" if len(space.shape) == 3 else "vector"
     if architecture == "image" and len(space.shape) != 3:
         raise ValueError(f"architecture: image expects events (C, H, W), got {space.shape}; vector takes any")
+    width = options["width"] or {"vector": 128, "image": 32}[architecture]
     if options["prediction"] == "noise" and path not in HINTED:
         raise ValueError(
             f"prediction: noise says nothing of the data where there is none, at t = 0 of path {path}; expected path "
@@ -80,7 +83,7 @@ def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
         )
     if divergence == "auto":
         divergence = "exact" if space.dims <= 3 else "hutchinson"
-    return {"divergence": divergence}
+    return {"architecture": architecture, "width": width, "divergence": divergence}
 
 
 @register("flow_matching", _choose)
@@ -89,8 +92,10 @@ def flow_matching(
     *,
     path: Annotated[str, one_of("shares of noise and data at each time", PATHS)] = "condot",
     prediction: Annotated[str, one_of("what the network learns", MATCHED)] = "velocity",
-    architecture: Annotated[str, one_of("perceptron or convolutions", ("vector", "image"))] = "vector",
-    width: Width = 128,
+    architecture: Annotated[
+        str, one_of("perceptron, or convolutions; auto: by the shape", ("auto", "vector", "image"))
+    ] = "auto",
+    width: Annotated[int | None, Option("units (128) or, image, channels (32) of a hidden layer", 1, WIDTH)] = None,
     depth: Annotated[int, Option("hidden layers of the network", 1, LAYERS)] = 3,
     activation: Annotated[str, one_of("what the hidden units compute", FIELD_ACTIVATIONS)] = "silu",
     time: Time = "concat",
@@ -113,9 +118,9 @@ def flow_matching(
     Samples take ``steps`` equal steps of a ``method``, options of ``sample``, or adaptive ones with steps=None (method
     "dopri5" or another with an error estimate); options of the same names here are those of densities, latents and
     trajectories. Equal steps of a perceptron's velocity run in one kernel call. ``divergence`` "auto" is exact for at
-    most 3 elements and Hutchinson's estimate beyond, unbiased. ``architecture`` "vector" flattens the event, "image" is
-    convolutions without any downsampling. Raises ValueError for an image network without an image, and for noise on a
-    path that starts without any data.
+    most 3 elements and Hutchinson's estimate beyond, unbiased. ``architecture`` "vector" flattens the event; "image",
+    which "auto" takes for (C, H, W), is convolutions without any downsampling. Raises ValueError for an image network
+    without an image, and for noise on a path that starts without any data.
 
     >>> from pyflowk import zoo
     >>> zoo.flow_matching((2,)).sample(3, method="euler", steps=4).shape
@@ -123,7 +128,8 @@ def flow_matching(
     """
     vector = architecture == "vector"
     channels, shape = (space.dims, (space.dims,)) if vector else (space.shape[0], space.shape)
-    net: Field = (MLPField if vector else ConvField)(channels, width, depth, activation, time, **condition(space))
+    sizes: dict[str, Any] = {"width": width, "depth": depth, "activation": activation, "time": time, **condition(space)}
+    net: Field = (MLPField if vector else ConvField)(channels, **sizes)
     lines = AffinePath(SCHEDULES[path]())
     field = net if prediction == "velocity" else VelocityField(net, lines.schedule, prediction)
     flow = Continuous(

@@ -103,6 +103,16 @@ def test_levels_lie_between_minus_one_and_one_and_have_a_bound() -> None:
     assert samples.unique().tolist() == [0, 1, 2, 3]
 
 
+def test_images_are_seen_by_convolutions() -> None:
+    chosen = {shape: zoo.flow_matching(shape).config for shape in ((3,), (1, 4, 4), (2, 3))}
+    assert [(c["architecture"], c["width"]) for c in chosen.values()] == [
+        ("vector", 128),
+        ("image", 32),
+        ("vector", 128),
+    ]
+    assert zoo.flow_matching((1, 4, 4), architecture="vector", width=7).config["width"] == 7
+
+
 def test_what_cannot_be_learned() -> None:
     with pytest.raises(
         ValueError, match=r"noise says nothing of the data .* at t = 0 of path condot; expected path vp"
