@@ -108,6 +108,8 @@ class Dataset:
         >>> print(table.space)
         1 given numbers (B, 2)
         """
+        if isinstance(columns, str):
+            raise TypeError(f"{self.name}: expected a list of given columns, such as [{columns!r}], got {columns!r}")
         if not self.space.is_vector or self.space.context:
             raise ValueError(f"{self.name}: only a table without labels can be split into samples and contexts")
         try:
@@ -186,8 +188,10 @@ def split(
 
     x (N, \*shape), in memory or on demand, or :class:`Ragged`, with N contexts or None. Samples of one group, (N,)
     int64, stay together; the parts are then as near to these sizes as groups end. Raises ValueError when a part would
-    be empty.
+    be empty, TypeError for other rows.
     """
+    if not isinstance(x, (Tensor, Ragged, OnDemand)):
+        raise TypeError(f"{name}: expected rows as a tensor, a Ragged or OnDemand, got {type(x).__name__}")
     count = len(x)
     part = round(held_out * count)
     if part < 1 or count - 2 * part < 1:

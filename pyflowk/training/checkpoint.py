@@ -259,10 +259,12 @@ def load_model(path: str | Path, weights: Weights = "best") -> tuple[GenerativeM
     """Rebuild a trained model: the one with the best validation loss, the moving average, or the last weights.
 
     Returns the model in evaluation mode on the CPU, and its checkpoint, whose `preparation` leads from the rows of a
-    table to what the model sees and back. Raises CheckpointError.
+    table to what the model sees and back. Raises CheckpointError, ValueError for other weights.
     """
+    files = {"best": "best", "ema": "ema", "last": "model"}
+    if weights not in files:
+        raise ValueError(f"weights: expected one of {', '.join(files)}; got {weights!r}")
     checkpoint = Checkpoint.open(path)
     model = checkpoint.build()
-    name = {"best": "best", "ema": "ema", "last": "model"}[weights]
-    checkpoint.load_into(model, name)
+    checkpoint.load_into(model, files[weights])
     return model.eval(), checkpoint

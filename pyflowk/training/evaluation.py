@@ -18,6 +18,7 @@ from ..metrics import Measure, Score, compare, gaussian_level, ngram_level, scor
 from ..metrics.levels import lengths_of, unit_of
 from ..space import Events, cat
 from ..zoo import Ability, GenerativeModel
+from .spaces import check_fit
 from .threads import Threads
 
 BATCH = 512
@@ -199,8 +200,10 @@ def evaluate(
     """Judge a model by the test part; options as in `log_prob`.
 
     A model with a likelihood is scored beside levels that are fitted to the training part. Samples of every model, 1000
-    at most, drawn with the options `sampling` and for the contexts of test rows, are compared with these rows.
+    at most, drawn with the options `sampling` and for the contexts of test rows, are compared with these rows. Raises
+    ValueError for data that the model is not for.
     """
+    check_fit(model.space, data)
     space, noise = data.space, Generator(device_of(model)).manual_seed(seed)
     count = min(COMPARED, len(data.test))
     rows = torch.arange(count) * (len(data.test) - 1) // max(1, count - 1)  # in integers: floats miss rows beyond 2^24

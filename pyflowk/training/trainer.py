@@ -84,7 +84,7 @@ class Trainer:
         data: Dataset,
         config: TrainConfig,
         *,
-        out: Path,
+        out: str | Path,
         sampling: Mapping[str, Any] | None = None,
         console: Console | None = None,
         resume: bool = False,
@@ -97,7 +97,7 @@ class Trainer:
                 raise ValueError(f"{data.name}: expected rows to train on and to validate, got none of {part}")
             if model.space.context is not None and known is None:
                 raise ValueError(f"{data.name}: expected {model.space.context} for the rows of {part}, got none")
-        self.model, self.data, self.config, self.out, self.clock = model, data, config, out, clock
+        self.model, self.data, self.config, self.out, self.clock = model, data, config, Path(out), clock
         self.sampling = dict(sampling or {})
         model.chosen(self.sampling)
         self.accelerator = join(cpu=config.cpu, mixed_precision=config.mixed_precision)
@@ -113,7 +113,7 @@ class Trainer:
         if not parts.trained(model):
             raise ValueError(f"{model.name}: expected weights to train, got none that are not frozen")
         parts.train(model.to(self.device))
-        saved = checkpoint.Checkpoint.open(out / "checkpoint") if resume else None
+        saved = checkpoint.Checkpoint.open(self.out / "checkpoint") if resume else None
         if saved is None:
             self._initialize()
         else:

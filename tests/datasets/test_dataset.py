@@ -61,6 +61,14 @@ def test_a_split_of_sequences_keeps_rows_whole_and_forgets_what_lies_beyond_them
         parts.given([0])
 
 
+def test_a_name_in_place_of_a_list_and_rows_that_are_no_tensor_are_named():
+    data = split("made", Space((2,)), torch.randn(20, 2), seed=0)
+    with pytest.raises(TypeError, match=r"made: expected a list of given columns, such as \['x'\], got 'x'"):
+        data.given("x")
+    with pytest.raises(TypeError, match="made: expected rows as a tensor, a Ragged or OnDemand, got ndarray"):
+        split("made", Space((2,)), data.train.numpy(), seed=0)
+
+
 @pytest.mark.parametrize(
     "make, message",
     [

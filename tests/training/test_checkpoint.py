@@ -178,6 +178,8 @@ def test_unsound_checkpoints_give_one_clear_line(run, kind):
 
 
 def test_what_commands_ask_of_a_checkpoint_is_there_or_named(run):
+    with pytest.raises(ValueError, match="weights: expected one of best, ema, last; got 'first'"):
+        load_model(run[0], "first")
     saved = Checkpoint.open(run[0])
     assert (saved.system, saved.space, saved.sampling) == ("nice", saved.build().space, {})
     for key, changes, message in (

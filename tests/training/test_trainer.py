@@ -211,7 +211,7 @@ def test_a_budget_of_time_ends_by_the_clock(digits, tmp_path):
 
 def test_resume_needs_a_checkpoint_that_fits(digits, tmp_path):
     with pytest.raises(CheckpointError, match="no such folder"):
-        trainer(digits, tmp_path / "none", resume=True)
+        trainer(digits, str(tmp_path / "none"), resume=True)
     trainer(digits, tmp_path, replace(CONFIG, steps=1)).run()
     with pytest.raises(CheckpointError, match="was trained on: 22000 rows where there were 1797"):
         trainer(datasets.load("moons"), tmp_path, resume=True)
@@ -250,6 +250,8 @@ def test_only_nats_become_bits(digits, tmp_path):
 def test_data_that_do_not_fit_the_model_are_named(digits, tmp_path):
     with pytest.raises(ValueError, match=r"expected events of 2, .*; those of digits are of 1x8x8 of 17"):
         Trainer(zoo.create("nice", (2,)), digits, CONFIG, out=tmp_path)
+    with pytest.raises(ValueError, match=r"expected events of 2, .*; those of digits are of 1x8x8 of 17"):
+        training.evaluate(zoo.create("nice", (2,)), digits)
     with pytest.raises(ValueError, match=r"expected events of 1x8x8 of 9 levels, .* of 1x8x8 of 17"):
         Trainer(zoo.create("nice", (1, 8, 8), levels=9), digits, CONFIG, out=tmp_path)
     with pytest.raises(ValueError, match=r"digits, train: expected integers 0 to 8 \(9 levels\), got 0 to 16"):
