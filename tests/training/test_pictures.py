@@ -31,9 +31,9 @@ def test_a_trajectory_has_its_frames(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len({*whole, *alone}) == 6
 
 
-@pytest.mark.parametrize("name, status", [("ffjord", 0), ("nice", 2)])
+@pytest.mark.parametrize("name, status", [("flow_matching", 0), ("nice", 2)])
 def test_sample_trajectory(name: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = {"steps": 2} if name == "ffjord" else {}
+    options = {"steps": 2} if name == "flow_matching" else {}
     config = TrainConfig(steps=1, tensorboard=False, cpu=True)
     Trainer(zoo.create(name, (2,), width=8, **options), datasets.load("moons"), config, out=tmp_path).run()
     assert main(["sample", str(tmp_path), "--trajectory", "--n", "8", "--weights", "last"]) == status
