@@ -101,7 +101,8 @@ def sample(
 
     `options` are the model's own. Samples are drawn in batches, so that the memory of the work does not grow with n; up
     to `batch_size` are what `model.sample` gives in evaluation mode. `threads` is told of every batch; by default the
-    batches choose their own number of threads; `watch` hears of the part that is done.
+    batches choose their own number of threads; `watch` hears of the part that is done. Raises ValueError or TypeError
+    where what the model draws are no events of its space.
 
     >>> from pyflowk import training, zoo
     >>> training.sample(zoo.create("nice", (2,)), 1000).shape
@@ -114,7 +115,9 @@ def sample(
         for rows in torch.arange(n).split(batch_size):
             some = None if context is None else context[rows].to(device_of(model))
             with threads.step():
-                drawn.append(model.sample(len(rows), some, generator, **options).to("cpu"))
+                x = model.sample(len(rows), some, generator, **options)
+            model.space.check(x)  # a system's own mistake is one here, and none in what is made of its samples
+            drawn.append(x.to("cpu"))
             if watch is not None:
                 watch((int(rows[-1]) + 1) / n)
     return cat(drawn)

@@ -15,6 +15,7 @@ import torch
 from pyflowk import datasets, training, zoo
 from pyflowk.space import Context, Ragged, Space
 from pyflowk.training import Checkpoint, CheckpointError, TrainConfig, Trainer, parts
+from pyflowk.training.ema import MovingAverage
 from pyflowk.training.log import read_rows
 from pyflowk.training.spaces import check_fit, contexts
 from tests import toys
@@ -89,8 +90,16 @@ def test_what_is_trained_averaged_and_saved(tmp_path):
     model.net[0].bias = model.teacher[0].bias  # which is frozen, with everybody who shares it
     with pytest.raises(ValueError, match=r"net.0.bias, of the rest, and teacher.0.bias, of teachers, are one tensor"):
         parts.freeze(model)
+    model.around = torch.nn.Sequential(model.teacher)  # as what guides a field wraps it
     model.net[0].bias, model.target[1].running_var = model.net[3].bias, model.net[1].running_var  # ties of one kind
+    with pytest.raises(
+        ValueError, match=r"of teachers, and around.*, of the rest, .* or both among the same parts"
+    ):
+        parts.freeze(model)
+    model.teachers = ("teacher", "around")
     parts.freeze(model)
+    assert "around" not in {key.split(".")[0] for key in parts.saved(model)}
+    assert MovingAverage(model, 0.9, model.targets, model.teachers).module.around[0] is model.teacher
     model.targets = ("nett",)
     with pytest.raises(ValueError, match=r"Follower: expected a part of it, among targets or teachers; .*nett"):
         parts.freeze(model)
@@ -173,6 +182,11 @@ def test_models_that_cannot_be_trained_say_why(tmp_path):
         with pytest.raises(ValueError, match=message):
             run(**changes)
     assert run().step == 1
+    model = Odd(Space((2,)), 0.9)
+    for drawn, error in ((torch.zeros(4, 3), ValueError), (Ragged.of([torch.zeros(2)] * 4), TypeError)):
+        model._sample = lambda *given, drawn=drawn: drawn
+        with pytest.raises(error, match=r"expected x"):
+            training.sample(model, 4)
 
 
 def test_a_signal_while_samples_are_drawn_draws_them_no_second_time(tmp_path, monkeypatch):
