@@ -47,6 +47,7 @@ class Measure:
         )
 
 
+@torch.no_grad()
 def compare(samples: Events, reference: Events, space: Space, generator: Generator | None = None) -> dict[str, Measure]:
     r"""How far samples (N, \*shape) are from reference data (M, \*shape), by name; either may be :class:`Ragged`.
 

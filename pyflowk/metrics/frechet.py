@@ -26,9 +26,9 @@ def frechet_distance(x: Tensor, y: Tensor) -> Tensor:
     tensor(18., dtype=torch.float64)
     """
     x, y = two_samples(x, y)
-    if not finite(x, y):
-        return x.new_full((), torch.nan)
     first, second = (torch.atleast_2d(z.T.cov()) for z in (x, y))
+    if not finite(first, second):  # nor are they for rows whose squares are not
+        return x.new_full((), torch.nan)
     values, vectors = torch.linalg.eigh(first)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()

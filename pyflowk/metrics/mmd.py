@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ def mmd(x: Tensor, y: Tensor, bandwidth: float | None = None) -> Tensor:
     tensor(0.7869, dtype=torch.float64)
     """
     x, y = two_samples(x, y)
-    if bandwidth is not None and not 0 < bandwidth < math.inf:
+    if bandwidth is not None and not (isinstance(bandwidth, (int, float, Real)) and 0 < bandwidth < math.inf):
         raise ValueError(f"bandwidth: expected a finite number > 0, got {bandwidth!r}")
     width = median_distance(x, y) if bandwidth is None else x.new_tensor(bandwidth)
     between = _total(x, y, width) / (len(x) * len(y))

@@ -30,7 +30,7 @@ def sliced_wasserstein(
     """
     x, y = two_samples(x, y, least=1)
     require_counts("sliced_wasserstein", directions=directions, order=order)
-    if x.shape[1] > 1:
+    if x.shape[1] != 1:
         lines = draw_normal((x.shape[1], directions), generator, dtype=torch.float64, device=x.device)
         lines = lines / lines.norm(dim=0)
         x, y = x @ lines, y @ lines

@@ -37,8 +37,9 @@ def ngram_distance(x: Events, y: Events, symbols: int, order: int = 2) -> Tensor
     r"""Total variation between the n-grams of rows x and y, (N, L) integers or :class:`Ragged`, in float64.
 
     N-grams are runs of ``order`` of the integers 0 to ``symbols`` - 1, and the start of a row; of a Ragged, its end,
-    too. All that rows hold counts alike, so that long rows weigh more. Raises ValueError for no n-grams, and where
-    their number has no place in int64. Cost: a sort of all n-grams.
+    too. All that rows hold counts alike, so that long rows weigh more. Raises ValueError for no n-grams, for other
+    integers, and where their number has no place in int64; TypeError for rows that are no integers. Cost: a sort of all
+    n-grams.
 
     >>> import torch
     >>> from pyflowk.metrics import ngram_distance
@@ -49,5 +50,13 @@ def ngram_distance(x: Events, y: Events, symbols: int, order: int = 2) -> Tensor
     require_counts("ngram_distance", symbols=symbols, order=order)
     if (symbols + 2) ** order >= 2**63:
         raise ValueError(f"expected n-grams that int64 can number, got {order} symbols below {symbols}")
-    first, second = (windows(z, order, symbols, isinstance(z, Ragged)) for z in (x, y))
-    return total_variation(*(before * (symbols + 2) + symbol for before, symbol, _ in (first, second)))
+    codes = []
+    for name, rows in (("x", x), ("y", y)):
+        values = rows.values if isinstance(rows, Ragged) else rows
+        if values.is_floating_point() or values.is_complex():
+            raise TypeError(f"{name}: expected integers, got {values.dtype}")
+        before, symbol, _ = windows(rows, order, symbols, isinstance(rows, Ragged))
+        if ((symbol < 0) | (symbol >= symbols + isinstance(rows, Ragged))).any():
+            raise ValueError(f"{name}: expected symbols 0 to {symbols - 1}, got {values.min()} to {values.max()}")
+        codes.append(before * (symbols + 2) + symbol)
+    return total_variation(*codes)

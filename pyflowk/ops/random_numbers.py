@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
+from .dtypes import FLOATING
 
 __all__ = ["RANDOM", "check_keys", "philox", "random_formula", "random_numbers"]
 
@@ -118,10 +119,10 @@ def random_numbers(
         draws: how many independent draws a row has; the first k are those of a call with draws=k.
         size: numbers of a draw; the first n are those of a call with size=n.
         kind: "sign" (-1 or 1, as likely), "normal" (Box and Muller) or "uniform" (in (0, 1], from 32 bits).
-        dtype: of the result; 16-bit results are rounded from float32.
+        dtype: of the result, floating point; 16-bit results are rounded from float32, float16 to 0 where it must.
 
     Raises:
-        ValueError, TypeError: keys of another shape or dtype, an unknown kind, negative numbers.
+        ValueError, TypeError: keys of another shape or dtype, an unknown kind, negative numbers, a dtype of integers.
 
     Cost: ten rounds of two multiplications for 128 signs or four other numbers; no memory but the result's. It has no
     derivative. Source: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
@@ -134,4 +135,8 @@ def random_numbers(
     """
     if kind not in RANDOM:
         raise ValueError(f"kind: expected one of {', '.join(RANDOM)}; got {kind!r}")
+    if dtype not in FLOATING:
+        raise TypeError(f"dtype: expected one of {', '.join(map(str, FLOATING))}; got {dtype}")
+    if isinstance(keys, Tensor):
+        keys = keys.contiguous()  # as kernels want indices
     return _op((keys, draws, size, RANDOM[kind], dtype == torch.float64))[0].to(dtype)

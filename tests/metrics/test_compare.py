@@ -107,6 +107,12 @@ def test_samples_that_are_not_finite_are_told() -> None:
         compare(torch.zeros(100, 3), x, Space((2,)), seeded())
 
 
+@pytest.mark.filterwarnings("error")
+def test_samples_may_have_a_graph() -> None:
+    x = torch.randn((60, 3), generator=seeded())
+    assert compare(x.clone().requires_grad_(), x, SPACES["table"], seeded()) == compare(x, x, SPACES["table"], seeded())
+
+
 def test_a_measure_prints_what_it_has() -> None:
     assert str(Measure(0.25)) == "0.250"
     assert str(Measure(0.25, 0.1, 0.2)) == "0.250 +- 0.100 (data among themselves 0.200)"

@@ -136,8 +136,9 @@ def test_mmd_of_gaussians() -> None:
     assert abs(found.mean() - expected) < 4 * found.std() / math.sqrt(len(found))
     distances = torch.pdist(torch.cat((x[0], y[0])))
     assert mmd(x[0], y[0]) == mmd(x[0], y[0], bandwidth=distances.median().item())
-    with pytest.raises(ValueError, match="bandwidth: expected a finite number > 0, got 0"):
-        mmd(x[0], y[0], bandwidth=0)
+    for wrong, got in ((0, "0"), ("a", "'a'"), (torch.ones(2), "tensor")):
+        with pytest.raises(ValueError, match=f"bandwidth: expected a finite number > 0, got {got}"):
+            mmd(x[0], y[0], bandwidth=wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("sizes", [(7, 7), (6, 9), (1, 5)])
@@ -196,6 +197,13 @@ def test_frechet_distance_of_given_moments() -> None:
 def test_frechet_distance_of_fewer_samples_than_features() -> None:
     x = normal(5, 20)
     assert frechet_distance(x, x).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_events_of_no_numbers_are_all_alike() -> None:
+    """And rows whose squares are no numbers have no covariance."""
+    for name in ("energy_distance", "mmd", "sliced_wasserstein", "frechet_distance"):
+        assert NUMBERS[name](torch.zeros(9, 0), torch.zeros(7, 0)) == 0
+    assert frechet_distance(normal(9, 3) * 1e200, normal(9, 3)).isnan()
 
 
 def test_precision_and_recall_by_definition() -> None:
@@ -272,3 +280,8 @@ def test_ngram_distance_counts_runs_starts_and_ends() -> None:
     assert ngram_distance(x.values[:, :2], x.values[:, :2], 10) == 0
     with pytest.raises(ValueError, match="int64"):
         ngram_distance(x, y, symbols=1 << 20, order=4)
+    for wrong in (torch.tensor([[1, 2]]), torch.tensor([[-1, 0]])):
+        with pytest.raises(ValueError, match="y: expected symbols 0 to 1, got"):
+            ngram_distance(torch.tensor([[0, 1]]), wrong, symbols=2)
+    with pytest.raises(TypeError, match=r"x: expected integers, got torch\.float32"):
+        ngram_distance(torch.rand(2, 2), torch.tensor([[0, 1]]), symbols=2)

@@ -69,6 +69,16 @@ def test_a_number_depends_on_its_key_and_place_alone(kind: str, name: str) -> No
     assert (whole[0] != whole[1]).any() and (whole[0, 0] != whole[0, 1]).any()
 
 
+@pytest.mark.parametrize("name", BACKENDS)
+def test_keys_of_any_strides(name: str) -> None:
+    keys = some_keys(4)
+    with pyflowk.backend(name):
+        whole = random_numbers(keys, 2, 5)
+        for other in (keys.repeat_interleave(2)[::2], torch.stack((keys, keys), 1)[:, 1]):
+            assert torch.equal(random_numbers(other, 2, 5), whole)
+        assert torch.equal(random_numbers(keys[:1].expand(4), 2, 5), whole[:1].expand(4, 2, 5))
+
+
 def test_moments() -> None:
     numbers = {kind: random_numbers(some_keys(400), 5, 500, kind, torch.float64).flatten() for kind in RANDOM}
     n = len(numbers["sign"])  # a million
@@ -98,6 +108,8 @@ def test_bad_input_is_refused(name: str) -> None:
     keys = some_keys()
     with pytest.raises(ValueError, match="kind: expected one of sign, normal, uniform; got 'gaussian'"):
         random_numbers(keys, 1, 1, "gaussian")
+    with pytest.raises(TypeError, match=r"dtype: expected one of torch\.float32, .*; got torch\.int64"):
+        random_numbers(keys, 1, 1, dtype=torch.int64)
     with pyflowk.backend(name):
         with pytest.raises(ValueError, match=r"keys must be \(B,\); got \(1, 5\)"):
             random_numbers(keys[None], 1, 1)
