@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .distributions import Distribution
+from .nets.context import uncompiled
 from .shapes import expand_context, sample_shape, shaped
 from .transforms.base import Transform
 
@@ -48,8 +49,8 @@ class Flow(nn.Module):
 
     def __init__(self, base: Distribution, transform: Transform) -> None:
         super().__init__()
-        if isinstance(base, Transform) or isinstance(transform, Distribution):  # other packages put the transform first
-            raise TypeError(
+        if not isinstance(uncompiled(base), Distribution) or not isinstance(uncompiled(transform), Transform):
+            raise TypeError(  # other packages put the transform first
                 f"expected Flow(base, transform), got Flow({type(base).__name__}(...), {type(transform).__name__}(...))"
             )
         self.base = base

@@ -66,6 +66,9 @@ def test_the_transform_in_the_place_of_the_base_is_named() -> None:
     message = r"expected Flow\(base, transform\), got Flow\(Scale\(...\), DiagonalGaussian\(...\)\)"
     with pytest.raises(TypeError, match=message):
         Flow(Scale(2.0), DiagonalGaussian((3,)))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"got Flow\(DiagonalGaussian\(...\), Linear\(...\)\)"):
+        Flow(DiagonalGaussian((3,)), nn.Linear(3, 3))  # type: ignore[arg-type]
+    assert Flow(DiagonalGaussian((3,)), torch.compile(Scale(2.0), backend="eager")).sample(2).shape == (2, 3)  # type: ignore[arg-type]
 
 
 def test_density_integrates_to_one() -> None:

@@ -232,6 +232,8 @@ class Invert(Transform):
 
     def __init__(self, transform: Transform) -> None:
         super().__init__()
+        if not isinstance(transform, Transform):
+            raise TypeError(f"Invert expects a Transform, got {type(transform).__name__}")
         if transform.stochastic:
             raise ValueError(f"Invert expects a deterministic transform, got stochastic {type(transform).__name__}")
         self.transform = transform

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from ..nets.context import wants_context
 from ..nets.field import Field, as_field
 from ..ops.cnf_trajectory import MOST_STAGES, cnf_trajectory, stage_times
+from ..ops.describe import described
 from ..ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplusplus
 from ..ops.draw import draw_uniform
 from ..ops.dtypes import state_dtype
@@ -101,6 +103,10 @@ class Continuous(Transform):
         ):  # fmt: skip
             if value not in known:
                 raise ValueError(f"{name}: expected one of {', '.join(known)}; got {value!r}")
+        if not isinstance(probes, (int, Integral)):
+            raise TypeError(f"probes: expected an integer; got {described(probes)}")
+        if not isinstance(steer, (int, float, Real)):
+            raise TypeError(f"steer: expected a number; got {described(steer)}")
         if probes < 1 or (divergence == "hutch++" and probes % 2):
             raise ValueError(f"probes: expected at least one, and an even number for hutch++; got {probes}")
         if stepping is None and not estimates_error(method):

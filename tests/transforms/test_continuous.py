@@ -250,6 +250,13 @@ def test_what_was_written_before_is_named_as_it_is_written_now(options: dict, wo
         Continuous(linear, **options)
 
 
+def test_numbers_of_another_kind_are_named() -> None:
+    with pytest.raises(TypeError, match="probes: expected an integer; got a float"):
+        Continuous(linear, divergence="hutchinson", probes=1.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="steer: expected a number; got a str"):
+        Continuous(linear, steer="a")  # type: ignore[arg-type]
+
+
 def test_rows_of_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match=r"Continuous expects \(B, \*event\); got \(3,\)"):
         Continuous(linear)(torch.zeros(3))

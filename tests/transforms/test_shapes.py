@@ -85,3 +85,5 @@ def test_compose_passes_the_generator_down() -> None:
 def test_invert_refuses_random_maps() -> None:
     with pytest.raises(ValueError, match="Compose"):
         Invert(Compose(Dequantize(4)))
+    with pytest.raises(TypeError, match="Invert expects a Transform, got Linear"):
+        Invert(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
