@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from array import array
+from mmap import mmap
 from typing import IO, Any
 
 import torch
@@ -29,13 +30,14 @@ class FileRows(OnDemand):
         shape = numbers.shape if is_bytes else (len(numbers), numbers[:1].size)
         super().__init__(shape, torch.uint8 if is_bytes else torch.float64)
         self._numbers, self._kind = numbers, "uint8" if is_bytes else "float64"
-        self._name, self._map, self._end = numbers.filename, numbers.base, numbers.offset + numbers.nbytes
+        self._name, self._end = numbers.filename, numbers.offset + numbers.nbytes
 
     def __getitem__(self, rows: Tensor | slice, /) -> Tensor:
         import numpy as np
 
-        if self._map.size() < self._end:
-            raise ValueError(f"{self._name}: has changed: {self._map.size():,} bytes where there were {self._end:,}")
+        held = self._numbers.base  # a copy of the rows, in another process, holds no file
+        if isinstance(held, mmap) and held.size() < self._end:
+            raise ValueError(f"{self._name}: has changed: {held.size():,} bytes where there were {self._end:,}")
         if isinstance(rows, slice):
             found = np.array(self._numbers[rows], self._kind)  # never the map itself
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import re
 import resource
 import sys
@@ -117,8 +119,10 @@ def test_an_array_that_was_shortened_is_named(tmp_path, shape):
     """What is mapped and not there any more ends a process without a word."""
     path = write(tmp_path / "x.npy", RNG.integers(0, 256, shape).astype("uint8"))
     data = datasets.load(path, memory=0)
-    data.take("train", torch.tensor([0]))
+    first = data.take("train", torch.tensor([0]))[0]
+    copies = copy.deepcopy(data), pickle.loads(pickle.dumps(data))  # which hold the rows
     os.truncate(path, 500)
+    assert all(torch.equal(x.take("train", torch.tensor([0]))[0], first) for x in copies)
     for numbers in (torch.tensor([700]), slice(0, 5)):
         with pytest.raises(ValueError, match=r"x.npy: has changed: 500 bytes where there were [\d,]+$"):
             data.take("train", numbers)

@@ -92,9 +92,7 @@ def test_what_is_trained_averaged_and_saved(tmp_path):
         parts.freeze(model)
     model.around = torch.nn.Sequential(model.teacher)  # as what guides a field wraps it
     model.net[0].bias, model.target[1].running_var = model.net[3].bias, model.net[1].running_var  # ties of one kind
-    with pytest.raises(
-        ValueError, match=r"of teachers, and around.*, of the rest, .* or both among the same parts"
-    ):
+    with pytest.raises(ValueError, match=r"of teachers, and around.*, of the rest, .* or both among the same parts"):
         parts.freeze(model)
     model.teachers = ("teacher", "around")
     parts.freeze(model)
