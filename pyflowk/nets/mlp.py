@@ -27,7 +27,8 @@ class MLP(Network):
     and 512 units at most); False never.
 
     The last layer starts at zero, so that a coupling starts as the identity. Raises ValueError for an unknown
-    activation, a depth below 1 and a context that is missing or not wanted. Cost: depth + 1 matrix products.
+    activation, a depth below 1, x of another size and a context that is missing or not wanted. Cost: depth + 1 matrix
+    products.
 
     >>> import torch
     >>> from pyflowk.nets import MLP
@@ -60,9 +61,11 @@ class MLP(Network):
         with torch.no_grad():
             self.last.weight.zero_()
             self.last.bias.zero_()
-        self.activation, self.fused = activation, fused
+        self.in_features, self.activation, self.fused = in_features, activation, fused
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"MLP expects (B, {self.in_features}), got {tuple(x.shape)}")
         layers = self._fusable(x)
         if layers is None:
             return self.last(self.hidden(add_context(self.first(x), self.context, context)))
