@@ -62,10 +62,10 @@ class Trainer:
 
     Where the data came from is stored with the checkpoint so that commands can find them again, and what was done to
     the rows of a table so that samples come back in its units. With `resume` the run goes on from `out`/checkpoint.
-    Raises ValueError for settings that do not fit the data or the number of processes, TypeError or ValueError for
-    options that the model's samples do not take, CheckpointError when there is nothing sound to resume from or the data
-    are others by now, NonFiniteLoss from `run`. `clock` tells the seconds of a budget of minutes (`time.process_time`:
-    those that other jobs do not use).
+    Raises ValueError for settings that do not fit the data or the number of processes, and without `resume` where `out`
+    holds a checkpoint already; TypeError or ValueError for options that the model's samples do not take;
+    CheckpointError when there is nothing sound to resume from or the data are others by now; NonFiniteLoss from `run`.
+    `clock` tells the seconds of a budget of minutes (`time.process_time`: those that other jobs do not use).
 
     >>> import tempfile, torch
     >>> from pathlib import Path
@@ -98,6 +98,8 @@ class Trainer:
             if model.space.context is not None and known is None:
                 raise ValueError(f"{data.name}: expected {model.space.context} for the rows of {part}, got none")
         self.model, self.data, self.config, self.out, self.clock = model, data, config, Path(out), clock
+        if not resume and (self.out / "checkpoint").exists():
+            raise ValueError(f"{out} holds a checkpoint already: pass resume=True to go on, or choose another folder")
         self.sampling = dict(sampling or {})
         model.chosen(self.sampling)
         self.accelerator = join(cpu=config.cpu, mixed_precision=config.mixed_precision)

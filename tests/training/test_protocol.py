@@ -4,6 +4,7 @@ One models sequences of several lengths; the other has a moving target, a frozen
 """
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -165,12 +166,14 @@ def test_models_that_cannot_be_trained_say_why(tmp_path):
         def loss(self, *given):
             return self.into(super().loss(*given))
 
+    folders = (tmp_path / str(number) for number in itertools.count())
+
     def run(**changes):
         model = Odd(Space((2,)), 0.9)
         for name, value in changes.items():
             setattr(model, name, value)
         data = datasets.load("moons")
-        return Trainer(model, data, replace(CONFIG, steps=1, sample_every=0), out=tmp_path / "run").run()
+        return Trainer(model, data, replace(CONFIG, steps=1, sample_every=0), out=next(folders)).run()
 
     for changes, message in (
         ({"targets": ("net", "target")}, "Odd: expected weights to train, got none that are not frozen"),

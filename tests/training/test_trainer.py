@@ -213,6 +213,8 @@ def test_resume_needs_a_checkpoint_that_fits(digits, tmp_path):
     with pytest.raises(CheckpointError, match="no such folder"):
         trainer(digits, str(tmp_path / "none"), resume=True)
     trainer(digits, tmp_path, replace(CONFIG, steps=1)).run()
+    with pytest.raises(ValueError, match="holds a checkpoint already: pass resume=True to go on"):
+        trainer(digits, tmp_path)
     with pytest.raises(CheckpointError, match="was trained on: 22000 rows where there were 1797"):
         trainer(datasets.load("moons"), tmp_path, resume=True)
     with pytest.raises(CheckpointError, match="do not fit"):
@@ -223,14 +225,17 @@ def test_only_nats_become_bits(digits, tmp_path):
     """Regularisers act in training: its loss is no likelihood, that of the validation is; a bound is one, too."""
     small = {"architecture": "vector", "width": 8, "depth": 1, "steps": 1}
     config = replace(CONFIG, steps=1, log_every=1, validate_every=1)
-    for name, options, columns in (
-        ("ffjord", {"kinetic": 0.01, **small}, {"valid_bits_per_dim"}),
-        ("ffjord", small, {"bits_per_dim", "valid_bits_per_dim"}),
-        ("realnvp", {**SMALL, "dequantize": "variational"}, {"bits_per_dim", "valid_bits_per_dim"}),
+    for number, (name, options, columns) in enumerate(
+        (
+            ("ffjord", {"kinetic": 0.01, **small}, {"valid_bits_per_dim"}),
+            ("ffjord", small, {"bits_per_dim", "valid_bits_per_dim"}),
+            ("realnvp", {**SMALL, "dequantize": "variational"}, {"bits_per_dim", "valid_bits_per_dim"}),
+        )
     ):
-        run = Trainer(zoo.create(name, digits.space.shape, levels=17, **options), digits, config, out=tmp_path)
+        out = tmp_path / str(number)
+        run = Trainer(zoo.create(name, digits.space.shape, levels=17, **options), digits, config, out=out)
         run.run()
-        (row,) = read_rows(tmp_path / "log.csv")
+        (row,) = read_rows(out / "log.csv")
         assert {column for column in row if "bits" in column} == columns
         assert row["valid_bits_per_dim"] == pytest.approx(row["valid_loss"] / (64 * math.log(2)), rel=1e-4)
 
