@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .pairs import distance_blocks, two_samples
@@ -15,7 +14,7 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
 
     with Euclidean distances in the units of the data, means over pairs of different rows. It is 0 on average for
     samples of one distribution, so that it may fall below 0, and above 0 for any two others. Raises ValueError for less
-    than two samples or different shapes. Cost: (N + M)^2 D / 2 differences, 32 MB beside the data.
+    than two samples or different shapes. Cost: (N + M)^2 D / 2 differences, some blocks of 4 MB beside the data.
     Szekely, Rizzo, 2013, "Energy statistics: a class of statistics based on distances".
 
     >>> import torch
@@ -30,4 +29,7 @@ def energy_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _total(x: Tensor, y: Tensor) -> Tensor:
-    return torch.stack([distances.sum() for _, distances in distance_blocks(x, y)]).sum()
+    total = x.new_zeros(())
+    for _, distances in distance_blocks(x, y):
+        total += distances.sum()
+    return total

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from .._checks import require_counts
 
-BLOCK = 1 << 22
-"""Distances that are held at a time, 32 MB."""
+BLOCK = 1 << 19
+"""Distances that are held at a time, 4 MB. What is kept of a block goes into a tensor made before the first one: small
+tensors made in between would keep the memory of all blocks apart."""
 
 
 def two_samples(x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:
