@@ -15,7 +15,7 @@ from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
 from pyflowk.ops._triton import affine_coupling as kernels  # noqa: E402
-from pyflowk.ops._triton import hutchinson, rk_step  # noqa: E402
+from pyflowk.ops._triton import hutchinson, random_numbers, rk_step  # noqa: E402
 from pyflowk.ops._triton import rq_spline as splines  # noqa: E402
 from pyflowk.ops.affine_coupling import BOUNDS  # noqa: E402
 from pyflowk.ops.masks import mask_code  # noqa: E402
@@ -100,11 +100,13 @@ def rk_binary(name: str, target: Any, state: str, size: int = 1024) -> Any:
     return triton.compile(source, target=target, options={"num_warps": 4, "enable_fp_fusion": True})
 
 
-@pytest.mark.parametrize("noise", [0, 1])
-@pytest.mark.parametrize("name", ["_estimate", "_backward", "_directions"])
-def test_trace_estimate_compiles(name: str, noise: int) -> None:
-    kernel = getattr(hutchinson, name)
-    constants = {"NOISE": noise, "REAL": tl.float32, **rk_step.tiling(1024)}
+COUNTERS = [(hutchinson._estimate, 2), (hutchinson._backward, 2), (random_numbers._draw, 3)]
+"""What draws by counter, and the kinds of numbers that each knows."""
+
+
+@pytest.mark.parametrize("kernel, kind", [(kernel, kind) for kernel, kinds in COUNTERS for kind in range(kinds)])
+def test_random_numbers_compile(kernel: Any, kind: int) -> None:
+    constants = {"KIND": kind, "REAL": tl.float32, **rk_step.tiling(1024)}
     pointers = {"images", "divergence", "square", "ddivergence", "dsquare", "out"}
     kinds = {"keys": "*i64", **dict.fromkeys(constants, "constexpr"), **dict.fromkeys(pointers, "*fp32")}
     signature = {n: kinds.get(n, "i32") for n in kernel.arg_names}
