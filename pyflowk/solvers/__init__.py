@@ -2,11 +2,11 @@
 
 `odeint` gives states at times and differentiates; `solve_ivp` gives a `Solution`, with the steps taken, a `Dense`
 output and what an `Event` met, a `Record`; `sdeint` is for noise. `METHODS` are the methods by name, `TABLEAUS` the
-Runge-Kutta ones, a `Tableau` each by `tableau`. Steps are `Adaptive` or `Fixed`, gradients made by `Checkpoint`,
+Runge-Kutta ones, a `Tableau` each by `tableau`. Steps are `Adaptive` or `Fixed`, gradients made by `Recompute`,
 `Backprop` or `Backsolve`. `Status` tells how a row ended, `SolverError` that it could not.
 """
 
-from .ode.adjoint import Backprop, Backsolve, Checkpoint
+from .ode.adjoint import Backprop, Backsolve, Recompute
 from .ode.control import Status
 from .ode.dense import Dense
 from .ode.events import Event, Record
@@ -23,10 +23,10 @@ __all__ = [
     "Adaptive",
     "Backprop",
     "Backsolve",
-    "Checkpoint",
     "Dense",
     "Event",
     "Fixed",
+    "Recompute",
     "Record",
     "Solution",
     "SolverError",

@@ -14,7 +14,7 @@ from pyflowk.nets import ConvField, MLPField
 from pyflowk.objectives import rnode
 from pyflowk.ops.cnf_trajectory import MOST_STAGES, cnf_trajectory
 from pyflowk.ops.divergence import draw_probes, exact_divergence, hutchinson, hutchplusplus
-from pyflowk.solvers import TABLEAUS, Adaptive, Backprop, Backsolve, Checkpoint, Fixed
+from pyflowk.solvers import TABLEAUS, Adaptive, Backprop, Backsolve, Fixed, Recompute
 from pyflowk.transforms import Compose, Continuous, observed
 
 A = torch.tensor([[0.5, -1.2, 0.3], [0.8, -0.4, 0.1], [0.2, 0.6, -0.7]], dtype=torch.float64)
@@ -170,7 +170,7 @@ def test_every_adjoint_and_mode_has_the_same_gradient(divergence: str) -> None:
     """In the field's parameters, the state and a context that is itself differentiated."""
     net, x, context = field(3, context_dim=2, depth=3), normal(4, 3).requires_grad_(), normal(4, 2, seed=2)
     found = []
-    for adjoint, mode in ((Backprop(), "forward"), (Checkpoint(), "forward"), (Checkpoint(), "reverse"),
+    for adjoint, mode in ((Backprop(), "forward"), (Recompute(), "forward"), (Recompute(), "reverse"),
                           (Backsolve(), "forward"), (Backsolve(), "reverse")):  # fmt: skip
         context = context.detach().requires_grad_()
         flow = Continuous(net, divergence=divergence, adjoint=adjoint, mode=mode, stepping=Adaptive(1e-7, 1e-7))
@@ -243,7 +243,7 @@ def test_bad_options_are_named(options: dict, words: str) -> None:
     ({"steps": 8}, r"Continuous: expected stepping=Fixed\(steps=...\); got steps"),
     ({"rtol": 1e-3, "atol": 1e-3}, r"stepping=Adaptive\(atol=...\); got rtol, atol"),
     ({"options": {}}, "got options"),
-    ({"adjoint": "backsolve"}, r"adjoint: expected Checkpoint\(\), .*got 'backsolve'"),
+    ({"adjoint": "backsolve"}, r"adjoint: expected Recompute\(\), .*got 'backsolve'"),
 ])  # fmt: skip
 def test_what_was_written_before_is_named_as_it_is_written_now(options: dict, words: str) -> None:
     with pytest.raises(TypeError, match=words):

@@ -12,30 +12,30 @@ from ...ops.describe import described
 from .options import Options
 from .stepping import Adaptive
 
-__all__ = ["Adjoint", "Backprop", "Backsolve", "Checkpoint", "adjoint_for", "listed"]
+__all__ = ["Adjoint", "Backprop", "Backsolve", "Recompute", "adjoint_for", "listed"]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class Recompute:
     """The gradient of the discrete solution with the accepted steps held fixed.
 
-    A state is kept every `every` steps (default: the root of their number); the backward pass computes the steps
-    between again. ValueError for `every` below 1. Cost: the steps twice and their backward pass.
+    A checkpoint of the state is kept every `every` steps (default: the root of their number); the backward pass
+    computes the steps between again. ValueError for `every` below 1. Cost: the steps twice and their backward pass.
 
-    >>> Checkpoint(every=8)
-    Checkpoint(every=8)
+    >>> Recompute(every=8)
+    Recompute(every=8)
     """
 
     every: int | None = None
 
     def __post_init__(self) -> None:
         if self.every is not None:
-            require_counts("Checkpoint", every=self.every)
+            require_counts("Recompute", every=self.every)
 
 
 @dataclass(frozen=True)
 class Backprop:
-    """The gradient of :class:`Checkpoint` with everything kept, also where a field takes derivatives itself.
+    """The gradient of :class:`Recompute` with everything kept, also where a field takes derivatives itself.
 
     Cost: the memory of all steps, and their backward pass.
     """
@@ -75,16 +75,16 @@ class Backsolve(Options):
             raise ValueError(f"stepping: expected neither compact nor compile; got {self.stepping}")
 
 
-Adjoint = Checkpoint | Backprop | Backsolve
+Adjoint = Recompute | Backprop | Backsolve
 
 
 def adjoint_for(adjoint: Adjoint | None) -> Adjoint:
-    """`Checkpoint()` if there is none; TypeError for what is no adjoint."""
+    """`Recompute()` if there is none; TypeError for what is no adjoint."""
     if adjoint is None:
-        return Checkpoint()
-    if not isinstance(adjoint, (Checkpoint, Backprop, Backsolve)):
+        return Recompute()
+    if not isinstance(adjoint, (Recompute, Backprop, Backsolve)):
         got = repr(adjoint) if isinstance(adjoint, str) else described(adjoint)
-        raise TypeError(f"adjoint: expected Checkpoint(), Backprop() or Backsolve(); got {got}")
+        raise TypeError(f"adjoint: expected Recompute(), Backprop() or Backsolve(); got {got}")
     return adjoint
 
 

@@ -123,7 +123,7 @@ class _Backsolve(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         if torch.is_grad_enabled():
-            raise NotImplementedError("backsolve has no second derivative: use adjoint=Checkpoint() instead")
+            raise NotImplementedError("backsolve has no second derivative: use adjoint=Recompute() instead")
         with ctx.standing:
             return _Backsolve._solved(ctx, *grads)
 

@@ -142,7 +142,7 @@ def odeint(
         t: (T,), or (B, T) for times of each row's own; rising or falling, repetitions allowed. Differentiable.
         method, stepping: as for `solve_ivp`; a `norm` is of what the field returns, scaled.
         rtol, atol: short for `stepping=Adaptive(rtol=..., atol=...)`.
-        adjoint: how gradients are made: `Checkpoint()`, if not given, `Backprop()`, or with adaptive steps
+        adjoint: how gradients are made: `Recompute()`, if not given, `Backprop()`, or with adaptive steps
             `Backsolve()`, in constant memory.
 
     Returns:

@@ -15,7 +15,7 @@ from ...ops.dtypes import state_dtype
 from ...ops.modes import forward_or_functional, mapped, no_tangents, transformed
 from .adams import integrate_adams
 from .adaptive import solve_adaptive
-from .adjoint import Adjoint, Backsolve, Checkpoint, adjoint_for
+from .adjoint import Adjoint, Backsolve, Recompute, adjoint_for
 from .checked import Checked, Reused
 from .control import Status
 from .dense import Dense
@@ -107,16 +107,16 @@ def solve_ivp(
             not given.
         events: changes of sign to stop at or to note (adaptive steps, or those of `Fixed(step_size=...)`).
         dense: keep the solution as a function of time.
-        adjoint: how the gradient is made: `Checkpoint()`, if not given, or `Backprop()`.
+        adjoint: how the gradient is made: `Recompute()`, if not given, or `Backprop()`.
 
     Raises:
         ValueError, TypeError: arguments that do not fit; a field whose answer has another shape than y, or that
             changes t or y in place.
-        RuntimeError: in the backward pass of `Checkpoint`, where steps computed again do not come to where they came:
+        RuntimeError: in the backward pass of `Recompute`, where steps computed again do not come to where they came:
             something that the field depends on has been changed in between. Parameters that `functional_call` or an
             assignment put elsewhere stand there again for it.
 
-    Cost: `Solution.evaluations`; a gradient costs the accepted steps twice more and their backward (`Checkpoint`).
+    Cost: `Solution.evaluations`; a gradient costs the accepted steps twice more and their backward (`Recompute`).
     Sources: Hairer, Norsett, Wanner 1993, II; Dormand, Prince 1980; Tsitouras 2011; Prince, Dormand 1981; Chen et al.
     2018 (arXiv:1806.07366).
 
@@ -170,8 +170,8 @@ def _every(adjoint: Adjoint | None) -> int:
     """Steps between two checkpoints; 0 for none, -1 for the root of the number of steps."""
     adjoint = adjoint_for(adjoint)
     if isinstance(adjoint, Backsolve):
-        raise ValueError("adjoint: expected Checkpoint() or Backprop(); got Backsolve(), which is of odeint")
-    return adjoint.every or -1 if isinstance(adjoint, Checkpoint) else 0
+        raise ValueError("adjoint: expected Recompute() or Backprop(); got Backsolve(), which is of odeint")
+    return adjoint.every or -1 if isinstance(adjoint, Recompute) else 0
 
 
 def _root(every: int, steps: int) -> int:

@@ -13,7 +13,7 @@ __all__ = ["unexpected"]
 _PLACES = {
     **{f.name: f"stepping={kind.__name__}({f.name}=...)" for kind in (Adaptive, Fixed) for f in fields(kind)},
     "options": "stepping=Adaptive(...) or Fixed(...)",
-    "checkpoint_every": "adjoint=Checkpoint(every=...)",
+    "checkpoint_every": "adjoint=Recompute(every=...)",
     "params": "adjoint=Backsolve(params=...)",
     "adjoint_options": "adjoint=Backsolve(method=..., stepping=Adaptive(...))",
 }

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyflowk.compat import torchdiffeq
-from pyflowk.solvers import Adaptive, Backprop, Backsolve, Checkpoint, Event, Fixed, odeint, sdeint, solve_ivp
+from pyflowk.solvers import Adaptive, Backprop, Backsolve, Event, Fixed, Recompute, odeint, sdeint, solve_ivp
 from pyflowk.transforms import Continuous
 
 D = torch.float64
@@ -94,13 +94,13 @@ def test_times_as_lists_arrays_and_what_is_no_time() -> None:
      ({"events": lambda t, y: y[:, 0]}, TypeError, "events: expected an Event, or several of them; got a function"),
      ({"method": None}, ValueError, "method: expected one of euler, .*; got None"),
      ({"stepping": "adaptive"}, TypeError, r"stepping: expected Adaptive\(...\) or Fixed\(...\); got a str"),
-     ({"adjoint": "backprop"}, TypeError, r"adjoint: expected Checkpoint\(\), .*; got 'backprop'"),
+     ({"adjoint": "backprop"}, TypeError, r"adjoint: expected Recompute\(\), .*; got 'backprop'"),
      ({"adjoint": Backsolve(())}, ValueError, r"adjoint: expected .*; got Backsolve\(\), which is of odeint"),
      ({"method": "rk4", "stepping": Adaptive()}, ValueError, r"stepping: expected Fixed\(...\) for rk4"),
      ({"rtol": 1e-3}, TypeError, r"solve_ivp: expected stepping=Adaptive\(rtol=...\); got rtol"),
      ({"steps": 3}, TypeError, r"solve_ivp: expected stepping=Fixed\(steps=...\); got steps"),
      ({"compile": True}, TypeError, r"solve_ivp: expected stepping=Adaptive\(compile=...\); got compile"),
-     ({"checkpoint_every": 3}, TypeError, r"solve_ivp: expected adjoint=Checkpoint\(every=...\); got checkpoint_every"),
+     ({"checkpoint_every": 3}, TypeError, r"solve_ivp: expected adjoint=Recompute\(every=...\); got checkpoint_every"),
      ({"max_step": 10}, TypeError, "solve_ivp: expected no such argument; got max_step")],
 )  # fmt: skip
 def test_arguments_that_are_none(change: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -167,7 +167,7 @@ def test_a_field_that_differentiates_by_a_state_that_requires_grad(options: dict
     truth = y0 @ torch.linalg.matrix_exp(-Q)
     wanted = torch.autograd.grad(truth.square().sum(), (y0, Q))
     for package in (odeint, torchdiffeq.odeint):
-        for adjoint in (Checkpoint(), Backprop()) if package is odeint else (None,):
+        for adjoint in (Recompute(), Backprop()) if package is odeint else (None,):
             chosen = {"adjoint": adjoint, **options} if adjoint else {}
             y = package(downhill, y0, torch.tensor([0.0, 1.0], dtype=D), **chosen)[-1]
             torch.testing.assert_close(y, truth, rtol=1e-6, atol=1e-6)

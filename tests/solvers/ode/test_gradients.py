@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyflowk.solvers import Adaptive, Backprop, Checkpoint, Fixed, odeint, solve_ivp
+from pyflowk.solvers import Adaptive, Backprop, Fixed, Recompute, odeint, solve_ivp
 from pyflowk.solvers.ode.adjoint import Adjoint
 from pyflowk.solvers.ode.stepping import Stepping
 
@@ -26,7 +26,7 @@ def weights(y: Tensor) -> Tensor:
     return torch.cos(torch.arange(y.numel(), dtype=D)).reshape(y.shape)
 
 
-@pytest.mark.parametrize("adjoint", [Checkpoint(), Backprop()], ids=str)
+@pytest.mark.parametrize("adjoint", [Recompute(), Backprop()], ids=str)
 @pytest.mark.parametrize("method, steps", [("dopri5", None), ("tsit5", None), ("dopri8", None), ("rk4", 50)])
 def test_against_the_matrix_exponential(method: str, steps: int | None, adjoint: Adjoint) -> None:
     A, y0, t = linear()
@@ -107,7 +107,7 @@ def test_a_field_that_differentiates_is_called_once_a_stage(kind: str, method: s
         return torch.cat([value, slope.sum(1, keepdim=True)], 1)
 
     y0, found = torch.tensor([[1.0, 0.3, 0.0], [-0.4, 0.1, 0.0]], dtype=D), []
-    for adjoint in (Checkpoint(), Backprop()):
+    for adjoint in (Recompute(), Backprop()):
         calls.clear()
         solution = solve_ivp(f, y0, [0.0, 1.0], adjoint=adjoint, method=method, stepping=stepping)
         most = 2 * int(solution.evaluations.max()) + 1  # an adaptive solve is made twice

@@ -18,9 +18,9 @@ from pyflowk.solvers import (
     Adaptive,
     Backprop,
     Backsolve,
-    Checkpoint,
     Event,
     Fixed,
+    Recompute,
     Solution,
     Status,
     odeint,
@@ -56,7 +56,7 @@ def test_gradients(method: str) -> None:
     """All adjoints agree: those of the discrete solution to rounding, the continuous one to its tolerance."""
     A = torch.tensor([[-0.1, 2.0], [-2.0, -0.3]], dtype=D, requires_grad=True)
     y0, t = Y0.clone().requires_grad_(), torch.tensor([0.2, 0.5, 0.7, 1.1], dtype=D, requires_grad=True)
-    adjoints, found = [Backprop(), Checkpoint(), Checkpoint(1), Checkpoint(3)], []
+    adjoints, found = [Backprop(), Recompute(), Recompute(1), Recompute(3)], []
     steps = adaptive(method) if method in ADAPTIVE else Fixed(7)
     for adjoint in [*adjoints, Backsolve([A])] if method in ADAPTIVE else adjoints:
         f = lambda t, y: torch.tanh(y @ A.T) * t  # noqa: E731

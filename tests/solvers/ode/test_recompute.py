@@ -16,7 +16,7 @@ from pyflowk.distributions import DiagonalGaussian
 from pyflowk.flows import Flow
 from pyflowk.nets import LipschitzMLP, MLPField
 from pyflowk.objectives import reverse_kl
-from pyflowk.solvers import Adaptive, Backprop, Backsolve, Checkpoint, Fixed, odeint, solve_ivp
+from pyflowk.solvers import Adaptive, Backprop, Backsolve, Fixed, Recompute, odeint, solve_ivp
 from pyflowk.transforms import Continuous, Residual
 
 D = torch.float64
@@ -116,7 +116,7 @@ def test_weights_that_change_before_the_backward_pass_are_an_error(case: str, fu
 
 def test_stick_the_landing_holds_parameters_fixed_under_every_adjoint() -> None:
     found = []
-    for adjoint in (Backprop(), Checkpoint(), Backsolve()):
+    for adjoint in (Backprop(), Recompute(), Backsolve()):
         torch.manual_seed(0)
         layer = Continuous(MLPField(2, width=8), adjoint=adjoint, stepping=Adaptive(1e-7, 1e-7))
         flow = Flow(DiagonalGaussian((2,)), layer).double()
@@ -164,7 +164,7 @@ def test_dense_output_is_not_written_again_by_a_backward_pass() -> None:
     assert len(solution.dense.steps) == 9
 
 
-@pytest.mark.parametrize("adjoint", [Checkpoint(), Backprop()], ids=str)
+@pytest.mark.parametrize("adjoint", [Recompute(), Backprop()], ids=str)
 def test_an_evaluation_between_the_passes_changes_no_gradient(adjoint: str) -> None:
     """The backward pass computes again in the mode of the forward pass, and leaves the mode that it finds."""
     torch.manual_seed(0)
