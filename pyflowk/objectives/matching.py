@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,54 +16,60 @@ from ..ops.dtypes import state_dtype
 from ..paths import AffinePath, Pairing, Path, Times, independent, uniform_times
 from .nll import reduce
 
-__all__ = ["MATCHED", "matching"]
+__all__ = ["MATCHED", "Matching"]
 
 MATCHED = ("velocity", "noise", "data")
 """What a field can be taught to predict."""
 
 
-def matching(
-    field: Field | Callable[..., Tensor],
-    x: Tensor,
-    context: Tensor | None = None,
-    *,
-    path: Path | None = None,
-    prediction: str = "velocity",
-    source: Distribution | None = None,
-    pairing: Pairing = independent,
-    times: Times = uniform_times,
-    generator: torch.Generator | None = None,
-    reduction: str = "none",
-) -> Tensor:
+@dataclass(frozen=True)
+class Matching:
     r"""Conditional flow matching: :math:`w_t\,|f(t, x_t, c) - q|^2 / D`, with q the velocity of the path at x_t.
 
-    x is (B, \*event) of D elements, data. For each event noise x0 is drawn from ``source`` (standard normal, if none is
-    given), ``pairing`` says whose noise it is, and a time from ``times``; then x_t, its velocity and the weight come
-    from ``path``, an :class:`pyflowk.paths.AffinePath` of straight lines if none is given. The field, or a function of
-    (t, x) or (t, x, context), is trained to predict the velocity or, as ``prediction`` says, the "noise" x0 or the
-    "data" x1, of which :func:`pyflowk.paths.convert` makes the velocity. The best field is the average of q over all
-    pairs that pass through x_t, where the loss is what is left of its variance, not 0; gradients are on average those
-    of the squared distance to it. The result is (B,), an average over elements, or its mean or sum.
+    Called with a field, or a function of (t, x) or (t, x, context), and x (B, \*event) of D elements, data: for each
+    event noise x0 is drawn from ``source`` (standard normal, if none is given), ``pairing`` says whose noise it is, and
+    a time from ``times``; then x_t, its velocity and the weight come from ``path``. The field is trained to predict the
+    velocity or, as ``prediction`` says, the "noise" x0 or the "data" x1, of which :func:`pyflowk.paths.convert` makes
+    the velocity. The best field is the average of q over all pairs that pass through x_t, where the loss is what is
+    left of its variance, not 0; gradients are on average those of the squared distance to it. The result is (B,), an
+    average over elements, or its mean or sum.
 
     Raises ValueError for an unknown prediction or reduction. Cost: one evaluation of the field. Lipman et al., 2023,
     arXiv:2210.02747; Tong et al., 2024, arXiv:2302.00482.
 
     >>> import torch
-    >>> from pyflowk.objectives import matching
-    >>> matching(lambda t, x: torch.zeros_like(x), torch.ones(3, 2), reduction="mean").shape
-    torch.Size([])
+    >>> from pyflowk.objectives import Matching
+    >>> Matching(prediction="data")(lambda t, x: torch.zeros_like(x), torch.ones(3, 2), reduction="mean")
+    tensor(1.)
     """
-    if prediction not in MATCHED:
-        raise ValueError(f"prediction: expected one of {', '.join(MATCHED)}; got {prediction!r}")
-    rows, dtype, device = x.shape[0], state_dtype(x), x.device
-    if source is None:
-        x0 = draw_normal(x.shape, generator, dtype=dtype, device=device)
-    else:
-        x0 = source.sample(rows, context, generator)
-    x0, x1, context = pairing(x0, x.to(dtype), context)
-    t = times(rows, generator, dtype=dtype, device=device)
-    sample = (AffinePath() if path is None else path).sample(x0, x1, t, generator)
-    wanted = {"velocity": sample.target, "noise": x0, "data": x1}[prediction]
-    error = as_field(field)(sample.t, sample.x_t, context) - wanted
-    squares = error.square().reshape(rows, math.prod(x.shape[1:]))
-    return reduce(sample.weight * squares.mean(1), reduction)
+
+    path: Path = field(default_factory=AffinePath)
+    prediction: str = "velocity"
+    pairing: Pairing = independent
+    times: Times = uniform_times
+    source: Distribution | None = None
+
+    def __post_init__(self) -> None:
+        if self.prediction not in MATCHED:
+            raise ValueError(f"prediction: expected one of {', '.join(MATCHED)}; got {self.prediction!r}")
+
+    def __call__(
+        self,
+        net: Field | Callable[..., Tensor],
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
+        reduction: str = "none",
+    ) -> Tensor:
+        rows, dtype, device = x.shape[0], state_dtype(x), x.device
+        if self.source is None:
+            x0 = draw_normal(x.shape, generator, dtype=dtype, device=device)
+        else:
+            x0 = self.source.sample(rows, context, generator)
+        x0, x1, context = self.pairing(x0, x.to(dtype), context, generator)
+        sample = self.path.sample(x0, x1, self.times(rows, generator, dtype=dtype, device=device), generator)
+        wanted = {"velocity": sample.target, "noise": x0, "data": x1}[self.prediction]
+        error = as_field(net)(sample.t, sample.x_t, context) - wanted
+        squares = error.square().reshape(rows, math.prod(x.shape[1:]))
+        return reduce(sample.weight * squares.mean(1), reduction)

@@ -1,11 +1,12 @@
 """Published systems, one file each, assembled from the floors below; every one trains and samples the same way.
 
 `create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`,
-`flow_matching`.
-`names` lists them, `describe` says what one is, `options` and `defaults` what it takes, `sampling` what its `sample`
-takes, `takes` which kinds of space it is for, `check` whether options are right. All are a `GenerativeModel`, of whose
-every `Ability` one asks, such as that of telling a `Marginal`; those of one flow are a `FlowModel`. `register` adds
-one: each of its options is an `Option`, and those of its sampling are fields of its `SamplingOptions`.
+`flow_matching`. `names` lists them, `describe` says what
+one is, `options` and `defaults` what it takes, `sampling` what its `sample` takes, `takes` which kinds of space it is
+for, `check` whether options are right. All are a `GenerativeModel`, of whose every `Ability` one asks, such as that of
+telling a `Marginal`; those of one flow are a `FlowModel`, those whose velocity is learned by matching a
+`MatchingModel`. `register` adds one: each of its options is an `Option`, and those of its sampling are fields of its
+`SamplingOptions`.
 """
 
 from .ffjord import ffjord
@@ -14,6 +15,7 @@ from .flow_model import FlowModel
 from .glow import glow
 from .iaf import iaf
 from .maf import maf
+from .matching_model import MatchingModel
 from .model import Ability, GenerativeModel, Marginal, SamplingOptions
 from .neural_ode import neural_ode
 from .nice import nice
@@ -24,7 +26,7 @@ from .registry import check, create, defaults, describe, names, options, registe
 from .residual_flow import residual_flow
 
 __all__ = [
-    "Ability", "FlowModel", "GenerativeModel", "Marginal", "Option", "SamplingOptions", "check", "create", "defaults",
-    "describe", "ffjord", "flow_matching", "glow", "iaf", "maf", "names", "neural_ode", "nice", "nsf", "options",
-    "realnvp", "register", "residual_flow", "sampling", "takes",
+    "Ability", "FlowModel", "GenerativeModel", "Marginal", "MatchingModel", "Option", "SamplingOptions", "check",
+    "create", "defaults", "describe", "ffjord", "flow_matching", "glow", "iaf", "maf", "names", "neural_ode", "nice",
+    "nsf", "options", "realnvp", "register", "residual_flow", "sampling", "takes",
 ]  # fmt: skip

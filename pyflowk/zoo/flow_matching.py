@@ -2,70 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
-from torch import Generator, Tensor
 
-from ..distributions import DiagonalGaussian
-from ..flows import Flow
-from ..nets import FIELD_ACTIVATIONS, ConvField, Field, MLPField, VelocityField
-from ..objectives.matching import MATCHED, matching
+from ..nets import FIELD_ACTIVATIONS, ConvField, Field, MLPField
+from ..objectives import MATCHED, Matching
 from ..ops.hutchinson import NOISES
 from ..paths import SCHEDULES, AffinePath
 from ..space import Space
-from ..transforms import ActNorm, Compose, Continuous
 from ..transforms.continuous import DIVERGENCES
-from .blocks import centred, condition, flatten, stepping
-from .flow_model import FlowModel, FlowSampling
+from .blocks import condition, stepping
+from .matching_model import MatchingModel
 from .option import LAYERS, WIDTH, Method, Option, Steps, Time, Tolerance, one_of
 from .registry import register
 
 STARTS = {name: schedule().at(torch.zeros((), device="cpu")) for name, schedule in SCHEDULES.items()}
 PATHS = tuple(name for name, start in STARTS.items() if start.sigma <= 1)  # a plain network takes no wider noise
 HINTED = tuple(name for name in PATHS if STARTS[name].alpha > 0)  # there is data at the start
-
-
-@dataclass(frozen=True)
-class MatchingSampling(FlowSampling):
-    """How the equation is solved from noise to data."""
-
-    method: Method = "rk4"
-    steps: Steps = 20
-    rtol: Tolerance = 1e-5
-    atol: Tolerance = 1e-5
-
-
-class MatchingModel(FlowModel):
-    """A FlowModel of one Continuous, whose network learns by :func:`pyflowk.objectives.matching`.
-
-    Samples are drawn in steps of their own; densities, latents and trajectories take those of the Continuous.
-    """
-
-    Sampling = MatchingSampling
-    path, prediction = AffinePath(), "velocity"
-
-    @property
-    def loss_unit(self) -> str | None:
-        return None
-
-    def loss(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        x, condition = self.flow.enter(*self._enter(x, context))
-        layers, (place,) = self.flow.transform.layers(), self._moving
-        for layer in layers[:place]:
-            x, _ = layer(x, condition, generator)
-        moving: Any = layers[place]
-        field = moving.field if self.prediction == "velocity" else moving.field.net
-        return matching(
-            field, x, condition, path=self.path, prediction=self.prediction, source=self.flow.base, generator=generator
-        )
-
-    def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
-        front, moving, back = self._parts()
-        moving = moving.stepped(chosen.method, stepping(chosen.method, chosen.steps, chosen.rtol, chosen.atol))
-        flow = Flow(self.flow.base, Compose(front, moving, back))
-        return flow.sample(rows, context, generator, chosen.temperature)
 
 
 def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
@@ -127,17 +81,11 @@ def flow_matching(
     torch.Size([3, 2])
     """
     vector = architecture == "vector"
-    channels, shape = (space.dims, (space.dims,)) if vector else (space.shape[0], space.shape)
     sizes: dict[str, Any] = {"width": width, "depth": depth, "activation": activation, "time": time, **condition(space)}
-    net: Field = (MLPField if vector else ConvField)(channels, **sizes)
-    lines = AffinePath(SCHEDULES[path]())
-    field = net if prediction == "velocity" else VelocityField(net, lines.schedule, prediction)
-    flow = Continuous(
-        field, divergence=divergence, probes=probes, noise=noise, method=method,
-        stepping=stepping(method, steps, rtol, atol),
-    )  # fmt: skip
-    scale = [ActNorm(channels).requires_grad_(False)] if space.levels is None else []
-    transform = Compose(*([flatten(space)] if vector else []), *scale, flow)
-    model = MatchingModel(space, DiagonalGaussian(shape), transform, front=centred(space))
-    model.path, model.prediction = lines, prediction
-    return model
+    net: Field = MLPField(space.dims, **sizes) if vector else ConvField(space.shape[0], **sizes)
+    solver = {
+        "divergence": divergence, "probes": probes, "noise": noise, "method": method,
+        "stepping": stepping(method, steps, rtol, atol),
+    }  # fmt: skip
+    objective = Matching(AffinePath(SCHEDULES[path]()), prediction)
+    return MatchingModel(space, net, objective, flat=vector, solver=solver)

@@ -13,7 +13,7 @@ from pyflowk import objectives
 from pyflowk.distributions import DiagonalGaussian
 from pyflowk.flows import Flow
 from pyflowk.nets import MLPField
-from pyflowk.objectives import forward_kl, matching, nll, reverse_kl, rnode
+from pyflowk.objectives import Matching, forward_kl, nll, reverse_kl, rnode
 from pyflowk.solvers import Fixed
 from pyflowk.transforms import Continuous
 
@@ -34,7 +34,7 @@ def normal(x: Tensor) -> Tensor:
 #: Every loss of a flow, of n events: of n given ones, or of n that it draws.
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "nll": lambda flow, n, **options: nll(flow, events(n), **options),
-    "matching": lambda flow, n, **options: matching(flow.transform.field, events(n), **options),
+    "Matching": lambda flow, n, **options: Matching()(flow.transform.field, events(n), **options),
     "rnode": lambda flow, n, **options: rnode(flow, events(n), **options),
     "reverse_kl": lambda flow, n, **options: reverse_kl(flow, lambda x, *context: normal(x), n, **options),
     "forward_kl": lambda flow, n, **options: forward_kl(flow, lambda x, *context: normal(x), n, **options),

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 
 from pyflowk.distributions import DiagonalGaussian
 from pyflowk.nets import MLPField
-from pyflowk.objectives import MATCHED, matching
+from pyflowk.objectives import MATCHED, Matching
 from pyflowk.paths import SCHEDULES, AffinePath, CondOT, PathSample, Schedule, Times
 from tests.paths.oracles import GAUSSIAN
 
@@ -45,10 +45,8 @@ def test_the_best_field_leaves_the_variance_of_what_passes_through(name: str) ->
     variance = (alpha * s) ** 2 + sigma**2
     factors = {"velocity": c.determinant, "noise": alpha, "data": sigma}
     for prediction in MATCHED:
-        losses = matching(
-            best(schedule, prediction), gaussian(4000), path=AffinePath(schedule), prediction=prediction,
-            times=at(time), generator=seeded(),
-        )  # fmt: skip
+        loss = Matching(AffinePath(schedule), prediction, times=at(time))
+        losses = loss(best(schedule, prediction), gaussian(4000), generator=seeded())
         within(losses, (factors[prediction].square() * s**2 / variance).item())
 
 
@@ -57,7 +55,7 @@ def best(schedule: Schedule, prediction: str) -> Callable[..., Tensor]:
 
 
 def test_what_is_left_over_all_times_of_straight_lines() -> None:
-    within(matching(best(CondOT(), "velocity"), gaussian(40000), generator=seeded()), math.pi / 2 * 0.5)
+    within(Matching()(best(CondOT(), "velocity"), gaussian(40000), generator=seeded()), math.pi / 2 * 0.5)
 
 
 @schedules
@@ -72,10 +70,10 @@ def test_the_gradient_is_that_of_the_distance_to_the_average(name: str, predicti
     field = MLPField(1, 8, 1).double()
     for p in field.parameters():
         torch.nn.init.normal_(p, std=0.5, generator=seeded(p.numel()))
-    given = matching(
-        field, x1, path=AffinePath(schedule), prediction=prediction, times=at(time),
-        pairing=lambda _, x1, context: (x0, x1, context),
-    )  # fmt: skip
+    loss = Matching(
+        AffinePath(schedule), prediction, times=at(time), pairing=lambda _, x1, context, generator: (x0, x1, context)
+    )
+    given = loss(field, x1)
     alpha, sigma, alpha_rate, sigma_rate = schedule.at(torch.tensor(time, dtype=torch.float64))
     x = alpha * x1 + sigma * x0
     share = torch.softmax(-((x - alpha * data) ** 2) / (2 * sigma**2), 1)
@@ -101,15 +99,14 @@ def test_noise_of_a_source_times_and_contexts_reach_the_field_in_pairs() -> None
     with torch.no_grad():
         source.mean += 100
         source.log_std -= 20
-    loss = matching(
-        field, x, c, source=source, times=at(0.25), pairing=lambda x0, x1, c: (x0, x1.flip(0), c.flip(0)),
-    )  # fmt: skip
+    matching = Matching(source=source, times=at(0.25), pairing=lambda x0, x1, c, generator: (x0, x1.flip(0), c.flip(0)))
+    loss = matching(field, x, c)
     ((t, x_t, context),) = seen
     assert t.tolist() == [0.25] * 3 and torch.equal(context, c.flip(0))
     torch.testing.assert_close(x_t, 0.75 * 100 + 0.25 * x.flip(0))
     torch.testing.assert_close(loss, (x_t - (x.flip(0) - 100)).square().mean(1))
     with pytest.raises(ValueError, match=r"x0 and x1 of one shape"):
-        matching(field, torch.zeros(3, 5), c, source=source)
+        matching(field, torch.zeros(3, 5), c)
 
 
 class Late(AffinePath):
@@ -122,7 +119,7 @@ class Late(AffinePath):
 
 def test_the_weight_of_a_path_multiplies_the_squared_error() -> None:
     plain, weighted = (
-        matching(lambda t, x: x, torch.ones(5, 2), path=path, generator=seeded()) for path in (AffinePath(), Late())
+        Matching(path)(lambda t, x: x, torch.ones(5, 2), generator=seeded()) for path in (AffinePath(), Late())
     )
     generator = seeded()
     torch.randn(5, 2, generator=generator)
@@ -131,8 +128,8 @@ def test_the_weight_of_a_path_multiplies_the_squared_error() -> None:
 
 def test_what_cannot_be_matched() -> None:
     with pytest.raises(ValueError, match="prediction: expected one of velocity, noise, data; got 'score'"):
-        matching(lambda t, x: x, torch.zeros(1, 2), prediction="score")
+        Matching(prediction="score")
     x = torch.zeros(3, 2)
     x[1] = math.nan
-    assert matching(lambda t, x: x, x, generator=seeded()).isnan().tolist() == [False, True, False]
-    assert matching(lambda t, x: x, torch.zeros(3, 2, dtype=torch.bfloat16)).dtype == torch.float32
+    assert Matching()(lambda t, x: x, x, generator=seeded()).isnan().tolist() == [False, True, False]
+    assert Matching()(lambda t, x: x, torch.zeros(3, 2, dtype=torch.bfloat16)).dtype == torch.float32
