@@ -3,15 +3,18 @@
 A `Network` may take a context, by a `ContextBias`. Conditioners: `MLP`, `ConvNet`, `ResidualConvNet` (of
 `WeightNormConv2d`), and `MADE`, masked. Every `Field` is a velocity: `MLPField`, `ConvField`, whose `TimeLinear` and
 `TimeConv2d` hear the time, and `VelocityField`, of a network that predicts something else; `FunctionField` is a user's,
-`FusedParameters` what a kernel takes. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s
+`FusedParameters` what a kernel takes; for images with far relations there is the `UNet`, whose blocks hear the time by
+a `TimeEmbedding`. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s
 `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a
-user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`.
+user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`,
+`EMBEDDINGS`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
 from .branch import Branch, FunctionBranch, TransposedJacobian
 from .context import ContextBias, Network
 from .convnet import ConvNet
+from .embedding import EMBEDDINGS, TimeEmbedding
 from .field import Field, FunctionField, FusedParameters
 from .fields import ConvField, MLPField
 from .lipschitz import LipschitzConvNet, LipschitzMLP, LipschitzNet
@@ -20,11 +23,13 @@ from .mlp import MLP
 from .resnet import ResidualConvNet, WeightNormConv2d
 from .spectral import SpectralConv2d, SpectralLinear
 from .time import TIMES, TimeConv2d, TimeLinear
+from .unet import UNet
 from .velocity import VelocityField
 
 __all__ = [
     "CONDITIONER_ACTIVATIONS",
     "CONTRACTIVE_ACTIVATIONS",
+    "EMBEDDINGS",
     "FIELD_ACTIVATIONS",
     "MADE",
     "MLP",
@@ -47,8 +52,10 @@ __all__ = [
     "SpectralConv2d",
     "SpectralLinear",
     "TimeConv2d",
+    "TimeEmbedding",
     "TimeLinear",
     "TransposedJacobian",
+    "UNet",
     "VelocityField",
     "WeightNormConv2d",
 ]

@@ -1,0 +1,163 @@
+"""The U-Net of diffusion models as a vector field on images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .._checks import require_counts
+from .attention import SelfAttention, heads_of
+from .context import make_context
+from .embedding import TimeEmbedding, embedded
+from .field import Field
+
+__all__ = ["UNet"]
+
+
+class UNet(Field):
+    r"""A vector field on images (B, C, H, W): residual blocks on a ladder of resolutions down and up again.
+
+    Level i, of half the sides of the one before, has ``width * multipliers[i]`` channels and ``blocks`` residual blocks
+    on the way down, one more on the way up, where each takes beside its input what the way down left. A block is
+    :math:`h + W_2 \phi((1 + a)\, \mathrm{GN}(W_1 \phi(\mathrm{GN}(h))) + b)`, GN groups' norm and :math:`\phi` SiLU,
+    with scale a and shift b functions of time and context (``classes`` or ``context_dim``, added to the time's
+    vector). Levels named in ``attention`` have self-attention after each block, as the middle has. The time enters by
+    a :class:`TimeEmbedding` of the kind ``time`` and the scale ``time_scale``.
+
+    Any H and W will do: of an odd side halving leaves (side + 1) / 2, and on the way up it is doubled and the last row
+    or column dropped. The ends of all residual branches and of the whole start at zero: the flow starts as the
+    identity. Raises ValueError for no level, one that attends and is not there, and a context that is missing or not
+    wanted. Cost: the convolutions; attention, T^2 for T pixels. Nothing is random: there is no dropout.
+
+    Ho et al., 2020, arXiv:2006.11239; this form: Dhariwal, Nichol, 2021, arXiv:2105.05233.
+
+    >>> import torch
+    >>> from pyflowk.nets import UNet
+    >>> UNet(1, width=8)(0.5, torch.ones(2, 1, 7, 6)).shape
+    torch.Size([2, 1, 7, 6])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int = 64,
+        multipliers: Sequence[int] = (1, 2, 2),
+        blocks: int = 2,
+        attention: Sequence[int] = (1, 2),
+        time: str = "sinusoidal",
+        time_scale: float = 1000.0,
+        context_dim: int | None = None,
+        classes: int | None = None,
+    ) -> None:
+        super().__init__()
+        require_counts("UNet", channels=channels, width=width, blocks=blocks, levels=len(multipliers))
+        require_counts("UNet", **{f"multipliers[{i}]": m for i, m in enumerate(multipliers)})
+        if not set(attention) <= set(range(len(multipliers))):
+            raise ValueError(f"attention: expected levels from 0 to {len(multipliers) - 1}, got {tuple(attention)}")
+        features, last = 4 * width, len(multipliers) - 1
+        self.time = TimeEmbedding(features, time, time_scale)
+        self.context = make_context(features, context_dim, classes)
+        self.takes_context = self.context is not None
+        self.first = nn.Conv2d(channels, width, 3, padding=1)
+        down: list[nn.Module] = []
+        up: list[nn.Module] = []
+        left, size = [width], width
+        for level, multiplier in enumerate(multipliers):
+            for _ in range(blocks):
+                down.append(_Block(size, width * multiplier, features, level in attention))
+                left.append(size := width * multiplier)
+            if level < last:
+                down.append(_Down(size))
+                left.append(size)
+        self.middle = nn.ModuleList((_Block(size, size, features, True), _Block(size, size, features, False)))
+        for level, multiplier in reversed(list(enumerate(multipliers))):
+            for _ in range(blocks + 1):
+                up.append(_Block(size + left.pop(), width * multiplier, features, level in attention))
+                size = width * multiplier
+            if level:
+                up.append(_Up(size))
+        self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
+        self.norm = _norm(size)
+        self.last = _zero(nn.Conv2d(size, channels, 3, padding=1))
+
+    def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
+        condition = F.silu(embedded(self.time, self.context, t, x, context))
+        h = self.first(x)
+        left = [h]
+        for layer in self.down:
+            h = layer(h, condition)
+            left.append(h)
+        for layer in self.middle:
+            h = layer(h, condition)
+        for layer in self.up:
+            h = layer(h, left[-1]) if isinstance(layer, _Up) else layer(torch.cat((h, left.pop()), 1), condition)
+        return self.last(F.silu(self.norm(h)))
+
+
+class _Block(nn.Module):
+    """A residual block, and attention after it."""
+
+    def __init__(self, inputs: int, outputs: int, features: int, attends: bool) -> None:
+        super().__init__()
+        self.first_norm, self.second_norm = _norm(inputs), _norm(outputs)
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.second = _zero(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.modulation = nn.Linear(features, 2 * outputs)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        self.attention = _Attention(outputs) if attends else nn.Identity()
+
+    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        scale, shift = self.modulation(condition)[..., None, None].chunk(2, 1)
+        branch = self.second_norm(self.first(F.silu(self.first_norm(h))))
+        branch = self.second(F.silu(branch * (1 + scale) + shift))
+        return self.attention(self.skip(h) + branch)
+
+
+class _Attention(nn.Module):
+    """Attention of all pixels to each other, added to what there is."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = _norm(width)
+        self.tokens = SelfAttention(width, heads_of(width))
+        _zero(self.tokens.out)
+
+    def forward(self, h: Tensor) -> Tensor:
+        answer = self.tokens(self.norm(h).flatten(2).mT)
+        return h + answer.mT.unflatten(2, h.shape[2:])
+
+
+class _Down(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
+
+    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        return self.conv(h)
+
+
+class _Up(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, h: Tensor, like: Tensor) -> Tensor:
+        """h in twice the resolution, as much of it as the image beside it has."""
+        twice = F.interpolate(h, scale_factor=2.0, mode="nearest")
+        return self.conv(twice[..., : like.shape[2], : like.shape[3]])
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    """A norm of up to 32 groups, each of at least 4 channels where there are as many."""
+    return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 4))), channels)
+
+
+def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    nn.init.zeros_(layer.weight)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
