@@ -3,17 +3,18 @@
 A `Network` may take a context, by a `ContextBias`. Conditioners: `MLP`, `ConvNet`, `ResidualConvNet` (of
 `WeightNormConv2d`), and `MADE`, masked. Every `Field` is a velocity: `MLPField`, `ConvField`, whose `TimeLinear` and
 `TimeConv2d` hear the time, and `VelocityField`, of a network that predicts something else; `FunctionField` is a user's,
-`FusedParameters` what a kernel takes; for images with far relations there is the `UNet`, whose blocks hear the time by
-a `TimeEmbedding`. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s
+`FusedParameters` what a kernel takes; for images with far relations there are the `UNet` and `DiT`, whose blocks hear
+the time by a `TimeEmbedding`. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s
 `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a
 user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`,
-`EMBEDDINGS`.
+`EMBEDDINGS`, `POSITIONS`, `DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
 from .branch import Branch, FunctionBranch, TransposedJacobian
 from .context import ContextBias, Network
 from .convnet import ConvNet
+from .dit import DIT_SIZES, POSITIONS, DiT
 from .embedding import EMBEDDINGS, TimeEmbedding
 from .field import Field, FunctionField, FusedParameters
 from .fields import ConvField, MLPField
@@ -29,15 +30,18 @@ from .velocity import VelocityField
 __all__ = [
     "CONDITIONER_ACTIVATIONS",
     "CONTRACTIVE_ACTIVATIONS",
+    "DIT_SIZES",
     "EMBEDDINGS",
     "FIELD_ACTIVATIONS",
     "MADE",
     "MLP",
+    "POSITIONS",
     "TIMES",
     "Branch",
     "ContextBias",
     "ConvField",
     "ConvNet",
+    "DiT",
     "Field",
     "FunctionBranch",
     "FunctionField",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.modes import forward_or_functional
 
-__all__ = ["SelfAttention", "attention", "heads_of"]
+__all__ = ["SelfAttention", "attention", "heads_of", "turned", "zero_"]
+
+Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -38,19 +42,26 @@ class SelfAttention(nn.Module):
             raise ValueError(f"heads: expected a divisor of the width {width}, got {heads}")
         self.heads = heads
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.q_norm, self.k_norm = (
-            nn.RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity() for _ in range(2)
-        )
+        self.q_norm, self.k_norm = (_RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity() for _ in range(2))
 
     def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
         q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
-            q, k = _turned(q, *rotation), _turned(k, *rotation)
+            q, k = turned(q, *rotation), turned(k, *rotation)
         return self.out(attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-def _turned(q: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+class _RMSNorm(nn.RMSNorm):
+    """With gains of the input's dtype, which is another one under autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.weight is not None
+        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+
+
+def turned(q: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """q (..., T, d), its pairs i and i + d / 2 turned by angles of these cosines and sines (T, d / 2)."""
     a, b = q.chunk(2, -1)
     return torch.cat((a * cos - b * sin, a * sin + b * cos), -1).to(q.dtype)
 
@@ -62,3 +73,11 @@ def heads_of(width: int, most: int = 64) -> int:
     (2, 1, 2)
     """
     return next(heads for heads in range(max(1, width // most), 0, -1) if width % heads == 0)
+
+
+def zero_(layer: Layer) -> Layer:
+    """The layer, zero: the end of a residual branch, which then starts as nothing."""
+    assert layer.bias is not None
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer

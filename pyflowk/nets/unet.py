@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
-from .attention import SelfAttention, heads_of
+from .attention import SelfAttention, heads_of, zero_
 from .context import make_context
 from .embedding import TimeEmbedding, embedded
 from .field import Field
@@ -82,7 +82,7 @@ class UNet(Field):
                 up.append(_Up(size))
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
         self.norm = _norm(size)
-        self.last = _zero(nn.Conv2d(size, channels, 3, padding=1))
+        self.last = zero_(nn.Conv2d(size, channels, 3, padding=1))
 
     def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
         condition = F.silu(embedded(self.time, self.context, t, x, context))
@@ -105,7 +105,7 @@ class _Block(nn.Module):
         super().__init__()
         self.first_norm, self.second_norm = _norm(inputs), _norm(outputs)
         self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.second = _zero(nn.Conv2d(outputs, outputs, 3, padding=1))
+        self.second = zero_(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.modulation = nn.Linear(features, 2 * outputs)
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
         self.attention = _Attention(outputs) if attends else nn.Identity()
@@ -124,7 +124,7 @@ class _Attention(nn.Module):
         super().__init__()
         self.norm = _norm(width)
         self.tokens = SelfAttention(width, heads_of(width))
-        _zero(self.tokens.out)
+        zero_(self.tokens.out)
 
     def forward(self, h: Tensor) -> Tensor:
         answer = self.tokens(self.norm(h).flatten(2).mT)
@@ -154,10 +154,3 @@ class _Up(nn.Module):
 def _norm(channels: int) -> nn.GroupNorm:
     """A norm of up to 32 groups, each of at least 4 channels where there are as many."""
     return nn.GroupNorm(math.gcd(channels, min(32, max(1, channels // 4))), channels)
-
-
-def _zero(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer

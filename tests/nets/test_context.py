@@ -26,6 +26,7 @@ CASES: dict[str, Callable[..., Callable[..., Any]]] = {
     "MLPField": lambda **c: _given(nets.MLPField(3, 8, 2, **c), T, VECTORS),
     "MLPField-divergence": lambda **c: _given(nets.MLPField(3, 8, 2, **c), T, VECTORS, name="with_divergence"),
     "ConvField": lambda **c: _given(nets.ConvField(2, 4, 1, **c), T, IMAGES),
+    "DiT": lambda **c: _given(nets.DiT(2, 5, 8, 1, 2, **c), T, IMAGES),
     "UNet": lambda **c: _given(nets.UNet(2, 4, (1, 1), 1, (1,), **c), T, IMAGES),
     "VelocityField": lambda **c: _given(
         nets.VelocityField(nets.MLPField(3, 8, 2, **c), CondOT(), "data"), T, VECTORS, conditional=bool(c)

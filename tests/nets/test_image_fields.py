@@ -10,14 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pyflowk.nets import Field, UNet
+from pyflowk.nets import DiT, Field, UNet
 from pyflowk.solvers import Fixed
 from pyflowk.transforms import Continuous
 
 CASES: dict[str, Callable[..., Field]] = {
     "unet": lambda **c: UNet(2, 8, (1, 2), 1, (1,), **c),
-}  # fmt: skip
-SIDES = {"unet": (5, 6)}
+    "dit": lambda **c: DiT(2, 2, 8, 2, 2, **c),
+    "dit-fixed": lambda **c: DiT(2, 2, 8, 1, 2, positions="sincos", qk_norm=False, **c),
+}
+SIDES = {"unet": (5, 6), "dit": (4, 6), "dit-fixed": (4, 6)}
 fields = pytest.mark.parametrize("name", CASES)
 
 
