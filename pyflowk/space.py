@@ -237,12 +237,58 @@ class Ragged:
         return Ragged(self.values.pin_memory(), self.lengths.pin_memory())
 
 
+@dataclass(frozen=True, eq=False)
+class Paired:
+    r"""Noise and data that belong together, row by row, in one object: ``x0`` (B, \*shape) with ``x1`` (B, \*shape).
+
+    They are the pairs that a flow has made (reflow), or that the data bring (one picture and what it becomes).
+    Indexing, len and ``to`` are those of rows. Raises ValueError or TypeError for tensors of two shapes or devices.
+
+    >>> import torch
+    >>> from pyflowk.space import Paired
+    >>> pairs = Paired(torch.zeros(3, 2), torch.ones(3, 2))
+    >>> len(pairs[1:]), pairs[1:].x1.sum()
+    (2, tensor(4.))
+    """
+
+    x0: Tensor
+    x1: Tensor
+
+    def __post_init__(self) -> None:
+        for name, value in (("x0", self.x0), ("x1", self.x1)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
+        if self.x0.shape != self.x1.shape or self.x0.dim() == 0:
+            raise ValueError(f"expected x0 and x1 of one shape (B, ...), got {self._sizes()}")
+        if self.x0.device != self.x1.device:
+            raise ValueError(f"expected x0 and x1 on one device, got {self.x0.device} and {self.x1.device}")
+
+    def _sizes(self) -> str:
+        return f"{tuple(self.x0.shape)} and {tuple(self.x1.shape)}"
+
+    def __len__(self) -> int:
+        return len(self.x1)
+
+    def __getitem__(self, rows: Tensor | slice) -> Paired:
+        if isinstance(rows, int):
+            raise TypeError(f"expected a tensor of row numbers or a slice, got {rows}")
+        return Paired(self.x0[rows], self.x1[rows])
+
+    def to(self, device: torch.device | str) -> Paired:
+        """The same pairs on a device."""
+        return Paired(self.x0.to(device), self.x1.to(device))
+
+    def pin_memory(self) -> Paired:
+        """The same pairs in page-locked memory, from which they are copied to a card while it computes."""
+        return Paired(self.x0.pin_memory(), self.x1.pin_memory())
+
+
 Events = Tensor | Ragged
 r"""Events of any space: (B, \*shape), or rows of several lengths."""
 
 
-def cat(parts: Sequence[Events]) -> Events:
-    """The rows of all parts, one after the other; of tensors, or of :class:`Ragged`.
+def cat(parts: Sequence[Any]) -> Any:
+    """The rows of all parts, one after the other; all are tensors, :class:`Ragged` or :class:`Paired`.
 
     >>> import torch
     >>> from pyflowk.space import Ragged, cat
@@ -250,11 +296,13 @@ def cat(parts: Sequence[Events]) -> Events:
     >>> cat([short, long]).lengths.tolist()
     [2, 5]
     """
+    if len({type(part) if isinstance(part, (Ragged, Paired)) else Tensor for part in parts}) > 1:
+        raise TypeError("expected tensors, rows of several lengths or pairs alone, got a mixture of them")
+    if pairs := [part for part in parts if isinstance(part, Paired)]:
+        return Paired(torch.cat([part.x0 for part in pairs]), torch.cat([part.x1 for part in pairs]))
     ragged = [part for part in parts if isinstance(part, Ragged)]
     if not ragged:
-        return torch.cat(list(parts))  # type: ignore[arg-type]
-    if len(ragged) != len(parts):
-        raise TypeError("expected tensors alone or rows of several lengths alone, got both")
+        return torch.cat(list(parts))
     width = max(part.values.shape[1] for part in ragged)
     values = [torch.nn.functional.pad(p.values.movedim(1, -1), (0, width - p.values.shape[1])) for p in ragged]
     return Ragged(torch.cat(values).movedim(-1, 1), torch.cat([part.lengths for part in ragged]))

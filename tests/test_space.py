@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from pyflowk.space import Context, Ragged, Space, cat
+from pyflowk.space import Context, Paired, Ragged, Space, cat
 
 SPACES = [
     Space((2,)),
@@ -145,5 +145,24 @@ def test_rows_of_many_parts_in_one() -> None:
     assert isinstance(whole, Ragged) and len(whole) == 4
     assert all(torch.equal(whole.row(i), row) for i, row in enumerate(rows))
     assert torch.equal(cat(rows), torch.cat(rows))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="tensors alone or rows of several lengths alone"):
+    with pytest.raises(TypeError, match="tensors, rows of several lengths or pairs alone"):
         cat([rows[0], whole])
+
+
+def test_pairs_are_rows_of_two_halves() -> None:
+    x0, x1 = torch.arange(8.0).reshape(4, 2), torch.arange(8.0).reshape(4, 2) + 10
+    pairs = Paired(x0, x1)
+    some = pairs[torch.tensor([2, 0])]
+    assert len(pairs) == 4 and torch.equal(some.x0, x0[[2, 0]]) and torch.equal(some.x1, x1[[2, 0]])
+    whole = cat([pairs[:1], pairs[1:]])
+    assert torch.equal(whole.x0, x0) and torch.equal(whole.x1, x1) and pairs.to("meta").x0.is_meta
+    with pytest.raises(ValueError, match=r"x0 and x1 of one shape \(B, ...\), got \(4, 2\) and \(3, 2\)"):
+        Paired(x0, x1[:3])
+    with pytest.raises(ValueError, match="on one device, got meta and cpu"):
+        Paired(x0.to("meta"), x1)
+    with pytest.raises(TypeError, match="x1: expected a tensor, got list"):
+        Paired(x0, [1])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="row numbers or a slice, got 0"):
+        list(pairs)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="pairs alone"):
+        cat([pairs, x0])

@@ -150,6 +150,32 @@ class Eval(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reflow(Command):
+    """Straighten the trajectories of a trained flow: draw pairs of noise and the sample that it becomes, and train the
+    same network again on these pairs, from the weights that it has. Fewer steps then do for a sample."""
+
+    run_folder: Run
+    """A run's folder or its checkpoint folder, of a system that learns by matching."""
+    pairs: int = 20_000
+    """How many pairs are made; one in ten is for validation."""
+    rounds: int = 1
+    """How often: each round starts from the one before, in a folder of its own."""
+    out: File = None
+    """The folder of the first round, which receives pairs/ and what a run receives; those that follow end in -2, -3,
+    ...; by default the first free RUN-reflow."""
+    sampling: tuple[str, ...] = ()
+    """Options of the samples that make the pairs, such as `steps=50`; those of the run by default."""
+    weights: Literal["best", "ema", "last"] = "best"
+    """Weights with the best validation loss, their moving average at the end, or the last ones."""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+    def run(self) -> int:
+        from .reflow import reflow
+
+        return reflow(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Zoo(Command):
     """List the systems, or the options of one."""
 
@@ -213,6 +239,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "train": Train,
     "sample": Sample,
     "eval": Eval,
+    "reflow": Reflow,
     "zoo": Zoo,
     "data": Data,
     "info": Info,
@@ -226,7 +253,7 @@ def _require_options(argv: Sequence[str]) -> None:
     if not argv or argv[0] not in COMMANDS:
         return
     kind = COMMANDS[argv[0]]
-    fields = [*dataclasses.fields(kind), *(dataclasses.fields(TrainConfig) if kind is Train else ())]  # type: ignore[arg-type]
+    fields = [*dataclasses.fields(kind), *(dataclasses.fields(TrainConfig) if kind in (Train, Reflow) else ())]  # type: ignore[arg-type]
     known = [field.name.replace("_", "-") for field in fields]
     for word in argv[1:]:
         name = word.partition("=")[0].removeprefix("--").replace("_", "-")

@@ -56,7 +56,20 @@ def train(command: Train) -> int:
             given=command.given, split=command.split, size=command.size, watch=Progress,
         )  # fmt: skip
         model = build(name, data, options, config.seed, conditional=command.conditional)
-    trainer = Trainer(model, data, config, out=out, sampling=sampling, resume=saved is not None)
+    return fit(model, data, config, out, sampling, resume=saved is not None)
+
+
+def fit(
+    model: GenerativeModel,
+    data: Dataset,
+    config: TrainConfig,
+    out: Path,
+    sampling: dict[str, Any],
+    *,
+    resume: bool = False,
+) -> int:
+    """Train a model into `out` and judge it; exit status 130 when a signal ended the training."""
+    trainer = Trainer(model, data, config, out=out, sampling=sampling, resume=resume)
     count = sum(p.numel() for p in model.parameters())
     size = f"{len(data.train)} / {len(data.valid)} / {len(data.test)} samples of {sizes(data.space)}"
     say(trainer.console, f"{model.name} ({count:,} parameters) on {data.name} ({size}), into {out}")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..space import Context, Events, Ragged, Space
+from ..space import Context, Events, Paired, Ragged, Space, check_events
 from ..transforms import check_levels
 from .files import digest
 from .preparation import Preparation
@@ -23,7 +23,8 @@ class Dataset:
     """Rows to train on, to validate and to test, events of one `space`, and what comes with each of them.
 
     Rows are tensors, float32, or integers where the space has symbols, or :class:`Ragged` where it has lengths; or they
-    are read :class:`OnDemand`. The context that the space names stands beside them, row by row; a part for which it is
+    are read :class:`OnDemand`; or :class:`Paired`, whose two halves have the shape of the space and are real numbers,
+    whatever it says of values. The context that the space names stands beside them, row by row; a part for which it is
     not known has None. Raises ValueError or TypeError, naming the part, for rows and contexts that do not lie in the
     space; what is read on demand is looked at when it is taken.
 
@@ -62,10 +63,13 @@ class Dataset:
             context: Any
             rows, context = self.part(part)
             try:
-                self.space.check(torch.empty(rows.shape, device="meta") if isinstance(rows, OnDemand) else rows)
+                if isinstance(rows, Paired):
+                    check_events(rows.x1, self.space.shape, "the halves of pairs")
+                else:
+                    self.space.check(torch.empty(rows.shape, device="meta") if isinstance(rows, OnDemand) else rows)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"{self.name}, {part}: {error}") from error
-            if not isinstance(rows, OnDemand):
+            if not isinstance(rows, (OnDemand, Paired)):
                 _check_values(rows, self.space, f"{self.name}, {part}")
             if context is not None:
                 _check_context(context, len(rows), self.space.context, self.name, part)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..space import Ragged
+from ..space import Paired, Ragged
 from .mapped import FileRows, Numbers
 from .memory import fits
 from .rows import OnDemand, Watch, chosen, pieces
@@ -84,6 +84,8 @@ def _held(part: Any) -> tuple[Any, ...]:
     """What says all: of rows of several lengths without what lies beyond them."""
     if isinstance(part, Ragged):
         return part.lengths, part.values[part.mask]
+    if isinstance(part, Paired):
+        return part.x0, part.x1
     return () if part is None else (part,)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .._hints import did_you_mean, owner_of, require_free
-from . import folder, tables
+from ..space import Paired
+from . import folder, pairs, tables
 from .base import Dataset
 from .files import SUFFIXES, Table, read_file
 from .preparation import Preparation
@@ -90,7 +91,8 @@ def load(
     memory: int | None = None,
     watch: Watch | None = None,
 ) -> Dataset:
-    """Load a registered data set by name, or the user's own by path: a folder of images, .npy, .csv or .parquet.
+    """Load a registered data set by name, or the user's own by path: a folder of images, .npy, .csv or .parquet; or a
+    folder of pairs that a run has made (`pyflowk reflow`).
 
     `seed` draws the split (and, for generated data, the data); `data_dir` is where Fashion-MNIST's files lie; `given`
     are columns of a table, by name or number, that become contexts (:meth:`Dataset.given`); `split` "time" tests a
@@ -107,6 +109,8 @@ def load(
     2 given labels (B,) below 2
     """
     found = find(name, data_dir, seed, size, memory, watch)
+    if isinstance(found, Dataset) and isinstance(found.train, Paired):
+        return replace(found, origin={"name": _absolute(name), "data_dir": None, "seed": seed})
     if isinstance(found, Table):
         data = tables.prepare(found, seed=seed, split=split, preparation=preparation, watch=watch)
     elif split != "random":
@@ -149,6 +153,8 @@ def find(
 ) -> Dataset | Table:
     """A registered data set or the user's own as it is loaded: a table is neither checked nor split yet."""
     path = Path(name).expanduser()
+    if name not in _ENTRIES and pairs.holds_pairs(path):
+        return pairs.load_pairs(path, load)
     if name not in _ENTRIES and path.is_dir():
         return folder.load_folder(path, seed, size, memory, watch)
     if size is not None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .. import zoo
 from ..datasets import Dataset, Preparation
-from ..space import Context, Space
+from ..space import Context, Paired, Space
 from ..zoo import GenerativeModel
 from . import parts
 
@@ -221,7 +221,7 @@ class Checkpoint:
         before, now = self.preparation, data.preparation
         if before is not None and (now is None or (before.columns, before.given) != (now.columns, now.given)):
             found.append("other columns" if now is None or before.columns != now.columns else "other given columns")
-        elif before is not None and now is not None and not before.is_identity:
+        elif before is not None and now is not None and not (before.is_identity or isinstance(data.train, Paired)):
             found += before.drift(now.undone(*data.part("train")))
         return "; ".join(found)
 

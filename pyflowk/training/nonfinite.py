@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..space import Events, Ragged
+from ..space import Events, Paired, Ragged
 from ..transforms import Transform
 
 SQUARE_OVERFLOWS = 1e18
@@ -24,6 +24,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         yield value
     elif isinstance(value, Ragged):  # what lies beyond a row's length means nothing
         yield value.values[value.mask]
+    elif isinstance(value, Paired):
+        yield from (value.x0, value.x1)
     elif isinstance(value, (tuple, list)):
         for item in value:
             yield from _tensors(item)

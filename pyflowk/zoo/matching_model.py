@@ -11,8 +11,8 @@ from ..distributions import DiagonalGaussian
 from ..flows import Flow
 from ..nets import Field, VelocityField
 from ..objectives import Matching
-from ..paths import AffinePath
-from ..space import Space
+from ..paths import AffinePath, Given
+from ..space import Paired, Space, check_events
 from ..transforms import ActNorm, Compose, Continuous
 from .blocks import centred, flatten, stepping
 from .flow_model import FlowModel, FlowSampling
@@ -71,17 +71,45 @@ class MatchingModel(FlowModel):
     def loss_unit(self) -> str | None:
         return None
 
-    def loss(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        x, condition = self.flow.enter(*self._enter(x, context))
+    def loss(self, x: Tensor | Paired, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
+        """The loss (B,) of events, for each of which noise is drawn, or of pairs of noise and :meth:`ends`."""
         layers, (place,) = self.flow.transform.layers(), self._moving
-        for layer in layers[:place]:
-            x, _ = layer(x, condition, generator)
+        if isinstance(x, Paired):
+            shape = (len(x), *self.flow.base.shape)
+            check_events(x.x1, self.space.shape, "the halves of pairs")
+            (x0, x1), condition = (half.reshape(shape) for half in (x.x0, x.x1)), self.check_context(context, len(x))
+            x0, condition = self.flow.enter(x0, condition)
+            x1, _ = self.flow.enter(x1, None)
+            objective = replace(self.objective, pairing=Given(x0, x1))
+        else:
+            x1, condition = self.flow.enter(*self._enter(x, context))
+            for layer in layers[:place]:
+                x1, _ = layer(x1, condition, generator)
+            objective = replace(self.objective, source=self.flow.base)
         moving: Any = layers[place]
         net = moving.field if self.objective.prediction == "velocity" else moving.field.net
-        return replace(self.objective, source=self.flow.base)(net, x, condition, generator=generator)
+        return objective(net, x1, condition, generator=generator)
+
+    def ends(self, x0: Tensor, context: Tensor | None = None, **options: Any) -> Tensor:
+        r"""Where the velocity takes noise x0 (B, \*shape): what :class:`pyflowk.space.Paired` holds as its x1.
+
+        They are the inside of the model, before scale and levels of the data; ``options`` are those of ``sample``.
+        Raises ValueError for noise of another shape.
+        """
+        check_events(x0, self.space.shape, "x0")
+        chosen: Any = self.chosen(options)
+        z, condition = self.flow.enter(x0.reshape(-1, *self.flow.base.shape), self.check_context(context, len(x0)))
+        return self._moved(chosen).to_data(z, condition, None).reshape(x0.shape)
+
+    def initialize(self, x: Any, context: Tensor | None = None, generator: Generator | None = None) -> None:
+        if not isinstance(x, Paired):  # whose scale is that of the model that has made them
+            super().initialize(x, context, generator)
+
+    def _moved(self, chosen: Any) -> Any:
+        """The Continuous, in the steps that are chosen."""
+        return self._parts()[1].stepped(chosen.method, stepping(chosen.method, chosen.steps, chosen.rtol, chosen.atol))
 
     def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
-        front, moving, back = self._parts()
-        moving = moving.stepped(chosen.method, stepping(chosen.method, chosen.steps, chosen.rtol, chosen.atol))
-        flow = Flow(self.flow.base, Compose(front, moving, back))
+        front, _, back = self._parts()
+        flow = Flow(self.flow.base, Compose(front, self._moved(chosen), back))
         return flow.sample(rows, context, generator, chosen.temperature)

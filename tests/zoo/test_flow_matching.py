@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyflowk import zoo
 from pyflowk.cli import main
+from pyflowk.space import Paired
 from pyflowk.training.log import read_rows
 from pyflowk.zoo import Ability
 
@@ -89,6 +90,28 @@ def test_samples_come_in_steps_of_their_own() -> None:
         ValueError, match="steps: expected a number of steps for rk4, which cannot choose them; got None"
     ):
         sample(steps=None)
+
+
+def test_pairs_are_learned_from_as_they_lie_inside() -> None:
+    """Of pictures of integers too: noise and the ends of its trajectories, before levels and scale."""
+    model = zoo.flow_matching((1, 2, 2), levels=4, width=8, depth=1, architecture="vector").eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3, generator=seeded(p.numel()))
+    x0 = torch.randn(5, 1, 2, 2, generator=seeded())
+    with torch.no_grad():
+        x1 = model.ends(x0, method="rk4", steps=4)
+        assert x1.shape == x0.shape and not torch.equal(x1, x1.round())
+        whole = ((x1 + 1) * 2).floor().clamp(0, 3)
+        torch.testing.assert_close(model.decode(x0.flatten(1)), whole)
+    loss = model.loss(Paired(x0, x1), generator=seeded())
+    generator = seeded()
+    torch.randn(5, 4, generator=generator)  # of the source, whose place the pairs take
+    t = torch.rand(5, generator=generator)
+    field, (a, b) = model.flow.transform.layers()[-1].field, (x0.flatten(1), x1.flatten(1))
+    wanted = (field(t, torch.lerp(a, b, t[:, None])) - (b - a)).square().mean(1)
+    torch.testing.assert_close(loss, wanted)
+    with pytest.raises(ValueError, match=r"expected the halves of pairs \(B, 1, 2, 2\), got \(5, 4\)"):
+        model.loss(Paired(x0.flatten(1), x1.flatten(1)))
 
 
 def test_levels_lie_between_minus_one_and_one_and_have_a_bound() -> None:
