@@ -25,13 +25,14 @@ FLOORS: list[set[str]] = [
     {"cli", "training", "datasets", "compat", "selfcheck"},
 ]
 #: Rooms that may use a neighbour on their own floor: the command line drives everything, a trainer is fed data sets, a
-#: continuous transform is an integral, transforms ask their networks by the base classes of nets, and a network may be
-#: the velocity of a path.
+#: continuous transform is an integral, transforms and solvers ask their networks by the base classes of nets, and a
+#: network may be the velocity of a path, from whose noise solvers walk to data.
 NEIGHBOURS = {
     "cli": {"training", "datasets", "compat", "selfcheck"},
     "training": {"datasets"},
     "transforms": {"solvers", "nets"},
     "nets": {"paths"},
+    "solvers": {"nets", "paths"},
 }
 
 
@@ -103,7 +104,7 @@ def test_the_picture_in_contributing_shows_these_floors() -> None:
     "code, module, count",
     [
         ("from ..zoo import create", "pyflowk.nets.mlp", 1),
-        ("from .. import nets", "pyflowk.solvers.sde", 1),
+        ("from .. import transforms", "pyflowk.solvers.sde", 1),
         ("import pyflowk.transforms.base", "pyflowk.nets.mlp", 1),
         ("def f():\n    from pyflowk.flows import Flow", "pyflowk.objectives.nll", 1),
         ("from pyflowk import training", "pyflowk.datasets.images", 1),

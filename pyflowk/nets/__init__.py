@@ -1,18 +1,18 @@
 """Networks: conditioners of couplings, vector fields, contractions. Plain torch modules, zero-initialised at the end.
 
-A `Network` may take a context, by a `ContextBias`. Conditioners: `MLP`, `ConvNet`, `ResidualConvNet` (of
-`WeightNormConv2d`), and `MADE`, masked. Every `Field` is a velocity: `MLPField`, `ConvField`, whose `TimeLinear` and
-`TimeConv2d` hear the time, and `VelocityField`, of a network that predicts something else; `FunctionField` is a user's,
-`FusedParameters` what a kernel takes; for images with far relations there are the `UNet` and `DiT`, whose blocks hear
-the time by a `TimeEmbedding`. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s
-`LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a
-user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`,
-`EMBEDDINGS`, `POSITIONS`, `DIT_SIZES`.
+A `Network` may take a context, by a `ContextBias`; `drop_context` takes it from some rows. Conditioners: `MLP`,
+`ConvNet`, `ResidualConvNet` (of `WeightNormConv2d`), and `MADE`, masked. Every `Field` is a velocity: `MLPField`,
+`ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time, and `VelocityField`, of a network that predicts
+something else; `FunctionField` is a user's, `FusedParameters` what a kernel takes; for images with far relations there
+are the `UNet` and `DiT`, whose blocks hear the time by a `TimeEmbedding`. Every `Branch` contracts and has a
+`TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d`
+and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`,
+`CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
 from .branch import Branch, FunctionBranch, TransposedJacobian
-from .context import ContextBias, Network
+from .context import ContextBias, Network, drop_context
 from .convnet import ConvNet
 from .dit import DIT_SIZES, POSITIONS, DiT
 from .embedding import EMBEDDINGS, TimeEmbedding
@@ -62,4 +62,5 @@ __all__ = [
     "UNet",
     "VelocityField",
     "WeightNormConv2d",
+    "drop_context",
 ]

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .._checks import require_counts
 from ..ops.describe import described
-from ..shapes import check_labels, expand_context
+from ..shapes import Rows, check_labels, expand_context
+from ..space import Ragged
 
 
 class Network(nn.Module):
@@ -18,7 +20,9 @@ class Network(nn.Module):
     The context has one row per event, or one row for all of them (:func:`pyflowk.shapes.expand_context`). A network
     that was built for one raises ValueError without it, and one that was not refuses it. ``takes_context`` tells which:
     transforms, links of a chain whose other links may want the context, hand it to those alone that take it. A subclass
-    that says nothing is handed whatever context there is.
+    that says nothing is handed whatever context there is. One that is built ``droppable`` can do without: None, or the
+    rows of ``no_context``, then say that there is none, as :func:`drop_context` does of some rows in training. Networks
+    of this room know it by their ``context``, a :class:`ContextBias`.
 
     >>> import torch
     >>> from pyflowk.nets import Network
@@ -32,6 +36,45 @@ class Network(nn.Module):
     """
 
     takes_context: bool = True
+
+    def no_context(self) -> Tensor | Ragged:
+        """One row that stands for no context, on the device of the weights; ValueError for a network without one."""
+        if isinstance(bias := getattr(self, "context", None), ContextBias):
+            return bias.no_context()
+        raise ValueError(_needs_context(type(self).__name__))
+
+
+def drop_context(context: Rows, dropped: Tensor, none: Tensor | Ragged) -> Rows:
+    r"""The context whose rows ``dropped`` (B,) are replaced by ``none``, one row, as ``Network.no_context`` gives it.
+
+    Labels are replaced by one more label; numbers get one more column, 1 where they are given, and 0, as all numbers
+    are, where they are not; tokens end at length 0. Raises ValueError or TypeError for rows of another kind.
+
+    >>> import torch
+    >>> from pyflowk.nets import MLPField, drop_context
+    >>> labels, dropped = torch.tensor([3, 1]), torch.tensor([False, True])
+    >>> drop_context(labels, dropped, MLPField(2, classes=10, droppable=True).no_context())
+    tensor([ 3, 10])
+    >>> drop_context(torch.ones(2, 1), dropped, MLPField(2, context_dim=1, droppable=True).no_context())
+    tensor([[1., 1.],
+            [0., 0.]])
+    """
+    if isinstance(context, Ragged) and isinstance(none, Ragged):
+        return Ragged(context.values, context.lengths.masked_fill(dropped, 0))
+    if not isinstance(context, Tensor) or not isinstance(none, Tensor):
+        raise TypeError(f"expected a context of one kind, got {described(context)} and {described(none)} for none")
+    context = _with_flag(context, none.shape[-1]) if none.is_floating_point() and none.dim() == 2 else context
+    if context.shape[1:] != none.shape[1:]:
+        raise ValueError(f"expected a context (B, {', '.join(map(str, none.shape[1:]))}), got {tuple(context.shape)}")
+    none = none.to(context.dtype) if none.is_floating_point() else none  # one more label may not fit the labels' dtype
+    return torch.where(dropped.reshape(-1, *[1] * (context.dim() - 1)), none, context)
+
+
+def _with_flag(context: Tensor, columns: int) -> Tensor:
+    """Numbers with the column that says that they are given, unless it is there."""
+    if context.dim() != 2 or context.shape[1] != columns - 1:
+        return context
+    return torch.cat((context, context.new_ones(context.shape[0], 1)), 1)
 
 
 def uncompiled(module: Any) -> Any:
@@ -67,7 +110,9 @@ class ContextBias(nn.Module):
 
     With ``classes`` the context is (B,) integer labels and the vectors are an embedding; with ``context_dim`` it is
     (B, context_dim) numbers and the vectors a linear image of them: what concatenating the context to the network's
-    input would do. Exactly one of the two is given. Raises ValueError or TypeError for a context of the wrong kind.
+    input would do. Exactly one of the two is given. With ``droppable`` there is one label more, ``classes``, which says
+    that there is none; or one more column of numbers, 1 where they are given, which a context may leave out, and 0
+    beside numbers 0 where they are not. Raises ValueError or TypeError for a context of the wrong kind.
 
     >>> import torch
     >>> from pyflowk.nets import ContextBias
@@ -75,30 +120,49 @@ class ContextBias(nn.Module):
     torch.Size([3, 4])
     """
 
-    def __init__(self, features: int, context_dim: int | None = None, classes: int | None = None) -> None:
+    def __init__(
+        self, features: int, context_dim: int | None = None, classes: int | None = None, droppable: bool = False
+    ) -> None:
         super().__init__()
         if (context_dim is None) == (classes is None):
             raise ValueError(f"expected either context_dim or classes, got {context_dim=} and {classes=}")
         require_counts("a context", **({"classes": classes} if classes is not None else {"context_dim": context_dim}))
-        self.context_dim, self.classes = context_dim, classes
-        self.table: nn.Module
+        self.context_dim, self.classes, self.droppable = context_dim, classes, droppable
+        self.table: nn.Embedding | nn.Linear
         if classes is not None:
-            self.table = nn.Embedding(classes, features)
+            self.table = nn.Embedding(classes + droppable, features)
             nn.init.normal_(self.table.weight, std=0.1)
         else:
-            self.table = nn.Linear(int(context_dim or 0), features, bias=False)
+            self.table = nn.Linear(int(context_dim or 0) + droppable, features, bias=False)
+
+    def no_context(self) -> Tensor:
+        """One row that stands for none; ValueError unless it is ``droppable``."""
+        weight = self.table.weight
+        if not self.droppable:
+            raise ValueError(_needs_context("one"))
+        if self.classes is not None:
+            return torch.tensor([self.classes], device=weight.device)
+        return weight.new_zeros(1, weight.shape[1])
 
     def forward(self, context: Tensor) -> Tensor:
         if self.classes is not None:
             return self.table(check_labels(context))
-        if context.dim() != 2 or context.shape[1] != self.context_dim or not context.is_floating_point():
+        if self.droppable:
+            context = _with_flag(context, self.table.weight.shape[1])
+        if context.dim() != 2 or context.shape[1] != self.table.weight.shape[1] or not context.is_floating_point():
             raise ValueError(f"expected a context (B, {self.context_dim}) of floats, got {_describe(context)}")
         return self.table(context)
 
 
-def make_context(features: int, context_dim: int | None, classes: int | None) -> ContextBias | None:
-    """A ContextBias, or None where the network has no condition."""
-    return None if context_dim is None and classes is None else ContextBias(features, context_dim, classes)
+def make_context(
+    features: int, context_dim: int | None, classes: int | None, droppable: bool = False
+) -> ContextBias | None:
+    """A ContextBias, or None where the network has no condition; ValueError for one that could be dropped then."""
+    if context_dim is None and classes is None:
+        if droppable:
+            raise ValueError("droppable: expected a network with a context (context_dim or classes), got none")
+        return None
+    return ContextBias(features, context_dim, classes, droppable)
 
 
 def context_vector(bias: ContextBias | None, context: Tensor | None, rows: int) -> Tensor | None:
@@ -108,7 +172,9 @@ def context_vector(bias: ContextBias | None, context: Tensor | None, rows: int) 
             raise ValueError("this network was built without a context (context_dim or classes), but got one")
         return None
     if context is None:
-        raise ValueError("this network was built for a context (context_dim or classes), but got none")
+        if not bias.droppable:
+            raise ValueError("this network was built for a context (context_dim or classes), but got none")
+        context = bias.no_context()
     return bias(expand_context(context, rows))
 
 
@@ -116,6 +182,13 @@ def add_context(h: Tensor, bias: ContextBias | None, context: Tensor | None) -> 
     """h (B, F, *rest) plus the context's vector; ValueError where one is missing or not wanted."""
     vector = context_vector(bias, context, h.shape[0])
     return h if vector is None else h + vector.reshape(*vector.shape, *[1] * (h.dim() - 2))
+
+
+def _needs_context(got: str) -> str:
+    return (
+        "expected a network that can do without its context, for guidance, or to drop some of it: built with "
+        f"droppable=True, by a system with dropout above 0; got {got} that always needs it"
+    )
 
 
 def _describe(context: Tensor) -> str:

@@ -25,13 +25,14 @@ POSITIONS = ("rotary", "sincos")
 class DiT(Field):
     r"""A vector field on images (B, C, H, W): a transformer of patches, which time and context scale, shift and gate.
 
-    Patches of ``patch`` x ``patch`` pixels become tokens of ``width`` channels. Each of ``depth`` blocks is
-    :math:`h \leftarrow h + g_1\,\mathrm{Attention}((1 + a_1)\,\mathrm{LN}(h) + b_1)`, then the same with a perceptron
-    of 4 ``width`` hidden units (GELU, by tanh) and :math:`a_2, b_2, g_2`: six linear functions of SiLU of the time's
-    vector plus the context's (``classes`` or ``context_dim``) that start at zero, with the last layer ("adaLN-Zero"):
-    the flow starts as the identity. Where a token is, is told by ``positions``: "rotary" turns queries and keys, half
-    of their pairs by the row and half by the column, at rates :math:`100^{-i / (d / 4)}` of heads of d channels;
-    "sincos" adds the fixed waves of DiT, at rates :math:`10^{-4 i / (\mathrm{width} / 4)}`. ``qk_norm`` gives queries
+    Patches of ``patch`` x ``patch`` pixels become tokens of ``width`` channels. Each of ``depth`` blocks is :math:`h
+    \leftarrow h + g_1\,\mathrm{Attention}((1 + a_1)\,\mathrm{LN}(h) + b_1)`, then the same with a perceptron of 4
+    ``width`` hidden units (GELU, by tanh) and :math:`a_2, b_2, g_2`: six linear functions of SiLU of the time's vector
+    plus the context's (``classes`` or ``context_dim``; a ``droppable`` one may be None) that start at zero, with the
+    last layer ("adaLN-Zero"): the flow starts as the identity. Where a token is, is told by ``positions``: "rotary"
+    turns queries and keys, half of their pairs by the row and half by the column, at rates :math:`100^{-i / (d / 4)}`
+    of heads of d channels; "sincos" adds the fixed waves of DiT, at rates :math:`10^{-4 i / (\mathrm{width} / 4)}`.
+    ``qk_norm`` gives queries
     and keys a length of their own, so that long trainings in 16 bits keep finite logits.
 
     H and W are any multiples of the patch. Raises ValueError for other sides, for heads that do not divide the width,
@@ -60,6 +61,7 @@ class DiT(Field):
         time_scale: float = 1000.0,
         context_dim: int | None = None,
         classes: int | None = None,
+        droppable: bool = False,
     ) -> None:
         super().__init__()
         require_counts("DiT", channels=channels, patch=patch, width=width, depth=depth)
@@ -75,7 +77,7 @@ class DiT(Field):
             )
         self.channels, self.patch, self.width, self.positions = channels, patch, width, positions
         self.time = TimeEmbedding(width, time, time_scale)
-        self.context = make_context(width, context_dim, classes)
+        self.context = make_context(width, context_dim, classes, droppable)
         self.takes_context = self.context is not None
         self.first = nn.Conv2d(channels, width, patch, stride=patch)
         self.blocks = nn.ModuleList(_Block(width, self.heads, qk_norm) for _ in range(depth))

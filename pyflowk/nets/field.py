@@ -96,7 +96,7 @@ class _CompiledField(FunctionField):
 
     def __init__(self, compiled: Any, field: Field) -> None:
         super().__init__(compiled, field.takes_context)
-        for name in ("with_tangents", "has_divergence", "with_divergence", "fused"):
+        for name in ("with_tangents", "has_divergence", "with_divergence", "fused", "no_context"):
             setattr(self, name, getattr(field, name))
 
 

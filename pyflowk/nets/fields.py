@@ -20,7 +20,7 @@ __all__ = ["ConvField", "MLPField"]
 
 
 class _LayeredField(Field):
-    """A network whose values and tangents go through its layers together."""
+    """A network whose values and tangents go through its layers together, the context entering the first of them."""
 
     def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self._run(t, x, None, context)[0]
@@ -44,8 +44,9 @@ class MLPField(_LayeredField):
 
     ``field(t, x, context=None) -> dx/dt``, shaped as x; t is a number, a tensor () or one time a row (B,). ``time`` is
     that of :class:`TimeLinear`; ``activation`` one of tanh, softplus, silu, elu, sin. The condition (``classes`` or
-    ``context_dim``) enters the first layer as if concatenated to x. The last layer starts at zero: the flow starts as
-    the identity. Raises ValueError for unknown names, a depth below 1, a context missing or not wanted.
+    ``context_dim``) enters the first layer as if concatenated to x; a ``droppable`` one may be None. The last layer
+    starts at zero: the flow starts as the identity. Raises ValueError for unknown names, a depth below 1, a context
+    missing or not wanted.
 
     ``fused(times, context)`` hands the field to the whole-trajectory kernel;
     ``with_divergence(t, x, context)`` is the exact divergence of a field with one or two hidden layers by one more
@@ -68,6 +69,7 @@ class MLPField(_LayeredField):
         time: str = "concatsquash",
         context_dim: int | None = None,
         classes: int | None = None,
+        droppable: bool = False,
     ) -> None:
         super().__init__()
         require_counts("MLPField", features=features, width=width, depth=depth)
@@ -75,7 +77,7 @@ class MLPField(_LayeredField):
         self.features, self.width, self.depth, self.activation = features, width, depth, activation
         sizes = [features, *[width] * depth, features]
         self.layers = nn.ModuleList(TimeLinear(a, b, time, zero=i == depth) for i, (a, b) in enumerate(pairwise(sizes)))
-        self.context = make_context(width, context_dim, classes)
+        self.context = make_context(width, context_dim, classes, droppable)
         self.takes_context = self.context is not None
 
     def _run(
@@ -155,6 +157,7 @@ class ConvField(_LayeredField):
         time: str = "concat",
         context_dim: int | None = None,
         classes: int | None = None,
+        droppable: bool = False,
     ) -> None:
         super().__init__()
         require_counts("ConvField", channels=channels, width=width, depth=depth)
@@ -164,7 +167,7 @@ class ConvField(_LayeredField):
         self.layers = nn.ModuleList(
             TimeConv2d(a, b, 3, time, zero=i == depth) for i, (a, b) in enumerate(pairwise(sizes))
         )
-        self.context = make_context(width, context_dim, classes)
+        self.context = make_context(width, context_dim, classes, droppable)
         self.takes_context = self.context is not None
 
     def _run(

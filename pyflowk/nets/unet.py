@@ -20,13 +20,12 @@ __all__ = ["UNet"]
 
 class UNet(Field):
     r"""A vector field on images (B, C, H, W): residual blocks on a ladder of resolutions down and up again.
-
-    Level i, of half the sides of the one before, has ``width * multipliers[i]`` channels and ``blocks`` residual blocks
-    on the way down, one more on the way up, where each takes beside its input what the way down left. A block is
-    :math:`h + W_2 \phi((1 + a)\, \mathrm{GN}(W_1 \phi(\mathrm{GN}(h))) + b)`, GN groups' norm and :math:`\phi` SiLU,
-    with scale a and shift b functions of time and context (``classes`` or ``context_dim``, added to the time's
-    vector). Levels named in ``attention`` have self-attention after each block, as the middle has. The time enters by
-    a :class:`TimeEmbedding` of the kind ``time`` and the scale ``time_scale``.
+Level i, of half the sides of the one before, has ``width * multipliers[i]`` channels and ``blocks`` residual blocks on
+the way down, one more on the way up, where each takes beside its input what the way down left. A block is :math:`h +
+W_2 \phi((1 + a)\, \mathrm{GN}(W_1 \phi(\mathrm{GN}(h))) + b)`, GN groups' norm and :math:`\phi` SiLU, with scale a and
+shift b functions of time and context (``classes`` or ``context_dim``, added to the time's vector; a ``droppable`` one
+may be None). Levels named in ``attention`` have self-attention after each block, as the middle has. The time enters by
+a :class:`TimeEmbedding` of the kind ``time`` and the scale ``time_scale``.
 
     Any H and W will do: of an odd side halving leaves (side + 1) / 2, and on the way up it is doubled and the last row
     or column dropped. The ends of all residual branches and of the whole start at zero: the flow starts as the
@@ -52,6 +51,7 @@ class UNet(Field):
         time_scale: float = 1000.0,
         context_dim: int | None = None,
         classes: int | None = None,
+        droppable: bool = False,
     ) -> None:
         super().__init__()
         require_counts("UNet", channels=channels, width=width, blocks=blocks, levels=len(multipliers))
@@ -60,7 +60,7 @@ class UNet(Field):
             raise ValueError(f"attention: expected levels from 0 to {len(multipliers) - 1}, got {tuple(attention)}")
         features, last = 4 * width, len(multipliers) - 1
         self.time = TimeEmbedding(features, time, time_scale)
-        self.context = make_context(features, context_dim, classes)
+        self.context = make_context(features, context_dim, classes, droppable)
         self.takes_context = self.context is not None
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         down: list[nn.Module] = []

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..paths import PREDICTIONS, Schedule, convert
+from ..space import Ragged
 from .field import Field, as_field
 
 
@@ -37,6 +38,9 @@ class VelocityField(Field):
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self._velocity(self.net(t, x, context), t, x)
+
+    def no_context(self) -> Tensor | Ragged:
+        return self.net.no_context()
 
     def with_tangents(
         self, t: Tensor, x: Tensor, tangents: Tensor, context: Tensor | None = None

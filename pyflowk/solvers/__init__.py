@@ -4,8 +4,12 @@
 output and what an `Event` met, a `Record`; `sdeint` is for noise. `METHODS` are the methods by name, `TABLEAUS` the
 Runge-Kutta ones, a `Tableau` each by `tableau`. Steps are `Adaptive` or `Fixed`, gradients made by `Recompute`,
 `Backprop` or `Backsolve`. `Status` tells how a row ended, `SolverError` that it could not.
+
+A `Guided` field goes further than its context, in the direction of a `difference`, of `zero_star` or of what is
+`projected`.
 """
 
+from .guidance import Guided, difference, projected, zero_star
 from .ode.adjoint import Backprop, Backsolve, Recompute
 from .ode.control import Status
 from .ode.dense import Dense
@@ -26,14 +30,18 @@ __all__ = [
     "Dense",
     "Event",
     "Fixed",
+    "Guided",
     "Recompute",
     "Record",
     "Solution",
     "SolverError",
     "Status",
     "Tableau",
+    "difference",
     "odeint",
+    "projected",
     "sdeint",
     "solve_ivp",
     "tableau",
+    "zero_star",
 ]

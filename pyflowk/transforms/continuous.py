@@ -198,11 +198,12 @@ class Continuous(Transform):
         field = self._field.fused(stage_times(rows, start, stop, steps, x), context)
         if field is None or field.weights.dtype != x.dtype:
             return None
+        bias = None if field.bias is None else field.bias.expand(x.shape[0], -1)
 
         def run(probes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
             scale = 1.0 if self.divergence == "exact" else 1 / max(1, probes.shape[1])
             path, integrals = cnf_trajectory(
-                x, probes, field.weights, field.shifts, gates=field.gates, bias=field.bias, width=field.width,
+                x, probes, field.weights, field.shifts, gates=field.gates, bias=bias, width=field.width,
                 depth=field.depth, activation=field.activation, method=rows, steps=steps,
                 step=(stop - start) / steps, scale=scale,
             )  # fmt: skip

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from pyflowk import nets
-from pyflowk.nets import Network
+from pyflowk.nets import Network, drop_context
 from pyflowk.paths import CondOT
+from pyflowk.solvers import Fixed
+from pyflowk.space import Ragged
+from pyflowk.transforms import Continuous
 
 T = torch.tensor(0.3)
 VECTORS, IMAGES = torch.randn(4, 3), torch.randn(4, 2, 5, 5)
@@ -59,6 +62,65 @@ def test_one_row_stands_for_all(name: str, context: dict[str, int]) -> None:
         net(None)
     with pytest.raises(ValueError, match=r"built without a context .*, but got one"):
         CASES[name]()(one)
+
+
+DROPPABLE = ("MLPField", "MLPField-divergence", "ConvField", "VelocityField", "DiT", "UNet")
+
+
+@pytest.mark.parametrize("name", DROPPABLE)
+@pytest.mark.parametrize("context", [{"classes": 3}, {"context_dim": 2}], ids=["labels", "numbers"])
+def test_a_context_may_be_left_out(name: str, context: dict[str, int]) -> None:
+    """None, one more label, and a column of flags say the same; a context without that column is given."""
+    net = CASES[name](**context, droppable=True)
+    if "classes" in context:
+        given, none = torch.tensor([2, 0, 1, 2]), torch.full((4,), 3)
+    else:
+        given, none = torch.randn(4, 2), torch.zeros(4, 3)
+        torch.testing.assert_close(net(given), net(torch.cat((given, torch.ones(4, 1)), 1)), rtol=0, atol=0)
+    torch.testing.assert_close(net(None), net(none))
+    assert not torch.allclose(_first(net(given)), _first(net(none)), atol=1e-3)
+    dropped = torch.tensor([True, False, True, False])
+    mixed = _first(net(drop_context(given, dropped, none[:1])))
+    torch.testing.assert_close(mixed[dropped], _first(net(None))[dropped])
+    torch.testing.assert_close(mixed[~dropped], _first(net(given))[~dropped])
+
+
+def _first(found: Any) -> Tensor:
+    return found[0] if isinstance(found, tuple) else found
+
+
+@pytest.mark.parametrize("context", [{"classes": 3}, {"context_dim": 2}], ids=["labels", "numbers"])
+def test_what_stands_for_no_context(context: dict[str, int]) -> None:
+    field = nets.MLPField(3, 8, 2, **context, droppable=True)
+    none = field.no_context()
+    assert none.tolist() == ([3] if "classes" in context else [[0.0, 0.0, 0.0]])
+    assert torch.equal(nets.VelocityField(field, CondOT(), "data").no_context(), none)
+    assert torch.equal(nets.field.as_field(torch.compile(field)).no_context(), none)
+    fixed = Continuous(field, method="rk4", stepping=Fixed(2))  # the whole way in one call, which wants a row for each
+    torch.testing.assert_close(fixed(VECTORS), fixed(VECTORS, none))
+    for without in (nets.MLPField(3, 8, 2, **context), nets.MLPField(3), nets.FunctionField(lambda t, x: x)):
+        with pytest.raises(ValueError, match=r"expected a network that can do without its context.*droppable=True"):
+            without.no_context()
+    with pytest.raises(ValueError, match=r"droppable: expected a network with a context .*, got none"):
+        nets.MLPField(3, droppable=True)
+
+
+def test_contexts_of_every_kind_are_dropped() -> None:
+    dropped = torch.tensor([False, True])
+    narrow = drop_context(torch.tensor([255, 7], dtype=torch.uint8), dropped, torch.tensor([256]))
+    assert narrow.tolist() == [255, 256]  # which no byte holds
+    words = Ragged(torch.arange(6).reshape(2, 3), torch.tensor([3, 2]))
+    nothing = Ragged(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+    assert drop_context(words, dropped, nothing).lengths.tolist() == [3, 0]
+    image = torch.ones(2, 1, 2, 2)
+    assert drop_context(image, dropped, torch.zeros(1, 1, 2, 2)).flatten(1).sum(1).tolist() == [4, 0]
+    half = drop_context(torch.ones(2, 1, dtype=torch.bfloat16), dropped, torch.zeros(1, 2))
+    assert half.dtype == torch.bfloat16 and half.tolist() == [[1, 1], [0, 0]]
+    assert drop_context(torch.ones(0, 1), dropped[:0], torch.zeros(1, 2)).shape == (0, 2)
+    with pytest.raises(ValueError, match=r"expected a context \(B, 3\), got \(2, 5\)"):
+        drop_context(torch.ones(2, 5), dropped, torch.zeros(1, 3))
+    with pytest.raises(TypeError, match=r"a context of one kind, got a .*Ragged"):
+        drop_context(words, dropped, torch.zeros(1, 3))
 
 
 def test_an_image_as_context_may_stand_for_all() -> None:
