@@ -25,15 +25,15 @@ POSITIONS = ("rotary", "sincos")
 class DiT(Field):
     r"""A vector field on images (B, C, H, W): a transformer of patches, which time and context scale, shift and gate.
 
-    Patches of ``patch`` x ``patch`` pixels become tokens of ``width`` channels. Each of ``depth`` blocks is :math:`h
-    \leftarrow h + g_1\,\mathrm{Attention}((1 + a_1)\,\mathrm{LN}(h) + b_1)`, then the same with a perceptron of 4
-    ``width`` hidden units (GELU, by tanh) and :math:`a_2, b_2, g_2`: six linear functions of SiLU of the time's vector
-    plus the context's (``classes`` or ``context_dim``; a ``droppable`` one may be None) that start at zero, with the
-    last layer ("adaLN-Zero"): the flow starts as the identity. Where a token is, is told by ``positions``: "rotary"
-    turns queries and keys, half of their pairs by the row and half by the column, at rates :math:`100^{-i / (d / 4)}`
-    of heads of d channels; "sincos" adds the fixed waves of DiT, at rates :math:`10^{-4 i / (\mathrm{width} / 4)}`.
-    ``qk_norm`` gives queries
-    and keys a length of their own, so that long trainings in 16 bits keep finite logits.
+    Patches of ``patch`` x ``patch`` pixels become tokens of ``width`` channels. Each of ``depth`` blocks is
+    :math:`h \leftarrow h + g_1\,\mathrm{Attention}((1 + a_1)\,\mathrm{LN}(h) + b_1)`, then the same with a perceptron
+    of 4 ``width`` hidden units (GELU, by tanh) and :math:`a_2, b_2, g_2`: six linear functions of SiLU of the time's
+    vector plus the context's (``classes`` or ``context_dim``; a ``droppable`` one may be None) that start at zero, with
+    the last layer ("adaLN-Zero"): the flow starts as the identity. Where a token is, is told by ``positions``: "rotary"
+    turns queries and keys, half of their pairs by the row and half by the column, at rates
+    :math:`100^{-i / (d / 4)}` of heads of d channels; "sincos" adds the fixed waves of DiT, at rates
+    :math:`10^{-4 i / (\mathrm{width} / 4)}`. ``qk_norm`` gives queries and keys a length of their own, so that long
+    trainings in 16 bits keep finite logits.
 
     H and W are any multiples of the patch. Raises ValueError for other sides, for heads that do not divide the width,
     widths and heads that are too narrow for four waves, unknown positions, and a context that is missing or not

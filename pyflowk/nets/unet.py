@@ -20,12 +20,13 @@ __all__ = ["UNet"]
 
 class UNet(Field):
     r"""A vector field on images (B, C, H, W): residual blocks on a ladder of resolutions down and up again.
-Level i, of half the sides of the one before, has ``width * multipliers[i]`` channels and ``blocks`` residual blocks on
-the way down, one more on the way up, where each takes beside its input what the way down left. A block is :math:`h +
-W_2 \phi((1 + a)\, \mathrm{GN}(W_1 \phi(\mathrm{GN}(h))) + b)`, GN groups' norm and :math:`\phi` SiLU, with scale a and
-shift b functions of time and context (``classes`` or ``context_dim``, added to the time's vector; a ``droppable`` one
-may be None). Levels named in ``attention`` have self-attention after each block, as the middle has. The time enters by
-a :class:`TimeEmbedding` of the kind ``time`` and the scale ``time_scale``.
+
+    Level i, of half the sides of the one before, has ``width * multipliers[i]`` channels and ``blocks`` residual blocks
+    on the way down, one more on the way up, where each takes beside its input what the way down left. A block is
+    :math:`h + W_2 \phi((1 + a)\, \mathrm{GN}(W_1 \phi(\mathrm{GN}(h))) + b)`, GN groups' norm and :math:`\phi` SiLU,
+    with scale a and shift b functions of time and context (``classes`` or ``context_dim``, added to the time's vector;
+    a ``droppable`` one may be None). Levels named in ``attention`` have self-attention after each block, as the middle
+    has. The time enters by a :class:`TimeEmbedding` of the kind ``time`` and the scale ``time_scale``.
 
     Any H and W will do: of an odd side halving leaves (side + 1) / 2, and on the way up it is doubled and the last row
     or column dropped. The ends of all residual branches and of the whole start at zero: the flow starts as the
