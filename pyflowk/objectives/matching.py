@@ -1,4 +1,4 @@
-"""Matching: a network learns the velocity, noise or data of a path from samples of noise and data."""
+"""Matching: a network learns the velocity, noise, data or score of a path from samples of noise and data."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from ..distributions import Distribution
 from ..nets.field import Field, as_field
 from ..ops.draw import draw_normal
 from ..ops.dtypes import state_dtype
-from ..paths import AffinePath, Pairing, Path, Times, independent, uniform_times
+from ..paths import (
+    PREDICTIONS,
+    AffinePath,
+    Pairing,
+    Path,
+    PathSample,
+    Times,
+    UniformTimes,
+    Weight,
+    convert,
+    independent,
+)
 from .nll import reduce
 
-__all__ = ["MATCHED", "Matching"]
-
-MATCHED = ("velocity", "noise", "data")
-"""What a field can be taught to predict."""
+__all__ = ["Matching"]
 
 
 @dataclass(frozen=True)
@@ -29,13 +37,15 @@ class Matching:
     Called with a field, or a function of (t, x) or (t, x, context), and x (B, \*event) of D elements, data: for each
     event noise x0 is drawn from ``source`` (standard normal, if none is given), ``pairing`` says whose noise it is, and
     a time from ``times``; then x_t, its velocity and the weight come from ``path``. The field is trained to predict the
-    velocity or, as ``prediction`` says, the "noise" x0 or the "data" x1, of which :func:`pyflowk.paths.convert` makes
-    the velocity. The best field is the average of q over all pairs that pass through x_t, where the loss is what is
-    left of its variance, not 0; gradients are on average those of the squared distance to it. The result is (B,), an
-    average over elements, or its mean or sum.
+    velocity or, as ``prediction`` says, the "noise" x0, the "data" x1 or, on an affine path, the "score"
+    :math:`-x_0 / \sigma_t`, of which :func:`pyflowk.paths.convert` makes the velocity. ``weight``, a function of the
+    times, multiplies the path's: :class:`pyflowk.paths.ErrorWeight` makes one of these losses of another. The best
+    field is the average of q over all pairs that pass through x_t, whatever the weight, where the loss is what is left
+    of its variance, not 0; gradients are on average those of the squared distance to it. The result is (B,), an average
+    over elements, or its mean or sum.
 
-    Raises ValueError for an unknown prediction or reduction. Cost: one evaluation of the field. Lipman et al., 2023,
-    arXiv:2210.02747; Tong et al., 2024, arXiv:2302.00482.
+    Raises ValueError for an unknown prediction or reduction, and for a score on another path. Cost: one evaluation of
+    the field. Lipman et al., 2023, arXiv:2210.02747; Tong et al., 2024, arXiv:2302.00482.
 
     >>> import torch
     >>> from pyflowk.objectives import Matching
@@ -46,12 +56,15 @@ class Matching:
     path: Path = field(default_factory=AffinePath)
     prediction: str = "velocity"
     pairing: Pairing = independent
-    times: Times = uniform_times
+    times: Times = field(default_factory=UniformTimes)
+    weight: Weight | None = None
     source: Distribution | None = None
 
     def __post_init__(self) -> None:
-        if self.prediction not in MATCHED:
-            raise ValueError(f"prediction: expected one of {', '.join(MATCHED)}; got {self.prediction!r}")
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(f"prediction: expected one of {', '.join(PREDICTIONS)}; got {self.prediction!r}")
+        if self.prediction == "score" and not isinstance(self.path, AffinePath):
+            raise ValueError(f"prediction: score expects an AffinePath, whose noise has a deviation; got {self.path!r}")
 
     def __call__(
         self,
@@ -69,7 +82,12 @@ class Matching:
             x0 = self.source.sample(rows, context, generator)
         x0, x1, context = self.pairing(x0, x.to(dtype), context, generator)
         sample = self.path.sample(x0, x1, self.times(rows, generator, dtype=dtype, device=device), generator)
-        wanted = {"velocity": sample.target, "noise": x0, "data": x1}[self.prediction]
-        error = as_field(net)(sample.t, sample.x_t, context) - wanted
+        error = as_field(net)(sample.t, sample.x_t, context) - self._wanted(x0, x1, sample)
         squares = error.square().reshape(rows, math.prod(x.shape[1:]))
-        return reduce(sample.weight * squares.mean(1), reduction)
+        weight = sample.weight if self.weight is None else sample.weight * self.weight(sample.t)
+        return reduce(weight * squares.mean(1), reduction)
+
+    def _wanted(self, x0: Tensor, x1: Tensor, sample: PathSample) -> Tensor:
+        if self.prediction == "score":
+            return convert(x0, sample.x_t, sample.t, self.path.schedule, "noise", "score")  # type: ignore[attr-defined]
+        return {"velocity": sample.target, "noise": x0, "data": x1}[self.prediction]

@@ -3,7 +3,12 @@
 A `Path` gives a `PathSample`: an `AffinePath` has a `Schedule`, `CondOT`, `Lipman`, `Polynomial`, `Cosine`, `LinearVP`,
 `VP` or `VE`, each with its `Coefficients` at a time and by name in `SCHEDULES`. `convert` says a prediction, one of
 `PREDICTIONS`, in other words. A `Pairing` says which noise goes with which event: `independent`, those that are
-`Given`, or a flow's own, `FlowNoise`; `Times` are those at which a path is looked at: `uniform_times`.
+`Given`, or a flow's own, `FlowNoise`.
+
+`Times` are those at which a path is looked at, drawn from a `TimeLaw`, by name in `TIME_LAWS`: `UniformTimes`,
+`LogitNormalTimes`, `ModeTimes`, `CosmapTimes`, `PowerTimes`, `ShiftedTimes` by `shift_time`, or `UShapedTimes`. A
+`Weight` says how much the error at each counts: `ErrorWeight` makes one prediction's of another's, `LikelihoodWeight`
+makes nats, `MinSNRWeight` bounds the late ones, `ImportanceWeight` undoes a law.
 """
 
 from .affine import AffinePath
@@ -12,28 +17,55 @@ from .pairing import Pairing, independent
 from .pairs import FlowNoise, Given
 from .prediction import PREDICTIONS, convert
 from .schedules import SCHEDULES, VE, VP, Coefficients, CondOT, Cosine, LinearVP, Lipman, Polynomial, Schedule
-from .times import Times, uniform_times
+from .times import (
+    TIME_LAWS,
+    CosmapTimes,
+    LogitNormalTimes,
+    ModeTimes,
+    PowerTimes,
+    ShiftedTimes,
+    TimeLaw,
+    Times,
+    UniformTimes,
+    UShapedTimes,
+    shift_time,
+)
+from .weights import ErrorWeight, ImportanceWeight, LikelihoodWeight, MinSNRWeight, Weight
 
 __all__ = [
     "PREDICTIONS",
     "SCHEDULES",
+    "TIME_LAWS",
     "VE",
     "VP",
     "AffinePath",
     "Coefficients",
     "CondOT",
     "Cosine",
+    "CosmapTimes",
+    "ErrorWeight",
     "FlowNoise",
     "Given",
+    "ImportanceWeight",
+    "LikelihoodWeight",
     "LinearVP",
     "Lipman",
+    "LogitNormalTimes",
+    "MinSNRWeight",
+    "ModeTimes",
     "Pairing",
     "Path",
     "PathSample",
     "Polynomial",
+    "PowerTimes",
     "Schedule",
+    "ShiftedTimes",
+    "TimeLaw",
     "Times",
+    "UShapedTimes",
+    "UniformTimes",
+    "Weight",
     "convert",
     "independent",
-    "uniform_times",
+    "shift_time",
 ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import torch
 
 from ..nets import FIELD_ACTIVATIONS, ConvField, Field, MLPField
-from ..objectives import MATCHED, Matching
+from ..objectives import Matching
 from ..ops.hutchinson import NOISES
 from ..paths import SCHEDULES, AffinePath
 from ..space import Space
@@ -45,7 +45,7 @@ def flow_matching(
     space: Space,
     *,
     path: Annotated[str, one_of("shares of noise and data at each time", PATHS)] = "condot",
-    prediction: Annotated[str, one_of("what the network learns", MATCHED)] = "velocity",
+    prediction: Annotated[str, one_of("what the network learns", ("velocity", "noise", "data"))] = "velocity",
     architecture: Annotated[
         str, one_of("perceptron, or convolutions; auto: by the shape", ("auto", "vector", "image"))
     ] = "auto",

@@ -40,7 +40,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "forward_kl": lambda flow, n, **options: forward_kl(flow, lambda x, *context: normal(x), n, **options),
 }
 #: What is exported and no loss.
-OTHERS = {"MATCHED", "effective_sample_size", "importance_sample", "log_evidence", "reduce"}
+OTHERS = {"effective_sample_size", "importance_sample", "log_evidence", "reduce"}
 
 
 def events(n: int) -> Tensor:

@@ -11,9 +11,20 @@ import torch
 from torch import Generator, Tensor
 
 from pyflowk.distributions import DiagonalGaussian
-from pyflowk.nets import MLPField
-from pyflowk.objectives import MATCHED, Matching
-from pyflowk.paths import SCHEDULES, AffinePath, CondOT, PathSample, Schedule, Times
+from pyflowk.nets import MLPField, VelocityField
+from pyflowk.objectives import Matching
+from pyflowk.paths import (
+    PREDICTIONS,
+    SCHEDULES,
+    AffinePath,
+    CondOT,
+    ErrorWeight,
+    Path,
+    PathSample,
+    Schedule,
+    Times,
+    UniformTimes,
+)
 from tests.paths.oracles import GAUSSIAN
 
 schedules = pytest.mark.parametrize("name", SCHEDULES)
@@ -39,12 +50,13 @@ def within(losses: Tensor, level: float) -> None:
 
 @schedules
 def test_the_best_field_leaves_the_variance_of_what_passes_through(name: str) -> None:
-    """Data N(1, s^2): D^2 s^2 / C for velocities, alpha^2 s^2 / C for noise, sigma^2 s^2 / C for data."""
+    """Data N(1, s^2): D^2 s^2 / C for velocities, alpha^2 s^2 / C for noise, sigma^2 s^2 / C for data, and for scores
+    that of noise by sigma^2."""
     schedule, time, s = SCHEDULES[name](), 0.4, 0.5
     alpha, sigma, *_ = c = schedule.at(torch.tensor(time, dtype=torch.float64))
     variance = (alpha * s) ** 2 + sigma**2
-    factors = {"velocity": c.determinant, "noise": alpha, "data": sigma}
-    for prediction in MATCHED:
+    factors = {"velocity": c.determinant, "noise": alpha, "data": sigma, "score": alpha / sigma}
+    for prediction in PREDICTIONS:
         loss = Matching(AffinePath(schedule), prediction, times=at(time))
         losses = loss(best(schedule, prediction), gaussian(4000), generator=seeded())
         within(losses, (factors[prediction].square() * s**2 / variance).item())
@@ -59,7 +71,7 @@ def test_what_is_left_over_all_times_of_straight_lines() -> None:
 
 
 @schedules
-@pytest.mark.parametrize("prediction", MATCHED)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_the_gradient_is_that_of_the_distance_to_the_average(name: str, prediction: str) -> None:
     """Over three events and quadrature nodes of the noise: the expectations are sums, the average has a closed form."""
     schedule, data = SCHEDULES[name](), torch.tensor([-1.0, 0.2, 1.5], dtype=torch.float64)
@@ -79,6 +91,7 @@ def test_the_gradient_is_that_of_the_distance_to_the_average(name: str, predicti
     share = torch.softmax(-((x - alpha * data) ** 2) / (2 * sigma**2), 1)
     noise = (x - alpha * data) / sigma
     passing = {"velocity": alpha_rate * data + sigma_rate * noise, "noise": noise, "data": data.expand_as(noise)}
+    passing["score"] = -noise / sigma
     average = (share * passing[prediction]).sum(1, keepdim=True)
     known = (field(time, x) - average).square().squeeze(1)
     both = [torch.autograd.grad((weights.repeat(3) * loss).sum(), list(field.parameters())) for loss in (given, known)]
@@ -126,9 +139,51 @@ def test_the_weight_of_a_path_multiplies_the_squared_error() -> None:
     torch.testing.assert_close(weighted, torch.rand(5, generator=generator) * plain)
 
 
+@schedules
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_every_prediction_learns_by_the_loss_of_another(name: str, prediction: str) -> None:
+    """The same network, its prediction said as a velocity: after the weight losses and gradients are equal."""
+    schedule, times = SCHEDULES[name](), UniformTimes(least=0.05, most=0.95)
+    torch.manual_seed(0)
+    net = MLPField(2, 8, 1).double()
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.5, generator=seeded(p.numel()))
+    x = torch.randn(32, 2, dtype=torch.float64, generator=seeded())
+    weight = ErrorWeight(schedule, prediction, "velocity", least=0.0)
+    both = (
+        Matching(AffinePath(schedule), prediction, times=times, weight=weight)(net, x, generator=seeded()),
+        Matching(AffinePath(schedule), times=times)(
+            VelocityField(net, schedule, prediction, least=0.0), x, generator=seeded()
+        ),
+    )
+    torch.testing.assert_close(*both)
+    gradients = [torch.autograd.grad(loss.mean(), list(net.parameters())) for loss in both]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("name", ["condot", "cosine"])
+def test_predicted_data_and_its_target_are_clipped_alike(name: str) -> None:
+    """At the very end too: the weighted error of the data is that of velocities by one formula."""
+    schedule, clip = SCHEDULES[name](), 0.05
+    x0, x1, guess = (torch.randn(5, 2, dtype=torch.float64, generator=seeded(seed)) for seed in range(3))
+    for time in (0.9, 0.97, 1.0):
+        matching = Matching(
+            AffinePath(schedule), "data", lambda *pair: (x0, x1, None), at(time),
+            ErrorWeight(schedule, "data", "velocity", least=clip),
+        )  # fmt: skip
+        x_t = matching.path.sample(x0, x1, time).x_t
+        velocity, target = (
+            VelocityField(lambda t, x: answer, schedule, "data", least=clip)(x_t.new_tensor(time), x_t)  # noqa: B023
+            for answer in (guess, x1)
+        )
+        torch.testing.assert_close(matching(lambda t, x: guess, x1), (velocity - target).square().mean(1))
+
+
 def test_what_cannot_be_matched() -> None:
-    with pytest.raises(ValueError, match="prediction: expected one of velocity, noise, data; got 'score'"):
-        Matching(prediction="score")
+    with pytest.raises(ValueError, match="prediction: expected one of velocity, noise, data, score; got 'speed'"):
+        Matching(prediction="speed")
+    with pytest.raises(ValueError, match="prediction: score expects an AffinePath, whose noise has a deviation; got "):
+        Matching(Path(), "score")
     x = torch.zeros(3, 2)
     x[1] = math.nan
     assert Matching()(lambda t, x: x, x, generator=seeded()).isnan().tolist() == [False, True, False]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from pyflowk import paths
-from pyflowk.paths import VE, AffinePath, Path, Polynomial, Schedule, convert, independent, uniform_times
+from pyflowk.paths import VE, AffinePath, Path, Polynomial, Schedule, convert, independent
 from tests.paths.oracles import PAIR
 from tests.paths.test_schedules import schedules
 
@@ -104,11 +104,7 @@ def test_the_continuity_equation(schedule: Schedule) -> None:
     torch.testing.assert_close(growth, -outflow, rtol=1e-8, atol=1e-10)
 
 
-def test_pairs_and_times() -> None:
+def test_pairs() -> None:
     x0, x1, c = torch.zeros(3, 2), torch.ones(3, 2), torch.arange(3)
     pairs = independent(x0, x1, c)
     assert pairs[0] is x0 and pairs[1] is x1 and pairs[2] is c
-    times = uniform_times(4000, torch.Generator().manual_seed(0), dtype=torch.float64, device="cpu")
-    even = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
-    assert (times.sort().values - even).abs().max() < 1.63 / 4000**0.5  # Kolmogorov and Smirnov at 1 %
-    assert times.min() >= 0 and times.max() < 1
