@@ -4,7 +4,8 @@ A `Network` may take a context, by a `ContextBias`; `drop_context` takes it from
 `ConvNet`, `ResidualConvNet` (of `WeightNormConv2d`), and `MADE`, masked. Every `Field` is a velocity: `MLPField`,
 `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time, and `VelocityField`, of a network that predicts
 something else; `FunctionField` is a user's, `FusedParameters` what a kernel takes; for images with far relations there
-are the `UNet` and `DiT`, whose blocks hear the time by a `TimeEmbedding`. Every `Branch` contracts and has a
+are the `UNet` and `DiT`, whose blocks hear the time by a `TimeEmbedding`, and `load_dit` and `load_sit`, which read
+published weights. Every `Branch` contracts and has a
 `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d`
 and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`,
 `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `DIT_SIZES`.
@@ -12,6 +13,7 @@ and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
 from .branch import Branch, FunctionBranch, TransposedJacobian
+from .checkpoints import load_dit, load_sit
 from .context import ContextBias, Network, drop_context
 from .convnet import ConvNet
 from .dit import DIT_SIZES, POSITIONS, DiT
@@ -63,4 +65,6 @@ __all__ = [
     "VelocityField",
     "WeightNormConv2d",
     "drop_context",
+    "load_dit",
+    "load_sit",
 ]

@@ -106,11 +106,9 @@ class DiT(Field):
         condition = F.silu(embedded(self.time, self.context, t, x, context))
         h, rotation = self.first(x).flatten(2).mT, None
         if self.positions == "rotary":
-            angles = _angles(rows, columns, self.width // self.heads // 4, 100.0, x)
-            rotation = angles.cos().flatten(1), angles.sin().flatten(1)
+            rotation = rotary(rows, columns, self.width // self.heads, x)
         else:
-            angles = _angles(rows, columns, self.width // 4, 1e4, x).flip(1)
-            h = h + torch.cat((angles.sin(), angles.cos()), 2).flatten(1).to(h.dtype)
+            h = h + sincos(rows, columns, self.width, x).to(h.dtype)
         for block in self.blocks:
             h = block(h, condition, rotation)
         shift, scale = self.modulation(condition).unsqueeze(1).chunk(2, -1)
@@ -136,6 +134,18 @@ class _Block(nn.Module):
 def modulated(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Tokens (B, T, F) of mean 0 and variance 1, scaled and shifted by the row (B or 1, 1, F): adaLN."""
     return F.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+def rotary(rows: int, columns: int, channels: int, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (rows columns, channels / 2) that turn a head's queries and keys at each patch."""
+    angles = _angles(rows, columns, channels // 4, 100.0, x)
+    return angles.cos().flatten(1), angles.sin().flatten(1)
+
+
+def sincos(rows: int, columns: int, width: int, x: Tensor) -> Tensor:
+    """The waves (rows columns, width) of each patch's place: its column's sines, cosines, then its row's."""
+    angles = _angles(rows, columns, width // 4, 1e4, x).flip(1)
+    return torch.cat((angles.sin(), angles.cos()), 2).flatten(1)
 
 
 def _angles(rows: int, columns: int, waves: int, base: float, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyflowk.nets import DIT_SIZES, DiT
 from pyflowk.nets.attention import turned
-from pyflowk.nets.dit import _angles
+from pyflowk.nets.dit import rotary
 
 
 def awake(net: nn.Module) -> nn.Module:
@@ -96,17 +96,13 @@ def test_values_by_loops_over_tokens_and_heads(options: dict[str, Any]) -> None:
 
 
 def test_rotary_positions_know_distances_alone() -> None:
-    """One token that stands out shifts what the others hear by the way to it, wherever both are: the logits do."""
-    angles = _angles(5, 6, 2, 100.0, torch.zeros(1, dtype=torch.float64))
+    """A query and a key that are the same everywhere meet in logits that depend on the way between them."""
+    table = rotary(5, 6, 8, torch.zeros(1, dtype=torch.float64))
     q, k = torch.randn(2, 1, 8, dtype=torch.float64)
-    logits = turned(q, *_table(angles)) @ turned(k, *_table(angles)).mT
+    logits = turned(q, *table) @ turned(k, *table).mT
     grid = logits.reshape(5, 6, 5, 6)
     torch.testing.assert_close(grid[1:, 2:, 1:, 2:], grid[:-1, :-2, :-1, :-2])
     assert not torch.allclose(grid[0, 0, 1, 0], grid[0, 0, 0, 1])
-
-
-def _table(angles: Tensor) -> tuple[Tensor, Tensor]:
-    return angles.cos().flatten(1), angles.sin().flatten(1)
 
 
 def test_sizes_that_have_names() -> None:
