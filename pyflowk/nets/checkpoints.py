@@ -87,8 +87,8 @@ def load_dit(state: Mapping[str, Tensor], heads: int | None = None) -> VelocityF
 
     Everything as :func:`load_sit`, but for the time: it was taught at steps k = 0 .. 999, noise last, of
     :math:`\bar\alpha_k = \prod_{i \le k} (1 - \beta_i)`, :math:`\beta` from 0.0001 to 0.02 in even steps. At a time of
-    the path it is asked at the step, between two of them in proportion, of the same log-ratio of data to noise, at t = 0
-    that is 995.6, and at the first where there is less noise. Peebles, Xie, 2023, arXiv:2212.09748.
+    the path it is asked at the step, between two of them in proportion, of the same log-ratio of data to noise, 995.6
+    at t = 0, and at step 0 where there is less noise than there. Peebles, Xie, 2023, arXiv:2212.09748.
     """
     return VelocityField(_Stepped(load_sit(state, heads)), VP(), "noise")
 

@@ -111,7 +111,7 @@ def test_a_dit_checkpoint_predicts_the_noise_of_the_step_with_the_same_ratio() -
 
 def test_checkpoints_of_something_else() -> None:
     state = checkpoint()
-    with pytest.raises(ValueError, match="heads: expected a number for a width other than 384, .* 1152; got 16"):
+    with pytest.raises(ValueError, match=r"heads: expected a number for a width other than 384, .* 1152; got 16"):
         load_sit(state)
     for change, message in (
         ({"decoder.weight": X}, "expected the tensors of a DiT or SiT, got decoder.weight among them"),
