@@ -41,7 +41,7 @@ class Network(nn.Module):
         """One row that stands for no context, on the device of the weights; ValueError for a network without one."""
         if isinstance(bias := getattr(self, "context", None), ContextBias):
             return bias.no_context()
-        raise ValueError(_needs_context(type(self).__name__))
+        raise ValueError(_indispensable(type(self).__name__))
 
 
 def drop_context(context: Rows, dropped: Tensor, none: Tensor | Ragged) -> Rows:
@@ -139,7 +139,7 @@ class ContextBias(nn.Module):
         """One row that stands for none; ValueError unless it is ``droppable``."""
         weight = self.table.weight
         if not self.droppable:
-            raise ValueError(_needs_context("one"))
+            raise ValueError(_indispensable("one"))
         if self.classes is not None:
             return torch.tensor([self.classes], device=weight.device)
         return weight.new_zeros(1, weight.shape[1])
@@ -184,10 +184,10 @@ def add_context(h: Tensor, bias: ContextBias | None, context: Tensor | None) -> 
     return h if vector is None else h + vector.reshape(*vector.shape, *[1] * (h.dim() - 2))
 
 
-def _needs_context(got: str) -> str:
+def _indispensable(kind: str) -> str:
     return (
-        "expected a network that can do without its context, for guidance, or to drop some of it: built with "
-        f"droppable=True, by a system with dropout above 0; got {got} that always needs it"
+        "expected a network that can do without its context, for guidance or where it is dropped: built with "
+        f"droppable=True, by a system with dropout above 0; this {kind} was not"
     )
 
 

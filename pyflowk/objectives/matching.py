@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ..distributions import Distribution
+from ..nets.context import drop_context
 from ..nets.field import Field, as_field
-from ..ops.draw import draw_normal
+from ..ops.draw import draw_normal, draw_uniform
 from ..ops.dtypes import state_dtype
 from ..paths import (
     PREDICTIONS,
@@ -41,11 +42,13 @@ class Matching:
     :math:`-x_0 / \sigma_t`, of which :func:`pyflowk.paths.convert` makes the velocity. ``weight``, a function of the
     times, multiplies the path's: :class:`pyflowk.paths.ErrorWeight` makes one of these losses of another. The best
     field is the average of q over all pairs that pass through x_t, whatever the weight, where the loss is what is left
-    of its variance, not 0; gradients are on average those of the squared distance to it. The result is (B,), an average
-    over elements, or its mean or sum.
+    of its variance, not 0; gradients are on average those of the squared distance to it. For guidance a share
+    ``dropout`` of the events, drawn anew each time, is shown without its context to a field that can do without. The
+    result is (B,), an average over elements, or its mean or sum.
 
-    Raises ValueError for an unknown prediction or reduction, and for a score on another path. Cost: one evaluation of
-    the field. Lipman et al., 2023, arXiv:2210.02747; Tong et al., 2024, arXiv:2302.00482.
+    Raises ValueError for an unknown prediction or reduction, for a score on another path, and for dropout with a field
+    that cannot do without. Cost: one evaluation of the field. Lipman et al., 2023, arXiv:2210.02747; Tong et al., 2024,
+    arXiv:2302.00482; dropout: Ho, Salimans, 2022, arXiv:2207.12598.
 
     >>> import torch
     >>> from pyflowk.objectives import Matching
@@ -59,12 +62,15 @@ class Matching:
     times: Times = field(default_factory=UniformTimes)
     weight: Weight | None = None
     source: Distribution | None = None
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction: expected one of {', '.join(PREDICTIONS)}; got {self.prediction!r}")
         if self.prediction == "score" and not isinstance(self.path, AffinePath):
             raise ValueError(f"prediction: score expects an AffinePath, whose noise has a deviation; got {self.path!r}")
+        if not 0 <= self.dropout <= 1:
+            raise ValueError(f"dropout: expected a share from 0 to 1, got {self.dropout}")
 
     def __call__(
         self,
@@ -82,7 +88,11 @@ class Matching:
             x0 = self.source.sample(rows, context, generator)
         x0, x1, context = self.pairing(x0, x.to(dtype), context, generator)
         sample = self.path.sample(x0, x1, self.times(rows, generator, dtype=dtype, device=device), generator)
-        error = as_field(net)(sample.t, sample.x_t, context) - self._wanted(x0, x1, sample)
+        predicting = as_field(net)
+        if self.dropout and context is not None:
+            dropped = draw_uniform((rows,), generator, dtype=torch.float32, device=device) < self.dropout
+            context = drop_context(context, dropped, predicting.no_context())
+        error = predicting(sample.t, sample.x_t, context) - self._wanted(x0, x1, sample)
         squares = error.square().reshape(rows, math.prod(x.shape[1:]))
         weight = sample.weight if self.weight is None else sample.weight * self.weight(sample.t)
         return reduce(weight * squares.mean(1), reduction)

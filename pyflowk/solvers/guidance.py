@@ -180,7 +180,7 @@ class Guided(Field):
         if given is None:
             raise ValueError("guidance: expected a context, from which to go further; got none")
         dropped = torch.arange(2 * n, device=x.device) >= n
-        contexts = drop_context(cat((given, given)), dropped, self.field.no_context())  # type: ignore[type-var]
+        contexts = drop_context(cat((given, given)), dropped, self.field.no_context())
         return torch.cat((t, t)) if t.dim() else t, torch.cat((x, x)), contexts
 
     def _guided(self, t: Tensor, strong: Tensor, weak: Tensor) -> Tensor:

@@ -143,11 +143,12 @@ class Continuous(Transform):
         field = self._field
         return self._solve(lambda t, y: field(t.reshape(-1) if t.dim() else t, y, context), x, start, stop, context)
 
-    def stepped(self, method: str, stepping: Stepping) -> Continuous:
-        """The flow of the same field, which it shares, in other steps; errors as those of ``Continuous``."""
+    def stepped(self, method: str, stepping: Stepping, field: Field | None = None) -> Continuous:
+        """The flow of the same field, which it shares, or of one in its place, in other steps; errors as usual."""
         return Continuous(
-            self.field, divergence=self.divergence, probes=self.probes, noise=self.noise, method=method,
-            stepping=stepping, adjoint=self.adjoint, mode=self.mode, steer=self.steer, conditional=self.conditional,
+            self.field if field is None else field, divergence=self.divergence, probes=self.probes, noise=self.noise,
+            method=method, stepping=stepping, adjoint=self.adjoint, mode=self.mode, steer=self.steer,
+            conditional=self.conditional,
         ).train(self.training)  # fmt: skip
 
     def velocity(self, time: float, x: Tensor, context: Tensor | None = None) -> Tensor:

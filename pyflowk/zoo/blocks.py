@@ -39,9 +39,12 @@ Net = Callable[[int, int], nn.Module]
 # ---- what a space asks for -------------------------------------------------------------------------------------------
 
 
-def condition(space: Space) -> dict[str, Any]:
-    """The arguments of a network, or of a field, that tell it what its context is."""
-    return {"context_dim": space.context_dim, "classes": space.classes}
+def condition(space: Space, dropout: float = 0.0) -> dict[str, Any]:
+    """The arguments of a network, or of a field, that tell it what its context is; and that it may be dropped."""
+    if dropout and space.context is None:
+        raise ValueError(f"dropout: expected 0 where there is no context to drop, got {dropout}")
+    known: dict[str, Any] = {"context_dim": space.context_dim, "classes": space.classes}
+    return {**known, "droppable": True} if dropout else known
 
 
 def gaussian(space: Space) -> Distribution:

@@ -14,7 +14,7 @@ from ..space import Space
 from ..transforms.continuous import DIVERGENCES
 from .blocks import condition, stepping
 from .matching_model import MatchingModel
-from .option import LAYERS, WIDTH, Method, Option, Steps, Time, Tolerance, one_of
+from .option import LAYERS, WIDTH, Dropout, Method, Option, Steps, Time, Tolerance, one_of
 from .registry import register
 
 STARTS = {name: schedule().at(torch.zeros((), device="cpu")) for name, schedule in SCHEDULES.items()}
@@ -53,6 +53,7 @@ def flow_matching(
     depth: Annotated[int, Option("hidden layers of the network", 1, LAYERS)] = 3,
     activation: Annotated[str, one_of("what the hidden units compute", FIELD_ACTIVATIONS)] = "silu",
     time: Time = "concat",
+    dropout: Dropout = 0.0,
     divergence: Annotated[str, one_of("of the field; auto: exact up to 3 elements", ("auto", *DIVERGENCES))] = "auto",
     probes: Annotated[int, Option("random directions of an estimate; an even number for hutch++", 1, WIDTH)] = 1,
     noise: Annotated[str, one_of("kind of the random directions", NOISES)] = "rademacher",
@@ -67,7 +68,8 @@ def flow_matching(
     learns the velocity of x_t or, as ``prediction`` says, its data x1, or its noise x0 where the path is "vp". Real
     numbers are brought to unit scale by the first batch, once; integers get even noise and lie in [-1, 1): samples are
     rounded down, and ``log_prob`` is a bound on the log-probability, as of other flows. A training step is one
-    evaluation of the network, and its loss is no likelihood.
+    evaluation of the network, and its loss is no likelihood. With ``dropout`` (0.1) samples can be drawn with
+    ``guidance``, and everything can be asked without a context.
 
     Samples take ``steps`` equal steps of a ``method``, options of ``sample``, or adaptive ones with steps=None (method
     "dopri5" or another with an error estimate); options of the same names here are those of densities, latents and
@@ -81,11 +83,17 @@ def flow_matching(
     torch.Size([3, 2])
     """
     vector = architecture == "vector"
-    sizes: dict[str, Any] = {"width": width, "depth": depth, "activation": activation, "time": time, **condition(space)}
+    sizes: dict[str, Any] = {
+        "width": width,
+        "depth": depth,
+        "activation": activation,
+        "time": time,
+        **condition(space, dropout),
+    }
     net: Field = MLPField(space.dims, **sizes) if vector else ConvField(space.shape[0], **sizes)
     solver = {
         "divergence": divergence, "probes": probes, "noise": noise, "method": method,
         "stepping": stepping(method, steps, rtol, atol),
     }  # fmt: skip
-    objective = Matching(AffinePath(SCHEDULES[path]()), prediction)
+    objective = Matching(AffinePath(SCHEDULES[path]()), prediction, dropout=dropout)
     return MatchingModel(space, net, objective, flat=vector, solver=solver)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from torch.func import jvp
 from ..distributions import Distribution
 from ..flows import Flow
 from ..objectives.nll import nll
-from ..shapes import number_of
+from ..shapes import number_of, sample_shape
 from ..space import Space, check_events
 from ..transforms import Compose, InvertibilityReport, MemoryFlat, Transform, check_invertibility
 from .blocks import unsquash
@@ -84,8 +85,23 @@ class FlowModel(GenerativeModel):
     def log_prob(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self.flow.log_prob(*self._enter(x, context), generator)
 
+    def sample_and_log_prob(
+        self,
+        n: int | Sequence[int],
+        context: Any = None,
+        generator: Generator | None = None,
+        **options: Any,
+    ) -> tuple[Tensor, Tensor]:
+        chosen: Any = self.chosen(options)
+        context = self.check_context(context, math.prod(sample_shape(n)))
+        return self._drawn_by(chosen).sample_and_log_prob(n, context, generator, chosen.temperature)
+
+    def _drawn_by(self, chosen: Any) -> Flow:
+        """The flow whose samples are the model's, with such options."""
+        return self.flow
+
     def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
-        return self.flow.sample(rows, context, generator, chosen.temperature)
+        return self._drawn_by(chosen).sample(rows, context, generator, chosen.temperature)
 
     def initialize(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> None:
         self.flow.initialize(*self._enter(x, context), generator)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Generator, Tensor
 
@@ -12,21 +12,29 @@ from ..flows import Flow
 from ..nets import Field, VelocityField
 from ..objectives import Matching
 from ..paths import AffinePath, Given
+from ..solvers import Guided, difference, projected, zero_star
 from ..space import Paired, Space, check_events
 from ..transforms import ActNorm, Compose, Continuous
 from .blocks import centred, flatten, stepping
 from .flow_model import FlowModel, FlowSampling
-from .option import Method, Steps, Tolerance
+from .option import Method, Option, Steps, Tolerance, one_of
+
+DIRECTIONS = {"plain": (difference, 0.0), "zero-star": (zero_star, 0.04), "projected": (projected(), 0.0)}
+"""Kinds of guidance: in which direction, and until when nothing moves."""
 
 
 @dataclass(frozen=True)
 class MatchingSampling(FlowSampling):
-    """How the equation is solved from noise to data."""
+    """How the equation is solved from noise to data, and how far guidance goes beyond the context."""
 
     method: Method = "rk4"
     steps: Steps = 20
     rtol: Tolerance = 1e-5
     atol: Tolerance = 1e-5
+    guidance: Annotated[float, Option("how much further than the context: 0 not at all, -1 samples without it")] = 0.0
+    guidance_kind: Annotated[str, one_of("in which direction: see solvers.Guided", DIRECTIONS)] = "plain"
+    guidance_from: Annotated[float, Option("time from which there is guidance, 0 noise and 1 data", 0, 1)] = 0.0
+    guidance_until: Annotated[float, Option("time until which there is guidance", 0, 1)] = 1.0
 
 
 class MatchingModel(FlowModel):
@@ -35,7 +43,8 @@ class MatchingModel(FlowModel):
     Real numbers are brought to unit scale by the first batch, once; integers get even noise and lie in [-1, 1). The
     ``net`` predicts what the objective says, of events of the space or, with ``flat``, of the vectors they make.
     ``solver`` is what :class:`pyflowk.transforms.Continuous` takes beside its field: densities, latents and
-    trajectories take its steps, samples are drawn in steps of their own. The source is standard normal.
+    trajectories take its steps, samples are drawn in steps of their own. The source is standard normal. If the
+    objective has dropout, which takes a ``droppable`` net, every context may be None.
 
     >>> from pyflowk.nets import MLPField
     >>> from pyflowk.objectives import Matching
@@ -105,11 +114,19 @@ class MatchingModel(FlowModel):
         if not isinstance(x, Paired):  # whose scale is that of the model that has made them
             super().initialize(x, context, generator)
 
-    def _moved(self, chosen: Any) -> Any:
-        """The Continuous, in the steps that are chosen."""
-        return self._parts()[1].stepped(chosen.method, stepping(chosen.method, chosen.steps, chosen.rtol, chosen.atol))
+    def check_context(self, context: Any, rows: int) -> Any:
+        return None if context is None and self.objective.dropout else super().check_context(context, rows)
 
-    def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
+    def _moved(self, chosen: Any) -> Any:
+        """The Continuous, in the steps and with the guidance that are chosen."""
+        moving: Any = self._parts()[1]
+        field = moving.field
+        if chosen.guidance:
+            (direction, still), times = DIRECTIONS[chosen.guidance_kind], (chosen.guidance_from, chosen.guidance_until)
+            field = Guided(field, chosen.guidance, direction=direction, interval=times, still=still)
+        steps = stepping(chosen.method, chosen.steps, chosen.rtol, chosen.atol)
+        return moving.stepped(chosen.method, steps, field)
+
+    def _drawn_by(self, chosen: Any) -> Flow:
         front, _, back = self._parts()
-        flow = Flow(self.flow.base, Compose(front, self._moved(chosen), back))
-        return flow.sample(rows, context, generator, chosen.temperature)
+        return Flow(self.flow.base, Compose(front, self._moved(chosen), back))

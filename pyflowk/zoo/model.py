@@ -22,7 +22,7 @@ class Ability(str, Enum):
     """What a system may do beside its loss and its samples: asked of ``abilities``, never guessed from the class."""
 
     LIKELIHOOD = "likelihood"
-    """``log_prob``."""
+    """``log_prob`` and ``sample_and_log_prob``."""
     LATENT = "latent space"
     """``encode``, ``decode`` and ``round_trip``."""
     TRAJECTORY = "trajectory"
@@ -174,6 +174,15 @@ class GenerativeModel(nn.Module):
 
     def log_prob(self, x: Any, context: Any = None, generator: Generator | None = None) -> Tensor:
         """Log-likelihood (B,) in nats per event."""
+        raise self._lacks(Ability.LIKELIHOOD)
+
+    def sample_and_log_prob(
+        self, n: int | Sequence[int], context: Any = None, generator: Generator | None = None, **options: Any
+    ) -> tuple[Any, Tensor]:
+        """n samples as of :meth:`sample`, and the log-density, (n,) in nats, of the distribution they are drawn from.
+
+        Integers have the bound that belongs to the draw, an estimated log-determinant the estimate of one solve.
+        """
         raise self._lacks(Ability.LIKELIHOOD)
 
     def encode(self, x: Any, context: Any = None, generator: Generator | None = None) -> Tensor:

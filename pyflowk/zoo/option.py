@@ -102,6 +102,7 @@ Limit = Annotated[float, Option("largest log-scale of a layer", above=0, most=80
 Time = Annotated[str, one_of("how a layer of the field hears the time", TIMES)]
 Method = Annotated[str, one_of("Runge-Kutta or Adams method of the solver", METHODS)]
 Steps = Annotated[int | None, Option("equal steps of the solver; None: adaptive, where the method can", 1, 1 << 16)]
+Dropout = Annotated[float, Option("share of events learned without their context, for guidance", least=0, below=1)]
 Tolerance = Annotated[float, Option("relative (rtol) or absolute (atol) tolerance of adaptive steps", least=0)]
 
 

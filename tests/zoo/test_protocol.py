@@ -15,12 +15,12 @@ from torch import Generator, Tensor
 
 from pyflowk import zoo
 from pyflowk.space import Context, Events, Ragged, Space
-from pyflowk.zoo import Ability, GenerativeModel, SamplingOptions
+from pyflowk.zoo import Ability, FlowModel, GenerativeModel, SamplingOptions
 from pyflowk.zoo.option import Option
 from tests.zoo import test_compile
 from tests.zoo.test_systems import SMALL, build, conditions, context, data, seeded, systems
 
-ROOMS = {"__init__", "blocks", "flow_model", "model", "option", "registry"}
+ROOMS = {"__init__", "blocks", "flow_model", "matching_model", "model", "option", "registry"}
 DOORS = {"check", "create", "defaults", "describe", "names", "options", "register", "sampling", "takes"}
 
 #: how each ability is used, on a model, its events and contexts
@@ -52,6 +52,13 @@ def test_abilities_that_are_claimed_work_and_others_say_so(system: str, conditio
                 use(model, x, c)
             with pytest.raises(NotImplementedError, match=f"^{model.name} has no {ability}$"):
                 model.require(ability)
+    if Ability.LIKELIHOOD in model.abilities:
+        drawn, log_prob = model.sample_and_log_prob((2, 2), c, seeded())
+        torch.testing.assert_close(drawn.flatten(0, 1), model.sample(4, c, seeded()), rtol=1e-4, atol=1e-4)
+        assert log_prob.shape == (2, 2) and log_prob.isfinite().all()
+        if isinstance(model, FlowModel) and model.space.levels is None and not model.flow.transform.estimates_ladj:
+            known = model.log_prob(drawn.flatten(0, 1), c, seeded())
+            torch.testing.assert_close(log_prob.flatten(), known, rtol=1e-3, atol=1e-3)
     if Ability.LATENT in model.abilities:
         torch.testing.assert_close(results[Ability.LATENT], x, rtol=1e-3, atol=1e-3)
         assert model.round_trip(x, c, seeded()).max_error < 1e-3
