@@ -2,8 +2,9 @@
 
 A `Network` may take a context, by a `ContextBias`; `drop_context` takes it from some rows. Conditioners: `MLP`,
 `ConvNet`, `ResidualConvNet` (of `WeightNormConv2d`), and `MADE`, masked. Every `Field` is a velocity: `MLPField`,
-`ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time, and `VelocityField`, of a network that predicts
-something else; `FunctionField` is a user's, `FusedParameters` what a kernel takes; for images with far relations there
+`ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time, `VelocityField`, of a network that predicts
+something else, and those of other clocks, `ReversedField` and `RescheduledField`; `FunctionField` is a user's,
+`FusedParameters` what a kernel takes; for images with far relations there
 are the `UNet` and `DiT`, whose blocks hear the time by a `TimeEmbedding`, and `load_dit` and `load_sit`, which read
 published weights. Every `Branch` contracts and has a
 `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d`
@@ -14,6 +15,7 @@ and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
 from .branch import Branch, FunctionBranch, TransposedJacobian
 from .checkpoints import load_dit, load_sit
+from .clock import RescheduledField, ReversedField
 from .context import ContextBias, Network, drop_context
 from .convnet import ConvNet
 from .dit import DIT_SIZES, POSITIONS, DiT
@@ -54,7 +56,9 @@ __all__ = [
     "LipschitzNet",
     "MLPField",
     "Network",
+    "RescheduledField",
     "ResidualConvNet",
+    "ReversedField",
     "SpectralConv2d",
     "SpectralLinear",
     "TimeConv2d",

@@ -1,7 +1,8 @@
 """Ways from noise, t = 0, to data, t = 1, without any network: what lies between two samples, and how it moves.
 
 A `Path` gives a `PathSample`: an `AffinePath` has a `Schedule`, `CondOT`, `Lipman`, `Polynomial`, `Cosine`, `LinearVP`,
-`VP` or `VE`, each with its `Coefficients` at a time and by name in `SCHEDULES`. `convert` says a prediction, one of
+`VP` or `VE`, each with its `Coefficients` at a time and by name in `SCHEDULES`; a `BrownianBridge` and what is
+`Blurred` have noise of their own. `convert` says a prediction, one of
 `PREDICTIONS`, in other words. A `Pairing` says which noise goes with which event: `independent`, those that are
 `Given`, or a flow's own, `FlowNoise`.
 
@@ -13,6 +14,7 @@ makes nats, `MinSNRWeight` bounds the late ones, `ImportanceWeight` undoes a law
 
 from .affine import AffinePath
 from .base import Path, PathSample
+from .bridge import Blurred, BrownianBridge
 from .pairing import Pairing, independent
 from .pairs import FlowNoise, Given
 from .prediction import PREDICTIONS, convert
@@ -39,6 +41,8 @@ __all__ = [
     "VE",
     "VP",
     "AffinePath",
+    "Blurred",
+    "BrownianBridge",
     "Coefficients",
     "CondOT",
     "Cosine",

@@ -42,16 +42,19 @@ class Path:
 
     def sample(self, x0: Tensor, x1: Tensor, t: Tensor | float, generator: Generator | None = None) -> PathSample:
         """What lies at times t between the rows of x0 and of x1."""
-        if x0.shape != x1.shape or x1.dim() == 0:
-            raise ValueError(
-                f"expected x0 and x1 of one shape (B, *event), got {tuple(x0.shape)} and {tuple(x1.shape)}"
-            )
-        t = as_time(t, x1)
-        if t.is_cpu and t.numel() and not transformed():
-            low, high = (float(end) for end in t.detach().aminmax())
-            if low < 0 or high > 1:
-                raise ValueError(f"t: expected times from 0 (noise) to 1 (data), got {low:g} to {high:g}")
-        return self._sample(x0, x1, t.expand(x1.shape[0]), generator)
+        return self._sample(x0, x1, checked_times(x0, x1, t), generator)
 
     def _sample(self, x0: Tensor, x1: Tensor, t: Tensor, generator: Generator | None) -> PathSample:
         raise NotImplementedError(f"{type(self).__name__} has no sample")
+
+
+def checked_times(x0: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
+    """One time a row, (B,), of a :class:`Path` between x0 and x1; its errors where they or the times do not fit."""
+    if x0.shape != x1.shape or x1.dim() == 0:
+        raise ValueError(f"expected x0 and x1 of one shape (B, *event), got {tuple(x0.shape)} and {tuple(x1.shape)}")
+    t = as_time(t, x1)
+    if t.is_cpu and t.numel() and not transformed():
+        low, high = (float(end) for end in t.detach().aminmax())
+        if low < 0 or high > 1:
+            raise ValueError(f"t: expected times from 0 (noise) to 1 (data), got {low:g} to {high:g}")
+    return t.expand(x1.shape[0])
