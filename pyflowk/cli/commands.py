@@ -120,7 +120,10 @@ class Sample(Command):
 class Eval(Command):
     """Judge a trained model by the test set: nats and bits/dim with standard errors where it has a likelihood, how near
     its samples come, and its round-trip error. Of samples: two distances; c2st, how often a classifier tells them from
-    data (0.5 is chance); precision, the share of them that looks like data; coverage, that of data they come near."""
+    data (0.5 is chance); precision, the share of them that looks like data; coverage, that of data they come near; data
+    copying, how often they are nearer to the training data than test rows are (0.5 is chance); of data with labels also
+    distances in the features of a classifier that learns these, and whether classes come as often, and as asked; of
+    ways from noise to data, how straight they are (0) and how long beside their chords (1)."""
 
     run_folder: Run
     """A run's folder or its checkpoint folder."""

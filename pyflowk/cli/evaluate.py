@@ -41,7 +41,7 @@ def evaluate(command: Eval) -> int:
         data, what = other_data(saved, model, command.data, command.data_dir, command.size)
     threads = Threads(command.threads, say=print)
     report = training.evaluate(
-        model, data, seed=command.seed, draws=command.draws, sampling=sampling, threads=threads,
+        model, data, seed=command.seed, draws=command.draws, sampling=sampling, thorough=True, threads=threads,
         watch=Progress("scored"),
     )  # fmt: skip
     rows = report.lines()

@@ -6,13 +6,18 @@ integers; `trivial_level`, `gaussian_level` and `ngram_level` are scores to beat
 Samples: `compare(samples, reference, space, generator)` is the one call of an evaluation; it gives a `Measure` with its
 error of each metric that fits the space. These are, of numbers: `energy_distance`, `mmd`, `sliced_wasserstein`, `c2st`,
 `frechet_distance` of features, and `precision_recall`, a `PrecisionRecall` of precision, recall, density and coverage;
-of symbols: `ngram_distance` and `total_variation`. `straightness` is that of the ways from noise to data.
+of symbols: `ngram_distance` and `total_variation`. A `Classifier`, trained on the labels of the data, has features for
+`compare_features` and answers that say which classes samples are of; `data_copying` tells whether they repeat the
+training data. Ways from noise to data have a `straightness`, a `curvature`, a `path_ratio` and a `path_energy`, which
+`normalised_path_energy` holds against optimal transport.
 """
 
 from .bits import bits_per_dim, bits_per_symbol
 from .c2st import c2st
-from .compare import Measure, compare
+from .compare import Measure, compare, compare_features
+from .copying import data_copying
 from .energy import energy_distance
+from .features import Classifier
 from .frechet import frechet_distance
 from .gaussian import gaussian_level
 from .levels import Score, score, trivial_level, with_error
@@ -20,10 +25,11 @@ from .mmd import mmd
 from .ngrams import ngram_level
 from .precision_recall import PrecisionRecall, precision_recall
 from .sliced import sliced_wasserstein
-from .straightness import straightness
 from .symbols import ngram_distance, total_variation
+from .trajectories import curvature, normalised_path_energy, path_energy, path_ratio, straightness
 
 __all__ = [
+    "Classifier",
     "Measure",
     "PrecisionRecall",
     "Score",
@@ -31,12 +37,18 @@ __all__ = [
     "bits_per_symbol",
     "c2st",
     "compare",
+    "compare_features",
+    "curvature",
+    "data_copying",
     "energy_distance",
     "frechet_distance",
     "gaussian_level",
     "mmd",
     "ngram_distance",
     "ngram_level",
+    "normalised_path_energy",
+    "path_energy",
+    "path_ratio",
     "precision_recall",
     "score",
     "sliced_wasserstein",

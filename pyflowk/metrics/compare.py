@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,9 @@ from ..space import Events, Ragged, Space
 from ..transforms.base import varying
 from .c2st import c2st
 from .energy import energy_distance
+from .frechet import frechet_distance
 from .levels import with_error
+from .pairs import two_samples
 from .precision_recall import precision_recall
 from .sliced import sliced_wasserstein
 from .symbols import ngram_distance, total_variation
@@ -74,15 +77,54 @@ def compare(samples: Events, reference: Events, space: Space, generator: Generat
     """
     for x in (samples, reference):
         space.check(x)
-    size = min(len(samples), len(reference), MOST)
-    if size < LEAST or (space.variable and space.kind != "symbols"):
+    if space.variable and space.kind != "symbols":
         return {}
     if space.kind != "symbols":
         samples, reference = _scaled(samples, reference, space)  # type: ignore[arg-type]
-    parts = max(1, min(GROUPS, size // LEAST))
+    return _compared(samples, reference, GROUPS, lambda x, y: _measured(x, y, space, generator), generator)
+
+
+@torch.no_grad()
+def compare_features(samples: Tensor, reference: Tensor, generator: Generator | None = None) -> dict[str, Measure]:
+    r"""How far the features (N, F) of samples are from those of data (M, F), by name: what is compared of pictures.
+
+    ``frechet_distance``, ``precision`` and ``coverage`` of the features that a network sees, such as those of a
+    :class:`Classifier`; dealt into two parts, with their errors and what data among themselves give, as in
+    :func:`compare`, which also says what is raised. A Frechet distance of few rows is too large: its noise says by how
+    much. Cost: some 0.2 s for 2000 rows of 64 features.
+
+    >>> import torch
+    >>> from pyflowk.metrics import compare_features
+    >>> x = torch.randn(1000, 4, generator=torch.Generator().manual_seed(0))
+    >>> found = compare_features(x[:500] + 1, x[500:], torch.Generator().manual_seed(0))
+    >>> found["frechet_distance"].value > 3 and found["frechet_distance"].noise < 0.5
+    True
+    """
+
+    def measured(x: Events, y: Events) -> dict[str, float]:
+        assert isinstance(x, Tensor) and isinstance(y, Tensor)
+        shares = precision_recall(x, y)
+        found = (frechet_distance(x, y), shares.precision, shares.coverage)
+        return dict(zip(("frechet_distance", "precision", "coverage"), map(float, found)))
+
+    return _compared(*two_samples(samples, reference), 2, measured, generator)
+
+
+def _compared(
+    samples: Events,
+    reference: Events,
+    groups: int,
+    measured: Callable[[Events, Events], dict[str, float]],
+    generator: Generator | None,
+) -> dict[str, Measure]:
+    """As many rows of both, dealt into parts that are compared one by one; nothing of too few rows."""
+    size = min(len(samples), len(reference), MOST)
+    if size < LEAST:
+        return {}
+    parts = max(1, min(groups, size // LEAST))
     ours, data = (_dealt(x, size, parts, generator) for x in (samples, reference))
-    found = [_measured(x, y, space, generator) for x, y in zip(ours, data, strict=True)]
-    others = [_measured(x, y, space, generator) for x, y in zip(data, data[1:] + data[:1])] if parts > 1 else []
+    found = [measured(x, y) for x, y in zip(ours, data, strict=True)]
+    others = [measured(x, y) for x, y in zip(data, data[1:] + data[:1])] if parts > 1 else []
     return {name: _measure([one[name] for one in found], [one[name] for one in others]) for name in found[0]}
 
 

@@ -18,6 +18,7 @@ from ..metrics import Measure, Score, compare, gaussian_level, ngram_level, scor
 from ..metrics.levels import lengths_of, unit_of
 from ..space import Events, Paired, cat
 from ..zoo import Ability, GenerativeModel
+from .judging import judge
 from .spaces import check_fit
 from .threads import Threads
 
@@ -197,14 +198,16 @@ def evaluate(
     seed: int = 0,
     draws: int = 1,
     sampling: Mapping[str, Any] | None = None,
+    thorough: bool = False,
     threads: Threads | None = None,
     watch: Callable[[float], None] | None = None,
 ) -> Report:
     """Judge a model by the test part; options as in `log_prob`.
 
     A model with a likelihood is scored beside levels that are fitted to the training part. Samples of every model, 1000
-    at most, drawn with the options `sampling` and for the contexts of test rows, are compared with these rows. Raises
-    ValueError for data that the model is not for.
+    at most, drawn with the options `sampling` and for the contexts of test rows, are compared with these rows;
+    `thorough` also asks what takes longer, :func:`pyflowk.training.judging.judge`. Raises ValueError for data that the
+    model is not for.
     """
     check_fit(model.space, data)
     space, noise = data.space, Generator(device_of(model)).manual_seed(seed)
@@ -214,6 +217,8 @@ def evaluate(
     given = None if model.space.context is None else context
     drawn = sample(model, len(rows), given, noise, threads=threads, **(sampling or {}))
     samples = compare(drawn, x, space, Generator().manual_seed(seed))
+    if thorough:
+        samples |= judge(model, data, drawn, x, given, Generator().manual_seed(seed))
     if Ability.LIKELIHOOD not in model.abilities:
         return Report(data, None, samples=samples)
     nats = log_prob(model, data.test, data.test_context, seed=seed, draws=draws, threads=threads, watch=watch)

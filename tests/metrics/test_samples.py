@@ -19,7 +19,6 @@ from pyflowk.metrics import (
     pairs,
     precision_recall,
     sliced_wasserstein,
-    straightness,
     total_variation,
 )
 from pyflowk.space import Ragged
@@ -43,8 +42,10 @@ NUMBERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "precision_recall": lambda x, y: -torch.stack(precision_recall(x, y)).mean(),
 }
 OTHERS = {
-    "Measure", "PrecisionRecall", "Score", "bits_per_dim", "bits_per_symbol", "compare", "gaussian_level",
-    "ngram_distance", "ngram_level", "score", "straightness", "total_variation", "trivial_level", "with_error",
+    "Classifier", "Measure", "PrecisionRecall", "Score", "bits_per_dim", "bits_per_symbol", "compare",
+    "compare_features", "curvature", "data_copying", "gaussian_level", "ngram_distance", "ngram_level",
+    "normalised_path_energy", "path_energy", "path_ratio", "score", "straightness", "total_variation", "trivial_level",
+    "with_error",
 }  # fmt: skip
 every = pytest.mark.parametrize("name", list(NUMBERS))
 
@@ -238,26 +239,6 @@ def test_copies_of_few_rows_are_precise_and_cover_little() -> None:
     y = normal(200, 2)
     got = precision_recall(y[:4].repeat(50, 1), y)
     assert got.precision == 1 and got.coverage < 0.15
-
-
-def test_straightness_of_a_circle() -> None:
-    """Half a circle of radius 1 at even speed: the chord moves at 2, the circle at pi, S = pi^2 - 4."""
-    angle = torch.linspace(0, math.pi, 2001, dtype=torch.float64)
-    circle = torch.stack((angle.cos(), angle.sin()), 1)[:, None]
-    assert straightness(circle).item() == pytest.approx(math.pi**2 - 4, abs=1e-4)
-    assert straightness(circle.flip(0), torch.linspace(5, 3, 2001)).item() == pytest.approx(math.pi**2 - 4, abs=1e-4)
-
-
-def test_straightness_of_straight_ways_is_none_at_even_speed_alone() -> None:
-    times = torch.tensor([0.0, 0.1, 0.5, 1.0], dtype=torch.float64)
-    way = times[:, None, None] * normal(1, 5, 3)
-    assert straightness(way, times).abs().max() < 1e-28 and (straightness(way) > 0.01).all()
-    with pytest.raises(ValueError, match="times: expected them to rise or to fall"):
-        straightness(way, torch.tensor([0.0, 0.5, 0.5, 1.0]))
-    with pytest.raises(ValueError, match=r"times: expected \(4,\)"):
-        straightness(way, times[:3])
-    with pytest.raises(ValueError, match="at least 2 points"):
-        straightness(way[:1])
 
 
 def test_total_variation_by_hand() -> None:
