@@ -44,6 +44,8 @@ def test_labels_of_the_data_judge_samples(digits: datasets.Dataset) -> None:
 
 def test_ways_are_judged_where_there_are_any(digits: datasets.Dataset) -> None:
     model, moons = zoo.flow_matching((2,), width=8, depth=1), datasets.load("moons")
+    for p in model.parameters():  # an untrained velocity is 0
+        torch.nn.init.normal_(p, std=0.3, generator=seeded(p.numel()))
     moons = replace(moons, space=model.space, train_context=None, valid_context=None, test_context=None)
     x = moons.test[:50]
     found = judge(model, moons, x, x, None, seeded())
