@@ -1,10 +1,9 @@
 """Ways from noise, t = 0, to data, t = 1, without any network: what lies between two samples, and how it moves.
 
 A `Path` gives a `PathSample`: an `AffinePath` has a `Schedule`, `CondOT`, `Lipman`, `Polynomial`, `Cosine`, `LinearVP`,
-`VP` or `VE`, each with its `Coefficients` at a time and by name in `SCHEDULES`; a `BrownianBridge` and what is
-`Blurred` have noise of their own. `convert` says a prediction, one of
-`PREDICTIONS`, in other words. A `Pairing` says which noise goes with which event: `independent`, those that are
-`Given`, or a flow's own, `FlowNoise`.
+`VP`, `SubVP`, `VE` or `EDM`, each with its `Coefficients` at a time and by name in `SCHEDULES`; a `BrownianBridge` and
+what is `Blurred` have noise of their own. `convert` says a prediction, one of `PREDICTIONS`, in other words. A `Pairing`
+says which noise goes with which event: `independent`, those that are `Given`, or a flow's own, `FlowNoise`.
 
 `Times` are those at which a path is looked at, drawn from a `TimeLaw`, by name in `TIME_LAWS`: `UniformTimes`,
 `LogitNormalTimes`, `ModeTimes`, `CosmapTimes`, `PowerTimes`, `ShiftedTimes` by `shift_time`, or `UShapedTimes`. A
@@ -18,7 +17,20 @@ from .bridge import Blurred, BrownianBridge
 from .pairing import Pairing, independent
 from .pairs import FlowNoise, Given
 from .prediction import PREDICTIONS, convert
-from .schedules import SCHEDULES, VE, VP, Coefficients, CondOT, Cosine, LinearVP, Lipman, Polynomial, Schedule
+from .schedules import (
+    EDM,
+    SCHEDULES,
+    VE,
+    VP,
+    Coefficients,
+    CondOT,
+    Cosine,
+    LinearVP,
+    Lipman,
+    Polynomial,
+    Schedule,
+    SubVP,
+)
 from .times import (
     TIME_LAWS,
     CosmapTimes,
@@ -35,6 +47,7 @@ from .times import (
 from .weights import ErrorWeight, ImportanceWeight, LikelihoodWeight, MinSNRWeight, Weight
 
 __all__ = [
+    "EDM",
     "PREDICTIONS",
     "SCHEDULES",
     "TIME_LAWS",
@@ -64,6 +77,7 @@ __all__ = [
     "PowerTimes",
     "Schedule",
     "ShiftedTimes",
+    "SubVP",
     "TimeLaw",
     "Times",
     "UShapedTimes",

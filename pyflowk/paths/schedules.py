@@ -11,7 +11,10 @@ from torch import Tensor
 
 from .._checks import require_numbers
 
-__all__ = ["SCHEDULES", "VE", "VP", "Coefficients", "CondOT", "Cosine", "LinearVP", "Lipman", "Polynomial", "Schedule"]
+__all__ = [
+    "EDM", "SCHEDULES", "VE", "VP", "Coefficients", "CondOT", "Cosine", "LinearVP", "Lipman", "Polynomial", "Schedule",
+    "SubVP",
+]  # fmt: skip
 
 STEEPEST = 1 - 1e-5
 """Where sigma falls to 0 with an infinite slope, its slope at this time is the one of all later times."""
@@ -202,7 +205,7 @@ class VP(Schedule):
     beta_max: float = 20.0
 
     def __post_init__(self) -> None:
-        _require_growing("VP", beta_min=self.beta_min, beta_max=self.beta_max)
+        _require_growing(type(self).__name__, beta_min=self.beta_min, beta_max=self.beta_max)
 
     def at(self, t: Tensor) -> Coefficients:
         inside = t.clamp(max=STEEPEST)
@@ -212,19 +215,54 @@ class VP(Schedule):
         return Coefficients(alpha, sigma, -self._rate(t) * alpha / 2, rate * near.square() / (2 * steep))
 
     def time(self, log_snr: Tensor) -> Tensor:
-        total = torch.nn.functional.softplus(-log_snr)
-        spread = self.beta_max - self.beta_min
-        left = 2 * total / ((self.beta_min**2 + 2 * spread * total).sqrt() + self.beta_min)
-        return (1 - left).clamp(0, 1).where(log_snr != -math.inf, 0.0)
+        return self._when(torch.nn.functional.softplus(-log_snr))
 
     def _shares(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        left = 1 - t
-        total = left.square() * ((self.beta_max - self.beta_min) / 2) + left * self.beta_min
+        total = self._total(t)
         return torch.exp(-total / 2), (-torch.expm1(-total)).sqrt()
+
+    def _total(self, t: Tensor) -> Tensor:
+        """T, which falls to 0."""
+        left = 1 - t
+        return left.square() * ((self.beta_max - self.beta_min) / 2) + left * self.beta_min
 
     def _rate(self, t: Tensor) -> Tensor:
         """T', below 0."""
         return (t - 1) * (self.beta_max - self.beta_min) - self.beta_min
+
+    def _when(self, total: Tensor) -> Tensor:
+        """The time of a T, which may be infinite."""
+        spread = self.beta_max - self.beta_min
+        left = 2 * total / ((self.beta_min**2 + 2 * spread * total).sqrt() + self.beta_min)
+        return (1 - left).clamp(0, 1).where(total != math.inf, 0.0)
+
+
+@dataclass(frozen=True)
+class SubVP(VP):
+    r"""The diffusion whose variance stays below that of :class:`VP`: :math:`\alpha_t = e^{-T/2},\
+    \sigma_t = 1 - e^{-T}`, with the T of VP.
+
+    :math:`\sigma` is the square of VP's and falls to 0 with a finite slope. Else as VP. Song et al., 2021,
+    arXiv:2011.13456.
+
+    >>> import torch
+    >>> from pyflowk.paths import VP, SubVP
+    >>> half = torch.tensor(0.5)
+    >>> VP().at(half).sigma.square(), SubVP().at(half).sigma
+    (tensor(0.9209), tensor(0.9209))
+    """
+
+    def at(self, t: Tensor) -> Coefficients:
+        alpha, sigma = self._shares(t)
+        rate = self._rate(t)
+        return Coefficients(alpha, sigma, -rate * alpha / 2, rate * alpha.square())
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return self._when(2 * torch.asinh(torch.exp(-log_snr / 2) / 2))  # sigma / alpha is 2 sinh(T / 2)
+
+    def _shares(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        total = self._total(t)
+        return torch.exp(-total / 2), -torch.expm1(-total)
 
 
 @dataclass(frozen=True)
@@ -232,9 +270,10 @@ class VE(Schedule):
     r"""The diffusion whose variance explodes: :math:`\alpha_t = 1,\ \sigma_t = \sigma_{\min}
     (\sigma_{\max} / \sigma_{\min})^{1 - t}`.
 
-    There is all of the data at every time, and noise of deviation ``sigma_min`` is left at the end. What starts from
-    noise starts from :math:`N(0, \sigma_{\max}^2)`. Raises ValueError unless 0 < sigma_min < sigma_max.
-    Song et al., 2021, arXiv:2011.13456.
+    There is all of the data at every time, and noise of deviation ``sigma_min`` is left at the end; ``clean`` takes it
+    away, :math:`\sigma_t^2 - \sigma_{\min}^2` being the variance, with :math:`\sigma'` infinite at t = 1: from 1 - 1e-5
+    on it stays what it is there. What starts from noise starts from :math:`N(0, \sigma_{\max}^2)`. Raises ValueError
+    unless 0 < sigma_min < sigma_max. Song et al., 2021, arXiv:2011.13456.
 
     >>> import torch
     >>> from pyflowk.paths import VE
@@ -244,21 +283,62 @@ class VE(Schedule):
 
     sigma_min: float = 0.01
     sigma_max: float = 50.0
+    clean: bool = False
 
     def __post_init__(self) -> None:
         _require_growing("VE", sigma_min=self.sigma_min, sigma_max=self.sigma_max)
 
     def at(self, t: Tensor) -> Coefficients:
-        one, decay = torch.ones_like(t), self._decay
-        sigma = self.sigma_min * torch.exp(decay * (1 - t))
-        return Coefficients(one, sigma, 0 * one, -decay * sigma)
+        one, sigma = torch.ones_like(t), self._sigma(t)
+        steep = self._sigma(t.clamp(max=STEEPEST)) if self.clean else sigma
+        left = self.sigma_min**2 / steep if self.clean else 0.0
+        return Coefficients(one, sigma, 0 * one, -self._decay * (steep + left))
 
     def time(self, log_snr: Tensor) -> Tensor:
+        if self.clean:
+            growth = torch.log1p(torch.exp(-log_snr) / self.sigma_min**2) / 2
+            return (1 - growth / self._decay).clamp(0, 1)
         return (1 + (log_snr / 2 + math.log(self.sigma_min)) / self._decay).clamp(0, 1)
+
+    def _sigma(self, t: Tensor) -> Tensor:
+        growth = self._decay * (1 - t)
+        return self.sigma_min * (torch.expm1(2 * growth).sqrt() if self.clean else torch.exp(growth))
 
     @property
     def _decay(self) -> float:
         return math.log(self.sigma_max / self.sigma_min)
+
+
+@dataclass(frozen=True)
+class EDM(Schedule):
+    r"""All of the data at every time, and noise by a power of the time that is left: :math:`\alpha_t = 1,\
+    \sigma_t = \sigma_{\max} (1 - t)^\rho`.
+
+    Equal steps of t are the steps of Karras et al. down to no noise at all. What starts from noise starts from
+    :math:`N(0, \sigma_{\max}^2)`. Raises ValueError unless ``sigma_max`` is above 0 and ``rho`` at least 1. Karras et
+    al., 2022, arXiv:2206.00364.
+
+    >>> import torch
+    >>> from pyflowk.paths import EDM
+    >>> EDM().at(torch.tensor([0.0, 0.5, 1.0])).sigma
+    tensor([80.0000,  0.6250,  0.0000])
+    """
+
+    sigma_max: float = 80.0
+    rho: float = 7.0
+
+    def __post_init__(self) -> None:
+        require_numbers("EDM", sigma_max=self.sigma_max, rho=self.rho)
+        if self.sigma_max == 0 or self.rho < 1:
+            raise ValueError(f"EDM expects sigma_max above 0 and rho of at least 1, got {self.sigma_max}, {self.rho}")
+
+    def at(self, t: Tensor) -> Coefficients:
+        one, left = torch.ones_like(t), 1 - t
+        rate = -self.rho * self.sigma_max * left ** (self.rho - 1)
+        return Coefficients(one, self.sigma_max * left**self.rho, 0 * one, rate)
+
+    def time(self, log_snr: Tensor) -> Tensor:
+        return (1 - torch.exp((-log_snr / 2 - math.log(self.sigma_max)) / self.rho)).clamp(0, 1)
 
 
 def _require_growing(owner: str, **limits: float) -> None:
@@ -276,6 +356,8 @@ SCHEDULES: dict[str, type[Schedule]] = {
     "cosine": Cosine,
     "linear_vp": LinearVP,
     "vp": VP,
+    "sub_vp": SubVP,
     "ve": VE,
+    "edm": EDM,
 }
 """Every schedule by the name that options call it."""

