@@ -1,24 +1,34 @@
 """Training objectives, one file each: a loss per sample first, reduced on request.
 
 `nll` is the negative log-likelihood, and `rnode` adds the regularisers of continuous flows to it. `Matching`,
-conditional flow matching, teaches a field velocity, noise, data or score. Densities known up to a constant have
-`reverse_kl`, `forward_kl` and `importance_sample`, whose weights `effective_sample_size` and `log_evidence` judge.
-`reduce` takes the mean or the sum.
+conditional flow matching, teaches a field velocity, noise, data or score; those with a name are `target_fm`, `i_cfm`,
+`ot_cfm`, `sb_cfm`, `vp_cfm` and `rectified_flow`, and `SF2M` teaches two fields the velocity and the score of a bridge.
+Densities known up to a constant have `reverse_kl`, `forward_kl` and `importance_sample`, whose weights
+`effective_sample_size` and `log_evidence` judge. `reduce` takes the mean or the sum.
 """
 
 from .matching import Matching
 from .nll import nll, reduce
+from .presets import i_cfm, ot_cfm, rectified_flow, sb_cfm, target_fm, vp_cfm
 from .rnode import rnode
+from .sf2m import SF2M
 from .variational import effective_sample_size, forward_kl, importance_sample, log_evidence, reverse_kl
 
 __all__ = [
+    "SF2M",
     "Matching",
     "effective_sample_size",
     "forward_kl",
+    "i_cfm",
     "importance_sample",
     "log_evidence",
     "nll",
+    "ot_cfm",
+    "rectified_flow",
     "reduce",
     "reverse_kl",
     "rnode",
+    "sb_cfm",
+    "target_fm",
+    "vp_cfm",
 ]

@@ -81,13 +81,9 @@ class Matching:
         generator: torch.Generator | None = None,
         reduction: str = "none",
     ) -> Tensor:
-        rows, dtype, device = x.shape[0], state_dtype(x), x.device
-        if self.source is None:
-            x0 = draw_normal(x.shape, generator, dtype=dtype, device=device)
-        else:
-            x0 = self.source.sample(rows, context, generator)
-        x0, x1, context = self.pairing(x0, x.to(dtype), context, generator)
-        sample = self.path.sample(x0, x1, self.times(rows, generator, dtype=dtype, device=device), generator)
+        rows, device = x.shape[0], x.device
+        x0, x1, context = paired(self.source, self.pairing, x, context, generator)
+        sample = self.path.sample(x0, x1, self.times(rows, generator, dtype=x1.dtype, device=device), generator)
         predicting = as_field(net)
         if self.dropout and context is not None:
             dropped = draw_uniform((rows,), generator, dtype=torch.float32, device=device) < self.dropout
@@ -101,3 +97,15 @@ class Matching:
         if self.prediction == "score":
             return convert(x0, sample.x_t, sample.t, self.path.schedule, "noise", "score")  # type: ignore[attr-defined]
         return {"velocity": sample.target, "noise": x0, "data": x1}[self.prediction]
+
+
+def paired(
+    source: Distribution | None, pairing: Pairing, x: Tensor, context: Tensor | None, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Noise of a source, standard normal if there is none, and events x, in pairs with their context."""
+    dtype = state_dtype(x)
+    if source is None:
+        x0 = draw_normal(x.shape, generator, dtype=dtype, device=x.device)
+    else:
+        x0 = source.sample(len(x), context, generator)
+    return pairing(x0, x.to(dtype), context, generator)

@@ -13,7 +13,8 @@ from pyflowk import objectives
 from pyflowk.distributions import DiagonalGaussian
 from pyflowk.flows import Flow
 from pyflowk.nets import MLPField
-from pyflowk.objectives import Matching, forward_kl, nll, reverse_kl, rnode
+from pyflowk.objectives import SF2M, Matching, forward_kl, nll, reverse_kl, rnode
+from pyflowk.paths import independent
 from pyflowk.solvers import Fixed
 from pyflowk.transforms import Continuous
 
@@ -35,12 +36,16 @@ def normal(x: Tensor) -> Tensor:
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "nll": lambda flow, n, **options: nll(flow, events(n), **options),
     "Matching": lambda flow, n, **options: Matching()(flow.transform.field, events(n), **options),
+    "SF2M": lambda flow, n, **options: SF2M(0.5, independent)(*[flow.transform.field] * 2, events(n), **options),
     "rnode": lambda flow, n, **options: rnode(flow, events(n), **options),
     "reverse_kl": lambda flow, n, **options: reverse_kl(flow, lambda x, *context: normal(x), n, **options),
     "forward_kl": lambda flow, n, **options: forward_kl(flow, lambda x, *context: normal(x), n, **options),
 }
 #: What is exported and no loss.
-OTHERS = {"effective_sample_size", "importance_sample", "log_evidence", "reduce"}
+OTHERS = {
+    "effective_sample_size", "i_cfm", "importance_sample", "log_evidence", "ot_cfm", "rectified_flow", "reduce",
+    "sb_cfm", "target_fm", "vp_cfm",
+}  # fmt: skip
 
 
 def events(n: int) -> Tensor:

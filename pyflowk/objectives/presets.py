@@ -1,0 +1,85 @@
+"""The objectives that have a name, each a :class:`Matching`: which noise goes with which event, and on which path."""
+
+from __future__ import annotations
+
+from ..distributions import DiagonalGaussian, Distribution
+from ..paths import AffinePath, Blurred, BrownianBridge, Cosine, Lipman, Pairing, Path, UniformTimes
+from .matching import Matching
+
+__all__ = ["i_cfm", "ot_cfm", "rectified_flow", "sb_cfm", "target_fm", "vp_cfm"]
+
+
+def target_fm(sigma_min: float = 1e-4, source: Distribution | None = None) -> Matching:
+    r"""Flow matching as first published: :math:`x_t = t x_1 + (1 - (1 - \sigma_{\min}) t)\, x_0`.
+
+    Normal noise comes to each event by chance. The path of each is a straight line, which is called an optimal
+    transport path there; the pairs are none. Raises ValueError for a source other than standard normal noise, for which
+    the method is not defined: :func:`i_cfm` takes any. Lipman et al., 2023, arXiv:2210.02747.
+
+    >>> from pyflowk.objectives import target_fm
+    >>> target_fm().path
+    AffinePath(Lipman(sigma_min=0.0001))
+    """
+    if not (source is None or (isinstance(source, DiagonalGaussian) and not source.learned)):
+        raise ValueError(f"target_fm expects standard normal noise as its source, got {source!r}; i_cfm takes any")
+    return Matching(AffinePath(Lipman(sigma_min)), source=source)
+
+
+def i_cfm(sigma: float = 0.0, source: Distribution | None = None) -> Matching:
+    r"""Conditional flow matching: noise of any ``source`` by chance, straight lines blurred by ``sigma``.
+
+    Tong et al., 2024, arXiv:2302.00482; without a blur: Liu et al., 2023, arXiv:2209.03003; Albergo, Vanden-Eijnden,
+    2023, arXiv:2209.15571.
+
+    >>> from pyflowk.objectives import i_cfm
+    >>> i_cfm(0.1).path
+    Blurred(path=AffinePath(CondOT()), sigma=0.1)
+    """
+    return Matching(_blurred(AffinePath(), sigma), source=source)
+
+
+def rectified_flow(source: Distribution | None = None) -> Matching:
+    """Straight lines from noise by chance, without a blur, and at every time: :func:`i_cfm` with sigma 0.
+
+    Its pairs may then be those that it makes itself, :class:`pyflowk.paths.Given`. Liu et al., 2023, arXiv:2209.03003.
+
+    >>> from pyflowk.objectives import rectified_flow
+    >>> rectified_flow().path
+    AffinePath(CondOT())
+    """
+    return i_cfm(source=source)
+
+
+def ot_cfm(pairing: Pairing, sigma: float = 0.0, source: Distribution | None = None) -> Matching:
+    r"""OT-CFM: the pairs of an optimal transport plan of each batch, straight lines blurred by ``sigma``.
+
+    Tong et al., 2024, arXiv:2302.00482; Pooladian et al., 2023, arXiv:2304.14772.
+    """
+    return Matching(_blurred(AffinePath(), sigma), pairing=pairing, source=source)
+
+
+def sb_cfm(pairing: Pairing, sigma: float = 1.0, source: Distribution | None = None) -> Matching:
+    r"""SB-CFM: the pairs of the entropic plan of each batch, regularised by :math:`2 \sigma^2`, and Brownian bridges.
+
+    Times are from 0.001 to 0.999, where the loss is bounded. With other pairs the velocity still leads to the data, but
+    the process is not the Schroedinger bridge. Raises ValueError unless sigma > 0. :class:`pyflowk.objectives.SF2M`
+    learns the score too. Tong et al., 2024, arXiv:2302.00482.
+    """
+    path = BrownianBridge(sigma)
+    return Matching(path, pairing=pairing, times=UniformTimes(least=path.least, most=1 - path.least), source=source)
+
+
+def vp_cfm(sigma: float = 0.0, source: Distribution | None = None) -> Matching:
+    r"""VP-CFM: noise by chance, a quarter of a circle, blurred by ``sigma``: the variance stays where it is 1.
+
+    Albergo, Vanden-Eijnden, 2023, arXiv:2209.15571; Tong et al., 2024, arXiv:2302.00482.
+
+    >>> from pyflowk.objectives import vp_cfm
+    >>> vp_cfm().path
+    AffinePath(Cosine())
+    """
+    return Matching(_blurred(AffinePath(Cosine()), sigma), source=source)
+
+
+def _blurred(path: Path, sigma: float) -> Path:
+    return path if sigma == 0 else Blurred(path, sigma)

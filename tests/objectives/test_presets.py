@@ -1,0 +1,62 @@
+"""Objectives with a name: their conditional paths as published, their pairs and times, and what they refuse."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyflowk.distributions import DiagonalGaussian, Uniform
+from pyflowk.objectives import Matching, i_cfm, ot_cfm, rectified_flow, sb_cfm, target_fm, vp_cfm
+from pyflowk.paths import UniformTimes, independent
+
+D, TIME = torch.float64, 0.3
+X0, X1 = torch.tensor([[0.7]], dtype=D).expand(4000, 1), torch.tensor([[-1.1]], dtype=D).expand(4000, 1)
+RIGHT = math.pi / 2
+
+
+def swap(x0: Tensor, x1: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> tuple:
+    return x0.flip(0), x1, context
+
+
+#: Objective, mean and deviation of x_t, and the target where x_t is, of noise 0.7 and data -1.1 at t = 0.3.
+TABLE: list[tuple[Matching, float, float, object]] = [
+    (target_fm(0.2), 0.3 * -1.1 + 0.76 * 0.7, 0, lambda x: (-1.1 - 0.8 * x) / 0.76),
+    (i_cfm(), 0.3 * -1.1 + 0.7 * 0.7, 0, lambda x: -1.8 + 0 * x),
+    (i_cfm(0.1), 0.3 * -1.1 + 0.7 * 0.7, 0.1, lambda x: -1.8 + 0 * x),
+    (rectified_flow(), 0.3 * -1.1 + 0.7 * 0.7, 0, lambda x: -1.8 + 0 * x),
+    (ot_cfm(swap, 0.1), 0.3 * -1.1 + 0.7 * 0.7, 0.1, lambda x: -1.8 + 0 * x),
+    (sb_cfm(swap, 0.5), 0.3 * -1.1 + 0.7 * 0.7, 0.5 * math.sqrt(0.21), lambda x: 0.4 / 0.42 * (x - 0.16) - 1.8),
+    (vp_cfm(), math.cos(RIGHT * 0.3) * 0.7 + math.sin(RIGHT * 0.3) * -1.1, 0,
+     lambda x: RIGHT * (math.cos(RIGHT * 0.3) * -1.1 - math.sin(RIGHT * 0.3) * 0.7) + 0 * x),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("matching, mean, deviation, target", TABLE)
+def test_conditional_paths_as_published(matching: Matching, mean: float, deviation: float, target: object) -> None:
+    sample = matching.path.sample(X0, X1, TIME, torch.Generator().manual_seed(0))
+    assert sample.x_t.mean().item() == pytest.approx(mean, abs=1e-12 + 4 * deviation / math.sqrt(4000))
+    assert sample.x_t.std().item() == pytest.approx(deviation, rel=0.05, abs=1e-12)
+    torch.testing.assert_close(sample.target, target(sample.x_t))  # type: ignore[operator]
+
+
+def test_pairs_and_times() -> None:
+    assert {make().pairing for make in (target_fm, i_cfm, vp_cfm, rectified_flow)} == {independent}
+    assert ot_cfm(swap).pairing is swap is sb_cfm(swap).pairing
+    assert sb_cfm(swap).times == UniformTimes(least=1e-3, most=1 - 1e-3) and i_cfm().times == UniformTimes()
+    source = Uniform((1,))
+    assert all(make(source=source).source is source for make in (i_cfm, rectified_flow, vp_cfm))
+
+
+def test_what_they_refuse() -> None:
+    with pytest.raises(ValueError, match="target_fm expects standard normal noise as its source, got Uniform"):
+        target_fm(source=Uniform((1,)))
+    with pytest.raises(ValueError, match="target_fm expects standard normal noise as its source, got Diagonal"):
+        target_fm(source=DiagonalGaussian((1,), learned=True))
+    assert target_fm(source=DiagonalGaussian((1,))).source is not None
+    with pytest.raises(ValueError, match="BrownianBridge expects sigma to be above 0, got 0"):
+        sb_cfm(swap, 0.0)
+    with pytest.raises(ValueError, match="Blurred expects sigma to be a finite number of at least 0, got -1"):
+        i_cfm(-1)
