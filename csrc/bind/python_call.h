@@ -98,10 +98,26 @@ class PythonCall final : public Call {
     PyObject* result() { return std::exchange(result_, nullptr); }
 
     Tensor empty(const int64_t* shape, int64_t ndim, DType dtype, Device device) override {
+        return allocate(shape, ndim, dlpack_type(dtype), dtype, device);
+    }
+
+    Tensor empty_indices(const int64_t* shape, int64_t ndim, Device device) override {
+        return allocate(shape, ndim, {dlpack::kInt, 64, 1}, DType::F64, device);
+    }
+
+    void* stream(Device device) override {
+        void* stream = nullptr;
+        if (api_->current_stream(device_type_, device.id, &stream) != 0)
+            throw pybind11::error_already_set();
+        return stream;
+    }
+
+  private:
+    Tensor allocate(const int64_t* shape, int64_t ndim, dlpack::DataType type, DType dtype, Device device) {
         dlpack::Tensor prototype{nullptr,
                                  {device_type_, device.id},
                                  static_cast<int32_t>(ndim),
-                                 dlpack_type(dtype),
+                                 type,
                                  const_cast<int64_t*>(shape),
                                  nullptr,
                                  0};
@@ -122,14 +138,6 @@ class PythonCall final : public Call {
         return tensor;
     }
 
-    void* stream(Device device) override {
-        void* stream = nullptr;
-        if (api_->current_stream(device_type_, device.id, &stream) != 0)
-            throw pybind11::error_already_set();
-        return stream;
-    }
-
-  private:
     static PyObject* checked(PyObject* object) {
         if (object == nullptr)
             throw pybind11::error_already_set();

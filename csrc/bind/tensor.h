@@ -64,6 +64,8 @@ struct Numbers {
 // What an op may ask of the world outside: memory, and the stream to work on.
 struct Frame {
     virtual Tensor empty(const int64_t* shape, int64_t ndim, DType dtype, Device device) = 0;
+    // An output of int64, whose `data` is all that counts: `dtype` only says how wide an element is.
+    virtual Tensor empty_indices(const int64_t* shape, int64_t ndim, Device device) = 0;
     virtual void* stream(Device device) = 0;
     Tensor empty_like(const Tensor& t) { return empty(t.shape, t.ndim, t.dtype, t.device); }
 
