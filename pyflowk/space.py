@@ -15,10 +15,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .manifolds import Manifold, manifold
+
 __all__ = ["Context", "Events", "Ragged", "Space", "cat", "check_events"]
 
 KINDS = ("labels", "numbers", "tokens")
-MANIFOLDS = ("sphere", "torus", "so3")
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 """What lengths may be: the kinds that torch counts with."""
 
@@ -64,8 +65,9 @@ class Space:
     Values are real numbers; or, with ``levels``, the ordered integers 0 to levels - 1 (pixels); or, with ``symbols``,
     the unordered ones 0 to symbols - 1 (tokens). Events are then (B, \*shape). With ``variable`` the first size of the
     shape is the longest length there is, and events travel as a :class:`Ragged`. ``manifold`` names the one that each
-    event lies on, where that is not all of space. The space is frozen, and `as_json` and `from_json` are inverse.
-    Raises ValueError or TypeError for sizes that are no positive integers and for values of two kinds.
+    event lies on, where that is not all of space, as :func:`pyflowk.manifolds.manifold` reads it. The space is frozen,
+    and `as_json` and `from_json` are inverse. Raises ValueError or TypeError for sizes that are no positive integers
+    and for values of two kinds.
 
     >>> from pyflowk.space import Context, Space
     >>> digits = Space((1, 8, 8), levels=17, context=Context("labels", 10))
@@ -94,8 +96,10 @@ class Space:
             object.__setattr__(self, "symbols", _count("symbols", self.symbols))
         if not isinstance(self.variable, bool):
             raise TypeError(f"variable: expected True or False, got {self.variable!r}")
-        if self.manifold is not None and self.manifold not in MANIFOLDS:
-            raise ValueError(f"manifold: expected one of {', '.join(MANIFOLDS)}, or None, got {self.manifold!r}")
+        if self.manifold is not None:
+            manifold(self.manifold, self.shape)
+            if self.kind != "real" or self.variable:
+                raise ValueError(f"manifold: expected real numbers of one length on {self.manifold!r}, got {self}")
         if self.context is not None and not isinstance(self.context, Context):
             raise TypeError(f"context: expected a Context or None, got {self.context!r}")
 
@@ -118,6 +122,11 @@ class Space:
     def is_vector(self) -> bool:
         """Whether events are vectors (D,) of real numbers, as the rows of a table are."""
         return self.kind == "real" and len(self.shape) == 1 and not self.variable
+
+    @property
+    def geometry(self) -> Manifold | None:
+        """The manifold that events lie on; None where that is all of space."""
+        return None if self.manifold is None else manifold(self.manifold, self.shape)
 
     @property
     def classes(self) -> int | None:

@@ -1,14 +1,16 @@
 """Distributions with a density and a sampler: the bases of flows, and the noise that paths to data start from.
 
 `Distribution` is the contract. `DiagonalGaussian`, `ClassConditionalGaussian` and `GaussianMixture` can be learned;
-`Uniform` is flat on a box, `UniformSphere` and `UniformTorus` on a manifold; `Categorical` draws symbols.
+`Uniform` is flat on a box, `UniformSphere`, `UniformTorus` and `UniformSO3` on a manifold, `uniform_on` any of them;
+`Joint` puts several side by side; `Categorical` draws symbols.
 """
 
 from .base import Distribution
 from .categorical import Categorical
 from .gaussian import ClassConditionalGaussian, DiagonalGaussian
+from .joint import Joint
 from .mixture import GaussianMixture
-from .uniform import Uniform, UniformSphere, UniformTorus
+from .uniform import Uniform, UniformSO3, UniformSphere, UniformTorus, uniform_on
 
 __all__ = [
     "Categorical",
@@ -16,7 +18,10 @@ __all__ = [
     "DiagonalGaussian",
     "Distribution",
     "GaussianMixture",
+    "Joint",
     "Uniform",
+    "UniformSO3",
     "UniformSphere",
     "UniformTorus",
+    "uniform_on",
 ]

@@ -1,4 +1,4 @@
-"""Flat densities: on a box, on spheres, on a flat torus."""
+"""Flat densities: on a box, on spheres, on a flat torus, of rotations."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import math
 from collections.abc import Sequence
 from numbers import Real
 
-import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..ops.draw import draw_uniform
+from ..manifolds import SO3, Euclidean, Manifold, Product, Sphere, Torus
+from ..manifolds.base import OFF
+from ..manifolds.rotations import rotation
+from ..ops.draw import draw_normal, draw_uniform
 from ..ops.dtypes import state_dtype
 from .base import Distribution
+from .gaussian import DiagonalGaussian
+from .joint import Joint
 
 WIDEST = 1e30
 """Of a box or a period: float32 holds its ends at the temperatures in use."""
-ON_SPHERE = 0.01
-"""How far a length may be from 1: bfloat16 keeps two digits of it."""
 
 
 class Uniform(Distribution):
@@ -79,14 +81,10 @@ class UniformSphere(Distribution):
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__(shape)
-        if not self.shape or self.shape[-1] < 2:
-            raise ValueError(f"UniformSphere expects vectors of at least 2 numbers on the last axis, got {self.shape}")
+        self.manifold = Sphere(self.shape)
 
     def _log_prob(self, z: Tensor, context: Tensor | None, temperature: float) -> Tensor:
-        size = self.shape[-1]
-        log_area = math.log(2) + size / 2 * math.log(math.pi) - math.lgamma(size / 2)
-        off = (torch.linalg.vector_norm(z, dim=-1) - 1).abs() > ON_SPHERE
-        return _flat(z, off, -math.prod(self.shape[:-1]) * log_area)
+        return _flat(z, self.manifold.off(z) > OFF, -self.manifold.log_volume)
 
     def _sample(self, n: int, context: Tensor | None, generator: Generator | None, temperature: float) -> Tensor:
         return F.normalize(self._noise(n, generator), dim=-1)
@@ -122,6 +120,53 @@ class UniformTorus(Distribution):
 
     def extra_repr(self) -> str:
         return f"{self.shape}, period={self.period}"
+
+
+class UniformSO3(Distribution):
+    r"""Uniform among the rotations, matrices (3, 3) on the last two axes: Haar's measure.
+
+    :math:`p(z) = 1 / (8 \pi^2)` for each rotation, the density with respect to the volume of
+    :class:`pyflowk.manifolds.SO3`; 0 for a matrix that is none, to 0.01. ``temperature`` and context are accepted and
+    change nothing. Raises ValueError for other last axes. Cost: one pass over the event. Shoemake, 1992, "Uniform
+    random rotations".
+
+    >>> import torch
+    >>> from pyflowk.distributions import UniformSO3
+    >>> UniformSO3((3, 3)).log_prob(torch.eye(3)[None])
+    tensor([-4.3689])
+    """
+
+    def __init__(self, shape: Sequence[int] = (3, 3)) -> None:
+        super().__init__(shape)
+        self.manifold = SO3(self.shape)
+
+    def _log_prob(self, z: Tensor, context: Tensor | None, temperature: float) -> Tensor:
+        return _flat(z, self.manifold.off(z) > OFF, -self.manifold.log_volume)
+
+    def _sample(self, n: int, context: Tensor | None, generator: Generator | None, temperature: float) -> Tensor:
+        dtype, device = state_dtype(self.anchor), self.anchor.device
+        normal = draw_normal((n, *self.shape[:-2], 4), generator, dtype=dtype, device=device)
+        return rotation(F.normalize(normal, dim=-1))
+
+
+def uniform_on(manifold: Manifold) -> Distribution:
+    """Whatever is uniform on a manifold; standard normal along its Euclidean factors.
+
+    The density is that with respect to the manifold's volume. Raises TypeError for another kind of manifold.
+
+    >>> from pyflowk.distributions import uniform_on
+    >>> from pyflowk.manifolds import manifold
+    >>> uniform_on(manifold("sphere(3) x torus(2)", (5,))).sample(4).shape
+    torch.Size([4, 5])
+    """
+    if isinstance(manifold, Product):
+        return Joint([uniform_on(part) for part in manifold.parts])
+    kinds: dict[type[Manifold], type[Distribution]] = {
+        Sphere: UniformSphere, Torus: UniformTorus, SO3: UniformSO3, Euclidean: DiagonalGaussian,
+    }  # fmt: skip
+    if type(manifold) not in kinds:
+        raise TypeError(f"uniform_on expects a manifold of pyflowk.manifolds, got {manifold!r}")
+    return kinds[type(manifold)](manifold.shape)
 
 
 def _flat(z: Tensor, outside: Tensor, log_density: float) -> Tensor:

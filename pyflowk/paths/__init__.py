@@ -2,8 +2,9 @@
 
 A `Path` gives a `PathSample`: an `AffinePath` has a `Schedule`, `CondOT`, `Lipman`, `Polynomial`, `Cosine`, `LinearVP`,
 `VP`, `SubVP`, `VE` or `EDM`, each with its `Coefficients` at a time and by name in `SCHEDULES`; a `BrownianBridge` and
-what is `Blurred` have noise of their own. `convert` says a prediction, one of `PREDICTIONS`, in other words. A `Pairing`
-says which noise goes with which event: `independent`, those that are `Given`, or a flow's own, `FlowNoise`.
+what is `Blurred` have noise of their own, a `GeodesicPath` leads along a manifold. `convert` says a prediction, one of
+`PREDICTIONS`, in other words. A `Pairing` says which noise goes with which event: `independent`, those that are
+`Given`, or a flow's own, `FlowNoise`.
 
 `Times` are those at which a path is looked at, drawn from a `TimeLaw`, by name in `TIME_LAWS`: `UniformTimes`,
 `LogitNormalTimes`, `ModeTimes`, `CosmapTimes`, `PowerTimes`, `ShiftedTimes` by `shift_time`, or `UShapedTimes`. A
@@ -14,6 +15,7 @@ makes nats, `MinSNRWeight` bounds the late ones, `ImportanceWeight` undoes a law
 from .affine import AffinePath
 from .base import Path, PathSample
 from .bridge import Blurred, BrownianBridge
+from .geodesic import GeodesicPath
 from .pairing import Pairing, independent
 from .pairs import FlowNoise, Given
 from .prediction import PREDICTIONS, convert
@@ -62,6 +64,7 @@ __all__ = [
     "CosmapTimes",
     "ErrorWeight",
     "FlowNoise",
+    "GeodesicPath",
     "Given",
     "ImportanceWeight",
     "LikelihoodWeight",

@@ -1,9 +1,10 @@
 """Everything that walks from one time to another: ordinary differential equations (`ode`), stochastic ones (`sde`).
 
 `odeint` gives states at times and differentiates; `solve_ivp` gives a `Solution`, with the steps taken, a `Dense`
-output and what an `Event` met, a `Record`; `sdeint` is for noise. `METHODS` are the methods by name, `TABLEAUS` the
-Runge-Kutta ones, a `Tableau` each by `tableau`. Steps are `Adaptive` or `Fixed`, gradients made by `Recompute`,
-`Backprop` or `Backsolve`. `Status` tells how a row ended, `SolverError` that it could not.
+output and what an `Event` met, a `Record`; `sdeint` is for noise, `manifold_odeint` for points of a manifold. `METHODS`
+are the methods by name, `TABLEAUS` the Runge-Kutta ones, a `Tableau` each by `tableau`. Steps are `Adaptive` or
+`Fixed`, gradients made by `Recompute`, `Backprop` or `Backsolve`. `Status` tells how a row ended, `SolverError` that it
+could not.
 
 A `Guided` field goes further than its context, in the direction of a `difference`, of `zero_star` or of what is
 `projected`.
@@ -26,6 +27,7 @@ from .ode.odeint import odeint
 from .ode.solve import Solution, SolverError, solve_ivp
 from .ode.stepping import Adaptive, Fixed
 from .ode.tableaus import Tableau
+from .riemannian import manifold_odeint
 from .sde import sdeint
 from .stochastic import DIFFUSIONS, euler_maruyama, predictor_corrector, stochastic_heun
 
@@ -56,6 +58,7 @@ __all__ = [
     "edm_heun",
     "euler_maruyama",
     "karras_grid",
+    "manifold_odeint",
     "odeint",
     "overshooting",
     "power_grid",

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast, overload
 
 from .._hints import did_you_mean, owner_of, require_free
-from ..space import KINDS, MANIFOLDS, Context, Space
+from ..manifolds import MANIFOLDS, factors
+from ..space import KINDS, Context, Space
 from .model import GenerativeModel
 from .option import WIDTH, Chooser, Option, built, checked, declared
 
@@ -67,13 +68,13 @@ def register(
 ) -> Callable[[Callable[Concatenate[Space, P], Model]], System[P, Model]]:
     """Decorate a builder ``(space, *, **options) -> model``: name it, and write down every model's config.
 
-    All options need defaults, JSON values and an :class:`~pyflowk.zoo.option.Option` in their annotation, which
-    checks what is given; the annotation of the result names the model's class. ``choose`` settles what "auto" and None
-    leave to the system. ``takes`` are the kinds of space: "real", "levels" and "symbols", "variable" for several
-    lengths, manifolds by their names; and of context: "labels", "numbers", "tokens", each beside none. The builder
-    sees no other. The model's ``config`` then holds the name, the space and every option as it was used, so that a
-    later change of a default leaves saved models alone. Raises ValueError for a name that another builder has, or for
-    a kind of space that there is not, TypeError for options that are declared otherwise.
+    All options need defaults, JSON values and an :class:`~pyflowk.zoo.option.Option` in their annotation, which checks
+    what is given; the annotation of the result names the model's class. ``choose`` settles what "auto" and None leave
+    to the system. ``takes`` are the kinds of space: "real", "levels" and "symbols", "variable" for several lengths,
+    manifolds by their names, products where their factors are; and of context: "labels", "numbers", "tokens", each
+    beside none. The builder sees no other. The model's ``config`` then holds the name, the space and every option as it
+    was used, so that a later change of a default leaves saved models alone. Raises ValueError for a name that another
+    builder has, or for a kind of space that there is not, TypeError for options that are declared otherwise.
     """
     unknown = [word for word in takes if word not in (*VALUES, "variable", *MANIFOLDS, *KINDS)]
     if unknown:
@@ -218,7 +219,8 @@ def _space(name: str, space: Space | Sequence[int], plain: dict[str, Any]) -> Sp
 def _check_takes(name: str, takes: Sequence[str], space: Space) -> None:
     events = replace(space, context=None)
     of_length = not space.variable or "variable" in takes
-    if not (of_length and space.kind in takes and (space.manifold or space.kind) in takes):
+    kinds_of = {space.kind, *(factors(space.manifold) if space.manifold else ())}
+    if not (of_length and kinds_of <= set(takes)):
         kinds = " or ".join(words for word, words in VALUES.items() if word in takes)
         where = "".join(f", on the {word}" for word in MANIFOLDS if word in takes)
         lengths = "of any length" if "variable" in takes else "of one length"

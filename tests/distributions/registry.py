@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from numpy.polynomial import legendre
 from torch import Tensor
 
 from pyflowk import distributions as D
@@ -57,6 +58,31 @@ def circles() -> tuple[Tensor, Tensor]:
     return torch.stack((angles.cos(), angles.sin()), 2), weights
 
 
+def rotations() -> tuple[Tensor, Tensor]:
+    """Turns about the third axis, the second, the third again: angle, height and angle cut volume evenly."""
+    angle = 2 * math.pi * (torch.arange(8, dtype=torch.float64) + 0.5) / 8
+    height, weight = (torch.as_tensor(part) for part in legendre.leggauss(4))
+    first, tilt, last = torch.cartesian_prod(angle, height.acos(), angle).unbind(1)
+    nodes = _turn(first, 0, 1) @ _turn(tilt, 2, 0) @ _turn(last, 0, 1)
+    return nodes, (weight[None, :, None] * (2 * math.pi / 8) ** 2).expand(8, 4, 8).flatten()
+
+
+def _turn(angle: Tensor, i: int, j: int) -> Tensor:
+    """Rotations that turn axis i to axis j."""
+    matrix = torch.eye(3, dtype=angle.dtype).repeat(len(angle), 1, 1)
+    matrix[:, i, i] = matrix[:, j, j] = angle.cos()
+    matrix[:, j, i], matrix[:, i, j] = angle.sin(), -angle.sin()
+    return matrix
+
+
+def cylinder() -> tuple[Tensor, Tensor]:
+    line = 24 * (torch.arange(500, dtype=torch.float64) + 0.5) / 500 - 12
+    angle = 2 * math.pi * (torch.arange(64, dtype=torch.float64) + 0.5) / 64
+    angle, height = torch.cartesian_prod(angle, line).unbind(1)
+    nodes = torch.stack((angle.cos(), angle.sin(), height), 1)
+    return nodes, torch.full_like(height, 24 / 500 * 2 * math.pi / 64)
+
+
 def words(length: int, symbols: int) -> tuple[Tensor, Tensor]:
     nodes = torch.cartesian_prod(*[torch.arange(symbols)] * length).reshape(-1, length)
     return nodes, torch.ones(len(nodes), dtype=torch.float64)
@@ -71,6 +97,8 @@ CASES = [
     Case("sphere", lambda: D.UniformSphere((3,)), sphere),
     Case("sphere-two-circles", lambda: D.UniformSphere((2, 2)), circles),
     Case("torus", lambda: D.UniformTorus((2,)), lambda: plane(0, 2 * math.pi, 100)),
+    Case("rotations", lambda: D.UniformSO3(), rotations),
+    Case("joint", lambda: D.Joint([D.UniformSphere((2,)), D.DiagonalGaussian((1,), learned=True)]), cylinder),
     Case("categorical", lambda: D.Categorical((3,), 4), lambda: words(3, 4)),
     Case("categorical-given", lambda: D.Categorical((2,), 3, [0.5, 0.0, 0.25]), lambda: words(2, 3)),
     Case("categorical-learned", lambda: D.Categorical((2,), 5, learned=True), lambda: words(2, 5)),

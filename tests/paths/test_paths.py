@@ -8,19 +8,39 @@ from torch import Tensor
 from torch.func import jvp
 
 from pyflowk import paths
-from pyflowk.paths import VE, AffinePath, Blurred, BrownianBridge, Path, Polynomial, Schedule, convert, independent
+from pyflowk.manifolds import Sphere, Torus
+from pyflowk.paths import (
+    VE,
+    AffinePath,
+    Blurred,
+    BrownianBridge,
+    GeodesicPath,
+    Path,
+    Polynomial,
+    Schedule,
+    convert,
+    independent,
+)
 from tests.paths.oracles import PAIR
 from tests.paths.test_schedules import schedules
 
 PATHS: dict[str, Path] = {
     "affine": AffinePath(), "affine-polynomial": AffinePath(Polynomial(2)), "bridge": BrownianBridge(0.7),
     "blurred": Blurred(AffinePath(), 1e-7),  # so little that both ends still are noise and data
+    "geodesic-sphere": GeodesicPath(Sphere((2,)), Polynomial(2)), "geodesic-torus": GeodesicPath(Torus((2,))),
 }  # fmt: skip
 every = pytest.mark.parametrize("name", PATHS)
 
 
 def noise(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(len(shape)))
+
+
+def ends(path: Path, *shape: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """Noise and data where the path goes."""
+    x = noise(*shape, dtype=dtype)
+    x = path.manifold.project(x) if isinstance(path, GeodesicPath) else x
+    return x.flip(0), x
 
 
 def test_every_exported_path_is_here() -> None:
@@ -30,8 +50,8 @@ def test_every_exported_path_is_here() -> None:
 
 @every
 def test_contract(name: str) -> None:
-    path, x1 = PATHS[name], noise(6, 2, 3)
-    x0, t = noise(6, 2, 3).flip(0), torch.linspace(0, 1, 6)
+    path, t = PATHS[name], torch.linspace(0, 1, 6)
+    x0, x1 = ends(path, 6, 2, 2)
 
     def sample(rows: slice = slice(None), dtype: torch.dtype = torch.float32, seed: int = 0) -> paths.PathSample:
         return path.sample(x0[rows].to(dtype), x1[rows].to(dtype), t[rows], torch.Generator().manual_seed(seed))
@@ -46,7 +66,7 @@ def test_contract(name: str) -> None:
     half = sample(dtype=torch.bfloat16)
     assert half.x_t.dtype == half.target.dtype == torch.float32
     assert sample(dtype=torch.float64).x_t.dtype == torch.float64
-    assert sample(slice(0, 0)).x_t.shape == (0, 2, 3)
+    assert sample(slice(0, 0)).x_t.shape == (0, 2, 2)
     if torch.equal(found.x_t, sample(seed=1).x_t):  # no noise of its own, which is drawn for all rows at once
         for part, alone in zip(found, sample(slice(0, 1)), strict=True):
             torch.testing.assert_close(part[:1], alone)
@@ -58,7 +78,7 @@ def test_contract(name: str) -> None:
 
 @every
 def test_the_target_is_the_velocity(name: str) -> None:
-    x0, x1 = noise(9, 2, dtype=torch.float64), noise(9, 2, dtype=torch.float64).flip(0)
+    x0, x1 = ends(PATHS[name], 9, 2, dtype=torch.float64)
     t = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
 
     def sample(t: Tensor) -> paths.PathSample:
