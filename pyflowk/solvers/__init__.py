@@ -7,7 +7,8 @@ are the methods by name, `TABLEAUS` the Runge-Kutta ones, a `Tableau` each by `t
 could not.
 
 A `Guided` field goes further than its context, in the direction of a `difference`, of `zero_star` or of what is
-`projected`.
+`projected`. `flower` draws events given what a linear `Operator`, `masking`, `pooling` or `blurring`, showed of them,
+`inpaint` given some of their elements, or says `NotConverged`.
 
 Samplers know the path whose field they follow, and take any prediction: `ddim`, `ddpm`, `curved_euler`, `overshooting`,
 `dpmpp_2m`, `edm_heun` (`diffusion`), `euler_maruyama`, `stochastic_heun`, with one of `DIFFUSIONS`, and
@@ -18,6 +19,7 @@ Samplers know the path whose field they follow, and take any prediction: `ddim`,
 from .diffusion import curved_euler, ddim, ddpm, dpmpp_2m, edm_heun, overshooting
 from .grids import check_grid, clock_grid, karras_grid, power_grid, resolution_shift, shifted_grid, uniform_grid
 from .guidance import Guided, difference, projected, zero_star
+from .inverse_problems import NotConverged, Operator, blurring, flower, inpaint, masking, pooling
 from .ode.adjoint import Backprop, Backsolve, Recompute
 from .ode.control import Status
 from .ode.dense import Dense
@@ -42,12 +44,15 @@ __all__ = [
     "Event",
     "Fixed",
     "Guided",
+    "NotConverged",
+    "Operator",
     "Recompute",
     "Record",
     "Solution",
     "SolverError",
     "Status",
     "Tableau",
+    "blurring",
     "check_grid",
     "clock_grid",
     "curved_euler",
@@ -57,10 +62,14 @@ __all__ = [
     "dpmpp_2m",
     "edm_heun",
     "euler_maruyama",
+    "flower",
+    "inpaint",
     "karras_grid",
     "manifold_odeint",
+    "masking",
     "odeint",
     "overshooting",
+    "pooling",
     "power_grid",
     "predictor_corrector",
     "projected",

@@ -6,12 +6,14 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.func import vjp
 
 from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
 from ..nets import MLP, ConvNet
 from ..ops.masks import transformed_channels
-from ..solvers import Adaptive, Fixed
+from ..solvers import Adaptive, Fixed, Operator
 from ..solvers.ode.methods import estimates_error
 from ..solvers.ode.stepping import Stepping
 from ..space import Space
@@ -74,6 +76,20 @@ def unsquash(space: Space, dequantize: str = "uniform") -> list[Transform]:
 def centred(space: Space) -> list[Transform]:
     """The maps from integers 0..levels-1, with even noise, to real numbers in [-1, 1); none for real data."""
     return [] if space.levels is None else [Dequantize(space.levels), Scale(2 / space.levels, -1)]
+
+
+def seen_inside(operator: Operator, front: Transform, z: Tensor, context: Any) -> tuple[Operator, Tensor]:
+    """An operator on events as one on what the affine maps of ``front`` make of them, shaped as z, and what it shows at
+    0. Noise that was added to integers is on average half of one."""
+    layers = front.layers()
+    affine = Compose(*(layer for layer in layers if not layer.stochastic))
+    events, pull = vjp(lambda z: affine.to_data(z, context), torch.zeros_like(z))[:2]
+    adjoint, half = operator.transposed(events), 0.5 * (len(affine.layers()) < len(layers))
+
+    def forward(z: Tensor) -> Tensor:
+        return operator.forward(affine.to_data(z, context) - events)
+
+    return Operator(forward, lambda y: pull(adjoint(y))[0]), operator.forward(events - half)
 
 
 def _learned_noise(levels: int, shape: tuple[int, ...], width: int = 32) -> list[Transform]:

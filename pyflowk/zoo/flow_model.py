@@ -138,7 +138,7 @@ class FlowModel(GenerativeModel):
         condition = self.check_context(context, number_of(n))
         front, moving, back = self._parts()
         x, states, start = Flow(self.flow.base, back).sample(n, condition, generator), [], 0.0
-        for time in map(_checked_time, times):
+        for time in map(checked_time, times):
             x, start = moving.move(x, start, time, condition), time
             states.append(front.to_data(x, condition, generator))
         return torch.stack(states) if states else x.new_empty((0, n, *self.space.shape))
@@ -150,7 +150,7 @@ class FlowModel(GenerativeModel):
         x, condition = self.flow.enter(*self._enter(x, context))
         front, moving, back = self._parts()
         state, ladj = front(x, condition, generator)
-        noise, moved = moving.transport(state, _checked_time(time), 0.0, condition, generator)
+        noise, moved = moving.transport(state, checked_time(time), 0.0, condition, generator)
         log_prob = Flow(self.flow.base, back).log_prob(noise, condition, generator) + ladj + moved
         speed = moving.velocity(time, state, condition)
         return Marginal(log_prob, jvp(lambda y: front.to_data(y, condition), (state,), (speed,))[1])
@@ -161,7 +161,7 @@ class FlowModel(GenerativeModel):
         return Compose(*layers[:i]), layers[i], Compose(*layers[i + 1 :])
 
 
-def _checked_time(time: float) -> float:
+def checked_time(time: float) -> float:
     number = float(time)
     if not 0 <= number <= 1:
         raise ValueError(f"time: expected 0 (noise) to 1 (data), got {time}")

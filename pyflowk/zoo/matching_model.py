@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
+import torch
 from torch import Generator, Tensor
 
 from ..distributions import DiagonalGaussian
@@ -12,11 +13,12 @@ from ..flows import Flow
 from ..nets import Field, VelocityField
 from ..objectives import Matching
 from ..paths import AffinePath, Given
-from ..solvers import Guided, difference, projected, zero_star
+from ..solvers import Guided, Operator, difference, flower, masking, projected, uniform_grid, zero_star
 from ..space import Paired, Space, check_events
 from ..transforms import ActNorm, Compose, Continuous
-from .blocks import centred, flatten, stepping
-from .flow_model import FlowModel, FlowSampling
+from .blocks import centred, flatten, seen_inside, stepping
+from .flow_model import FlowModel, FlowSampling, checked_time
+from .model import Ability
 from .option import Method, Option, Steps, Tolerance, one_of
 
 DIRECTIONS = {"plain": (difference, 0.0), "zero-star": (zero_star, 0.04), "projected": (projected(), 0.0)}
@@ -77,6 +79,10 @@ class MatchingModel(FlowModel):
         self.objective = objective
 
     @property
+    def abilities(self) -> frozenset[Ability]:
+        return super().abilities | {Ability.EDITING}
+
+    @property
     def loss_unit(self) -> str | None:
         return None
 
@@ -126,6 +132,62 @@ class MatchingModel(FlowModel):
             field = Guided(field, chosen.guidance, direction=direction, interval=times, still=still)
         steps = stepping(chosen.method, chosen.steps, chosen.rtol, chosen.atol)
         return moving.stepped(chosen.method, steps, field)
+
+    # ---- editing -----------------------------------------------------------------------------------------------------
+
+    def edit(
+        self, x: Tensor, time: float, context: Any = None, generator: Generator | None = None, **options: Any
+    ) -> Tensor:
+        chosen: Any = self.chosen(options)
+        x, condition = self.flow.enter(*self._enter(x, context))
+        front, start = self._parts()[0], checked_time(time)
+        x0 = self.flow.base.sample(len(x), condition, generator, chosen.temperature)
+        on_its_way = self.objective.path.sample(x0, front(x, condition, generator)[0], start, generator).x_t
+        return front.to_data(self._moved(chosen).move(on_its_way, start, 1.0, condition), condition, generator)
+
+    def restore(
+        self,
+        y: Tensor,
+        operator: Operator,
+        context: Any = None,
+        generator: Generator | None = None,
+        *,
+        noise: float = 0.0,
+        steps: int = 50,
+        guidance: float = 0.0,
+    ) -> Tensor:
+        """By :func:`pyflowk.solvers.flower`."""
+        if not isinstance(self.objective.path, AffinePath):
+            raise ValueError(f"restore: expected a model of an AffinePath, got one of {self.objective.path}")
+        y, condition = self.flow.enter(y, self.check_context(context, len(y)))
+        front, moving, _ = self._parts()
+        x = self.flow.base.sample(len(y), condition, generator)
+        inside, unseen = seen_inside(operator, front, x, condition)
+        field = Guided(moving.field, guidance) if guidance else moving.field
+        z = flower(
+            field, x, self.objective.path.schedule, uniform_grid(steps), y - unseen, inside, noise=noise,
+            context=condition, generator=generator,
+        )  # fmt: skip
+        return front.to_data(z, condition, generator)
+
+    def inpaint(
+        self,
+        y: Tensor,
+        mask: Tensor,
+        context: Any = None,
+        generator: Generator | None = None,
+        *,
+        noise: float = 0.0,
+        steps: int = 50,
+        guidance: float = 0.0,
+    ) -> Tensor:
+        check_events(y, self.space.shape, "y")
+        operator = masking(mask)
+        y = operator.forward(y)
+        x = self.restore(y, operator, context, generator, noise=noise, steps=steps, guidance=guidance)
+        return x if noise else torch.where(mask, y, x)
+
+    # ---- how samples are drawn ---------------------------------------------------------------------------------------
 
     def _drawn_by(self, chosen: Any) -> Flow:
         front, _, back = self._parts()

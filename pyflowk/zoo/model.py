@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from ..distributions import Distribution
 from ..ops.modes import transformed
 from ..shapes import expand_context, number_of, sample_shape, shaped
+from ..solvers import Operator
 from ..space import Ragged, Space
 from ..transforms import InvertibilityReport
 from .option import Option, checked, declared
@@ -29,6 +30,8 @@ class Ability(str, Enum):
     """``trajectory``."""
     MARGINAL = "density along a trajectory"
     """``marginal``."""
+    EDITING = "editing of events"
+    """``edit``, ``restore`` and ``inpaint``."""
 
     def __str__(self) -> str:
         return self.value
@@ -208,6 +211,48 @@ class GenerativeModel(nn.Module):
     ) -> Marginal:
         """Density and velocity of the trajectory at a time, at x (B, *shape)."""
         raise self._lacks(Ability.MARGINAL)
+
+    def edit(
+        self, x: Tensor, time: float, context: Any = None, generator: Generator | None = None, **options: Any
+    ) -> Tensor:
+        """Events drawn near x: taken back to a time of their way from noise, 0, to data, 1, and sampled from there.
+
+        The context may be another one; ``options`` are those of :meth:`sample`. At time 0 nothing is left of x, at 1
+        all of it. Meng et al., 2022, arXiv:2108.01073.
+        """
+        raise self._lacks(Ability.EDITING)
+
+    def restore(
+        self,
+        y: Tensor,
+        operator: Operator,
+        context: Any = None,
+        generator: Generator | None = None,
+        *,
+        noise: float = 0.0,
+        steps: int = 50,
+        guidance: float = 0.0,
+    ) -> Tensor:
+        """Events drawn given y, (B, *seen): what an operator, linear on events in the units of the data, showed of
+        them, up to ``noise``, its deviation."""
+        raise self._lacks(Ability.EDITING)
+
+    def inpaint(
+        self,
+        y: Tensor,
+        mask: Tensor,
+        context: Any = None,
+        generator: Generator | None = None,
+        *,
+        noise: float = 0.0,
+        steps: int = 50,
+        guidance: float = 0.0,
+    ) -> Tensor:
+        """Events that are y, (B, *shape), where the mask is true, up to ``noise``, and drawn elsewhere.
+
+        The mask broadcasts with y; what y is where it is false, NaN for example, is not looked at.
+        """
+        raise self._lacks(Ability.EDITING)
 
     def _lacks(self, ability: Ability) -> NotImplementedError:
         claimed = ", though it claims one: its class does not define it" if ability in self.abilities else ""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pyflowk import zoo
-from pyflowk.solvers import Fixed, Guided, odeint, projected, zero_star
+from pyflowk.solvers import Fixed, Guided, Operator, odeint, pooling, projected, zero_star
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -105,6 +105,56 @@ def test_numbers_as_context_hide_their_flag() -> None:
         made.sample(8, torch.randn(8, 5), steps=2)
     with pytest.raises(ValueError, match=r"expected labels in 0..2, got 3..3"):  # the word for none is no label
         zoo.flow_matching((2,), classes=3, width=8, dropout=0.5).sample(1, torch.tensor(3))
+
+
+@torch.no_grad()
+def test_an_event_is_edited_from_a_time_of_its_way(model: zoo.MatchingModel) -> None:
+    """The later it starts, the more stays; with another label it goes over to that; at 1 nothing is changed."""
+    x, labels = clusters(300)
+    torch.testing.assert_close(model.edit(x, 1.0, labels), x, rtol=1e-5, atol=1e-5)
+    moved = [(model.edit(x, t, labels, seeded(7), steps=10) - x).norm(dim=1).mean() for t in (0.0, 0.5, 0.9)]
+    assert moved[0] > moved[1] + 0.2 > moved[2] + 0.4
+    torch.testing.assert_close(
+        model.edit(x, 0.0, labels, seeded()), model.sample(300, labels, seeded()), rtol=1e-4, atol=1e-4
+    )
+    other = model.edit(x, 0.3, torch.tensor(1), seeded(7), guidance=1.0)
+    assert (other - CENTRES[1]).norm(dim=1).mean() < 1.2 < (x - CENTRES[1]).norm(dim=1).mean()
+    inverted = model.decode(model.encode(x[labels == 0], torch.tensor(0)), torch.tensor(1))
+    assert (inverted.mean(0) - CENTRES[1]).norm() < 0.8
+    with pytest.raises(ValueError, match=r"time: expected 0 \(noise\) to 1 \(data\), got 2"):
+        model.edit(x, 2.0, labels)
+    with pytest.raises(NotImplementedError, match="nice has no editing of events"):
+        zoo.nice((2,)).edit(x, 0.5)
+
+
+@torch.no_grad()
+def test_what_is_seen_of_an_event_tells_the_rest(model: zoo.MatchingModel) -> None:
+    """Of three clusters one coordinate is seen, in the units of the data."""
+    y = torch.tensor([[2.5, torch.nan]]).repeat(300, 1)
+    x = model.inpaint(y, torch.tensor([True, False]), None, seeded(), steps=20)
+    assert (x[:, 0] == 2.5).all() and x[:, 1].mean().abs() < 0.3 and 0.4 < x[:, 1].std() < 1.2
+    total = Operator(lambda x: x.sum(1, keepdim=True))
+    x = model.restore(torch.full((300, 1), 3.0), total, None, seeded(), steps=20)
+    torch.testing.assert_close(x.sum(1), torch.full((300,), 3.0), rtol=1e-3, atol=1e-3)
+    near = model.restore(torch.full((300, 1), 3.0), total, torch.tensor(0), seeded(), noise=0.5, steps=20)
+    assert 0.2 < (near.sum(1) - 3).std() < 0.8
+    again = model.restore(torch.full((300, 1), 3.0), total, torch.tensor(0), seeded(), noise=0.5, steps=20)
+    assert torch.equal(near, again)
+
+
+@torch.no_grad()
+def test_levels_are_seen_as_the_integers_that_they_are() -> None:
+    torch.manual_seed(0)
+    made = zoo.flow_matching((1, 4, 4), levels=17, width=4, depth=1).eval()
+    y = torch.randint(0, 17, (5, 1, 4, 4), generator=seeded())
+    mask = torch.rand(1, 4, 4, generator=seeded()) < 0.5
+    x = made.inpaint(y, mask, generator=seeded(), steps=4)
+    assert torch.equal(x[:, mask], y[:, mask].float()) and {*x.flatten().tolist()} <= {*range(17)}
+    small = pooling(2).forward(y.float())
+    x = made.restore(small, pooling(2), generator=seeded(), steps=4)
+    assert (pooling(2).forward(x) - small).abs().mean() < 1.5  # integers and the ends of their range
+    with pytest.raises(ValueError, match=r"expected y \(B, 1, 4, 4\), got \(5, 2\)"):
+        made.inpaint(torch.zeros(5, 2), torch.ones(2, dtype=torch.bool))
 
 
 def test_what_cannot_be_guided() -> None:

@@ -29,6 +29,10 @@ USES: dict[Ability, Callable[[GenerativeModel, Tensor, Tensor | None], Any]] = {
     Ability.LATENT: lambda model, x, c: model.decode(model.encode(x, c, seeded()), c, seeded()),
     Ability.TRAJECTORY: lambda model, x, c: model.trajectory(len(x), (0.0, 0.5, 1.0), c, seeded()),
     Ability.MARGINAL: lambda model, x, c: model.marginal(1.0, x, c, seeded()),
+    Ability.EDITING: lambda model, x, c: (
+        model.edit(x, 0.5, c, seeded()),
+        model.inpaint(x, torch.ones(x.shape[1:], dtype=torch.bool), c, seeded()),
+    ),
 }
 
 
@@ -66,6 +70,9 @@ def test_abilities_that_are_claimed_work_and_others_say_so(system: str, conditio
         path = results[Ability.TRAJECTORY]
         assert path.shape == (3, *x.shape)
         torch.testing.assert_close(path[2], model.sample(4, c, seeded()), rtol=1e-3, atol=1e-3)
+    if Ability.EDITING in model.abilities:
+        edited, kept = results[Ability.EDITING]
+        assert edited.shape == x.shape and torch.equal(kept, x) and not torch.equal(edited, x)
     if Ability.MARGINAL in model.abilities:
         torch.testing.assert_close(results[Ability.MARGINAL].log_prob, model.log_prob(x, c, seeded()))
 
