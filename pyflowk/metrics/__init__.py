@@ -9,11 +9,13 @@ error of each metric that fits the space. These are, of numbers: `energy_distanc
 of symbols: `ngram_distance` and `total_variation`. A `Classifier`, trained on the labels of the data, has features for
 `compare_features` and answers that say which classes samples are of; `data_copying` tells whether they repeat the
 training data. Ways from noise to data have a `straightness`, a `curvature`, a `path_ratio` and a `path_energy`, which
-`normalised_path_energy` holds against optimal transport.
+`normalised_path_energy` holds against optimal transport. `posterior_ranks` and their `calibration_error` say whether
+posteriors are as wide as they should be.
 """
 
 from .bits import bits_per_dim, bits_per_symbol
 from .c2st import c2st
+from .calibration import calibration_error, posterior_ranks
 from .compare import Measure, compare, compare_features
 from .copying import data_copying
 from .energy import energy_distance
@@ -36,6 +38,7 @@ __all__ = [
     "bits_per_dim",
     "bits_per_symbol",
     "c2st",
+    "calibration_error",
     "compare",
     "compare_features",
     "curvature",
@@ -49,6 +52,7 @@ __all__ = [
     "normalised_path_energy",
     "path_energy",
     "path_ratio",
+    "posterior_ranks",
     "precision_recall",
     "score",
     "sliced_wasserstein",

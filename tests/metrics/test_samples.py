@@ -42,10 +42,10 @@ NUMBERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "precision_recall": lambda x, y: -torch.stack(precision_recall(x, y)).mean(),
 }
 OTHERS = {
-    "Classifier", "Measure", "PrecisionRecall", "Score", "bits_per_dim", "bits_per_symbol", "compare",
-    "compare_features", "curvature", "data_copying", "gaussian_level", "ngram_distance", "ngram_level",
-    "normalised_path_energy", "path_energy", "path_ratio", "score", "straightness", "total_variation", "trivial_level",
-    "with_error",
+    "Classifier", "Measure", "PrecisionRecall", "Score", "bits_per_dim", "bits_per_symbol", "calibration_error",
+    "compare", "compare_features", "curvature", "data_copying", "gaussian_level", "ngram_distance", "ngram_level",
+    "normalised_path_energy", "path_energy", "path_ratio", "posterior_ranks", "score", "straightness",
+    "total_variation", "trivial_level", "with_error",
 }  # fmt: skip
 every = pytest.mark.parametrize("name", list(NUMBERS))
 
