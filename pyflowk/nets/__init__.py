@@ -3,13 +3,13 @@
 A `Network` may take a context, by a `ContextBias`; `drop_context` takes it from some rows. Conditioners: `MLP`,
 `ConvNet`, `ResidualConvNet` (of `WeightNormConv2d`), and `MADE`, masked. Every `Field` is a velocity: `MLPField`,
 `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time, `VelocityField`, of a network that predicts something
-else, `TangentField`, of one on a manifold, and those of other clocks, `ReversedField` and `RescheduledField`;
-`FunctionField` is a user's, `FusedParameters` what a kernel takes; for images with far relations there are the `UNet`
-and `DiT`, whose blocks hear the time by a `TimeEmbedding`, and `load_dit` and `load_sit`, which read published weights.
-Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of
-`SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they take:
-`CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`,
-`DIT_SIZES`.
+else, `Preconditioned` or with a `GaussianBaseline`, `TangentField`, of one on a manifold, and those of other clocks,
+`ReversedField` and `RescheduledField`; `FunctionField` is a user's, `FusedParameters` what a kernel takes; for images
+with far relations there are the `UNet` and `DiT`, whose blocks hear the time by a `TimeEmbedding`, and `load_dit` and
+`load_sit`, which read published weights. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s
+`LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a
+user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`,
+`EMBEDDINGS`, `POSITIONS`, `DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
@@ -25,6 +25,7 @@ from .fields import ConvField, MLPField
 from .lipschitz import LipschitzConvNet, LipschitzMLP, LipschitzNet
 from .made import MADE
 from .mlp import MLP
+from .preconditioned import GaussianBaseline, Preconditioned
 from .resnet import ResidualConvNet, WeightNormConv2d
 from .spectral import SpectralConv2d, SpectralLinear
 from .tangent import TangentField
@@ -51,12 +52,14 @@ __all__ = [
     "FunctionBranch",
     "FunctionField",
     "FusedParameters",
+    "GaussianBaseline",
     "LipSwish",
     "LipschitzConvNet",
     "LipschitzMLP",
     "LipschitzNet",
     "MLPField",
     "Network",
+    "Preconditioned",
     "RescheduledField",
     "ResidualConvNet",
     "ReversedField",

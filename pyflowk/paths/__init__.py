@@ -7,9 +7,10 @@ what is `Blurred` have noise of their own, a `GeodesicPath` leads along a manifo
 `Given`, or a flow's own, `FlowNoise`.
 
 `Times` are those at which a path is looked at, drawn from a `TimeLaw`, by name in `TIME_LAWS`: `UniformTimes`,
-`LogitNormalTimes`, `ModeTimes`, `CosmapTimes`, `PowerTimes`, `ShiftedTimes` by `shift_time`, or `UShapedTimes`. A
-`Weight` says how much the error at each counts: `ErrorWeight` makes one prediction's of another's, `LikelihoodWeight`
-makes nats, `MinSNRWeight` bounds the late ones, `ImportanceWeight` undoes a law.
+`LogNormalTimes`, `LogitNormalTimes`, `ModeTimes`, `CosmapTimes`, `PowerTimes`, `ShiftedTimes` by `shift_time`, or
+`UShapedTimes`. A `Weight` says how much the error at each counts: `ErrorWeight` makes one prediction's of another's,
+`LikelihoodWeight` makes nats, `MinSNRWeight` bounds the late ones, `UnitWeight` levels them, `ImportanceWeight` undoes
+a law.
 """
 
 from .affine import AffinePath
@@ -37,6 +38,7 @@ from .times import (
     TIME_LAWS,
     CosmapTimes,
     LogitNormalTimes,
+    LogNormalTimes,
     ModeTimes,
     PowerTimes,
     ShiftedTimes,
@@ -46,7 +48,7 @@ from .times import (
     UShapedTimes,
     shift_time,
 )
-from .weights import ErrorWeight, ImportanceWeight, LikelihoodWeight, MinSNRWeight, Weight
+from .weights import ErrorWeight, ImportanceWeight, LikelihoodWeight, MinSNRWeight, UnitWeight, Weight
 
 __all__ = [
     "EDM",
@@ -70,6 +72,7 @@ __all__ = [
     "LikelihoodWeight",
     "LinearVP",
     "Lipman",
+    "LogNormalTimes",
     "LogitNormalTimes",
     "MinSNRWeight",
     "ModeTimes",
@@ -85,6 +88,7 @@ __all__ = [
     "Times",
     "UShapedTimes",
     "UniformTimes",
+    "UnitWeight",
     "Weight",
     "convert",
     "independent",

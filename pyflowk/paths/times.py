@@ -3,7 +3,7 @@ r"""At which times a path is looked at in training: laws of a time in [0, 1], wi
 from __future__ import annotations
 
 import math
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Protocol
 
 import torch
@@ -11,10 +11,11 @@ from torch import Generator, Tensor
 
 from .._checks import require_numbers
 from ..ops.draw import draw_uniform
+from .schedules import CondOT, Schedule
 
 __all__ = [
-    "TIME_LAWS", "CosmapTimes", "LogitNormalTimes", "ModeTimes", "PowerTimes", "ShiftedTimes", "TimeLaw", "Times",
-    "UShapedTimes", "UniformTimes", "shift_time",
+    "TIME_LAWS", "CosmapTimes", "LogNormalTimes", "LogitNormalTimes", "ModeTimes", "PowerTimes", "ShiftedTimes",
+    "TimeLaw", "Times", "UShapedTimes", "UniformTimes", "shift_time",
 ]  # fmt: skip
 
 
@@ -156,6 +157,57 @@ class LogitNormalTimes(TimeLaw):
         inside = (t > 0) & (t < 1)
         spread = torch.where(inside, t * (1 - t), 1) * (self.std * math.sqrt(2 * math.pi))
         return torch.exp(-z.square() / 2) / spread
+
+
+@dataclass(frozen=True)
+class LogNormalTimes(TimeLaw):
+    r"""Times at which the noise beside the data is log-normal, :math:`\log (\sigma / \alpha) \sim N(m, s^2)`, on a
+    schedule.
+
+    The law is cut off where the schedule has no such noise. m and s are EDM's by default; on straight lines they are
+    logit-normal times of -m. Raises ValueError unless s > 0. Karras et al., 2022, arXiv:2206.00364, table 1.
+
+    >>> import torch
+    >>> from pyflowk.paths import EDM, LogNormalTimes
+    >>> t = LogNormalTimes(EDM())(10_000, torch.Generator().manual_seed(0), dtype=torch.float32, device="cpu")
+    >>> EDM().at(t).sigma.log().mean().round(decimals=1)
+    tensor(-1.2000)
+    """
+
+    schedule: Schedule = field(default_factory=CondOT)
+    mean: float = -1.2
+    std: float = 1.2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_numbers("LogNormalTimes", std=self.std, mean=abs(self.mean))
+        if self.std == 0:
+            raise ValueError("LogNormalTimes expects std to be above 0, got 0")
+
+    def _quantile(self, u: Tensor) -> Tensor:
+        wide = u.double()  # as the tails need it
+        low, high = self._reach(wide)
+        deviations = torch.special.ndtri(low + (high - low) * wide)
+        return self.schedule.time(2 * (self.std * deviations - self.mean)).to(u.dtype)
+
+    def _cdf(self, t: Tensor) -> Tensor:
+        low, high = self._reach(t)
+        return (torch.special.ndtr(self._score(t)) - low) / (high - low)
+
+    def _density(self, t: Tensor) -> Tensor:
+        (low, high), c = self._reach(t), self.schedule.at(t)
+        inside = (c.alpha > 0) & (c.sigma > 0) & (t >= 0) & (t <= 1) | t.isnan()
+        rate = torch.where(inside, c.determinant, 0) / torch.where(inside, c.alpha * c.sigma, 1)
+        z = torch.where(inside, self._score(t), 0)
+        return torch.exp(-z.square() / 2) * rate / ((high - low) * self.std * math.sqrt(2 * math.pi))
+
+    def _score(self, t: Tensor) -> Tensor:
+        """By how many deviations there is less noise than on average."""
+        return (self.schedule.log_snr(t) / 2 + self.mean) / self.std
+
+    def _reach(self, like: Tensor) -> Tensor:
+        """The share of the whole normal law up to either end of the schedule."""
+        return torch.special.ndtr(self._score(like.new_tensor([0.0, 1.0])))
 
 
 @dataclass(frozen=True)
@@ -335,6 +387,7 @@ class UShapedTimes(TimeLaw):
 TIME_LAWS: dict[str, type[TimeLaw]] = {
     "uniform": UniformTimes,
     "logit_normal": LogitNormalTimes,
+    "log_normal": LogNormalTimes,
     "mode": ModeTimes,
     "cosmap": CosmapTimes,
     "power": PowerTimes,

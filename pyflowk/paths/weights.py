@@ -13,7 +13,7 @@ from .prediction import PREDICTIONS
 from .schedules import Coefficients, CondOT, Schedule
 from .times import TimeLaw, UniformTimes
 
-__all__ = ["ErrorWeight", "ImportanceWeight", "LikelihoodWeight", "MinSNRWeight", "Weight"]
+__all__ = ["ErrorWeight", "ImportanceWeight", "LikelihoodWeight", "MinSNRWeight", "UnitWeight", "Weight"]
 
 
 class Weight(Protocol):
@@ -116,6 +116,31 @@ class MinSNRWeight(_PredictionWeight):
 
     def _common(self, c: Coefficients) -> Tensor:
         return torch.minimum(c.alpha.square(), self.gamma * c.sigma.square())
+
+
+@dataclass(frozen=True)
+class UnitWeight(_PredictionWeight):
+    r"""The weight :math:`1 / s^2 + \alpha^2 / \sigma^2` of the data's squared error, said for any prediction.
+
+    s is the ``deviation`` of the data: for such Gaussian data the loss of a network that says what is left of them,
+    :class:`pyflowk.nets.Preconditioned`, is 1 at every time, to begin with. Raises ValueError unless s > 0, and for an
+    unknown prediction. Karras et al., 2022, arXiv:2206.00364, :math:`1 / c_{\text{out}}^2`.
+
+    >>> import torch
+    >>> from pyflowk.paths import EDM, UnitWeight
+    >>> UnitWeight(EDM(), "data", deviation=0.5)(torch.tensor([0.0, 0.5]))
+    tensor([4.0002, 6.5600])
+    """
+
+    deviation: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.deviation > 0:
+            raise ValueError(f"UnitWeight expects deviation to be above 0, got {self.deviation}")
+
+    def _common(self, c: Coefficients) -> Tensor:
+        return c.alpha.square() + (c.sigma / self.deviation).square()
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from pyflowk import nets
+from pyflowk.manifolds import Sphere
 from pyflowk.nets import Network, drop_context
-from pyflowk.paths import CondOT
+from pyflowk.paths import VP, CondOT
 from pyflowk.solvers import Fixed
 from pyflowk.space import Ragged
 from pyflowk.transforms import Continuous
@@ -30,6 +31,21 @@ CASES: dict[str, Callable[..., Callable[..., Any]]] = {
     "MLPField-divergence": lambda **c: _given(nets.MLPField(3, 8, 2, **c), T, VECTORS, name="with_divergence"),
     "ConvField": lambda **c: _given(nets.ConvField(2, 4, 1, **c), T, IMAGES),
     "DiT": lambda **c: _given(nets.DiT(2, 5, 8, 1, 2, **c), T, IMAGES),
+    "GaussianBaseline": lambda **c: _given(
+        nets.GaussianBaseline(nets.MLPField(3, 8, 2, **c)), T, VECTORS, conditional=bool(c)
+    ),
+    "Preconditioned": lambda **c: _given(
+        nets.Preconditioned(nets.MLPField(3, 8, 2, **c), CondOT()), T, VECTORS, conditional=bool(c)
+    ),
+    "RescheduledField": lambda **c: _given(
+        nets.RescheduledField(nets.MLPField(3, 8, 2, **c), CondOT(), VP()), T, VECTORS, conditional=bool(c)
+    ),
+    "ReversedField": lambda **c: _given(
+        nets.ReversedField(nets.MLPField(3, 8, 2, **c)), T, VECTORS, conditional=bool(c)
+    ),
+    "TangentField": lambda **c: _given(
+        nets.TangentField(nets.MLPField(3, 8, 2, **c), Sphere((3,))), T, VECTORS, conditional=bool(c)
+    ),
     "UNet": lambda **c: _given(nets.UNet(2, 4, (1, 1), 1, (1,), **c), T, IMAGES),
     "VelocityField": lambda **c: _given(
         nets.VelocityField(nets.MLPField(3, 8, 2, **c), CondOT(), "data"), T, VECTORS, conditional=bool(c)
@@ -64,7 +80,16 @@ def test_one_row_stands_for_all(name: str, context: dict[str, int]) -> None:
         CASES[name]()(one)
 
 
-DROPPABLE = ("MLPField", "MLPField-divergence", "ConvField", "VelocityField", "DiT", "UNet")
+DROPPABLE = (
+    "MLPField",
+    "MLPField-divergence",
+    "ConvField",
+    "VelocityField",
+    "DiT",
+    "UNet",
+    "GaussianBaseline",
+    "Preconditioned",
+)
 
 
 @pytest.mark.parametrize("name", DROPPABLE)

@@ -9,9 +9,13 @@ import torch
 
 from pyflowk import paths
 from pyflowk.paths import (
+    EDM,
     TIME_LAWS,
+    VE,
+    VP,
     CosmapTimes,
     LogitNormalTimes,
+    LogNormalTimes,
     ModeTimes,
     PowerTimes,
     ShiftedTimes,
@@ -26,7 +30,8 @@ CASES: list[TimeLaw] = [
     UniformTimes(), UniformTimes(least=0.1, most=0.3), LogitNormalTimes(), LogitNormalTimes(-0.8, 0.8, least=0.01),
     ModeTimes(), ModeTimes(-1.0), ModeTimes(0.81, most=0.9), CosmapTimes(), PowerTimes(), PowerTimes(-0.5),
     ShiftedTimes(), ShiftedTimes(0.2, least=0.05, most=0.95), UShapedTimes(), UShapedTimes(80.0),
-    UShapedTimes(least=0.1),
+    UShapedTimes(least=0.1), LogNormalTimes(), LogNormalTimes(EDM()), LogNormalTimes(VP(), -0.5, 1.0, most=0.9),
+    LogNormalTimes(VE(), 0.0, 2.0),
 ]  # fmt: skip
 laws = pytest.mark.parametrize("law", CASES, ids=str)
 
@@ -106,12 +111,25 @@ def test_closed_forms() -> None:
     torch.testing.assert_close(shift_time(shifted, 2.5), LogitNormalTimes(0.3 - math.log(2.5), 0.9)._quantile(t))
 
 
+def test_log_normal_noise() -> None:
+    t = torch.linspace(0.01, 0.99, 9, dtype=D)
+    same = LogNormalTimes(mean=-0.7, std=1.3), LogitNormalTimes(0.7, 1.3)  # on straight lines
+    torch.testing.assert_close(*(law._quantile(t) for law in same))
+    torch.testing.assert_close(*(law.density(t) for law in same))
+    for schedule in (EDM(), VE()):
+        drawn = schedule.at(LogNormalTimes(schedule, 0.5, 0.4)(4000, seeded(), dtype=D, device="cpu")).sigma.log()
+        assert drawn.mean().item() == pytest.approx(0.5, abs=0.03) and drawn.std().item() == pytest.approx(
+            0.4, rel=0.05
+        )
+
+
 def test_numbers_that_make_no_law() -> None:
     for make, message in (
         (lambda: UniformTimes(least=0.5, most=0.5), "UniformTimes expects 0 <= least < most <= 1, got least 0.5"),
         (lambda: UniformTimes(most=1.5), "UniformTimes expects 0 <= least < most <= 1"),
         (lambda: LogitNormalTimes(std=0), "LogitNormalTimes expects std to be above 0"),
         (lambda: LogitNormalTimes(mean=math.nan), "LogitNormalTimes expects mean to be a finite number"),
+        (lambda: LogNormalTimes(std=0), "LogNormalTimes expects std to be above 0"),
         (lambda: ModeTimes(2.0), r"ModeTimes expects scale to be from -1 to 2 / \(pi - 2\), got 2.0"),
         (lambda: PowerTimes(-1.0), "PowerTimes expects power to be above -1, got -1.0"),
         (lambda: ShiftedTimes(0.0), "ShiftedTimes expects shift to be above 0"),

@@ -20,6 +20,7 @@ from pyflowk.paths import (
     MinSNRWeight,
     Schedule,
     UniformTimes,
+    UnitWeight,
     convert,
 )
 from tests.paths.test_schedules import schedules
@@ -37,7 +38,7 @@ def test_errors_in_the_words_of_every_prediction(schedule: Schedule) -> None:
         ratio = ((known[0] - known[1]) / (one - two)).square().squeeze(1)
         torch.testing.assert_close(ErrorWeight(schedule, source, target, least=0.0)(INSIDE), ratio)
     # weights of the same kind for several predictions weigh the same
-    for kind in (LikelihoodWeight, MinSNRWeight):
+    for kind in (LikelihoodWeight, MinSNRWeight, UnitWeight):
         for source, target in itertools.product(PREDICTIONS, PREDICTIONS):
             said = kind(schedule, target, least=0.0)(INSIDE) * ErrorWeight(schedule, source, target, least=0.0)(INSIDE)
             torch.testing.assert_close(kind(schedule, source, least=0.0)(INSIDE), said)
@@ -50,7 +51,8 @@ def test_published_forms(schedule: Schedule) -> None:
     (growth,) = torch.autograd.grad(schedule.log_snr(t).sum(), t)
     torch.testing.assert_close(LikelihoodWeight(schedule, "noise", least=0.0)(INSIDE), growth / 2)
     torch.testing.assert_close(LikelihoodWeight(schedule, "velocity", least=0.0)(INSIDE), alpha / sigma / c.determinant)
-    ratio = (alpha / sigma).square()
+    ratio, left = (alpha / sigma).square(), (sigma * 0.7).square() / (sigma.square() + (0.7 * alpha).square())
+    torch.testing.assert_close(UnitWeight(schedule, "data", 0.7, least=0.0)(INSIDE), 1 / left)
     torch.testing.assert_close(MinSNRWeight(schedule, "data", least=0.0)(INSIDE), ratio.clamp(max=5))
     torch.testing.assert_close(MinSNRWeight(schedule, "noise", 2.0, least=0.0)(INSIDE), ratio.clamp(max=2) / ratio)
 
