@@ -19,7 +19,7 @@ __all__ = ["DIT_SIZES", "POSITIONS", "DiT"]
 
 #: width, depth and heads, by the names of the paper.
 DIT_SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
-POSITIONS = ("rotary", "sincos")
+POSITIONS = ("both", "rotary", "sincos")
 
 
 class DiT(Field):
@@ -30,10 +30,10 @@ class DiT(Field):
     of 4 ``width`` hidden units (GELU, by tanh) and :math:`a_2, b_2, g_2`: six linear functions of SiLU of the time's
     vector plus the context's (``classes`` or ``context_dim``; a ``droppable`` one may be None) that start at zero, with
     the last layer ("adaLN-Zero"): the flow starts as the identity. Where a token is, is told by ``positions``: "rotary"
-    turns queries and keys, half of their pairs by the row and half by the column, at rates
-    :math:`100^{-i / (d / 4)}` of heads of d channels; "sincos" adds the fixed waves of DiT, at rates
-    :math:`10^{-4 i / (\mathrm{width} / 4)}`. ``qk_norm`` gives queries and keys a length of their own, so that long
-    trainings in 16 bits keep finite logits.
+    turns queries and keys, half of their pairs by the row and half by the column, at rates :math:`100^{-i / (d / 4)}`
+    of heads of d channels, by which they know the way to each other; "sincos" adds to the tokens the fixed waves of
+    DiT, at rates :math:`10^{-4 i / (\mathrm{width} / 4)}`, by which they know their place; "both" does both.
+    ``qk_norm`` gives queries and keys a length of their own, so that long trainings in 16 bits keep finite logits.
 
     H and W are any multiples of the patch. Raises ValueError for other sides, for heads that do not divide the width,
     widths and heads that are too narrow for four waves, unknown positions, and a context that is missing or not
@@ -55,7 +55,7 @@ class DiT(Field):
         width: int = 384,
         depth: int = 12,
         heads: int | None = None,
-        positions: str = "rotary",
+        positions: str = "both",
         qk_norm: bool = True,
         time: str = "sinusoidal",
         time_scale: float = 1000.0,
@@ -69,7 +69,7 @@ class DiT(Field):
         require_counts("DiT", heads=self.heads)
         if positions not in POSITIONS:
             raise ValueError(f"positions: expected one of {', '.join(POSITIONS)}; got {positions!r}")
-        waving = width // self.heads if positions == "rotary" else width
+        waving = width if positions == "sincos" else width // self.heads
         if waving % 4:
             raise ValueError(
                 f"positions: {positions} expects a multiple of 4 channels to wave, got {waving} of {width=} and "
@@ -104,11 +104,10 @@ class DiT(Field):
             raise ValueError(f"DiT expects sides that are multiples of its patch {p}, got {tuple(x.shape)}")
         rows, columns = x.shape[2] // p, x.shape[3] // p
         condition = F.silu(embedded(self.time, self.context, t, x, context))
-        h, rotation = self.first(x).flatten(2).mT, None
-        if self.positions == "rotary":
-            rotation = rotary(rows, columns, self.width // self.heads, x)
-        else:
+        h = self.first(x).flatten(2).mT
+        if self.positions != "rotary":
             h = h + sincos(rows, columns, self.width, x).to(h.dtype)
+        rotation = None if self.positions == "sincos" else rotary(rows, columns, self.width // self.heads, x)
         for block in self.blocks:
             h = block(h, condition, rotation)
         shift, scale = self.modulation(condition).unsqueeze(1).chunk(2, -1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import vjp
 
 from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
-from ..nets import MLP, ConvNet
+from ..nets import MLP, ConvField, ConvNet, DiT, Field, MLPField, UNet
 from ..ops.masks import transformed_channels
 from ..solvers import Adaptive, Fixed, Operator
 from ..solvers.ode.methods import estimates_error
@@ -148,6 +148,60 @@ def multiscale(
     whole, kept = (4 * c, h // 2, w // 2), (2 * c, h // 2, w // 2)
     layers += [Squeeze(), *squeezed(whole)]
     return Compose(*layers, Split(multiscale(kept, scale, squeezed), whole, (math.prod(kept),)))
+
+
+# ---- velocities ------------------------------------------------------------------------------------------------------
+
+SIZES = {"vector": (128, 3), "image": (32, 3), "unet": (16, 1), "dit": (64, 4)}
+"""Width and depth of each network where nobody says."""
+LAYERED = {"activation": "silu", "time": "concat", "patch": 1}
+"""Options that not every network has: the first two are those of "vector" and "image", the last is that of "dit"."""
+
+
+def velocity(
+    space: Space, architecture: str, condition: dict[str, Any], *, width: Any, depth: Any, **others: Any
+) -> Field:
+    """The network of an architecture, of events or, "vector", of flat ones, as :func:`by_network` has chosen it."""
+    patch = others.pop("patch")
+    if architecture == "vector":
+        return MLPField(space.dims, width, depth, **others, **condition)
+    channels, *sides = space.shape
+    if architecture == "image":
+        return ConvField(channels, width, depth, **others, **condition)
+    if architecture == "dit":
+        return DiT(channels, patch, width, depth, **condition)
+    levels = [math.prod(sides)]
+    while min(sides) >= 8 and len(levels) < 4:
+        sides = [(side + 1) // 2 for side in sides]
+        levels.append(math.prod(sides))
+    attention = [level for level, pixels in enumerate(levels) if pixels <= 64]
+    return UNet(channels, width, (1, *[2] * (len(levels) - 1)), depth, attention, **condition)
+
+
+def by_network(space: Space, options: dict[str, Any]) -> dict[str, Any]:
+    """Chooses the network of a velocity for "auto", and those of its options that are None.
+
+    >>> from pyflowk.space import Space
+    >>> names = ("width", "depth", "patch", "activation", "time")
+    >>> by_network(Space((1, 28, 28)), {"architecture": "dit", **dict.fromkeys(names)})
+    {'architecture': 'dit', 'width': 64, 'depth': 4, 'activation': 'silu', 'time': 'concat', 'patch': 4}
+    """
+    architecture, shape = options["architecture"], space.shape
+    if architecture == "auto":
+        architecture = "unet" if len(shape) == 3 else "vector"
+    if architecture != "vector" and len(shape) != 3:
+        raise ValueError(f"architecture: {architecture} expects events (C, H, W), got {shape}; vector takes any")
+    usual = {**dict(zip(("width", "depth"), SIZES[architecture], strict=True)), **LAYERED}
+    own = {"dit": ("patch",), "unet": ()}.get(architecture, ("activation", "time"))
+    for name, plain in LAYERED.items():
+        if name not in own and options[name] not in (None, plain):
+            raise ValueError(f"{name}: expected None for architecture {architecture}, got {options[name]!r}")
+    if architecture == "dit":
+        divisors = [p for p in range(1, max(shape[1:]) + 1) if not any(side % p for side in shape[1:])]
+        usual["patch"] = next((p for p in divisors if math.prod(shape[1:]) <= 64 * p * p), divisors[-1])
+        if options["patch"] not in (None, *divisors):
+            raise ValueError(f"patch: expected a common divisor of the sides of {shape}, got {options['patch']}")
+    return {"architecture": architecture, **{name: options[name] or value for name, value in usual.items()}}
 
 
 # ---- choices ---------------------------------------------------------------------------------------------------------

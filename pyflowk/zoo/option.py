@@ -16,7 +16,7 @@ from numbers import Integral, Real
 from typing import Annotated, Any
 
 from .._hints import did_you_mean
-from ..nets import CONDITIONER_ACTIVATIONS, TIMES
+from ..nets import CONDITIONER_ACTIVATIONS, FIELD_ACTIVATIONS, TIMES
 from ..solvers import METHODS
 from ..space import Space
 
@@ -99,6 +99,25 @@ Architecture = Annotated[
     str, one_of("for flat events, or images in several scales; auto: by the shape", ("auto", "vector", "multiscale"))
 ]
 Limit = Annotated[float, Option("largest log-scale of a layer", above=0, most=80)]
+Velocity = Annotated[
+    str,
+    one_of(
+        "the network: perceptron, plain convolutions, U-Net or transformer; auto: by the shape",
+        ("auto", "vector", "image", "unet", "dit"),
+    ),
+]
+VelocityWidth = Annotated[
+    int | None,
+    Option("units (vector: 128), channels (image: 32, unet: 16 at its first level) or of a token (dit: 64)", 1, WIDTH),
+]
+VelocityDepth = Annotated[
+    int | None, Option("hidden layers (3), blocks of a level (unet: 1) or all (dit: 4)", 1, LAYERS)
+]
+VelocityActivation = Annotated[
+    str | None, one_of("what hidden units compute, if vector (silu) or image (silu)", FIELD_ACTIVATIONS)
+]
+VelocityTime = Annotated[str | None, one_of("how layers hear the time, if vector (concat) or image (concat)", TIMES)]
+Patch = Annotated[int | None, Option("side of a token in pixels, if dit; None: for at most 64 tokens", 1, WIDTH)]
 Time = Annotated[str, one_of("how a layer of the field hears the time", TIMES)]
 Method = Annotated[str, one_of("Runge-Kutta or Adams method of the solver", METHODS)]
 Steps = Annotated[int | None, Option("equal steps of the solver; None: adaptive, where the method can", 1, 1 << 16)]

@@ -22,11 +22,11 @@ def awake(net: nn.Module) -> nn.Module:
     return net.double()
 
 
-def by_loops(net: DiT, t: float, x: Tensor, rotary: bool) -> Tensor:
+def by_loops(net: DiT, t: float, x: Tensor) -> Tensor:
     """The values at one image and one time: token by token, head by head, from the weights alone."""
     w = {name: p.detach() for name, p in net.named_parameters()}
     p, width, heads, rows, columns = net.patch, net.width, net.heads, x.shape[1] // net.patch, x.shape[2] // net.patch
-    d = width // heads
+    d, rotary = width // heads, net.positions != "sincos"
 
     def linear(name: str, h: Tensor) -> Tensor:
         return w[f"{name}.weight"] @ h + w[f"{name}.bias"]
@@ -48,7 +48,7 @@ def by_loops(net: DiT, t: float, x: Tensor, rotary: bool) -> Tensor:
         (w["first.weight"] * x[:, i * p : (i + 1) * p, j * p : (j + 1) * p]).sum((1, 2, 3)) + w["first.bias"]
         for i, j in places
     ]
-    if not rotary:
+    if net.positions != "rotary":
         tables = [(waves(j, width // 4, 1e4), waves(i, width // 4, 1e4)) for i, j in places]
         tokens = [h + torch.cat((a.sin(), a.cos(), b.sin(), b.cos())) for h, (a, b) in zip(tokens, tables, strict=True)]
     for n in range(len(net.blocks)):
@@ -84,13 +84,15 @@ def by_loops(net: DiT, t: float, x: Tensor, rotary: bool) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"positions": "sincos", "qk_norm": False, "time_scale": 1.0}], ids=["rotary", "sincos"]
+    "options",
+    [{}, {"positions": "rotary"}, {"positions": "sincos", "qk_norm": False, "time_scale": 1.0}],
+    ids=["both", "rotary", "sincos"],
 )
 def test_values_by_loops_over_tokens_and_heads(options: dict[str, Any]) -> None:
     net = awake(DiT(2, 2, 16, 2, 2, **options))
     x = torch.randn(2, 2, 4, 6, dtype=torch.float64)
     for row, t in zip(x, (0.2, 0.9), strict=True):
-        expected = by_loops(net, t, row, not options)  # type: ignore[arg-type]
+        expected = by_loops(net, t, row)  # type: ignore[arg-type]
         torch.testing.assert_close(net(t, row[None])[0], expected)
     assert not torch.allclose(net(0.2, x), net(0.2, x.flip(2)).flip(2), rtol=0.1)  # it knows where tokens are
 
@@ -123,7 +125,7 @@ def test_what_does_not_fit() -> None:
         DiT(1, 2, 8, 1, 2)(0.5, torch.zeros(1, 1, 4, 5))
     with pytest.raises(ValueError, match="heads: expected a divisor of the width 16, got 3"):
         DiT(1, 2, 16, 1, 3, positions="sincos")
-    with pytest.raises(ValueError, match=r"rotary expects a multiple of 4 channels to wave, got 6 of width=12"):
+    with pytest.raises(ValueError, match=r"both expects a multiple of 4 channels to wave, got 6 of width=12"):
         DiT(1, 2, 12, 1, 2)
-    with pytest.raises(ValueError, match="positions: expected one of rotary, sincos; got 'learned'"):
+    with pytest.raises(ValueError, match="positions: expected one of both, rotary, sincos; got 'learned'"):
         DiT(1, positions="learned")

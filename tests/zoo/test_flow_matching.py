@@ -131,14 +131,44 @@ def test_levels_lie_between_minus_one_and_one_and_have_a_bound() -> None:
     assert samples.unique().tolist() == [0, 1, 2, 3]
 
 
-def test_images_are_seen_by_convolutions() -> None:
-    chosen = {shape: zoo.flow_matching(shape).config for shape in ((3,), (1, 4, 4), (2, 3))}
-    assert [(c["architecture"], c["width"]) for c in chosen.values()] == [
-        ("vector", 128),
-        ("image", 32),
-        ("vector", 128),
-    ]
+def test_images_are_seen_by_networks_of_images() -> None:
+    chosen = {shape: zoo.flow_matching(shape) for shape in ((3,), (1, 4, 4), (2, 3))}
+    assert [(m.config["architecture"], m.config["width"]) for m in chosen.values()] == [
+        ("vector", 128), ("unet", 16), ("vector", 128),
+    ]  # fmt: skip
     assert zoo.flow_matching((1, 4, 4), architecture="vector", width=7).config["width"] == 7
+    sizes = {"image": (32, 3, 1), "unet": (16, 1, 1), "dit": (64, 4, 4)}
+    for architecture, size in sizes.items():
+        config = zoo.flow_matching((1, 28, 28), architecture=architecture).config
+        assert tuple(config[name] for name in ("width", "depth", "patch")) == size
+    levels = {side: zoo.flow_matching((1, side, side), width=4) for side in (7, 8, 28)}
+    for (side, model), (last, attending) in zip(levels.items(), ((0, 1), (1, 2), (2, 1)), strict=True):
+        net: Any = model.flow.transform.layers()[-1].field  # type: ignore[operator]
+        halvings = [name for name in net.state_dict() if name.endswith("conv.weight") and name.startswith("down")]
+        attention = [name for name in net.state_dict() if name.startswith("down") and name.endswith("qkv.weight")]
+        assert (len(halvings), len(attention)) == (last, attending), side
+
+
+@pytest.mark.parametrize("architecture", ["unet", "dit"])
+def test_images_by_deep_networks_are_learned_drawn_and_judged(architecture: str) -> None:
+    """Stripes that lie or stand, as the label says: samples of a label are its stripes."""
+    torch.manual_seed(0)
+    labels = torch.arange(64) % 2
+    lying = torch.tensor([0.0, 4.0, 0.0, 4.0]).reshape(1, 4, 1).expand(1, 4, 4)
+    x = torch.where(labels.reshape(-1, 1, 1, 1) == 0, lying, lying.mT)
+    options = {"architecture": architecture, "depth": 1, "width": {"unet": 8, "dit": 32}[architecture], "steps": 1}
+    model = zoo.flow_matching((1, 4, 4), levels=5, classes=2, **options)
+    optimizer, generator = torch.optim.Adam(model.parameters(), 1e-2), seeded()
+    for _ in range(150):
+        loss = model.loss(x, labels, generator).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        samples = model.sample(64, labels, seeded(), method="euler", steps=8)
+        assert (samples - x).abs().mean() < 0.5
+        right, wrong = (model.log_prob(x, c, seeded()) for c in (labels, 1 - labels))
+    assert right.isfinite().all() and (right > wrong + 10).all()
 
 
 def test_what_cannot_be_learned() -> None:
@@ -148,6 +178,13 @@ def test_what_cannot_be_learned() -> None:
         zoo.flow_matching((2,), prediction="noise")
     with pytest.raises(ValueError, match=r"architecture: image expects events \(C, H, W\), got \(2,\)"):
         zoo.flow_matching((2,), architecture="image")
+    for options, message in (
+        ({"architecture": "dit", "patch": 3}, r"patch: expected a common divisor of the sides of \(1, 4, 4\), got 3"),
+        ({"architecture": "unet", "patch": 2}, "patch: expected None for architecture unet, got 2"),
+        ({"activation": "tanh"}, "activation: expected None for architecture unet, got 'tanh'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            zoo.flow_matching((1, 4, 4), **options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"path: expected condot, .* or sub_vp, got 've'"):
         zoo.flow_matching((2,), path="ve")
 
@@ -157,7 +194,7 @@ def test_the_command_line_knows_it_by_the_protocol(tmp_path: Path, capsys: pytes
     out, steps = str(tmp_path / "run"), ("--sampling", "method=euler", "steps=5")
     quick = ("--steps", "20", "--warmup", "2", "--validate-every", "10", "--no-tensorboard", "--cpu")
     assert main(["train", "flow_matching", "--data", "digits", "--conditional", "--out", out, *quick, *steps,
-                 "--set", "width=4", "steps=1", "depth=1", "dropout=0.1"]) == 0  # fmt: skip
+                 "--set", "architecture=image", "width=4", "steps=1", "depth=1", "dropout=0.1"]) == 0  # fmt: skip
     said, result = capsys.readouterr().out, json.loads((tmp_path / "run/result.json").read_text())
     assert "valid loss" in said and "bits/dim" in said and 3 < result["model"]["bits"] < 6
     rows = read_rows(tmp_path / "run/log.csv")
