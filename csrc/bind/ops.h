@@ -13,6 +13,7 @@ PFK_OP(rk_step)
 PFK_OP(rq_spline)
 
 #ifdef PFK_BACKEND_CPU // ops that have no CUDA kernel
+PFK_OP(assignment)
 PFK_OP(elementary)
 PFK_OP(lipswish)
 PFK_OP(mlp)

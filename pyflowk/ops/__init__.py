@@ -9,6 +9,9 @@ from ._router import registry as registry
 from .affine_coupling import additive_coupling as additive_coupling
 from .affine_coupling import affine_coupling as affine_coupling
 from .affine_coupling import affine_coupling_from_output as affine_coupling_from_output
+from .assignment import Assignment as Assignment
+from .assignment import assignment as assignment
+from .assignment import assignment_of_points as assignment_of_points
 from .cnf_trajectory import cnf_trajectory as cnf_trajectory
 from .conv1x1 import conv1x1 as conv1x1
 from .conv1x1 import conv1x1_gradients as conv1x1_gradients

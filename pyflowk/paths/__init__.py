@@ -3,8 +3,8 @@
 A `Path` gives a `PathSample`: an `AffinePath` has a `Schedule`, `CondOT`, `Lipman`, `Polynomial`, `Cosine`, `LinearVP`,
 `VP`, `SubVP`, `VE` or `EDM`, each with its `Coefficients` at a time and by name in `SCHEDULES`; a `BrownianBridge` and
 what is `Blurred` have noise of their own, a `GeodesicPath` leads along a manifold. `convert` says a prediction, one of
-`PREDICTIONS`, in other words. A `Pairing` says which noise goes with which event: `independent`, those that are
-`Given`, or a flow's own, `FlowNoise`.
+`PREDICTIONS`, in other words. A `Pairing` says which noise goes with which event: `independent`, nearest by exact
+`OptimalTransport` within a batch, those that are `Given`, or a flow's own, `FlowNoise`.
 
 `Times` are those at which a path is looked at, drawn from a `TimeLaw`, by name in `TIME_LAWS`: `UniformTimes`,
 `LogNormalTimes`, `LogitNormalTimes`, `ModeTimes`, `CosmapTimes`, `PowerTimes`, `ShiftedTimes` by `shift_time`, or
@@ -17,7 +17,7 @@ from .affine import AffinePath
 from .base import Path, PathSample
 from .bridge import Blurred, BrownianBridge
 from .geodesic import GeodesicPath
-from .pairing import Pairing, independent
+from .pairing import OptimalTransport, Pairing, independent
 from .pairs import FlowNoise, Given
 from .prediction import PREDICTIONS, convert
 from .schedules import (
@@ -76,6 +76,7 @@ __all__ = [
     "LogitNormalTimes",
     "MinSNRWeight",
     "ModeTimes",
+    "OptimalTransport",
     "Pairing",
     "Path",
     "PathSample",

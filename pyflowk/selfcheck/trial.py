@@ -27,6 +27,8 @@ class Trial:
     conditioning: Callable[[tuple[Any, ...]], float] = lambda config: 1.0
     #: places of the tensors that are float64 whatever the precision
     double: tuple[int, ...] = ()
+    #: how many of the results, the first ones, have one right value; all if nothing is said
+    compared: int | None = None
 
     def tensors(self, config: tuple[Any, ...], rows: int, precision: torch.dtype) -> tuple[Any, ...]:
         """Make `inputs`, the real ones in that precision."""

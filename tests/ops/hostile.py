@@ -51,6 +51,8 @@ def recorded() -> dict[str, list[tuple[Any, ...]]]:
             states, clock, slopes = test_rk_control.inputs(ROWS, (4,), n, torch.float32)
             weights = test_rk_control.WEIGHTS[:n]
             ops.rk_control(*states, clock, slopes, weights, test_rk_control.PID, test_rk_control.TIMES)
+        ops.assignment(torch.rand(ROWS, 5, 5))
+        ops.assignment_of_points(torch.rand(ROWS, 5, 2), torch.rand(ROWS, 5, 2))
         for noise in ("rademacher", "gaussian"):
             ops.draw_probes(torch.zeros(ROWS, 5), 2, noise).directions(torch.zeros(ROWS, 5))
     finally:

@@ -25,7 +25,10 @@ ON_CARDS = re.findall(
 FOR_TESTS = {"elementary"}
 OPS = sorted({*LISTED} - FOR_TESTS)
 #: ops without a derivative, which the generic tests do not take: each has a file of its own instead
-NO_GRADIENT = {"random_numbers": "test_random_numbers", "rk_control": "test_rk_control"}
+NO_GRADIENT = {
+    "assignment": "test_assignment", "assignment_of_points": "test_assignment",
+    "random_numbers": "test_random_numbers", "rk_control": "test_rk_control",
+}  # fmt: skip
 
 
 def stems(pattern: str, *others: str) -> list[str]:

@@ -1,0 +1,28 @@
+"""How `assignment` is tried, of costs and of points."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..trial import Trial, noise
+
+__all__ = ["TRIALS"]
+
+
+def _costs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    return (noise(rows, 24, 24),)
+
+
+def _points(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+    return noise(rows, 24, 3), noise(rows, 24, 3).flip(1)
+
+
+_PRECISIONS = (torch.float32, torch.float64)
+#: columns and totals are compared: of prices there are many that prove them
+TRIALS = {
+    "assignment": Trial([()], _costs, _PRECISIONS, compared=2),
+    "assignment_of_points": Trial([()], _points, _PRECISIONS, compared=2),
+}
