@@ -269,9 +269,10 @@ def _check(operator: Operator, adjoint: Callable[[Tensor], Tensor], x: Tensor, y
     if (back := adjoint(y)).shape != x.shape:
         raise ValueError(f"operator.adjoint: expected {tuple(x.shape)}, got {tuple(back.shape)}")
     if x.is_cpu and not transformed():
-        there, again = _dot(seen, y).flatten(), _dot(x, back).flatten()
-        size = (_dot(seen, seen) * _dot(y, y)).sqrt() + (_dot(x, x) * _dot(back, back)).sqrt()
-        if bool(((there - again).abs() > 1e-3 * size.flatten()).any()):
+        x, y, seen, back = (part.flatten(1) for part in (x, y, seen, back))
+        there, again = (seen * y).sum(1), (x * back).sum(1)
+        size = seen.norm(dim=1) * y.norm(dim=1) + x.norm(dim=1) * back.norm(dim=1)
+        if bool(((there - again).abs() > 1e-3 * size).any()):
             raise ValueError(
                 f"operator.adjoint: expected <H x, y> = <x, H' y>, got {there[0]:.4g} and {again[0]:.4g} in a row"
             )

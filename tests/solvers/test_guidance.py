@@ -161,6 +161,23 @@ def test_a_result_of_the_old_deviation() -> None:
     )
 
 
+class Words(Field):
+    """A velocity that counts its words."""
+
+    def no_context(self) -> Ragged:
+        return Ragged(torch.zeros(1, 1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+
+    def forward(self, t: Tensor, x: Tensor, context: Any = None) -> Tensor:
+        return x * context.mask.sum(1, keepdim=True)
+
+
+def test_tokens_as_context() -> None:
+    words = Ragged(torch.arange(10).reshape(5, 2), torch.tensor([0, 1, 2, 2, 1]))
+    field: Any = Guided(Words(), 1.5)
+    torch.testing.assert_close(field(T, X, words), 2.5 * X * words.lengths[:, None])
+    torch.testing.assert_close(field(T, X, words[2:3]), 5 * X)  # one row for all
+
+
 def test_guidance_of_some_channels() -> None:
     field = network()
     some = Guided(field, 3.0, channels=2)(T, X, LABEL)

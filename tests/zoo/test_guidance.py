@@ -142,10 +142,11 @@ def test_what_is_seen_of_an_event_tells_the_rest(model: zoo.MatchingModel) -> No
     assert torch.equal(near, again)
 
 
+@pytest.mark.parametrize("architecture", ["vector", "image"])
 @torch.no_grad()
-def test_levels_are_seen_as_the_integers_that_they_are() -> None:
+def test_levels_are_seen_as_the_integers_that_they_are(architecture: str) -> None:
     torch.manual_seed(0)
-    made = zoo.flow_matching((1, 4, 4), levels=17, width=4, depth=1).eval()
+    made = zoo.flow_matching((1, 4, 4), levels=17, width=4, depth=1, architecture=architecture).eval()
     y = torch.randint(0, 17, (5, 1, 4, 4), generator=seeded())
     mask = torch.rand(1, 4, 4, generator=seeded()) < 0.5
     x = made.inpaint(y, mask, generator=seeded(), steps=4)
