@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from ..distributions import DiagonalGaussian, Distribution
-from ..paths import AffinePath, Blurred, BrownianBridge, Cosine, Lipman, Pairing, Path, UniformTimes
+from ..paths import (
+    AffinePath,
+    Blurred,
+    BrownianBridge,
+    CondOT,
+    Cosine,
+    ErrorWeight,
+    Lipman,
+    LogitNormalTimes,
+    Pairing,
+    Path,
+    Schedule,
+    UniformTimes,
+)
 from .matching import Matching
 
-__all__ = ["i_cfm", "ot_cfm", "rectified_flow", "sb_cfm", "target_fm", "vp_cfm"]
+__all__ = ["data_matching", "i_cfm", "ot_cfm", "rectified_flow", "sb_cfm", "target_fm", "vp_cfm"]
 
 
 def target_fm(sigma_min: float = 1e-4, source: Distribution | None = None) -> Matching:
@@ -79,6 +92,26 @@ def vp_cfm(sigma: float = 0.0, source: Distribution | None = None) -> Matching:
     AffinePath(Cosine())
     """
     return Matching(_blurred(AffinePath(Cosine()), sigma), source=source)
+
+
+def data_matching(schedule: Schedule | None = None, clip: float = 0.05) -> Matching:
+    r"""Data predicted, velocity counted: the loss is that of the velocity that the network's x1 means.
+
+    On straight lines :math:`|\hat x - x_1|^2 / \max(1 - t, \text{clip})^2`, on those of another ``schedule``
+    :math:`D^2 / \max(\sigma_t, \text{clip})^2` of that distance: one clip for prediction and target, and the one to
+    give :class:`pyflowk.nets.VelocityField` as its ``least``. Times are logit-normal, (-0.8, 0.8). It serves samples of
+    large events, whose noise a network then need not carry through. Its densities are poor: for those let the network
+    be :class:`pyflowk.nets.Preconditioned`, with a :class:`pyflowk.paths.UnitWeight`. Raises ValueError for a clip
+    below 0. Li, He, 2025, arXiv:2511.13720.
+
+    >>> import torch
+    >>> from pyflowk.objectives import data_matching
+    >>> data_matching().weight(torch.tensor([0.0, 0.5, 1.0]))
+    tensor([  1.0000,   4.0000, 400.0000])
+    """
+    schedule = CondOT() if schedule is None else schedule
+    weight = ErrorWeight(schedule, "data", "velocity", least=clip)
+    return Matching(AffinePath(schedule), "data", times=LogitNormalTimes(-0.8, 0.8), weight=weight)
 
 
 def _blurred(path: Path, sigma: float) -> Path:

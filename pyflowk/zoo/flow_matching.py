@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import torch
 
+from ..nets import Preconditioned
 from ..objectives import Matching
 from ..ops.hutchinson import NOISES
-from ..paths import SCHEDULES, AffinePath
+from ..paths import SCHEDULES, AffinePath, UnitWeight, Weight
 from ..space import Space
 from ..transforms.continuous import DIVERGENCES
 from .blocks import by_network, condition, stepping, velocity
@@ -72,11 +73,12 @@ def flow_matching(
     """Flow matching, a flow trained by regression on velocities of paths (Lipman et al., 2023, arXiv:2210.02747).
 
     From standard normal noise x0 and an event x1, drawn apart, ``path`` makes x_t; the network, which sees x_t and t,
-    learns the velocity of x_t or, as ``prediction`` says, its data x1, or its noise x0 where the path is "vp". Real
-    numbers are brought to unit scale by the first batch, once; integers get even noise and lie in [-1, 1): samples are
-    rounded down, and ``log_prob`` is a bound on the log-probability, as of other flows. A training step is one
-    evaluation of the network, and its loss is no likelihood. With ``dropout`` (0.1) samples can be drawn with
-    ``guidance``, and everything can be asked without a context.
+    learns the velocity of x_t or, as ``prediction`` says, its data x1, by what is left of them at unit scale
+    (:class:`pyflowk.nets.Preconditioned`), or its noise x0 where the path starts with a little data. Real numbers are
+    brought to unit scale by the first batch, once; integers get even noise and lie in [-1, 1): samples are rounded
+    down, and ``log_prob`` is a bound on the log-probability, as of other flows. A training step is one evaluation of
+    the network, and its loss is no likelihood. With ``dropout`` (0.1) samples can be drawn with ``guidance``, and
+    everything can be asked without a context.
 
     Samples take ``steps`` equal steps of a ``method``, options of ``sample``, or adaptive ones with steps=None (method
     "dopri5" or another with an error estimate); options of the same names here are those of densities, latents and
@@ -98,5 +100,9 @@ def flow_matching(
         "divergence": divergence, "probes": probes, "noise": noise, "method": method,
         "stepping": stepping(method, steps, rtol, atol),
     }  # fmt: skip
-    objective = Matching(AffinePath(SCHEDULES[path]()), prediction, dropout=dropout)
+    schedule = SCHEDULES[path]()
+    weight: Weight | None = None
+    if prediction == "data":
+        net, weight = Preconditioned(net, schedule, deviation=1.0), UnitWeight(schedule, "data", deviation=1.0)
+    objective = Matching(AffinePath(schedule), prediction, weight=weight, dropout=dropout)
     return MatchingModel(space, net, objective, flat=architecture == "vector", solver=solver)

@@ -43,8 +43,8 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 #: What is exported and no loss.
 OTHERS = {
-    "edm_matching", "effective_sample_size", "i_cfm", "importance_sample", "log_evidence", "ot_cfm", "rectified_flow",
-    "reduce", "sb_cfm", "score_matching", "target_fm", "vp_cfm",
+    "data_matching", "edm_matching", "effective_sample_size", "i_cfm", "importance_sample", "log_evidence",
+    "ot_cfm", "rectified_flow", "reduce", "sb_cfm", "score_matching", "target_fm", "vp_cfm",
 }  # fmt: skip
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from pyflowk.distributions import DiagonalGaussian, Uniform
-from pyflowk.objectives import Matching, i_cfm, ot_cfm, rectified_flow, sb_cfm, target_fm, vp_cfm
-from pyflowk.paths import UniformTimes, independent
+from pyflowk.objectives import Matching, data_matching, i_cfm, ot_cfm, rectified_flow, sb_cfm, target_fm, vp_cfm
+from pyflowk.paths import LogitNormalTimes, UniformTimes, independent
 
 D, TIME = torch.float64, 0.3
 X0, X1 = torch.tensor([[0.7]], dtype=D).expand(4000, 1), torch.tensor([[-1.1]], dtype=D).expand(4000, 1)
@@ -48,6 +49,17 @@ def test_pairs_and_times() -> None:
     assert sb_cfm(swap).times == UniformTimes(least=1e-3, most=1 - 1e-3) and i_cfm().times == UniformTimes()
     source = Uniform((1,))
     assert all(make(source=source).source is source for make in (i_cfm, rectified_flow, vp_cfm))
+
+
+def test_predicted_data_are_weighed_as_velocities() -> None:
+    """The published loss, by hand: both velocities divide by the same clipped rest of the time."""
+    x, guess, t = X1[:3], torch.tensor([[0.2], [0.0], [-0.4]], dtype=D), torch.tensor([0.2, 0.9, 0.99], dtype=D)
+    matching = replace(data_matching(), pairing=lambda *_: (X0[:3], x, None), times=lambda *_, **__: t)
+    rest = (1 - t).clamp(min=0.05).unsqueeze(1)
+    x_t = t.unsqueeze(1) * x + (1 - t).unsqueeze(1) * X0[:3]
+    known = ((guess - x_t) / rest - (x - x_t) / rest).square().squeeze(1)
+    torch.testing.assert_close(matching(lambda t, x: guess, x), known)
+    assert data_matching().prediction == "data" and data_matching().times == LogitNormalTimes(-0.8, 0.8)
 
 
 def test_what_they_refuse() -> None:
