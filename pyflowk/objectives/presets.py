@@ -12,6 +12,7 @@ from ..paths import (
     ErrorWeight,
     Lipman,
     LogitNormalTimes,
+    OptimalTransport,
     Pairing,
     Path,
     Schedule,
@@ -63,11 +64,18 @@ def rectified_flow(source: Distribution | None = None) -> Matching:
     return i_cfm(source=source)
 
 
-def ot_cfm(pairing: Pairing, sigma: float = 0.0, source: Distribution | None = None) -> Matching:
-    r"""OT-CFM: the pairs of an optimal transport plan of each batch, straight lines blurred by ``sigma``.
+def ot_cfm(sigma: float = 0.0, pairing: Pairing | None = None, source: Distribution | None = None) -> Matching:
+    r"""OT-CFM: the pairs of the optimal transport plan of each batch, straight lines blurred by ``sigma``.
 
-    Tong et al., 2024, arXiv:2302.00482; Pooladian et al., 2023, arXiv:2304.14772.
+    ``pairing`` is :class:`pyflowk.paths.OptimalTransport`, exact and with regard to contexts, if none is given. The
+    larger the batch, the straighter the velocity. Tong et al., 2024, arXiv:2302.00482; Pooladian et al., 2023,
+    arXiv:2304.14772.
+
+    >>> from pyflowk.objectives import ot_cfm
+    >>> ot_cfm().pairing.condition
+    'auto'
     """
+    pairing = OptimalTransport() if pairing is None else pairing
     return Matching(_blurred(AffinePath(), sigma), pairing=pairing, source=source)
 
 

@@ -28,7 +28,7 @@ TABLE: list[tuple[Matching, float, float, object]] = [
     (i_cfm(), 0.3 * -1.1 + 0.7 * 0.7, 0, lambda x: -1.8 + 0 * x),
     (i_cfm(0.1), 0.3 * -1.1 + 0.7 * 0.7, 0.1, lambda x: -1.8 + 0 * x),
     (rectified_flow(), 0.3 * -1.1 + 0.7 * 0.7, 0, lambda x: -1.8 + 0 * x),
-    (ot_cfm(swap, 0.1), 0.3 * -1.1 + 0.7 * 0.7, 0.1, lambda x: -1.8 + 0 * x),
+    (ot_cfm(0.1, swap), 0.3 * -1.1 + 0.7 * 0.7, 0.1, lambda x: -1.8 + 0 * x),
     (sb_cfm(swap, 0.5), 0.3 * -1.1 + 0.7 * 0.7, 0.5 * math.sqrt(0.21), lambda x: 0.4 / 0.42 * (x - 0.16) - 1.8),
     (vp_cfm(), math.cos(RIGHT * 0.3) * 0.7 + math.sin(RIGHT * 0.3) * -1.1, 0,
      lambda x: RIGHT * (math.cos(RIGHT * 0.3) * -1.1 - math.sin(RIGHT * 0.3) * 0.7) + 0 * x),
@@ -45,10 +45,28 @@ def test_conditional_paths_as_published(matching: Matching, mean: float, deviati
 
 def test_pairs_and_times() -> None:
     assert {make().pairing for make in (target_fm, i_cfm, vp_cfm, rectified_flow)} == {independent}
-    assert ot_cfm(swap).pairing is swap is sb_cfm(swap).pairing
+    assert ot_cfm(pairing=swap).pairing is swap is sb_cfm(swap).pairing
     assert sb_cfm(swap).times == UniformTimes(least=1e-3, most=1 - 1e-3) and i_cfm().times == UniformTimes()
     source = Uniform((1,))
     assert all(make(source=source).source is source for make in (i_cfm, rectified_flow, vp_cfm))
+
+
+def test_optimal_pairs_leave_nothing_to_average_and_one_step_suffices() -> None:
+    """Between Gaussians on the line: sorted pairs, of covariance s0 s1, whose velocity is constant along its ways."""
+    s0, s1, m1 = 1.0, 0.5, 2.0
+
+    def velocity(t: Tensor, x: Tensor) -> Tensor:
+        t = t.reshape(-1, 1)
+        return m1 + (s1 - s0) * (x - t * m1) / ((1 - t) * s0 + t * s1)
+
+    x = m1 + s1 * torch.randn(1000, 1, dtype=D, generator=torch.Generator().manual_seed(1))
+    left = {
+        make: make()(velocity, x, generator=torch.Generator().manual_seed(0), reduction="mean").item()
+        for make in (ot_cfm, i_cfm)
+    }
+    assert left[ot_cfm] < 0.01 < 0.5 < left[i_cfm]
+    x0 = torch.linspace(-2, 2, 9, dtype=D).unsqueeze(1)
+    torch.testing.assert_close(x0 + velocity(torch.zeros(9, dtype=D), x0), m1 + s1 * x0)
 
 
 def test_predicted_data_are_weighed_as_velocities() -> None:
