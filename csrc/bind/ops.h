@@ -17,4 +17,5 @@ PFK_OP(assignment)
 PFK_OP(elementary)
 PFK_OP(lipswish)
 PFK_OP(mlp)
+PFK_OP(sinkhorn)
 #endif

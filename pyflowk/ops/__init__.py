@@ -32,6 +32,10 @@ from .rk_step import rk_combine as rk_combine
 from .rk_step import rk_error as rk_error
 from .rq_spline import rq_spline as rq_spline
 from .rq_spline import spline_params as spline_params
+from .sinkhorn import Potentials as Potentials
+from .sinkhorn import sinkhorn as sinkhorn
+from .sinkhorn import sinkhorn_draw as sinkhorn_draw
+from .sinkhorn import sinkhorn_plan as sinkhorn_plan
 
 __all__ = sorted(
     name for name, thing in list(globals().items()) if isinstance(thing, (_Function, type)) and not name.startswith("_")

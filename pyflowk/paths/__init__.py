@@ -4,7 +4,8 @@ A `Path` gives a `PathSample`: an `AffinePath` has a `Schedule`, `CondOT`, `Lipm
 `VP`, `SubVP`, `VE` or `EDM`, each with its `Coefficients` at a time and by name in `SCHEDULES`; a `BrownianBridge` and
 what is `Blurred` have noise of their own, a `GeodesicPath` leads along a manifold. `convert` says a prediction, one of
 `PREDICTIONS`, in other words. A `Pairing` says which noise goes with which event: `independent`, nearest by exact
-`OptimalTransport` within a batch, those that are `Given`, or a flow's own, `FlowNoise`.
+`OptimalTransport` within a batch, drawn from an entropic plan by `Sinkhorn`, those that are `Given`, or a flow's own,
+`FlowNoise`.
 
 `Times` are those at which a path is looked at, drawn from a `TimeLaw`, by name in `TIME_LAWS`: `UniformTimes`,
 `LogNormalTimes`, `LogitNormalTimes`, `ModeTimes`, `CosmapTimes`, `PowerTimes`, `ShiftedTimes` by `shift_time`, or
@@ -16,6 +17,7 @@ a law.
 from .affine import AffinePath
 from .base import Path, PathSample
 from .bridge import Blurred, BrownianBridge
+from .entropic import Sinkhorn
 from .geodesic import GeodesicPath
 from .pairing import OptimalTransport, Pairing, independent
 from .pairs import FlowNoise, Given
@@ -84,6 +86,7 @@ __all__ = [
     "PowerTimes",
     "Schedule",
     "ShiftedTimes",
+    "Sinkhorn",
     "SubVP",
     "TimeLaw",
     "Times",

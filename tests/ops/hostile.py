@@ -53,6 +53,9 @@ def recorded() -> dict[str, list[tuple[Any, ...]]]:
             ops.rk_control(*states, clock, slopes, weights, test_rk_control.PID, test_rk_control.TIMES)
         ops.assignment(torch.rand(ROWS, 5, 5))
         ops.assignment_of_points(torch.rand(ROWS, 5, 2), torch.rand(ROWS, 5, 2))
+        points = torch.arange(4.0 * ROWS).reshape(ROWS, 2, 2)
+        ops.sinkhorn(points, points + 1, 1.0, iterations=20)
+        ops.sinkhorn_draw(points, None, torch.zeros(ROWS, 2), 1.0)
         for noise in ("rademacher", "gaussian"):
             ops.draw_probes(torch.zeros(ROWS, 5), 2, noise).directions(torch.zeros(ROWS, 5))
     finally:

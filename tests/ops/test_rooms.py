@@ -28,6 +28,7 @@ OPS = sorted({*LISTED} - FOR_TESTS)
 NO_GRADIENT = {
     "assignment": "test_assignment", "assignment_of_points": "test_assignment",
     "random_numbers": "test_random_numbers", "rk_control": "test_rk_control",
+    "sinkhorn": "test_sinkhorn", "sinkhorn_draw": "test_sinkhorn",
 }  # fmt: skip
 
 

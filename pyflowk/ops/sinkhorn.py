@@ -1,0 +1,352 @@
+"""Entropic optimal transport: the potentials of Sinkhorn's iteration, its plan, and partners drawn from that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from .._checks import require_counts
+from ._router import FusedOp
+from .draw import draw_uniform
+from .dtypes import FLOATING, state_dtype
+from .modes import transformed
+
+__all__ = ["Potentials", "sinkhorn", "sinkhorn_draw", "sinkhorn_plan"]
+
+# of csrc/math/sinkhorn.h: columns of the state of an iteration, and its limits
+STEPS, ERROR, DONE, OMEGA, STEP, LAST, SINCE, MARK, COLUMNS = range(9)
+LEAST_MASS, FURTHEST, MOST_STEPS = 1e-30, 60.0, 100_000
+_POLLED = 64  # steps between two looks at a device's state
+
+
+class Potentials(NamedTuple):
+    """What `sinkhorn` found: potentials ``f`` (B,) and ``g`` (N,), how many ``iterations`` () it took, the ``error`` ()
+    of the plan's marginals and whether that is within the tolerance, ``converged`` (); all with G in front if several
+    problems were asked for."""
+
+    f: Tensor
+    g: Tensor
+    iterations: Tensor
+    error: Tensor
+    converged: Tensor
+
+
+def costs(x0: Tensor, x1: Sequence[Tensor]) -> Tensor:
+    """Squared distances (G, B, N) of points, by differences, or the costs given; in the dtype of arithmetic."""
+    x0 = x0.to(state_dtype(x0))
+    return (x0[:, :, None] - x1[0].to(x0.dtype)[:, None]).square().sum(-1) if len(x1) else x0
+
+
+def _paced(state: Tensor, error: Tensor, tolerance: float, most: int) -> Tensor:
+    """`pace_sinkhorn` of csrc/math/sinkhorn.h, for all problems that are not done."""
+    steps, _, done, omega, step, last, since, mark = state.unbind(1)
+    within = ~(error > tolerance)
+    ended = error.isnan() | (within & (last == 1)) | (steps >= most)
+    relaxed, age = omega > 1, steps - since
+    window = torch.where(relaxed, 6.0, 2.0)
+    mark = torch.where(age == window, error, mark)
+    seen = torch.exp(torch.log(error / mark) / window)
+    q = torch.maximum(seen, (omega - 1).clamp(min=1e-3))
+    rho = (q + omega - 1).square() / (q * omega.square())
+    best = (2 / (1 + (1 - rho).clamp(min=0).sqrt())).clamp(max=1.99)
+    looked = age == 2 * window
+    omega = torch.where(looked, torch.where(seen < 1, best, 1.0), omega)
+    since = torch.where(looked, steps, since)
+    plain = within | (steps + 2 >= most)
+    going = torch.stack(
+        [steps + 1, error, done, omega, torch.where(plain, 1.0, omega), step, since, mark], 1
+    )  # fmt: skip
+    stopped = state.clone()
+    stopped[:, ERROR], stopped[:, DONE] = error, 1.0
+    return torch.where((done == 1)[:, None], state, torch.where(ended[:, None], stopped, going))
+
+
+def _moved(p: Tensor, sums: Tensor, step: Tensor, relax: float) -> Tensor:
+    """Potentials over reg after a step, from the sums that belong to them."""
+    change = -relax * sums.clamp(min=LEAST_MASS).log() - (1 - relax) * p
+    return p + (step * change).clamp(-FURTHEST, FURTHEST)
+
+
+def _formula(
+    x0: Tensor,
+    x1: Sequence[Tensor],
+    a: Tensor,
+    b: Tensor,
+    f: Tensor,
+    g: Tensor,
+    state: Tensor,
+    reg: float,
+    relax: float,
+    tolerance: float,
+    most: int,
+    steps: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The op in plain torch: the reference of every kernel."""
+    c = costs(x0, x1)
+    fresh = state[:, STEP] == 0
+    if fresh.any() and c.numel():
+        first = c.amin(2)
+        back = (c - first[:, :, None]).amin(1)
+        f = torch.where(fresh[:, None], (c - back[:, None]).amin(2), f)
+        g = torch.where(fresh[:, None], back, g)
+    begin = torch.zeros_like(state)
+    begin[:, OMEGA] = begin[:, STEP] = 1.0
+    state = torch.where(fresh[:, None], begin, state)
+    f, g, c, mass = f / reg, g / reg, c / reg, a.double().sum(1)
+    for _ in range(steps):
+        if (state[:, DONE] == 1).all():
+            break
+        plan = torch.exp(f[:, :, None] + g[:, None] - c)
+        sums = (plan * b[:, None]).sum(2)
+        apart = (a * sums - a * torch.exp(-(1 - relax) / relax * f)).abs().double().sum(1)
+        state = _paced(state, apart / torch.where(mass > 0, mass, 1.0), tolerance, most)
+        going = (state[:, DONE] == 0)[:, None]
+        step = state[:, LAST, None].to(f.dtype)
+        next_f = _moved(f, sums, step, relax)
+        sums = (torch.exp(next_f[:, :, None] + g[:, None] - c) * a[:, :, None]).sum(1)
+        f, g = torch.where(going, next_f, f), torch.where(going, _moved(g, sums, step, relax), g)
+    lost = state[:, ERROR].isnan()[:, None]
+    return (f * reg).masked_fill(lost, math.nan), (g * reg).masked_fill(lost, math.nan), state
+
+
+def _check_points(x0: Tensor, x1: Sequence[Tensor], reg: float) -> tuple[int, int, int]:
+    """G, B and N, or ValueError or TypeError."""
+    shapes = [tuple(t.shape) for t in (x0, *x1)]
+    fits = x0.ndim == 3 and len(x1) <= 1
+    if not fits or any(t.ndim != 3 or t.shape[0] != x0.shape[0] or t.shape[2] != x0.shape[2] for t in x1):
+        raise ValueError(
+            "sinkhorn: expected x0 (G, B, D) and x1 (G, N, D), or costs (G, B, N) alone; "
+            f"got {' and '.join(map(str, shapes))}"
+        )
+    for what, t in (("x0", x0), *(("x1", t) for t in x1)):
+        if t.dtype not in FLOATING or t.dtype != x0.dtype:
+            raise TypeError(f"sinkhorn: {what} must be {x0.dtype if x0.dtype in FLOATING else 'real'}; got {t.dtype}")
+        if t.device != x0.device:
+            raise ValueError(f"sinkhorn: x0 and {what} must be on one device; got {x0.device} and {t.device}")
+    if not 0 < reg <= 1e300:
+        raise ValueError(f"sinkhorn: reg must be finite and above 0; got {reg}")
+    return x0.shape[0], x0.shape[1], x1[0].shape[1] if x1 else x0.shape[2]
+
+
+def _check_beside(x0: Tensor, what: str, t: Tensor, shape: tuple[int, int], dtype: torch.dtype) -> None:
+    if t.dtype != dtype:
+        raise TypeError(f"sinkhorn: {what} must be {dtype}; got {t.dtype}")
+    if t.shape != shape:
+        raise ValueError(f"sinkhorn: {what} must be {shape}; got {tuple(t.shape)}")
+    if t.device != x0.device:
+        raise ValueError(f"sinkhorn: x0 and {what} must be on one device; got {x0.device} and {t.device}")
+
+
+def _check(
+    x0: Tensor,
+    x1: Sequence[Tensor],
+    a: Tensor,
+    b: Tensor,
+    f: Tensor,
+    g: Tensor,
+    state: Tensor,
+    reg: float,
+    relax: float,
+    tolerance: float,
+    most: int,
+    steps: int,
+) -> None:
+    """What `csrc/bind/sinkhorn.cpp` checks, for the paths that do not go through it."""
+    problems, sources, targets = _check_points(x0, x1, reg)
+    for what, t, n in (("a", a, sources), ("b", b, targets), ("f", f, sources), ("g", g, targets)):
+        _check_beside(x0, what, t, (problems, n), state_dtype(x0))
+    _check_beside(x0, "state", state, (problems, COLUMNS), torch.float64)
+    if not (0 < relax <= 1 and tolerance >= 0 and 0 <= most <= MOST_STEPS and steps >= 0):
+        raise ValueError(
+            f"sinkhorn: expected relax in (0, 1], a tolerance, most steps up to {MOST_STEPS} and steps; "
+            f"got {relax}, {tolerance}, {most} and {steps}"
+        )
+
+
+_op = FusedOp(
+    "sinkhorn",
+    "(Tensor x0, Tensor[] x1, Tensor a, Tensor b, Tensor f, Tensor g, Tensor state, float reg, float relax, "
+    "float tolerance, int most, int steps) -> (Tensor, Tensor, Tensor)",
+    formula=_formula,
+    check=_check,
+    fake=lambda x0, x1, a, b, f, g, state, *rest: tuple(t.new_empty(t.shape) for t in (f, g, state)),
+    expand_below=0,
+)
+
+
+def _draw_formula(x0: Tensor, x1: Sequence[Tensor], b: Tensor, g: Tensor, uniform: Tensor, reg: float) -> tuple[Tensor]:
+    if not uniform.numel():
+        return (torch.zeros_like(uniform, dtype=torch.int64),)
+    exponents = (g[:, None] - costs(x0, x1)) / reg
+    chances = b[:, None] * torch.softmax(exponents.masked_fill(b[:, None] <= 0, -math.inf), 2)
+    heights = chances.double().cumsum(2)
+    index = torch.searchsorted(heights, (uniform * heights[..., -1])[..., None], right=True)[..., 0]
+    last = chances.shape[2] - 1 - (chances > 0).flip(2).byte().argmax(2)
+    return (torch.minimum(index, last),)
+
+
+def _draw_check(x0: Tensor, x1: Sequence[Tensor], b: Tensor, g: Tensor, uniform: Tensor, reg: float) -> None:
+    problems, sources, targets = _check_points(x0, x1, reg)
+    for what, t in (("b", b), ("g", g)):
+        _check_beside(x0, what, t, (problems, targets), state_dtype(x0))
+    _check_beside(x0, "uniform", uniform, (problems, sources), torch.float64)
+    if targets == 0 and problems * sources:
+        raise ValueError("sinkhorn: there is no target to draw from")
+
+
+_draw = FusedOp(
+    "sinkhorn_draw",
+    "(Tensor x0, Tensor[] x1, Tensor b, Tensor g, Tensor uniform, float reg) -> Tensor",
+    formula=_draw_formula,
+    check=_draw_check,
+    fake=lambda x0, x1, b, g, uniform, reg: (uniform.new_empty(uniform.shape, dtype=torch.int64),),
+    expand_below=0,
+)
+
+
+def sinkhorn(
+    x0: Tensor,
+    x1: Tensor | None,
+    reg: float,
+    *,
+    reg_m: float | None = None,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    tolerance: float = 1e-4,
+    iterations: int = 2000,
+) -> Potentials:
+    r"""Solve entropic optimal transport between two clouds of points, or by given costs, balanced or not.
+
+    The plan minimises :math:`\langle P, C \rangle + \mathrm{reg}\, \mathrm{KL}(P \| a b^T)` over all plans whose
+    marginals are a and b; with reg_m these need not be met: :math:`\mathrm{reg}_m (\mathrm{KL}(P 1 \| a) +
+    \mathrm{KL}(P^T 1 \| b))` is added instead. It is
+
+    .. math:: P_{ij} = a_i b_j \exp((f_i + g_j - C_ij) / \mathrm{reg}), \quad C_{ij} = |x_{0,i} - x_{1,j}|^2.
+
+    The iteration starts from c-transforms and lengthens its steps by the rate that it sees (over-relaxation), which
+    takes three to ten times fewer of them than plain steps where reg is small.
+
+    Args:
+        x0: (B, D), float32, float64, bfloat16 or float16, or (G, B, D) for G problems at once. With x1=None, costs
+            (B, N) or (G, B, N); those that are infinite are never paid.
+        x1: (N, D) or (G, N, D), of the same dtype.
+        reg: above 0, in the unit of the costs. The Schroedinger bridge of noise sigma has reg = 2 sigma^2.
+        reg_m: above 0, in the unit of the costs; None for exact marginals.
+        a, b: weights (B,) or (G, B), and (N,) or (G, N), of at least 0; 1 / B and 1 / N if none are given. For exact
+            marginals their ratios count, and each sums to 1.
+        tolerance: of the error, at which the iteration ends: the sum of |P 1 - a| over that of a; with reg_m, of
+            |P 1 - a e^{-f / reg_m}|. float32 reaches some 1e-6.
+        iterations: the most that are made.
+
+    Returns:
+        `Potentials`; float32 (float64 for float64). They have no gradient. Where an iteration has not converged the
+        error says how far it is; NaN in x0 or x1 gives NaN in the potentials of its problem.
+
+    Raises:
+        ValueError, TypeError: shapes, dtypes, devices, weights or numbers that do not fit.
+
+    Cost: a pass over B x N numbers an iteration, which are kept up to 2^25 of them and made again beyond; problems run
+    beside each other on threads, an iteration on one. Sources: Cuturi 2013 (arXiv:1306.0895); Chizat et al. 2018
+    (arXiv:1607.05816); Thibault et al. 2017 (arXiv:1711.01851).
+
+    >>> x0, x1 = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.1], [0.1]])
+    >>> found = sinkhorn(x0, x1, reg=0.05)
+    >>> sinkhorn_plan(x0, x1, found, reg=0.05).round(decimals=4)
+    tensor([[0.0000, 0.5000],
+            [0.5000, 0.0000]])
+    """
+    require_counts("sinkhorn", 0, iterations=iterations)
+    if iterations > MOST_STEPS or not tolerance >= 0:
+        raise ValueError(
+            f"sinkhorn: expected at most {MOST_STEPS} iterations and a tolerance of at least 0; "
+            f"got {iterations} and {tolerance}"
+        )
+    if reg_m is not None and not reg_m > 0:
+        raise ValueError(f"sinkhorn: reg_m must be above 0, or None for exact marginals; got {reg_m}")
+    relax = 1.0 if reg_m is None or math.isinf(reg_m) else reg_m / (reg_m + reg)
+    x0, x1s, single = _problems(x0, x1)
+    count, sources, targets = _check_points(x0, x1s, reg)
+    left = _weights("a", a, x0, (count, sources), relax == 1)
+    right = _weights("b", b, x0, (count, targets), relax == 1)
+    state = x0.new_zeros((count, COLUMNS), dtype=torch.float64)
+    f, g = torch.zeros_like(left), torch.zeros_like(right)
+    steps = iterations + 1 if x0.is_cpu else _POLLED
+    for start in range(0, iterations + 1 if count * sources * targets else 0, steps):
+        if start and bool((state[:, DONE] == 1).all()):
+            break
+        f, g, state = _op((x0, x1s, left, right, f, g, state, float(reg), relax, float(tolerance), iterations, steps))
+    found = Potentials(f, g, state[:, STEPS].long(), state[:, ERROR], state[:, ERROR] <= tolerance)
+    return Potentials(*(t[0] for t in found)) if single else found
+
+
+def sinkhorn_plan(
+    x0: Tensor,
+    x1: Tensor | None,
+    potentials: Potentials,
+    reg: float,
+    *,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    balanced: bool = True,
+) -> Tensor:
+    """Make the plan (B, N), or (G, B, N), of potentials that `sinkhorn` found for the same arguments; plain torch.
+
+    Say balanced=False if they were found with reg_m, so that weights are taken as they are.
+    """
+    x0, x1s, single = _problems(x0, x1)
+    count, sources, targets = _check_points(x0, x1s, reg)
+    left = _weights("a", a, x0, (count, sources), balanced)
+    right = _weights("b", b, x0, (count, targets), balanced)
+    f, g = (t[None] if single else t for t in potentials[:2])
+    plan = left[:, :, None] * right[:, None] * torch.exp((f[:, :, None] + g[:, None] - costs(x0, x1s)) / reg)
+    return plan[0] if single else plan
+
+
+def sinkhorn_draw(
+    x0: Tensor, x1: Tensor | None, g: Tensor, reg: float, *, b: Tensor | None = None, generator: Generator | None = None
+) -> Tensor:
+    r"""Draw a partner for every row of x0 from the plan of potentials g: j with chances :math:`\propto b_j
+    \exp((g_j - C_{ij}) / \mathrm{reg})`.
+
+    Arguments are those of `sinkhorn`, with its g (N,) or (G, N), whose other potential cancels; any other g makes a
+    soft nearest neighbour, as the dual of a semidiscrete transport has it. One uniform number a row, float64, comes
+    from the generator. The result is int64, (B,) or (G, B). Cost: two passes over B x N numbers, of which sixteen rows
+    are in memory at a time.
+
+    Raises:
+        ValueError, TypeError: what does not fit, as for `sinkhorn`; no target, N = 0.
+
+    >>> x = torch.tensor([[0.0], [1.0], [2.0]])
+    >>> sinkhorn_draw(x, x.flip(0), torch.zeros(3), 1e-3, generator=torch.Generator().manual_seed(0))
+    tensor([2, 1, 0])
+    """
+    x0, x1s, single = _problems(x0, x1)
+    count, sources, targets = _check_points(x0, x1s, reg)
+    g = g[None] if single else g
+    uniform = draw_uniform((count, sources), generator, dtype=torch.float64, device=x0.device)
+    (index,) = _draw((x0, x1s, _weights("b", b, x0, (count, targets), True), g.detach(), uniform, float(reg)))
+    return index[0] if single else index
+
+
+def _problems(x0: Tensor, x1: Tensor | None) -> tuple[Tensor, list[Tensor], bool]:
+    """Points or costs as the ops take them, and whether it is a single problem; potentials have no gradient."""
+    single = x0.ndim == 2
+    points = [t.detach()[None] if single else t.detach() for t in (x0, *([] if x1 is None else [x1]))]
+    return points[0], points[1:], single
+
+
+def _weights(what: str, given: Tensor | None, x0: Tensor, shape: tuple[int, int], balanced: bool) -> Tensor:
+    """Weights of every problem, in the dtype of arithmetic."""
+    if given is None:
+        return x0.new_full(shape, 1 / max(1, shape[1]), dtype=state_dtype(x0))
+    if given.shape not in (shape, shape[1:]):
+        raise ValueError(f"sinkhorn: {what} must be {shape[1:]} or {shape}; got {tuple(given.shape)}")
+    weights = given.detach().to(x0.device, torch.float64).expand(shape)
+    if weights.is_cpu and not transformed() and bool(((weights < 0) | (weights.sum(1, keepdim=True) <= 0)).any()):
+        raise ValueError(f"sinkhorn: {what} must be at least 0, and not 0 everywhere; got {float(weights.min()):g}")
+    weights = weights / weights.sum(1, keepdim=True) if balanced else weights
+    return weights.to(state_dtype(x0)).contiguous()
