@@ -4,13 +4,13 @@ Likelihood: `score` makes a `Score` of log-likelihoods, in `bits_per_dim` or `bi
 integers; `trivial_level`, `gaussian_level` and `ngram_level` are scores to beat; `with_error` prints one.
 
 Samples: `compare(samples, reference, space, generator)` is the one call of an evaluation; it gives a `Measure` with its
-error of each metric that fits the space. These are, of numbers: `energy_distance`, `mmd`, `sliced_wasserstein`, `c2st`,
-`frechet_distance` of features, and `precision_recall`, a `PrecisionRecall` of precision, recall, density and coverage;
-of symbols: `ngram_distance` and `total_variation`. A `Classifier`, trained on the labels of the data, has features for
-`compare_features` and answers that say which classes samples are of; `data_copying` tells whether they repeat the
-training data. Ways from noise to data have a `straightness`, a `curvature`, a `path_ratio` and a `path_energy`, which
-`normalised_path_energy` holds against optimal transport. `posterior_ranks` and their `calibration_error` say whether
-posteriors are as wide as they should be.
+error of each metric that fits the space. These are, of numbers: `energy_distance`, `mmd`, the exact `wasserstein`,
+`sliced_wasserstein`, `c2st`, `frechet_distance` of features, and `precision_recall`, a `PrecisionRecall` of precision,
+recall, density and coverage; of symbols: `ngram_distance` and `total_variation`. A `Classifier`, trained on the labels
+of the data, has features for `compare_features` and answers that say which classes samples are of; `data_copying` tells
+whether they repeat the training data. Ways from noise to data have a `straightness`, a `curvature`, a `path_ratio` and
+a `path_energy`, which `normalised_path_energy` holds against optimal transport. `posterior_ranks` and their
+`calibration_error` say whether posteriors are as wide as they should be.
 """
 
 from .bits import bits_per_dim, bits_per_symbol
@@ -29,6 +29,7 @@ from .precision_recall import PrecisionRecall, precision_recall
 from .sliced import sliced_wasserstein
 from .symbols import ngram_distance, total_variation
 from .trajectories import curvature, normalised_path_energy, path_energy, path_ratio, straightness
+from .wasserstein import wasserstein
 
 __all__ = [
     "Classifier",
@@ -59,5 +60,6 @@ __all__ = [
     "straightness",
     "total_variation",
     "trivial_level",
+    "wasserstein",
     "with_error",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from .pairs import finite, others_blocks, require_neighbours, two_samples
+from .pairs import finite, others_blocks, require_neighbours, thinned, two_samples
 
 
 def c2st(x: Tensor, y: Tensor, *, neighbours: int = 5, generator: Generator | None = None) -> Tensor:
@@ -25,8 +25,8 @@ def c2st(x: Tensor, y: Tensor, *, neighbours: int = 5, generator: Generator | No
     tensor(1., dtype=torch.float64)
     """
     x, y = two_samples(x, y)
-    size = min(len(x), len(y))
-    x, y = (_thinned(z, size, generator) for z in (x, y))
+    x, y = thinned(x, y, generator)
+    size = len(x)
     require_neighbours(neighbours, x, y)
     if not finite(x, y):
         return x.new_full((), torch.nan)
@@ -37,10 +37,3 @@ def c2st(x: Tensor, y: Tensor, *, neighbours: int = 5, generator: Generator | No
         own = (near & (is_x == is_x[rows, None])).sum(1)
         right[rows] = 0.5 + 0.5 * torch.sign(2 * own - near.sum(1)).double()
     return right.mean()
-
-
-def _thinned(x: Tensor, size: int, generator: Generator | None) -> Tensor:
-    if len(x) == size:
-        return x
-    device = "cpu" if generator is None else generator.device
-    return x[torch.randperm(len(x), generator=generator, device=device)[:size].to(x.device)]

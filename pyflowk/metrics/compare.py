@@ -19,6 +19,7 @@ from .pairs import two_samples
 from .precision_recall import precision_recall
 from .sliced import sliced_wasserstein
 from .symbols import ngram_distance, total_variation
+from .wasserstein import wasserstein
 
 MOST = 2000
 """Rows of either kind that are compared."""
@@ -54,9 +55,9 @@ class Measure:
 def compare(samples: Events, reference: Events, space: Space, generator: Generator | None = None) -> dict[str, Measure]:
     r"""How far samples (N, \*shape) are from reference data (M, \*shape), by name; either may be :class:`Ragged`.
 
-    - Numbers and ordered levels: ``energy_distance``, ``sliced_wasserstein``, ``c2st`` (0.5 where neighbours cannot
-      tell), ``precision`` and ``coverage`` (of 5 neighbours). Real columns are divided by the deviation they have in
-      the reference, levels by the largest one, what lies on a manifold is left as it is.
+    - Numbers and ordered levels: ``energy_distance``, ``wasserstein``, ``sliced_wasserstein``, ``c2st`` (0.5 where
+      neighbours cannot tell), ``precision`` and ``coverage`` (of 5 neighbours). Real columns are divided by the
+      deviation they have in the reference, levels by the largest one, what lies on a manifold is left as it is.
     - Symbols: ``unigrams`` and ``bigrams``, total variation between their frequencies, from 0 to 1; ``lengths``, the
       same of lengths, where they vary.
 
@@ -147,6 +148,7 @@ def _measured(x: Events, y: Events, space: Space, generator: Generator | None) -
         shares = precision_recall(x, y)
         found = {
             "energy_distance": energy_distance(x, y),
+            "wasserstein": wasserstein(x, y),
             "sliced_wasserstein": sliced_wasserstein(x, y, generator=generator),
             "c2st": c2st(x, y),
             "precision": shares.precision,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from .._checks import require_counts
 
@@ -27,6 +27,17 @@ def two_samples(x: Tensor, y: Tensor, least: int = 2) -> tuple[Tensor, Tensor]:
         here, there = (f"{tuple(value.shape)} on {value.device}" for value in (x, y))
         raise ValueError(f"expected samples of one shape on one device, got {here} and {there}")
     first, second = (value[:, None].flatten(1).double() for value in (x, y))
+    return first, second
+
+
+def thinned(x: Tensor, y: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor]:
+    """As many rows of both: those of the larger sample are drawn by the generator, nothing is drawn of equal ones."""
+    size = min(len(x), len(y))
+    device = "cpu" if generator is None else generator.device
+    first, second = (
+        z if len(z) == size else z[torch.randperm(len(z), generator=generator, device=device)[:size].to(z.device)]
+        for z in (x, y)
+    )
     return first, second
 
 

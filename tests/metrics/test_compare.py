@@ -38,7 +38,7 @@ SPACES = {
     "tokens": Space((6,), symbols=2, variable=True),
 }
 NAMES = {
-    "table": {"energy_distance", "sliced_wasserstein", "c2st", "precision", "coverage"},
+    "table": {"energy_distance", "wasserstein", "sliced_wasserstein", "c2st", "precision", "coverage"},
     "words": {"unigrams", "bigrams"},
     "tokens": {"unigrams", "bigrams", "lengths"},
 }
@@ -52,7 +52,7 @@ def test_what_is_off_is_seen_and_what_is_not_is_noise(kind: str) -> None:
     assert set(good) == NAMES.get(kind, NAMES["table"])
     assert all(abs(one.value - one.noise) < 6 * one.error for one in good.values())
     assert any(one.value - one.noise > 6 * one.error for one in bad.values())
-    for name in ("energy_distance", "sliced_wasserstein", "c2st", "unigrams"):
+    for name in ("energy_distance", "wasserstein", "sliced_wasserstein", "c2st", "unigrams"):
         if name in bad and kind != "tokens":
             assert bad[name].value - bad[name].noise > 4 * bad[name].error, name
     assert compare(draw(kind, 1500, 1, 0.0), data, space, seeded()) == good
