@@ -9,7 +9,7 @@ import torch
 from ..nets import Preconditioned
 from ..objectives import Matching
 from ..ops.hutchinson import NOISES
-from ..paths import SCHEDULES, AffinePath, UnitWeight, Weight
+from ..paths import SCHEDULES, TIME_LAWS, AffinePath, OptimalTransport, Pairing, UnitWeight, Weight, independent
 from ..space import Space
 from ..transforms.continuous import DIVERGENCES
 from .blocks import by_network, condition, stepping, velocity
@@ -33,6 +33,8 @@ from .registry import register
 
 STARTS = {name: schedule().at(torch.zeros((), device="cpu")) for name, schedule in SCHEDULES.items()}
 PATHS = tuple(name for name, start in STARTS.items() if start.sigma <= 1)  # a plain network takes no wider noise
+PAIRINGS: dict[str, Pairing] = {"independent": independent, "optimal_transport": OptimalTransport()}
+LAWS = tuple(name for name in TIME_LAWS if name not in ("log_normal", "shifted"))  # these ask for more than a name
 HINTED = tuple(name for name in PATHS if STARTS[name].alpha > 0)  # there is data at the start
 
 
@@ -55,6 +57,8 @@ def flow_matching(
     *,
     path: Annotated[str, one_of("shares of noise and data at each time", PATHS)] = "condot",
     prediction: Annotated[str, one_of("what the network learns", ("velocity", "noise", "data"))] = "velocity",
+    pairing: Annotated[str, one_of("which noise of a batch goes with which event", PAIRINGS)] = "independent",
+    time_law: Annotated[str, one_of("how likely each time is in training", LAWS)] = "uniform",
     architecture: Velocity = "auto",
     width: VelocityWidth = None,
     depth: VelocityDepth = None,
@@ -72,13 +76,15 @@ def flow_matching(
 ) -> MatchingModel:
     """Flow matching, a flow trained by regression on velocities of paths (Lipman et al., 2023, arXiv:2210.02747).
 
-    From standard normal noise x0 and an event x1, drawn apart, ``path`` makes x_t; the network, which sees x_t and t,
-    learns the velocity of x_t or, as ``prediction`` says, its data x1, by what is left of them at unit scale
-    (:class:`pyflowk.nets.Preconditioned`), or its noise x0 where the path starts with a little data. Real numbers are
-    brought to unit scale by the first batch, once; integers get even noise and lie in [-1, 1): samples are rounded
-    down, and ``log_prob`` is a bound on the log-probability, as of other flows. A training step is one evaluation of
-    the network, and its loss is no likelihood. With ``dropout`` (0.1) samples can be drawn with ``guidance``, and
-    everything can be asked without a context.
+    From standard normal noise x0 and an event x1 ``path`` makes x_t; the network, which sees x_t and t, learns the
+    velocity of x_t or, as ``prediction`` says, its data x1, by what is left of them at unit scale
+    (:class:`pyflowk.nets.Preconditioned`), or its noise x0 where the path starts with a little data. With ``pairing``
+    "optimal_transport" each batch brings noise to events on the shortest ways, among equal labels or close numbers
+    where there is a context: the velocity is straighter, and few steps do. Real numbers are brought to unit scale by
+    the first batch, once; integers get even noise and lie in [-1, 1): samples are rounded down, and ``log_prob`` is a
+    bound on the log-probability, as of other flows. A training step is one evaluation of the network, and its loss is
+    no likelihood. With ``dropout`` (0.1) samples can be drawn with ``guidance``, and everything can be asked without a
+    context.
 
     Samples take ``steps`` equal steps of a ``method``, options of ``sample``, or adaptive ones with steps=None (method
     "dopri5" or another with an error estimate); options of the same names here are those of densities, latents and
@@ -104,5 +110,7 @@ def flow_matching(
     weight: Weight | None = None
     if prediction == "data":
         net, weight = Preconditioned(net, schedule, deviation=1.0), UnitWeight(schedule, "data", deviation=1.0)
-    objective = Matching(AffinePath(schedule), prediction, weight=weight, dropout=dropout)
+    objective = Matching(
+        AffinePath(schedule), prediction, PAIRINGS[pairing], TIME_LAWS[time_law](), weight, dropout=dropout
+    )
     return MatchingModel(space, net, objective, flat=architecture == "vector", solver=solver)

@@ -60,6 +60,19 @@ def test_a_ring_is_learned(options: dict[str, Any]) -> None:
             assert radius.std() < 0.25 and 1.6 < -model.log_prob(ring(1000, 5)).mean() < 2.1
 
 
+def test_optimal_pairs_make_one_step_enough() -> None:
+    """One Euler step from independent pairs ends at the mean of the data, which is what they tell of them."""
+    off = {}
+    for pairing in ("independent", "optimal_transport"):
+        model = trained(ring(2048, 1), 300, pairing=pairing)
+        with torch.no_grad():
+            step = model.sample(1000, None, seeded(), method="euler", steps=1) - torch.tensor([3.0, 0.0])
+        off[pairing] = (step.norm(dim=1) - 2).square().mean().sqrt().item()
+    assert off["independent"] > 1.5 and off["optimal_transport"] < 0.5
+    labelled = zoo.flow_matching((2,), classes=2, pairing="optimal_transport", width=8)
+    assert labelled.loss(ring(6, 1), torch.arange(6) % 2, seeded()).shape == (6,)
+
+
 def test_the_scale_of_the_data_is_set_once_and_not_learned() -> None:
     x = ring(2048, 1)
     model = trained(x, 3)

@@ -71,7 +71,8 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "flow-matching": ("flow_matching", (3,), {"width": 8, "depth": 2, "steps": 10}),
     "flow-matching-image": (
         "flow_matching", (1, 4, 4), {
-            "width": 4, "depth": 1, "levels": 17, "architecture": "image", "steps": 2,
+            "width": 4, "depth": 1, "levels": 17, "architecture": "image", "steps": 2, "prediction": "data",
+            "time_law": "logit_normal",
         },
     ),
     "ffjord-steer": ("ffjord", (2,), {"width": 8, "depth": 1, "steps": 3, "steer": 0.25}),
