@@ -16,6 +16,7 @@ from ..paths import (
     Pairing,
     Path,
     Schedule,
+    Sinkhorn,
     UniformTimes,
 )
 from .matching import Matching
@@ -79,14 +80,20 @@ def ot_cfm(sigma: float = 0.0, pairing: Pairing | None = None, source: Distribut
     return Matching(_blurred(AffinePath(), sigma), pairing=pairing, source=source)
 
 
-def sb_cfm(pairing: Pairing, sigma: float = 1.0, source: Distribution | None = None) -> Matching:
+def sb_cfm(sigma: float = 1.0, pairing: Pairing | None = None, source: Distribution | None = None) -> Matching:
     r"""SB-CFM: the pairs of the entropic plan of each batch, regularised by :math:`2 \sigma^2`, and Brownian bridges.
 
-    Times are from 0.001 to 0.999, where the loss is bounded. With other pairs the velocity still leads to the data, but
-    the process is not the Schroedinger bridge. Raises ValueError unless sigma > 0. :class:`pyflowk.objectives.SF2M`
-    learns the score too. Tong et al., 2024, arXiv:2302.00482.
+    That is what ``pairing`` is, if none is given: :class:`pyflowk.paths.Sinkhorn`. With other pairs, exact ones too,
+    the velocity still leads to the data, but the process is not the Schroedinger bridge. Times are from 0.001 to 0.999,
+    where the loss is bounded. :class:`pyflowk.objectives.SF2M` learns the score too. Raises ValueError unless
+    sigma > 0. Tong et al., 2024, arXiv:2302.00482.
+
+    >>> from pyflowk.objectives import sb_cfm
+    >>> sb_cfm(sigma=0.5).pairing.reg
+    0.5
     """
     path = BrownianBridge(sigma)
+    pairing = Sinkhorn(2 * sigma**2) if pairing is None else pairing
     return Matching(path, pairing=pairing, times=UniformTimes(least=path.least, most=1 - path.least), source=source)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..distributions import Distribution
 from ..nets.field import Field, as_field
-from ..paths import BrownianBridge, Pairing, Times, UniformTimes
+from ..paths import BrownianBridge, Pairing, Sinkhorn, Times, UniformTimes
 from .matching import paired
 from .nll import reduce
 
@@ -25,33 +25,32 @@ class SF2M:
 
     Called with two fields, or functions of (t, x) or (t, x, context), and x (B, \*event) of D elements, data. As in
     :class:`pyflowk.objectives.Matching` noise x0 is drawn from ``source`` (standard normal, if none is given), paired
-    by ``pairing`` and a time drawn from ``times``; x_t, the target u and the noise :math:`\epsilon` are those of the
+    by ``pairing``, and a time drawn from ``times``; x_t, the target u and the noise :math:`\epsilon` are those of the
     :class:`pyflowk.paths.BrownianBridge` of ``sigma``. The second field learns :math:`s = \frac{\sigma^2}{2} \nabla
     \log p_t`, for which :math:`\lambda_t = 2 \sqrt{t (1 - t)} / \sigma`. The result is (B,), or its mean or sum.
 
     From there :math:`dx = v\, dt` and :math:`dx = (v + s)\, dt + \sigma\, dW` have the same distribution at every time,
     and so has, from the data back, :math:`dx = (v - s)\, dt + \sigma\, d\bar W`. They are the Schroedinger bridge if
-    the pairs are those of the entropic plan, of the squared distance regularised by :math:`2 \sigma^2`: rows paired by
-    chance or by an exact plan are not.
+    the pairs are those of the entropic plan, of the squared distance regularised by :math:`2 \sigma^2`, as they are
+    by default, :class:`pyflowk.paths.Sinkhorn`: with pairs by chance, or of an exact plan, they are not.
 
     Raises ValueError unless sigma > 0, and for an unknown reduction. Cost: one evaluation of both fields. Tong et al.,
     2024, arXiv:2307.03672.
 
     >>> import torch
     >>> from pyflowk.objectives import SF2M
-    >>> from pyflowk.paths import independent
     >>> from pyflowk.solvers import Fixed, sdeint
     >>> def velocity(t, x): return -x
     >>> def score(t, x): return -x / 2
-    >>> SF2M(sigma=1.0, pairing=independent)(velocity, score, torch.ones(3, 2)).shape
+    >>> SF2M(sigma=1.0)(velocity, score, torch.ones(3, 2)).shape
     torch.Size([3])
     >>> def drift(t, x): return velocity(t, x) + score(t, x)
     >>> sdeint(drift, lambda t, x: torch.ones_like(x), torch.zeros(3, 2), [0.0, 1.0], stepping=Fixed(20)).shape
     torch.Size([2, 3, 2])
     """
 
-    sigma: float
-    pairing: Pairing
+    sigma: float = 1.0
+    pairing: Pairing | None = None
     times: Times = field(default_factory=lambda: UniformTimes(least=1e-3, most=1 - 1e-3))
     source: Distribution | None = None
 
@@ -68,7 +67,8 @@ class SF2M:
         generator: torch.Generator | None = None,
         reduction: str = "none",
     ) -> Tensor:
-        x0, x1, context = paired(self.source, self.pairing, x, context, generator)
+        pairing = Sinkhorn(2 * self.sigma**2) if self.pairing is None else self.pairing
+        x0, x1, context = paired(self.source, pairing, x, context, generator)
         t = self.times(len(x1), generator, dtype=x1.dtype, device=x1.device)
         sample, noise = BrownianBridge(self.sigma).with_noise(x0, x1, t, generator)
         share = (2 / self.sigma * (t * (1 - t)).sqrt()).reshape(-1, *[1] * (x.dim() - 1))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyflowk.distributions import DiagonalGaussian, Uniform
 from pyflowk.objectives import Matching, data_matching, i_cfm, ot_cfm, rectified_flow, sb_cfm, target_fm, vp_cfm
-from pyflowk.paths import LogitNormalTimes, UniformTimes, independent
+from pyflowk.paths import LogitNormalTimes, OptimalTransport, Sinkhorn, UniformTimes, independent
 
 D, TIME = torch.float64, 0.3
 X0, X1 = torch.tensor([[0.7]], dtype=D).expand(4000, 1), torch.tensor([[-1.1]], dtype=D).expand(4000, 1)
@@ -29,7 +29,7 @@ TABLE: list[tuple[Matching, float, float, object]] = [
     (i_cfm(0.1), 0.3 * -1.1 + 0.7 * 0.7, 0.1, lambda x: -1.8 + 0 * x),
     (rectified_flow(), 0.3 * -1.1 + 0.7 * 0.7, 0, lambda x: -1.8 + 0 * x),
     (ot_cfm(0.1, swap), 0.3 * -1.1 + 0.7 * 0.7, 0.1, lambda x: -1.8 + 0 * x),
-    (sb_cfm(swap, 0.5), 0.3 * -1.1 + 0.7 * 0.7, 0.5 * math.sqrt(0.21), lambda x: 0.4 / 0.42 * (x - 0.16) - 1.8),
+    (sb_cfm(0.5, swap), 0.3 * -1.1 + 0.7 * 0.7, 0.5 * math.sqrt(0.21), lambda x: 0.4 / 0.42 * (x - 0.16) - 1.8),
     (vp_cfm(), math.cos(RIGHT * 0.3) * 0.7 + math.sin(RIGHT * 0.3) * -1.1, 0,
      lambda x: RIGHT * (math.cos(RIGHT * 0.3) * -1.1 - math.sin(RIGHT * 0.3) * 0.7) + 0 * x),
 ]  # fmt: skip
@@ -45,8 +45,9 @@ def test_conditional_paths_as_published(matching: Matching, mean: float, deviati
 
 def test_pairs_and_times() -> None:
     assert {make().pairing for make in (target_fm, i_cfm, vp_cfm, rectified_flow)} == {independent}
-    assert ot_cfm(pairing=swap).pairing is swap is sb_cfm(swap).pairing
-    assert sb_cfm(swap).times == UniformTimes(least=1e-3, most=1 - 1e-3) and i_cfm().times == UniformTimes()
+    assert ot_cfm(pairing=swap).pairing is swap is sb_cfm(pairing=swap).pairing
+    assert sb_cfm().times == UniformTimes(least=1e-3, most=1 - 1e-3) and i_cfm().times == UniformTimes()
+    assert sb_cfm(0.5).pairing == Sinkhorn(0.5) and ot_cfm().pairing == OptimalTransport()
     source = Uniform((1,))
     assert all(make(source=source).source is source for make in (i_cfm, rectified_flow, vp_cfm))
 
@@ -87,6 +88,6 @@ def test_what_they_refuse() -> None:
         target_fm(source=DiagonalGaussian((1,), learned=True))
     assert target_fm(source=DiagonalGaussian((1,))).source is not None
     with pytest.raises(ValueError, match="BrownianBridge expects sigma to be above 0, got 0"):
-        sb_cfm(swap, 0.0)
+        sb_cfm(0.0)
     with pytest.raises(ValueError, match="Blurred expects sigma to be a finite number of at least 0, got -1"):
         i_cfm(-1)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyflowk.objectives import SF2M
-from pyflowk.paths import UniformTimes
+from pyflowk.paths import Sinkhorn, UniformTimes
 from pyflowk.solvers import Fixed, odeint, sdeint
 
 D = torch.float64
@@ -101,5 +101,11 @@ def test_contexts_go_with_their_events_and_bridges_have_noise() -> None:
     x, c = torch.zeros(3, 2), torch.arange(3.0).unsqueeze(1)
     SF2M(1.0, lambda x0, x1, c, generator: (x0, x1.flip(0), c.flip(0)))(field, field, x, c)
     assert all(torch.equal(context, c.flip(0)) for context in seen) and len(seen) == 2
+    x = torch.randn(32, 2, generator=seeded(1))
+    named, default = (
+        SF2M(0.5, *pairing)(lambda t, x: x, lambda t, x: -x, x, generator=seeded())
+        for pairing in ((Sinkhorn(0.5),), ())
+    )
+    assert torch.equal(named, default)  # the entropic plan, regularised by 2 sigma^2
     with pytest.raises(ValueError, match="BrownianBridge expects sigma to be above 0"):
         SF2M(0.0, lambda x0, x1, c, generator: (x0, x1, c))
