@@ -7,11 +7,22 @@ namespace pfk::cpu {
 namespace {
 
 template <class A> void draw_rows(const RandomNumbers& p, int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-        A* out = static_cast<A*>(p.out) + row * p.draws * p.size;
-        for_random_stretches<A>(p.kind, p.keys[row], p.draws, p.size,
-                                [&](int64_t place, const A* e, int64_t n) { scatter(e, out + place, 1, n); });
-    }
+    A* const out = static_cast<A*>(p.out);
+    const int64_t width = p.draws * p.size;
+    if (p.kind != Random::Sign && width == p.size && p.size <= kPerCounter)
+        return for_shortest_rows<A>(p.kind, p.keys, begin, end, [&](int64_t row, int64_t rows, const A* e) {
+            for (int64_t i = 0; i < rows; ++i)
+                for (int64_t j = 0; j < p.size; ++j)
+                    out[(row + i) * p.size + j] = e[i * kPerCounter + j];
+        });
+    if (p.kind != Random::Sign)
+        return for_random_rows<A>(
+            p.kind, p.keys, begin, end, p.draws, p.size,
+            [&](int64_t row, int64_t place, const A* e, int64_t n) { scatter(e, out + row * width + place, 1, n); });
+    for (int64_t row = begin; row < end; ++row)
+        for_random_stretches<A>(p.kind, p.keys[row], p.draws, p.size, [&](int64_t place, const A* e, int64_t n) {
+            scatter(e, out + row * width + place, 1, n);
+        });
 }
 
 } // namespace

@@ -230,21 +230,26 @@ template <class A> PFK_HD A tanh(A x) {
     return detail::with_sign(large ? A(1) - quotient : quotient, x);
 }
 
-template <class A> PFK_HD A log(A x) {
+// log of a normal number above zero, less `doublings` times log 2: no range checks.
+template <class A> PFK_HD A log_normal(A x, typename detail::Real<A>::Int doublings = 0) {
     using R = detail::Real<A>;
     using Int = typename R::Int;
-    const bool subnormal = x < R::tiny;
-    const A scaled = subnormal ? x * R::two_to_mantissa : x;
-    // scaled = m 2^n with m in [sqrt(1/2), sqrt(2))
-    const Int shifted = detail::bits<Int>(scaled) - R::sqrt_half;
+    // x = m 2^n with m in [sqrt(1/2), sqrt(2))
+    const Int shifted = detail::bits<Int>(x) - R::sqrt_half;
     const Int n = shifted >> R::mantissa_bits;
-    const A m = detail::bits<A>(detail::bits<Int>(scaled) - (n << R::mantissa_bits));
+    const A m = detail::bits<A>(detail::bits<Int>(x) - (n << R::mantissa_bits));
     const A f = m - A(1);
     const A s = f / (m + A(1));
     const A w = s * s;
-    const A k = detail::from_small_int<A>(subnormal ? n - R::two_to_mantissa_exponent : n);
+    const A k = detail::from_small_int<A>(n - doublings);
     // log(1 + f) = f - s (f - w tail): the rounding of s only meets small terms
-    A y = (f - s * (f - w * R::log_tail(w))) + k * R::ln2_low + k * R::ln2_high;
+    return (f - s * (f - w * R::log_tail(w))) + k * R::ln2_low + k * R::ln2_high;
+}
+
+template <class A> PFK_HD A log(A x) {
+    using R = detail::Real<A>;
+    const bool subnormal = x < R::tiny;
+    A y = log_normal(subnormal ? x * R::two_to_mantissa : x, subnormal ? R::two_to_mantissa_exponent : 0);
     const A infinity = detail::power_of_two<A>(R::bias + 1);
     y = x == infinity ? x : y;
     y = x == A(0) ? -infinity : y;

@@ -55,7 +55,7 @@ template <class A> struct Normals {
 };
 template <class A> PFK_HD Normals<A> normals_of(uint32_t w, uint32_t v) {
     const A unit = (A(static_cast<int32_t>(w >> 1)) + A(0.5)) * A(4.656612873077393e-10); // 2^-31
-    const A radius = detail::root_of(A(-2) * log(unit));
+    const A radius = detail::root_of(A(-2) * log_normal(unit));
     const A angle = A(static_cast<int32_t>(v & 0x3fffffffu) - 0x20000000) * A(1.4629180792671596e-9); // pi 2^-31
     const SinCos<A> f = sin_cos_of(static_cast<typename detail::Real<A>::Int>(v >> 30), angle);
     return {radius * f.cos, radius * f.sin};
