@@ -2,11 +2,12 @@
 
 `Distribution` is the contract. `DiagonalGaussian`, `ClassConditionalGaussian` and `GaussianMixture` can be learned;
 `Uniform` is flat on a box, `UniformSphere`, `UniformTorus` and `UniformSO3` on a manifold, `uniform_on` any of them;
-`Joint` puts several side by side; `Categorical` draws symbols.
+`Joint` puts several side by side; `Categorical` draws symbols, `Empirical` rows of data.
 """
 
 from .base import Distribution
 from .categorical import Categorical
+from .empirical import Empirical
 from .gaussian import ClassConditionalGaussian, DiagonalGaussian
 from .joint import Joint
 from .mixture import GaussianMixture
@@ -17,6 +18,7 @@ __all__ = [
     "ClassConditionalGaussian",
     "DiagonalGaussian",
     "Distribution",
+    "Empirical",
     "GaussianMixture",
     "Joint",
     "Uniform",

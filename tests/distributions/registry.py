@@ -88,6 +88,10 @@ def words(length: int, symbols: int) -> tuple[Tensor, Tensor]:
     return nodes, torch.ones(len(nodes), dtype=torch.float64)
 
 
+def rows() -> tuple[Tensor, Tensor]:
+    return torch.tensor([[0.0, 1.0], [2.0, -1.0]], dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+
+
 CASES = [
     Case("gaussian", lambda: D.DiagonalGaussian((2,)), lambda: plane(-9, 9, 400)),
     Case("gaussian-learned", lambda: D.DiagonalGaussian((2, 1), learned=True), lambda: plane(-12, 12, 500, 2, 1)),
@@ -99,6 +103,7 @@ CASES = [
     Case("torus", lambda: D.UniformTorus((2,)), lambda: plane(0, 2 * math.pi, 100)),
     Case("rotations", lambda: D.UniformSO3(), rotations),
     Case("joint", lambda: D.Joint([D.UniformSphere((2,)), D.DiagonalGaussian((1,), learned=True)]), cylinder),
+    Case("empirical", lambda: D.Empirical(torch.tensor([[0.0, 1.0], [2.0, -1.0], [0.0, 1.0]])), rows),
     Case("categorical", lambda: D.Categorical((3,), 4), lambda: words(3, 4)),
     Case("categorical-given", lambda: D.Categorical((2,), 3, [0.5, 0.0, 0.25]), lambda: words(2, 3)),
     Case("categorical-learned", lambda: D.Categorical((2,), 5, learned=True), lambda: words(2, 5)),

@@ -13,6 +13,7 @@ from pyflowk.distributions import (
     Categorical,
     ClassConditionalGaussian,
     DiagonalGaussian,
+    Empirical,
     GaussianMixture,
     Uniform,
     UniformSphere,
@@ -162,3 +163,15 @@ def test_what_is_no_symbol_or_probability_is_refused() -> None:
             Categorical((2,), 3, wrong)
     with pytest.raises(ValueError, match=r"expected \(3,\) or \(2, 3\), got \(2,\)"):
         Categorical((2,), 3, [0.5, 0.5])
+
+
+def test_rows_of_data_are_drawn_as_they_are() -> None:
+    rows = torch.arange(6.0).reshape(3, 2)
+    source = Empirical(rows)
+    drawn = source.sample(300, generator=torch.Generator().manual_seed(0))
+    assert set(map(tuple, drawn.tolist())) == set(map(tuple, rows.tolist()))
+    assert source.state_dict()["rows"].equal(rows) and source.log_prob(torch.full((1, 2), torch.nan)).isnan().all()
+    with pytest.raises(ValueError, match=r"at least one row \(N, \*shape\), got \(0, 2\)"):
+        Empirical(rows[:0])
+    with pytest.raises(TypeError, match="a tensor of rows, got list"):
+        Empirical([1.0])  # type: ignore[arg-type]
