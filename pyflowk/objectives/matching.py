@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..distributions import Distribution
+from ..distributions import DiagonalGaussian, Distribution
 from ..nets.context import drop_context
 from ..nets.field import Field, as_field
 from ..ops.draw import draw_normal, draw_uniform
@@ -46,9 +46,10 @@ class Matching:
     ``dropout`` of the events, drawn anew each time, is shown without its context to a field that can do without. The
     result is (B,), an average over elements, or its mean or sum.
 
-    Raises ValueError for an unknown prediction or reduction, for a score on another path, and for dropout with a field
-    that cannot do without. Cost: one evaluation of the field. Lipman et al., 2023, arXiv:2210.02747; Tong et al., 2024,
-    arXiv:2302.00482; dropout: Ho, Salimans, 2022, arXiv:2207.12598.
+    Raises ValueError for an unknown prediction or reduction, for a score on another path or of another source than
+    standard normal noise, and for dropout with a field that cannot do without. Cost: one evaluation of the field.
+    Lipman et al., 2023, arXiv:2210.02747; Tong et al., 2024, arXiv:2302.00482; dropout: Ho, Salimans, 2022,
+    arXiv:2207.12598.
 
     >>> import torch
     >>> from pyflowk.objectives import Matching
@@ -69,6 +70,8 @@ class Matching:
             raise ValueError(f"prediction: expected one of {', '.join(PREDICTIONS)}; got {self.prediction!r}")
         if self.prediction == "score" and not isinstance(self.path, AffinePath):
             raise ValueError(f"prediction: score expects an AffinePath, whose noise has a deviation; got {self.path!r}")
+        if self.prediction == "score" and not standard_normal(self.source):
+            raise ValueError(f"prediction: score expects standard normal noise as its source, got {self.source!r}")
         if not 0 <= self.dropout <= 1:
             raise ValueError(f"dropout: expected a share from 0 to 1, got {self.dropout}")
 
@@ -97,6 +100,11 @@ class Matching:
         if self.prediction == "score":
             return convert(x0, sample.x_t, sample.t, self.path.schedule, "noise", "score")  # type: ignore[attr-defined]
         return {"velocity": sample.target, "noise": x0, "data": x1}[self.prediction]
+
+
+def standard_normal(source: Distribution | None) -> bool:
+    """Whether noise of the source, or without any, is what scores are known of."""
+    return source is None or (isinstance(source, DiagonalGaussian) and not source.learned)
 
 
 def paired(

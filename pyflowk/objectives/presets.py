@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..distributions import DiagonalGaussian, Distribution
+from ..distributions import Distribution
 from ..paths import (
     AffinePath,
     Blurred,
@@ -19,7 +19,7 @@ from ..paths import (
     Sinkhorn,
     UniformTimes,
 )
-from .matching import Matching
+from .matching import Matching, standard_normal
 
 __all__ = ["data_matching", "i_cfm", "ot_cfm", "rectified_flow", "sb_cfm", "target_fm", "vp_cfm"]
 
@@ -35,7 +35,7 @@ def target_fm(sigma_min: float = 1e-4, source: Distribution | None = None) -> Ma
     >>> target_fm().path
     AffinePath(Lipman(sigma_min=0.0001))
     """
-    if not (source is None or (isinstance(source, DiagonalGaussian) and not source.learned)):
+    if not standard_normal(source):
         raise ValueError(f"target_fm expects standard normal noise as its source, got {source!r}; i_cfm takes any")
     return Matching(AffinePath(Lipman(sigma_min)), source=source)
 

@@ -38,6 +38,15 @@ def test_straightness_of_straight_ways_is_none_at_even_speed_alone() -> None:
         straightness(way[:1])
 
 
+def test_straightness_of_the_flow_between_gaussians() -> None:
+    """From N(0, 1) to N(m, s^2) by independent pairs: s (2 - pi / 2); after one reflow the ways are straight."""
+    t, s, m = torch.linspace(0, 1, 4001, dtype=torch.float64)[:, None, None], 0.5, 1.0
+    x0 = torch.tensor([[-1.0], [1.0]], dtype=torch.float64)  # of variance 1, and nothing else of them matters
+    once = straightness(t * m + ((t * s) ** 2 + (1 - t) ** 2).sqrt() * x0).mean()
+    assert once.item() == pytest.approx(0.2146018366, abs=1e-6)
+    assert straightness((1 - t) * x0 + t * (m + s * x0)).max() < 1e-20
+
+
 def test_length_energy_and_curvature_of_a_circle() -> None:
     """Half a circle of radius 1 at even speed: length pi over a chord of 2, energy pi^2, acceleration pi^2."""
     angle = torch.linspace(0, math.pi, 2001, dtype=torch.float64)

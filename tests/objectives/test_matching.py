@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from pyflowk.distributions import DiagonalGaussian
+from pyflowk.distributions import DiagonalGaussian, Uniform
 from pyflowk.nets import MLPField, VelocityField
 from pyflowk.objectives import Matching
 from pyflowk.paths import (
@@ -184,6 +184,8 @@ def test_what_cannot_be_matched() -> None:
         Matching(prediction="speed")
     with pytest.raises(ValueError, match="prediction: score expects an AffinePath, whose noise has a deviation; got "):
         Matching(Path(), "score")
+    with pytest.raises(ValueError, match="prediction: score expects standard normal noise as its source, got Uniform"):
+        Matching(prediction="score", source=Uniform((2,)))
     x = torch.zeros(3, 2)
     x[1] = math.nan
     assert Matching()(lambda t, x: x, x, generator=seeded()).isnan().tolist() == [False, True, False]
