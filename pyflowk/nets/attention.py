@@ -9,23 +9,32 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.modes import forward_or_functional
+from .dual import Dual, affine, rms_norm
 
 __all__ = ["SelfAttention", "attention", "heads_of", "turned", "zero_"]
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    r""":math:`\mathrm{softmax}(q k^T / \sqrt d)\, v` of q, k, v (B, heads, T, d), with the sums in float32 or better.
+def attention(q: Dual, k: Dual, v: Dual) -> Dual:
+    r""":math:`P v`, with :math:`P = \mathrm{softmax}(q k^T / \sqrt d)`, of q, k, v (B, heads, T, d), sums in float32.
 
-    torch's fused attention has no forward derivative, and no second one: under forward-mode AD and torch.func the
-    formula stands in for it, whose memory grows with T squared.
+    Tangents are :math:`[P \circ (dS - \mathrm{rowsum}(P \circ dS))] v + P\, dv` with
+    :math:`dS = (dq\, k^T + q\, dk^T) / \sqrt d`. torch's fused attention has no forward derivative, and no second one:
+    for tangents, and under forward-mode AD and torch.func, the formula stands in for it, whose memory grows with T^2.
     """
-    if not forward_or_functional():
-        return F.scaled_dot_product_attention(q, k, v)
-    scores = (q @ k.mT) * q.shape[-1] ** -0.5
-    dtype = torch.promote_types(scores.dtype, torch.float32)
-    return torch.softmax(scores, -1, dtype=dtype).to(v.dtype) @ v
+    if q.tangents is None and not forward_or_functional():
+        return Dual(F.scaled_dot_product_attention(q.value, k.value, v.value))
+    scale, dtype = q.value.shape[-1] ** -0.5, v.value.dtype
+    scores = (q.value @ k.value.mT) * scale
+    shares = torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32))
+    value = shares.to(dtype) @ v.value
+    if q.tangents is None or k.tangents is None or v.tangents is None:
+        return Dual(value)
+    shares = shares.unsqueeze(1)
+    slopes = shares * ((q.tangents @ k.value.unsqueeze(1).mT + q.value.unsqueeze(1) @ k.tangents.mT) * scale)
+    slopes = slopes - shares * slopes.sum(-1, keepdim=True)
+    return Dual(value, slopes.to(dtype) @ v.value.unsqueeze(1) + shares.to(dtype) @ v.tangents)
 
 
 class SelfAttention(nn.Module):
@@ -42,22 +51,20 @@ class SelfAttention(nn.Module):
             raise ValueError(f"heads: expected a divisor of the width {width}, got {heads}")
         self.heads = heads
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.q_norm, self.k_norm = (_RMSNorm(width // heads, eps=1e-6) if qk_norm else nn.Identity() for _ in range(2))
+        self.q_norm, self.k_norm = (nn.RMSNorm(width // heads, eps=1e-6) if qk_norm else None for _ in range(2))
 
-    def forward(self, tokens: Tensor, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k = self.q_norm(q), self.k_norm(k)
+    def forward(self, tokens: Dual, rotation: tuple[Tensor, Tensor] | None = None) -> Dual:
+        qkv = affine(self.qkv, tokens)
+        q, k, v = (qkv.linear(lambda h, i=i: self._split(h)[i]) for i in range(3))  # type: ignore[misc]
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = rms_norm(self.q_norm, q), rms_norm(self.k_norm, k)
         if rotation is not None:
-            q, k = turned(q, *rotation), turned(k, *rotation)
-        return self.out(attention(q, k, v).transpose(1, 2).flatten(2))
+            q, k = (part.linear(lambda h: turned(h, *rotation)) for part in (q, k))
+        return affine(self.out, attention(q, k, v).linear(lambda h: h.transpose(1, 2).flatten(2)))
 
-
-class _RMSNorm(nn.RMSNorm):
-    """With gains of the input's dtype, which is another one under autocast."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        assert self.weight is not None
-        return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
+    def _split(self, h: Tensor) -> Tensor:
+        """Queries, keys and values (3, B, heads, T, d), as a view."""
+        return h.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 def turned(q: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -9,20 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
+from ..ops.activations import ACTIVATIONS
 from ..ops.dtypes import state_dtype
 from .attention import SelfAttention, heads_of, zero_
 from .context import make_context
+from .dual import Dual, DualField, affine, layer_norm
 from .embedding import TimeEmbedding, embedded
-from .field import Field
 
 __all__ = ["DIT_SIZES", "POSITIONS", "DiT"]
 
 #: width, depth and heads, by the names of the paper.
 DIT_SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
+GELU = ACTIVATIONS["gelu_tanh"]
 POSITIONS = ("both", "rotary", "sincos")
 
 
-class DiT(Field):
+class DiT(DualField):
     r"""A vector field on images (B, C, H, W): a transformer of patches, which time and context scale, shift and gate.
 
     Patches of ``patch`` x ``patch`` pixels become tokens of ``width`` channels. Each of ``depth`` blocks is
@@ -98,21 +100,21 @@ class DiT(Field):
         width, depth, heads = DIT_SIZES[size]
         return cls(channels, int(patch), width, depth, heads, **options)
 
-    def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
-        p = self.patch
-        if x.shape[2] % p or x.shape[3] % p:
-            raise ValueError(f"DiT expects sides that are multiples of its patch {p}, got {tuple(x.shape)}")
-        rows, columns = x.shape[2] // p, x.shape[3] // p
-        condition = F.silu(embedded(self.time, self.context, t, x, context))
-        h = self.first(x).flatten(2).mT
+    def _run(self, t: Tensor | float, x: Dual, context: Tensor | None) -> Dual:
+        p, image = self.patch, x.value
+        if image.shape[2] % p or image.shape[3] % p:
+            raise ValueError(f"DiT expects sides that are multiples of its patch {p}, got {tuple(image.shape)}")
+        rows, columns = image.shape[2] // p, image.shape[3] // p
+        condition = F.silu(embedded(self.time, self.context, t, image, context))
+        h = affine(self.first, x).linear(lambda x: x.flatten(2).mT)
         if self.positions != "rotary":
-            h = h + sincos(rows, columns, self.width, x).to(h.dtype)
-        rotation = None if self.positions == "sincos" else rotary(rows, columns, self.width // self.heads, x)
+            h = Dual(h.value + sincos(rows, columns, self.width, image).to(h.value.dtype), h.tangents)
+        rotation = None if self.positions == "sincos" else rotary(rows, columns, self.width // self.heads, image)
         for block in self.blocks:
             h = block(h, condition, rotation)
         shift, scale = self.modulation(condition).unsqueeze(1).chunk(2, -1)
-        patches = self.last(modulated(h, shift, scale)).unflatten(1, (rows, columns)).unflatten(3, (p, p, -1))
-        return patches.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)  # (B, rows, columns, p, p, C) to (B, C, H, W)
+        patches = affine(self.last, modulated(h, shift, scale))
+        return patches.linear(lambda x: _image(x.unflatten(1, (rows, columns)).unflatten(3, (p, p, -1))))
 
 
 class _Block(nn.Module):
@@ -124,15 +126,20 @@ class _Block(nn.Module):
         self.first, self.second = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.modulation = zero_(nn.Linear(width, 6 * width))
 
-    def forward(self, h: Tensor, condition: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(self, h: Dual, condition: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Dual:
         b1, a1, g1, b2, a2, g2 = self.modulation(condition).unsqueeze(1).chunk(6, -1)
-        h = h + g1 * self.attention(modulated(h, b1, a1), rotation)
-        return h + g2 * self.second(F.gelu(self.first(modulated(h, b2, a2)), approximate="tanh"))
+        h = h + self.attention(modulated(h, b1, a1), rotation).scaled(g1)
+        return h + affine(self.second, affine(self.first, modulated(h, b2, a2)).activated(GELU)).scaled(g2)
 
 
-def modulated(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+def modulated(h: Dual, shift: Tensor, scale: Tensor) -> Dual:
     """Tokens (B, T, F) of mean 0 and variance 1, scaled and shifted by the row (B or 1, 1, F): adaLN."""
-    return F.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift
+    return layer_norm(h).scaled(1 + scale, shift)
+
+
+def _image(patches: Tensor) -> Tensor:
+    """(B, rows, columns, p, p, C) to (B, C, rows p, columns p)."""
+    return patches.permute(0, 5, 1, 3, 2, 4).flatten(4).flatten(2, 3)
 
 
 def rotary(rows: int, columns: int, channels: int, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
+from ..ops.activations import ACTIVATIONS
 from .attention import SelfAttention, heads_of, zero_
 from .context import make_context
+from .dual import Dual, DualField, affine, concatenated, group_norm
 from .embedding import TimeEmbedding, embedded
-from .field import Field
 
 __all__ = ["UNet"]
 
+SILU = ACTIVATIONS["silu"]
 
-class UNet(Field):
+
+class UNet(DualField):
     r"""A vector field on images (B, C, H, W): residual blocks on a ladder of resolutions down and up again.
 
     Level i, of half the sides of the one before, has ``width * multipliers[i]`` channels and ``blocks`` residual blocks
@@ -85,9 +87,9 @@ class UNet(Field):
         self.norm = _norm(size)
         self.last = zero_(nn.Conv2d(size, channels, 3, padding=1))
 
-    def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
-        condition = F.silu(embedded(self.time, self.context, t, x, context))
-        h = self.first(x)
+    def _run(self, t: Tensor | float, x: Dual, context: Tensor | None) -> Dual:
+        condition = F.silu(embedded(self.time, self.context, t, x.value, context))
+        h = affine(self.first, x)
         left = [h]
         for layer in self.down:
             h = layer(h, condition)
@@ -95,8 +97,8 @@ class UNet(Field):
         for layer in self.middle:
             h = layer(h, condition)
         for layer in self.up:
-            h = layer(h, left[-1]) if isinstance(layer, _Up) else layer(torch.cat((h, left.pop()), 1), condition)
-        return self.last(F.silu(self.norm(h)))
+            h = layer(h, left[-1]) if isinstance(layer, _Up) else layer(concatenated(h, left.pop()), condition)
+        return affine(self.last, group_norm(self.norm, h).activated(SILU))
 
 
 class _Block(nn.Module):
@@ -108,14 +110,15 @@ class _Block(nn.Module):
         self.first = nn.Conv2d(inputs, outputs, 3, padding=1)
         self.second = zero_(nn.Conv2d(outputs, outputs, 3, padding=1))
         self.modulation = nn.Linear(features, 2 * outputs)
-        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
-        self.attention = _Attention(outputs) if attends else nn.Identity()
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
+        self.attention = _Attention(outputs) if attends else None
 
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+    def forward(self, h: Dual, condition: Tensor) -> Dual:
         scale, shift = self.modulation(condition)[..., None, None].chunk(2, 1)
-        branch = self.second_norm(self.first(F.silu(self.first_norm(h))))
-        branch = self.second(F.silu(branch * (1 + scale) + shift))
-        return self.attention(self.skip(h) + branch)
+        branch = affine(self.first, group_norm(self.first_norm, h).activated(SILU))
+        branch = group_norm(self.second_norm, branch).scaled(1 + scale, shift).activated(SILU)
+        h = affine(self.second, branch) + (h if self.skip is None else affine(self.skip, h))
+        return h if self.attention is None else self.attention(h)
 
 
 class _Attention(nn.Module):
@@ -127,9 +130,9 @@ class _Attention(nn.Module):
         self.tokens = SelfAttention(width, heads_of(width))
         zero_(self.tokens.out)
 
-    def forward(self, h: Tensor) -> Tensor:
-        answer = self.tokens(self.norm(h).flatten(2).mT)
-        return h + answer.mT.unflatten(2, h.shape[2:])
+    def forward(self, h: Dual) -> Dual:
+        answer = self.tokens(group_norm(self.norm, h).linear(lambda x: x.flatten(2).mT))
+        return h + answer.linear(lambda x: x.mT.unflatten(2, h.value.shape[2:]))
 
 
 class _Down(nn.Module):
@@ -137,8 +140,8 @@ class _Down(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
 
-    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
-        return self.conv(h)
+    def forward(self, h: Dual, condition: Tensor) -> Dual:
+        return affine(self.conv, h)
 
 
 class _Up(nn.Module):
@@ -146,10 +149,11 @@ class _Up(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(width, width, 3, padding=1)
 
-    def forward(self, h: Tensor, like: Tensor) -> Tensor:
+    def forward(self, h: Dual, like: Dual) -> Dual:
         """h in twice the resolution, as much of it as the image beside it has."""
-        twice = F.interpolate(h, scale_factor=2.0, mode="nearest")
-        return self.conv(twice[..., : like.shape[2], : like.shape[3]])
+        rows, columns = like.value.shape[2:]
+        twice = h.linear(lambda x: F.interpolate(x, scale_factor=2.0, mode="nearest")[..., :rows, :columns])
+        return affine(self.conv, twice)
 
 
 def _norm(channels: int) -> nn.GroupNorm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -37,6 +38,12 @@ def _gelu_slope(x: Tensor) -> Tensor:
     return torch.special.ndtr(x) + x * torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
 
 
+def _gelu_tanh_slope(x: Tensor) -> Tensor:
+    square = x.square()
+    bent = torch.tanh(math.sqrt(2 / math.pi) * x * (1 + 0.044715 * square))
+    return 0.5 * (1 + bent + x * (1 - bent.square()) * math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * square))
+
+
 def _selu_slope(x: Tensor) -> Tensor:
     return 1.0507009873554805 * torch.where(x > 0, torch.ones_like(x), 1.6732632423543772 * _below(x))
 
@@ -52,6 +59,7 @@ def _leaky_slope(x: Tensor) -> Tensor:
 ACTIVATIONS: dict[str, Activation] = {
     "elu": Activation(functional.elu, _below),
     "gelu": Activation(functional.gelu, _gelu_slope),
+    "gelu_tanh": Activation(functools.partial(functional.gelu, approximate="tanh"), _gelu_tanh_slope),
     "leaky_relu": Activation(functional.leaky_relu, _leaky_slope),
     "relu": Activation(torch.relu, _relu_slope),
     "selu": Activation(functional.selu, _selu_slope),

@@ -75,10 +75,14 @@ def test_tangents_and_derivatives(name: str) -> None:
     torch.testing.assert_close(value, net(T[1], x, c))
     torch.testing.assert_close(images.flatten(2)[0], e.flatten(2)[0] @ jacobian.mT)
     torch.testing.assert_close(net.with_divergence(T[1], x, c)[1][0], jacobian.trace())
+    pushed = torch.func.jvp(lambda x: net(T[1], x, c), (x,), (e[:, 0],))
+    torch.testing.assert_close(pushed, (value, images[:, 0]))
     t = T[1:2].requires_grad_()
-    assert torch.autograd.gradcheck(net, (t, x.requires_grad_(), c.requires_grad_()), fast_mode=True)
+    inputs = t, x.requires_grad_(), c.requires_grad_()
+    assert torch.autograd.gradcheck(lambda t, x, c: net.with_tangents(t, x, e[:, :1], c)[1], inputs, fast_mode=True)
+    assert torch.autograd.gradcheck(net, inputs, fast_mode=True)
     with sdpa_kernel(SDPBackend.MATH):  # torch's fused attention has no second derivative
-        assert torch.autograd.gradgradcheck(net, (t, x, c), fast_mode=True)
+        assert torch.autograd.gradgradcheck(net, inputs, fast_mode=True)
 
 
 @fields
@@ -117,9 +121,20 @@ def test_layouts_and_dtypes(name: str) -> None:
     assert (net(T.float(), x.bfloat16()) - exact).norm() < 0.05 * exact.norm()
 
 
-@fields
-def test_one_graph(name: str) -> None:
-    net, x = made(name, classes=3).float(), events(name).float()
+def test_one_graph_of_values() -> None:
+    net, x, labels = made("unet", classes=3).float(), events("unet").float(), torch.tensor([0, 2, 1])
     torch._dynamo.reset()
     whole = torch.compile(net, fullgraph=True, backend="eager")
-    torch.testing.assert_close(whole(T.float(), x, torch.tensor([0, 2, 1])), net(T.float(), x, torch.tensor([0, 2, 1])))
+    torch.testing.assert_close(whole(T.float(), x, labels), net(T.float(), x, labels))
+
+
+def test_one_graph_of_values_and_tangents_at_every_batch_size() -> None:
+    net, x = made("dit").float(), events("dit").float()
+    torch._dynamo.reset()
+    whole = torch.compile(
+        lambda t, x: (net(t, x), *net.with_tangents(t, x, x[:, None])), fullgraph=True, backend="eager"
+    )
+    for n in (3, 2):
+        value, again, images = whole(T[:n].float(), x[:n])
+        torch.testing.assert_close((again, images), net.with_tangents(T[:n].float(), x[:n], x[:n, None]))
+        torch.testing.assert_close(value, again, rtol=1e-4, atol=1e-5)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from pyflowk.nets import UNet
+from pyflowk.nets.dual import Dual
 from pyflowk.nets.unet import _Up
 
 
@@ -68,7 +69,7 @@ def test_an_odd_side_is_doubled_and_cropped() -> None:
     up = awake(_Up(2))
     h, beside = torch.randn(1, 2, 3, 2, dtype=torch.float64), torch.zeros(1, 9, 5, 4)
     twice = h.repeat_interleave(2, 2).repeat_interleave(2, 3)[:, :, :5]
-    torch.testing.assert_close(up(h, beside), up.conv(twice))  # type: ignore[operator]
+    torch.testing.assert_close(up(Dual(h), Dual(beside)).value, up.conv(twice))  # type: ignore[operator]
 
 
 def test_attention_stands_where_it_was_asked_for() -> None:

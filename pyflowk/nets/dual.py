@@ -1,0 +1,127 @@
+"""Values and their tangents through the layers of a deep network together: every layer once, by hand.
+
+torch's forward-mode AD takes longer, has no derivative of its fused attention, and cannot be compiled at a batch size
+that varies. Without tangents every layer is torch's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops.activations import Activation
+from .field import Field
+
+__all__ = ["Dual", "DualField", "affine", "concatenated", "group_norm", "layer_norm", "rms_norm"]
+
+
+@dataclass(frozen=True)
+class Dual:
+    r"""Values (B, \*rest), and tangents (B, K, \*rest) of them where any are asked for."""
+
+    value: Tensor
+    tangents: Tensor | None = None
+
+    def __add__(self, other: Dual) -> Dual:
+        if self.tangents is None or other.tangents is None:
+            return Dual(self.value + other.value)
+        return Dual(self.value + other.value, self.tangents + other.tangents)
+
+    def linear(self, f: Callable[[Tensor], Tensor]) -> Dual:
+        """A linear map f of batches, whatever their size."""
+        if self.tangents is None:
+            return Dual(f(self.value))
+        return Dual(f(self.value), f(self.tangents.flatten(0, 1)).unflatten(0, self.tangents.shape[:2]))
+
+    def scaled(self, scale: Tensor, shift: Tensor | None = None) -> Dual:
+        """Times a scale plus a shift that have no tangents and as many dimensions as the values."""
+        value = self.value * scale if shift is None else self.value * scale + shift
+        return Dual(value, None if self.tangents is None else self.tangents * scale.unsqueeze(1))
+
+    def activated(self, act: Activation) -> Dual:
+        """A function of every number."""
+        if self.tangents is None:
+            return Dual(act.value(self.value))
+        return Dual(act.value(self.value), self.tangents * act.slope(self.value).unsqueeze(1))
+
+
+class DualField(Field):
+    """A field whose values and tangents go through its layers together, by ``_run``."""
+
+    def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return self._run(t, Dual(x), context).value
+
+    def with_tangents(
+        self, t: Tensor | float, x: Tensor, tangents: Tensor, context: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        found = self._run(t, Dual(x, tangents), context)
+        assert found.tangents is not None
+        return found.value, found.tangents
+
+    def _run(self, t: Tensor | float, x: Dual, context: Tensor | None) -> Dual:
+        raise NotImplementedError(f"{type(self).__name__} has no values")
+
+
+def affine(layer: nn.Linear | nn.Conv2d, h: Dual) -> Dual:
+    """A linear layer or a convolution: tangents go through it without the bias."""
+    if h.tangents is None:
+        return Dual(layer(h.value))
+    v = h.tangents.flatten(0, 1)
+    if isinstance(layer, nn.Linear):
+        v = F.linear(v, layer.weight)
+    else:
+        v = F.conv2d(v, layer.weight, None, layer.stride, layer.padding)
+    return Dual(layer(h.value), v.unflatten(0, h.tangents.shape[:2]))
+
+
+def concatenated(a: Dual, b: Dual) -> Dual:
+    """Side by side along the channels, dimension 1 of the values."""
+    value = torch.cat((a.value, b.value), 1)
+    if a.tangents is None or b.tangents is None:
+        return Dual(value)
+    return Dual(value, torch.cat((a.tangents, b.tangents), 2))
+
+
+def group_norm(layer: nn.GroupNorm, h: Dual) -> Dual:
+    """Groups of channels (B, C, H, W) of mean 0 and variance 1, times a gain and plus a bias a channel."""
+    if h.tangents is None:
+        return Dual(layer(h.value))
+    groups = h.linear(lambda x: x.unflatten(1, (layer.num_groups, -1)).flatten(2))
+    normal = _standardized(groups, layer.eps)
+    shape, (gain, bias) = h.value.shape[1:], (p[None, :, None, None] for p in (layer.weight, layer.bias))
+    return normal.linear(lambda x: x.reshape(-1, *shape)).scaled(gain, bias)
+
+
+def layer_norm(h: Dual, eps: float = 1e-6) -> Dual:
+    """Rows of mean 0 and variance 1."""
+    if h.tangents is None:
+        return Dual(F.layer_norm(h.value, h.value.shape[-1:], eps=eps))
+    return _standardized(h, eps)
+
+
+def rms_norm(layer: nn.RMSNorm, h: Dual) -> Dual:
+    """Rows of heads (B, heads, T, d) of a mean square of 1, times gains in the dtype that autocast gives the rows."""
+    assert layer.weight is not None and layer.eps is not None
+    gains = layer.weight.to(h.value.dtype)
+    if h.tangents is None:
+        return Dual(F.rms_norm(h.value, layer.normalized_shape, gains, layer.eps))
+    return _standardized(h, layer.eps, centred=False).scaled(gains[None, None, None])
+
+
+def _standardized(h: Dual, eps: float, centred: bool = True) -> Dual:
+    r"""y = (x - m) / s, with :math:`dy = (dx - \overline{dx} - y\, \overline{y\, dx}) / s`; not centred, without m and
+    the mean of dx. In float32 or better."""
+    assert h.tangents is not None
+    x = h.value.to(torch.promote_types(h.value.dtype, torch.float32))
+    v = h.tangents.to(x.dtype)
+    if centred:
+        x, v = x - x.mean(-1, keepdim=True), v - v.mean(-1, keepdim=True)
+    inverse = torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    y = x * inverse
+    beside = y.unsqueeze(1)
+    v = (v - beside * (beside * v).mean(-1, keepdim=True)) * inverse.unsqueeze(1)
+    return Dual(y.to(h.value.dtype), v.to(h.value.dtype))
