@@ -61,3 +61,12 @@ def test_fmpe() -> None:
     for method, nats in (("FMPE", 1.0), ("NPE", 1.5)):
         assert found[method]["C2ST"] < 0.95 and found[method]["calibration error"] < 0.2
         assert found[method]["nats of true parameters"] > nats
+
+
+def test_tour(tmp_path: Path) -> None:
+    found = example("tour").main(steps=150, out=tmp_path / "tour.png")
+    assert (tmp_path / "tour.png").read_bytes().startswith(b"\x89PNG")
+    chance, optimal, again = (found[name] for name in ("independent", "optimal transport", "reflow"))
+    for straight in (optimal, again):
+        assert straight["straightness"] < 0.2 * chance["straightness"]
+        assert straight["W2, one step"] < 0.75 * chance["W2, one step"]
