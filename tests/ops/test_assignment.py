@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 
 import pytest
@@ -52,6 +53,14 @@ def test_small_problems(n: int, dims: int, name: str) -> None:
 @pytest.mark.parametrize("dims", [1, 2, 5, 63])
 @pytest.mark.parametrize("n", [63, 64, 65, 200, 513, 700])
 def test_points(n: int, dims: int) -> None:
+    x0, x1 = noise(n, dims), noise(n, dims, seed=1)
+    assert_optimal(assignment_of_points(x0, x1), distances(x0, x1))
+
+
+@pytest.mark.parametrize(
+    "n, dims", [(1100, 2), (1100, 63), *([(4096, 2), (4096, 63)] if os.environ.get("PYFLOWK_NIGHTLY") else [])]
+)
+def test_many_points(n: int, dims: int) -> None:
     x0, x1 = noise(n, dims), noise(n, dims, seed=1)
     assert_optimal(assignment_of_points(x0, x1), distances(x0, x1))
 
