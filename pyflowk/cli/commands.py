@@ -163,6 +163,8 @@ class Reflow(Command):
     """How many pairs are made; one in ten is for validation."""
     rounds: int = 1
     """How often: each round starts from the one before, in a folder of its own."""
+    distill: bool = False
+    """Learn one Euler step from noise to sample and nothing else; of a rectified_flow."""
     out: File = None
     """The folder of the first round, which receives pairs/ and what a run receives; those that follow end in -2, -3,
     ...; by default the first free RUN-reflow."""

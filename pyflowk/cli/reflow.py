@@ -11,11 +11,11 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from .. import datasets, training
+from .. import datasets, training, zoo
 from ..datasets.pairs import source_of, write_pairs
 from ..training import Checkpoint, Threads, TrainConfig
 from ..training.evaluation import BATCH, device_of
-from ..zoo import MatchingModel
+from ..zoo import GenerativeModel, MatchingModel
 from .options import check_number, sampling_of
 from .runs import data_of, origin_of
 from .tables import Progress, say
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 VALIDATED = 10
 """One pair of so many is for validation."""
+ONE_STEP = {"method": "euler", "steps": 1}
 
 
 def reflow(command: Reflow) -> int:
@@ -47,13 +48,22 @@ def reflow(command: Reflow) -> int:
         sampling = sampling_of(teacher, command.sampling, saved)
         config = replace(command.config, seed=command.config.seed + number)
         make_pairs(teacher, saved, out / "pairs", command.pairs, config, sampling)
-        student = saved.build()
+        student = distilling(saved) if command.distill else saved.build()
         student.load_state_dict(teacher.state_dict())
         data = datasets.load(str(out / "pairs"), seed=origin_of(saved)["seed"])
-        if status := fit(student, data, config, out, saved.sampling):
+        if status := fit(student, data, config, out, {**saved.sampling, **(ONE_STEP if command.distill else {})}):
             return status
         run = out
     return 0
+
+
+def distilling(saved: Checkpoint) -> GenerativeModel:
+    """The same system, which learns one Euler step from noise to data and nothing else."""
+    known = zoo.options(saved.system).get("time_law")
+    if known is None or "start" not in known.choices:
+        raise ValueError(f"--distill: expected a run of rectified_flow, got one of {saved.system}")
+    options = {key: value for key, value in saved.meta["model"].items() if key != "name"}
+    return zoo.create(saved.system, **{**options, "time_law": "start"})
 
 
 def make_pairs(

@@ -49,6 +49,7 @@ from .times import (
     UniformTimes,
     UShapedTimes,
     shift_time,
+    start_times,
 )
 from .weights import ErrorWeight, ImportanceWeight, LikelihoodWeight, MinSNRWeight, UnitWeight, Weight
 
@@ -97,4 +98,5 @@ __all__ = [
     "convert",
     "independent",
     "shift_time",
+    "start_times",
 ]

@@ -15,7 +15,7 @@ from .schedules import CondOT, Schedule
 
 __all__ = [
     "TIME_LAWS", "CosmapTimes", "LogNormalTimes", "LogitNormalTimes", "ModeTimes", "PowerTimes", "ShiftedTimes",
-    "TimeLaw", "Times", "UShapedTimes", "UniformTimes", "shift_time",
+    "TimeLaw", "Times", "UShapedTimes", "UniformTimes", "shift_time", "start_times",
 ]  # fmt: skip
 
 
@@ -25,6 +25,19 @@ class Times(Protocol):
     def __call__(
         self, n: int, generator: Generator | None, *, dtype: torch.dtype, device: torch.device | str
     ) -> Tensor: ...
+
+
+def start_times(
+    n: int, generator: Generator | None = None, *, dtype: torch.dtype, device: torch.device | str
+) -> Tensor:
+    """Time 0, n times (n,): what distils one Euler step from pairs of noise and data.
+
+    >>> import torch
+    >>> from pyflowk.paths import start_times
+    >>> start_times(2, dtype=torch.float32, device="cpu")
+    tensor([0., 0.])
+    """
+    return torch.zeros(n, dtype=dtype, device=device)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,9 @@ from pyflowk.zoo import MatchingModel
 QUIET = ("--no-tensorboard", "--cpu", "--threads", "1", "--sample-every", "0", "--validate-every", "300")
 
 
-def trained(folder: Path, *arguments: str) -> str:
+def trained(folder: Path, *arguments: str, system: str = "flow_matching") -> str:
     sizes = ("--set", "width=48", "depth=2", *arguments)
-    assert (
-        main(["train", "flow_matching", "--data", "moons", "--out", str(folder), "--steps", "600", *QUIET, *sizes]) == 0
-    )
+    assert main(["train", system, "--data", "moons", "--out", str(folder), "--steps", "600", *QUIET, *sizes]) == 0
     return str(folder)
 
 
@@ -55,6 +53,21 @@ def test_rounds_of_a_conditional_model_start_from_each_other(tmp_path: Path) -> 
     runs = [training.Checkpoint.open(run).meta for run in (one, two)]
     assert [run["step"] for run in runs] == [60, 60] and [run["train"]["seed"] for run in runs] == [0, 1]
     assert all((run / "pairs" / "context.npy").exists() for run in (one, two))
+
+
+def test_one_step_is_distilled_from_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, out = trained(tmp_path / "first", system="rectified_flow"), str(tmp_path / "one")
+    options = ("--pairs", "3000", "--steps", "300", "--sampling", "steps=8", "--distill")
+    assert main(["reflow", first, "--out", out, *options, *QUIET]) == 0
+    teacher, student = (training.load_model(run) for run in (first, out))
+    assert student[1].sampling == {"method": "euler", "steps": 1} and student[0].config["time_law"] == "start"
+    x0 = torch.randn(500, 2, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        far, near = (model.ends(x0, **student[1].sampling) - teacher[0].ends(x0) for model, _ in (teacher, student))
+    assert near.square().mean() < 0.05 * far.square().mean()
+    other = trained(tmp_path / "other")
+    assert main(["reflow", other, *options, *QUIET]) == 2
+    assert "--distill: expected a run of rectified_flow, got one of flow_matching" in capsys.readouterr().err
 
 
 def test_pairs_are_of_models_that_match_and_of_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,7 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
             "time_law": "logit_normal",
         },
     ),
+    "rectified-flow": ("rectified_flow", (3,), {"width": 8, "depth": 2, "steps": 10, "time_law": "u_shaped"}),
     "ffjord-steer": ("ffjord", (2,), {"width": 8, "depth": 1, "steps": 3, "steer": 0.25}),
 }  # fmt: skip
 CONDITIONS: dict[str, dict[str, int]] = {"plain": {}, "classes": {"classes": 3}, "vector": {"context_dim": 2}}
