@@ -170,12 +170,10 @@ def velocity(
         return ConvField(channels, width, depth, **others, **condition)
     if architecture == "dit":
         return DiT(channels, patch, width, depth, **condition)
-    levels = [math.prod(sides)]
-    while min(sides) >= 8 and len(levels) < 4:
-        sides = [(side + 1) // 2 for side in sides]
-        levels.append(math.prod(sides))
-    attention = [level for level, pixels in enumerate(levels) if pixels <= 64]
-    return UNet(channels, width, (1, *[2] * (len(levels) - 1)), depth, attention, **condition)
+    levels = 1
+    while min(sides) >= 8 and levels < 4:  # the last has less than 8 pixels a side: there, in the middle, it attends
+        sides, levels = [(side + 1) // 2 for side in sides], levels + 1
+    return UNet(channels, width, (1, *[2] * (levels - 1)), depth, (), **condition)
 
 
 def by_network(space: Space, options: dict[str, Any]) -> dict[str, Any]:
