@@ -3,13 +3,13 @@
 A `Network` may take a context, by a `ContextBias`; `drop_context` takes it from some rows. Conditioners: `MLP`,
 `ConvNet`, `ResidualConvNet` (of `WeightNormConv2d`), and `MADE`, masked. Every `Field` is a velocity: `MLPField`,
 `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time, `VelocityField`, of a network that predicts something
-else, `Preconditioned` or with a `GaussianBaseline`, `TangentField`, of one on a manifold, and those of other clocks,
-`ReversedField` and `RescheduledField`; `FunctionField` is a user's, `FusedParameters` what a kernel takes; for images
-with far relations there are the `UNet` and `DiT`, whose blocks hear the time by a `TimeEmbedding`, and `load_dit` and
-`load_sit`, which read published weights. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s
-`LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a
-user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`,
-`EMBEDDINGS`, `POSITIONS`, `DIT_SIZES`.
+else, `Preconditioned` or with a `GaussianBaseline`, `TangentField`, of one on a manifold, `FourierField`, of one that
+sees sines, too, and those of other clocks, `ReversedField` and `RescheduledField`; `FunctionField` is a user's,
+`FusedParameters` what a kernel takes; for images with far relations there are the `UNet` and `DiT`, whose blocks hear
+the time by a `TimeEmbedding`, and `load_dit` and `load_sit`, which read published weights. Every `Branch` contracts and
+has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`,
+`SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`,
+`FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
@@ -22,6 +22,7 @@ from .dit import DIT_SIZES, POSITIONS, DiT
 from .embedding import EMBEDDINGS, TimeEmbedding
 from .field import Field, FunctionField, FusedParameters
 from .fields import ConvField, MLPField
+from .fourier import FourierField
 from .lipschitz import LipschitzConvNet, LipschitzMLP, LipschitzNet
 from .made import MADE
 from .mlp import MLP
@@ -49,6 +50,7 @@ __all__ = [
     "ConvNet",
     "DiT",
     "Field",
+    "FourierField",
     "FunctionBranch",
     "FunctionField",
     "FusedParameters",

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.func import jvp, vmap
 
 from ..manifolds import Manifold
+from ..space import Ragged
 from .field import Field, as_field
 
 
@@ -36,6 +37,9 @@ class TangentField(Field):
         self.net = as_field(net)
         self.takes_context = self.net.takes_context
         self.manifold = manifold
+
+    def no_context(self) -> Tensor | Ragged:
+        return self.net.no_context()
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = self.manifold.project(x)

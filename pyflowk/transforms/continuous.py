@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..manifolds import Manifold
 from ..nets.context import wants_context
 from ..nets.field import Field, as_field
 from ..ops.cnf_trajectory import MOST_STAGES, cnf_trajectory, stage_times
@@ -21,7 +22,7 @@ from ..ops.draw import draw_uniform
 from ..ops.dtypes import state_dtype
 from ..ops.hutchinson import NOISES, Probes
 from ..shapes import expand_context
-from ..solvers import Adaptive, Backsolve, Fixed, odeint
+from ..solvers import Adaptive, Backsolve, Fixed, manifold_odeint, odeint
 from ..solvers.ode.adjoint import Adjoint, adjoint_for
 from ..solvers.ode.methods import TABLEAUS, estimates_error
 from ..solvers.ode.stepping import Stepping, stepping_for
@@ -59,6 +60,9 @@ class Continuous(Transform):
             :func:`pyflowk.ops.cnf_trajectory`.
         mode: "forward" or "reverse", how tangents are made: see :func:`pyflowk.ops.divergence.hutchinson`.
         steer: in training mode the noise's end is drawn from U(-steer, steer) at every solve, by ``generator``.
+        manifold: where events lie on one, a :class:`pyflowk.manifolds.Manifold`: the field is then a
+            :class:`pyflowk.nets.TangentField` there (or wraps one), every step ends on the manifold, by
+            :func:`pyflowk.solvers.manifold_odeint`, and ladj is that of volumes on it.
         conditional: False keeps a context from the field; default: whether the Field takes one, True for a function.
 
     ``to_data`` computes no divergence. ``transport`` integrates between any two times, ``stepped`` takes other steps,
@@ -91,6 +95,7 @@ class Continuous(Transform):
         adjoint: Adjoint | None = None,
         mode: str = "forward",
         steer: float = 0.0,
+        manifold: Manifold | None = None,
         conditional: bool | None = None,
         **others: Any,
     ) -> None:
@@ -119,6 +124,7 @@ class Continuous(Transform):
         self.field, self.conditional = field, wants_context(field, conditional)
         self.divergence, self.probes, self.noise, self.mode = divergence, probes, noise, mode
         self.method, self.stepping, self.adjoint, self.steer = method, stepping, adjoint, steer
+        self.manifold = manifold
         self.estimates_ladj = divergence != "exact" or steer > 0  # both draw from the caller's generator
         self._observers: list[list[Integrals]] = []
 
@@ -148,7 +154,7 @@ class Continuous(Transform):
         return Continuous(
             self.field if field is None else field, divergence=self.divergence, probes=self.probes, noise=self.noise,
             method=method, stepping=stepping, adjoint=self.adjoint, mode=self.mode, steer=self.steer,
-            conditional=self.conditional,
+            manifold=self.manifold, conditional=self.conditional,
         ).train(self.training)  # fmt: skip
 
     def velocity(self, time: float, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -252,11 +258,14 @@ class Continuous(Transform):
         x = parts[0]
         sound = x.flatten(1).isfinite().all(1).reshape(-1, *[1] * (x.dim() - 1))
         if adaptive:  # a row that is NaN from the start would be an error of an adaptive solve
-            parts = (torch.where(sound, x, 0.0), *parts[1:])
-        solution = odeint(
-            f, parts[0] if isinstance(state, Tensor) else parts, [start, stop], method=self.method, stepping=stepping,
-            adjoint=adjoint,
-        )  # fmt: skip
+            rest = 0.0 if self.manifold is None else self.manifold.origin(x.dtype, x.device)
+            parts = (torch.where(sound, x, rest), *parts[1:])
+        begin = parts[0] if isinstance(state, Tensor) else parts
+        way: dict[str, Any] = {"method": self.method, "stepping": stepping, "adjoint": adjoint}
+        if self.manifold is None:
+            solution = odeint(f, begin, [start, stop], **way)
+        else:
+            solution = manifold_odeint(f, begin, [start, stop], self.manifold, **way)
         if isinstance(state, Tensor):
             return torch.where(sound, solution[-1], math.nan) if adaptive else solution[-1]
         ends = [part[-1] for part in solution]

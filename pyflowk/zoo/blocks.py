@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import vjp
 
 from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
-from ..nets import MLP, ConvField, ConvNet, DiT, Field, MLPField, UNet
+from ..nets import MLP, ConvField, ConvNet, DiT, Field, FourierField, MLPField, UNet
 from ..ops.masks import transformed_channels
 from ..solvers import Adaptive, Fixed, Operator
 from ..solvers.ode.methods import estimates_error
@@ -159,12 +159,29 @@ LAYERED = {"activation": "silu", "time": "concat", "patch": 1}
 
 
 def velocity(
-    space: Space, architecture: str, condition: dict[str, Any], *, width: Any, depth: Any, **others: Any
+    space: Space,
+    architecture: str,
+    condition: dict[str, Any],
+    *,
+    width: Any,
+    depth: Any,
+    frequency: float = 0.0,
+    **others: Any,
 ) -> Field:
-    """The network of an architecture, of events or, "vector", of flat ones, as :func:`by_network` has chosen it."""
+    """The network of an architecture, of events or, "vector", of flat ones, as :func:`by_network` has chosen it.
+
+    On a manifold it sees what that says of points; with a ``frequency`` a perceptron sees as many sines as it is wide.
+    """
     patch = others.pop("patch")
+    if frequency and architecture != "vector":
+        raise ValueError(f"frequency: expected 0 for architecture {architecture}, got {frequency}")
     if architecture == "vector":
-        return MLPField(space.dims, width, depth, **others, **condition)
+        seen = space.dims if space.geometry is None else space.geometry.embedded
+
+        def make(numbers: int) -> Field:
+            return MLPField(numbers, width, depth, **others, **condition)
+
+        return FourierField(seen, (width + 1) // 2, frequency, make) if frequency else make(seen)
     channels, *sides = space.shape
     if architecture == "image":
         return ConvField(channels, width, depth, **others, **condition)
@@ -186,7 +203,9 @@ def by_network(space: Space, options: dict[str, Any]) -> dict[str, Any]:
     """
     architecture, shape = options["architecture"], space.shape
     if architecture == "auto":
-        architecture = "unet" if len(shape) == 3 else "vector"
+        architecture = "unet" if len(shape) == 3 and space.manifold is None else "vector"
+    if architecture != "vector" and space.manifold is not None:
+        raise ValueError(f"architecture: expected vector for events on the {space.manifold}, got {architecture}")
     if architecture != "vector" and len(shape) != 3:
         raise ValueError(f"architecture: {architecture} expects events (C, H, W), got {shape}; vector takes any")
     usual = {**dict(zip(("width", "depth"), SIZES[architecture], strict=True)), **LAYERED}

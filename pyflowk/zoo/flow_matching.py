@@ -6,10 +6,21 @@ from typing import Annotated, Any
 
 import torch
 
+from ..manifolds import MANIFOLDS
 from ..nets import Preconditioned
 from ..objectives import Matching
 from ..ops.hutchinson import NOISES
-from ..paths import SCHEDULES, TIME_LAWS, AffinePath, OptimalTransport, Pairing, UnitWeight, Weight, independent
+from ..paths import (
+    SCHEDULES,
+    TIME_LAWS,
+    AffinePath,
+    GeodesicPath,
+    OptimalTransport,
+    Pairing,
+    UnitWeight,
+    Weight,
+    independent,
+)
 from ..space import Space
 from ..transforms.continuous import DIVERGENCES
 from .blocks import by_network, condition, stepping, velocity
@@ -29,7 +40,7 @@ from .option import (
     VelocityWidth,
     one_of,
 )
-from .registry import register
+from .registry import FLOWS, register
 
 STARTS = {name: schedule().at(torch.zeros((), device="cpu")) for name, schedule in SCHEDULES.items()}
 PATHS = tuple(name for name, start in STARTS.items() if start.sigma <= 1)  # a plain network takes no wider noise
@@ -40,18 +51,22 @@ HINTED = tuple(name for name in PATHS if STARTS[name].alpha > 0)  # there is dat
 
 def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
     """The network and its sizes; the exact divergence where it is cheap."""
-    divergence, path = options["divergence"], options["path"]
+    divergence, path, manifold = options["divergence"], options["path"], space.geometry
+    if manifold is not None and (options["prediction"], options["pairing"]) != ("velocity", "independent"):
+        asked = f"{options['prediction']} and {options['pairing']}"
+        raise ValueError(f"prediction, pairing: expected velocity and independent on a manifold, got {asked}")
     if options["prediction"] == "noise" and path not in HINTED:
         raise ValueError(
             f"prediction: noise says nothing of the data where there is none, at t = 0 of path {path}; expected path "
             f"{' or '.join(HINTED)}"
         )
     if divergence == "auto":
-        divergence = "exact" if space.dims <= 3 else "hutchinson"
-    return {"divergence": divergence, **by_network(space, options)}
+        divergence = "exact" if (space.dims if manifold is None else manifold.dim) <= 3 else "hutchinson"
+    frequency = (0.0 if manifold is None else 4.0) if options["frequency"] is None else options["frequency"]
+    return {"divergence": divergence, "frequency": frequency, **by_network(space, options)}
 
 
-@register("flow_matching", _choose)
+@register("flow_matching", _choose, (*FLOWS, *MANIFOLDS))
 def flow_matching(
     space: Space,
     *,
@@ -65,6 +80,9 @@ def flow_matching(
     patch: Patch = None,
     activation: VelocityActivation = None,
     time: VelocityTime = None,
+    frequency: Annotated[
+        float | None, Option("of sines that a perceptron sees, too; 0: none; None: 4 on a manifold, else 0", 0, 1e6)
+    ] = None,
     dropout: Dropout = 0.0,
     divergence: Annotated[str, one_of("of the field; auto: exact up to 3 elements", ("auto", *DIVERGENCES))] = "auto",
     probes: Annotated[int, Option("random directions of an estimate; an even number for hutch++", 1, WIDTH)] = 1,
@@ -94,13 +112,18 @@ def flow_matching(
     resolution. Raises ValueError for a network on images without an image, options that a network does not have, and
     noise on a path that starts without any data.
 
+    With a ``frequency`` a perceptron learns structure of size 1 / frequency in few steps
+    (:class:`pyflowk.nets.FourierField`), but runs no more in one kernel call. On a manifold noise is uniform, geodesics
+    lead from it to the data, of which ``path`` says the share, samples stay on the manifold and ``log_prob`` is with
+    respect to its volume (Chen and Lipman, 2024, arXiv:2302.03660).
+
     >>> from pyflowk import zoo
     >>> zoo.flow_matching((2,)).sample(3, method="euler", steps=4).shape
     torch.Size([3, 2])
     """
     net = velocity(
         space, architecture, condition(space, dropout), width=width, depth=depth, patch=patch, activation=activation,
-        time=time,
+        time=time, frequency=frequency or 0.0,
     )  # fmt: skip
     solver = {
         "divergence": divergence, "probes": probes, "noise": noise, "method": method,
@@ -110,7 +133,7 @@ def flow_matching(
     weight: Weight | None = None
     if prediction == "data":
         net, weight = Preconditioned(net, schedule, deviation=1.0), UnitWeight(schedule, "data", deviation=1.0)
-    objective = Matching(
-        AffinePath(schedule), prediction, PAIRINGS[pairing], TIME_LAWS[time_law](), weight, dropout=dropout
-    )
-    return MatchingModel(space, net, objective, flat=architecture == "vector", solver=solver)
+    way = AffinePath(schedule) if space.geometry is None else GeodesicPath(space.geometry, schedule)
+    objective = Matching(way, prediction, PAIRINGS[pairing], TIME_LAWS[time_law](), weight, dropout=dropout)
+    flat = architecture == "vector" and space.geometry is None
+    return MatchingModel(space, net, objective, flat=flat, solver=solver)

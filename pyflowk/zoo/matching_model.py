@@ -8,11 +8,14 @@ from typing import Annotated, Any
 import torch
 from torch import Generator, Tensor
 
-from ..distributions import DiagonalGaussian
+from ..distributions import DiagonalGaussian, uniform_on
 from ..flows import Flow
-from ..nets import Field, VelocityField
+from ..manifolds import Manifold
+from ..nets import Field, TangentField, VelocityField
 from ..objectives import Matching
-from ..paths import AffinePath, Given
+from ..ops.dtypes import state_dtype
+from ..ops.modes import transformed
+from ..paths import AffinePath, GeodesicPath, Given
 from ..solvers import Guided, Operator, difference, flower, masking, projected, uniform_grid, zero_star
 from ..space import Paired, Space, check_events
 from ..transforms import ActNorm, Compose, Continuous
@@ -48,6 +51,11 @@ class MatchingModel(FlowModel):
     trajectories take its steps, samples are drawn in steps of their own. The source is standard normal. If the
     objective has dropout, which takes a ``droppable`` net, every context may be None.
 
+    In a space with a manifold the path is a :class:`pyflowk.paths.GeodesicPath`, the ``net`` that of a
+    :class:`pyflowk.nets.TangentField`, the source uniform (standard normal along Euclidean factors), nothing is
+    scaled, and densities are those with respect to the manifold's volume. Raises ValueError for another path, and for
+    events that are no points.
+
     >>> from pyflowk.nets import MLPField
     >>> from pyflowk.objectives import Matching
     >>> from pyflowk.space import Space
@@ -67,15 +75,12 @@ class MatchingModel(FlowModel):
         flat: bool = False,
         solver: dict[str, Any] | None = None,
     ) -> None:
-        shape = (space.dims,) if flat else space.shape
-        field = net
-        if objective.prediction != "velocity":
-            if not isinstance(objective.path, AffinePath):
-                raise ValueError(f"prediction: expected velocity on a {objective.path}, got {objective.prediction!r}")
-            field = VelocityField(net, objective.path.schedule, objective.prediction)
-        scale = [ActNorm(shape[0]).requires_grad_(False)] if space.levels is None else []
-        transform = Compose(*([flatten(space)] if flat else []), *scale, Continuous(field, **(solver or {})))
-        super().__init__(space, DiagonalGaussian(shape), transform, front=centred(space))
+        shape, manifold = (space.dims,) if flat else space.shape, space.geometry
+        base = DiagonalGaussian(shape) if manifold is None else uniform_on(manifold)
+        moving = Continuous(_velocity(net, objective, manifold), manifold=manifold, **(solver or {}))
+        scale = [ActNorm(shape[0]).requires_grad_(False)] if space.levels is None and manifold is None else []
+        transform = Compose(*([flatten(space)] if flat else []), *scale, moving)
+        super().__init__(space, base, transform, front=centred(space))
         self.objective = objective
 
     @property
@@ -119,6 +124,14 @@ class MatchingModel(FlowModel):
     def initialize(self, x: Any, context: Tensor | None = None, generator: Generator | None = None) -> None:
         if not isinstance(x, Paired):  # whose scale is that of the model that has made them
             super().initialize(x, context, generator)
+
+    def _enter(self, x: Any, context: Any) -> tuple[Tensor, Tensor | None]:
+        x, context = super()._enter(x, context)
+        if (manifold := self.space.geometry) is not None:
+            if x.is_cpu and not transformed():  # elsewhere looking would stall the device
+                manifold.check(x)
+            x = manifold.project(x.to(state_dtype(x)))
+        return x, context
 
     def check_context(self, context: Any, rows: int) -> Any:
         return None if context is None and self.objective.dropout else super().check_context(context, rows)
@@ -192,3 +205,17 @@ class MatchingModel(FlowModel):
     def _drawn_by(self, chosen: Any) -> Flow:
         front, _, back = self._parts()
         return Flow(self.flow.base, Compose(front, self._moved(chosen), back))
+
+
+def _velocity(net: Field, objective: Matching, manifold: Manifold | None) -> Field:
+    """The velocity that the net's predictions mean."""
+    if manifold is not None:
+        if not isinstance(objective.path, GeodesicPath) or objective.prediction != "velocity":
+            asked = f"{objective.prediction} of {objective.path}"
+            raise ValueError(f"on {manifold}: expected to learn the velocity of a GeodesicPath, got {asked}")
+        return TangentField(net, manifold)
+    if objective.prediction == "velocity":
+        return net
+    if not isinstance(objective.path, AffinePath):
+        raise ValueError(f"prediction: expected velocity on a {objective.path}, got {objective.prediction!r}")
+    return VelocityField(net, objective.path.schedule, objective.prediction)

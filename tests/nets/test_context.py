@@ -50,6 +50,9 @@ CASES: dict[str, Callable[..., Callable[..., Any]]] = {
     "VelocityField": lambda **c: _given(
         nets.VelocityField(nets.MLPField(3, 8, 2, **c), CondOT(), "data"), T, VECTORS, conditional=bool(c)
     ),
+    "FourierField": lambda **c: _given(
+        nets.FourierField(3, 4, 1.0, lambda n: nets.MLPField(n, 8, 2, **c)), T, VECTORS, conditional=bool(c)
+    ),
 }
 
 
