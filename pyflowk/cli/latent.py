@@ -16,7 +16,8 @@ ENCODED = 512
 
 @torch.no_grad()
 def interpolate(model: GenerativeModel, data: Dataset, walks: int, label: int | None, generator: Generator) -> Tensor:
-    """Walks between the latents of pairs of test events, by :func:`arc`: (walks * STEPS, *shape), one after the other.
+    """Walks between the latents of pairs of test events, by :func:`arc` or geodesics of a manifold: (walks * STEPS,
+    *shape), one after the other.
 
     ``label`` picks the class of the events; without it a model of labels walks inside each class in turn, and any other
     from any event to any other. Both ends come back as the events they are.
@@ -31,7 +32,12 @@ def interpolate(model: GenerativeModel, data: Dataset, walks: int, label: int | 
     context = context if model.space.context is not None else None
     z = model.encode(x, context, generator)
     start, end = z[0::2], z[1::2]
-    between = arc(start, end, torch.linspace(0, 1, STEPS)[1:-1])
+    along, geometry = torch.linspace(0, 1, STEPS)[1:-1], model.space.geometry
+    if geometry is None:
+        between = arc(start, end, along)
+    else:
+        way = geometry.log(start, end)
+        between = torch.stack([geometry.travel(start, way, float(s))[0] for s in along], 1)
     path = torch.cat((start[:, None], between, end[:, None]), 1)
     context = None if context is None else context[0::2][torch.arange(walks).repeat_interleave(STEPS)]
     return model.decode(path.flatten(0, 1), context, generator)

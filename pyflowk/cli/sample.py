@@ -13,7 +13,7 @@ from ..datasets import Dataset, Preparation
 from ..datasets.files import write_csv
 from ..space import Events, Ragged, Space
 from ..training import Checkpoint, Threads
-from ..training.drawing import in_units, reference, suffix_of, write_symbols
+from ..training.drawing import MAP, in_units, is_globe, on_map, reference, suffix_of, write_symbols
 from ..training.pictures import draw_samples, draw_trajectory
 from ..training.spaces import contexts
 from ..zoo import Ability, GenerativeModel
@@ -80,12 +80,16 @@ def _write(out: Path, x: Any, space: Space, saved: Checkpoint, columns: int | No
     if space.is_image:
         return draw_samples(out, x, None, space.levels, columns)
     names = [preparation.names[i] for i in shown]
+    if is_globe(space):
+        x, names = on_map(x), [*MAP]
     try:
         data = data_of(saved)
         seen = reference(data, data.preparation if saved.preparation else None)
     except (FileNotFoundError, ImportError) as error:
         print(f"{error}: the picture shows the samples alone")
         return draw_samples(out, x, None, space.levels, columns, names)
+    if is_globe(space):
+        seen = on_map(seen)
     seen = seen if x.shape[1] == seen.shape[1] else seen[:, list(preparation.modelled)]
     draw_samples(out, x, seen, space.levels, columns, names)
 

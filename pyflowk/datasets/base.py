@@ -141,6 +141,8 @@ def label_context(labels: Tensor | None) -> Context | None:
 
 def _check_values(x: Events, space: Space, what: str) -> None:
     values = x.values[x.mask] if isinstance(x, Ragged) else x
+    if (geometry := space.geometry) is not None:
+        geometry.check(values, what)
     if space.levels is not None:
         check_levels(values, space.levels, what)
     elif space.symbols is not None:

@@ -57,7 +57,8 @@ def compare(samples: Events, reference: Events, space: Space, generator: Generat
 
     - Numbers and ordered levels: ``energy_distance``, ``wasserstein``, ``sliced_wasserstein``, ``c2st`` (0.5 where
       neighbours cannot tell), ``precision`` and ``coverage`` (of 5 neighbours). Real columns are divided by the
-      deviation they have in the reference, levels by the largest one, what lies on a manifold is left as it is.
+      deviation they have in the reference, levels by the largest one; points of a manifold are compared as networks see
+      them, without a seam.
     - Symbols: ``unigrams`` and ``bigrams``, total variation between their frequencies, from 0 to 1; ``lengths``, the
       same of lengths, where they vary.
 
@@ -168,8 +169,8 @@ def _scaled(samples: Tensor, reference: Tensor, space: Space) -> tuple[Tensor, T
     x, y = samples.flatten(1).double(), reference.flatten(1).double()
     if space.levels is not None:
         return x / (space.levels - 1), y / (space.levels - 1)
-    if space.manifold is not None:
-        return x, y
+    if (geometry := space.geometry) is not None:
+        return geometry.embed(x.reshape(len(x), *space.shape)), geometry.embed(y.reshape(len(y), *space.shape))
     std = y.std(0)
     std = torch.where(varying(y.mean(0), std), std, 1.0)
     return x / std, y / std

@@ -31,9 +31,9 @@ def gaussian_level(
     U(0, 1) added by the seed, are divided by the number of levels, and go through a logit with lambda 0.05; its
     Jacobian is counted: :math:`\log p(x) = \log N(\ell(u); \mu, \Sigma) + \log |\det \ell'(u)|`.
 
-    The result is None where the fit is not defined or not affordable: for symbols, for variable length, for fewer
-    training vectors than dimensions, a singular covariance, or more than 4096 dimensions. Cost: one D x D Cholesky
-    factor and a pass over the data, in float64, by pieces.
+    The result is None where the fit is not defined or not affordable: for symbols, on a manifold, for variable length,
+    for fewer training vectors than dimensions, a singular covariance, or more than 4096 dimensions. Cost: one D x D
+    Cholesky factor and a pass over the data, in float64, by pieces.
 
     >>> import torch
     >>> from pyflowk.metrics import gaussian_level
@@ -44,7 +44,7 @@ def gaussian_level(
     """
     given = space.context_dim or 0
     affordable = space.dims <= MAX_GAUSSIAN_DIM and len(train) > space.dims + given and len(test) > 0
-    if space.kind == "symbols" or space.variable or not affordable:
+    if space.kind == "symbols" or space.variable or space.manifold is not None or not affordable:
         return None
     if given and (train_context is None or test_context is None):
         raise ValueError(f"expected contexts of both parts, as the events of {space} have them")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Generator, Tensor
 
 from ..datasets import Dataset, Preparation
@@ -20,6 +21,7 @@ FEW, MANY = 64, 1024
 """Pictures or rows of symbols, and points, that are drawn at a time."""
 SHOWN = 10_000
 """Rows of the data, at most, that samples are shown beside."""
+MAP = ("longitude", "latitude")
 
 
 def draw(
@@ -48,8 +50,21 @@ def draw(
         return path
     names = data.preparation.names if data.preparation else ()
     beside = None if data.space.is_image else reference(data, data.preparation, shown)
-    draw_samples(path, in_units(data.preparation, x, context), beside, data.space.levels, names=names)
+    x = in_units(data.preparation, x, context)
+    if is_globe(data.space) and beside is not None:
+        x, beside, names = on_map(x), on_map(beside), MAP
+    draw_samples(path, x, beside, data.space.levels, names=names)
     return path
+
+
+def is_globe(space: Space) -> bool:
+    """Whether events are points of the sphere in space, which are shown on a map."""
+    return space.manifold == "sphere" and space.shape == (3,)
+
+
+def on_map(x: Tensor) -> Tensor:
+    """Unit vectors (N, 3) as longitude and latitude in degrees (N, 2); the axes point to (0, 0), (90, 0), north."""
+    return torch.stack((torch.atan2(x[:, 1], x[:, 0]), x[:, 2].clamp(-1, 1).asin()), 1).rad2deg()
 
 
 def suffix_of(space: Space) -> str:

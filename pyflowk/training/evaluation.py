@@ -129,9 +129,9 @@ class Report:
     """A model's score on the test part beside the levels it has to beat, None without a likelihood; its samples beside
     the test part, by the names of :func:`pyflowk.metrics.compare`.
 
-    The levels are those of one Gaussian for numbers, of bigrams for symbols. Nats of a table are those of the columns
-    that the model sees, standardised by the training rows, so that they do not change with a unit, and are those of the
-    training log; in the table's own units they are lower by `log_scale`.
+    The levels are those of one Gaussian for numbers, of bigrams for symbols, of what is uniform on a manifold. Nats of
+    a table are those of the columns that the model sees, standardised by the training rows, so that they do not change
+    with a unit, and are those of the training log; in the table's own units they are lower by `log_scale`.
     """
 
     data: Dataset
@@ -153,7 +153,9 @@ class Report:
             return [("model", "has no likelihood")]
         space, trivial = self.data.space, trivial_level(self.data.space)
         rows = [("model", str(self.model))]
-        if space.kind == "symbols":
+        if space.geometry is not None:
+            rows += [("uniform", f"log-likelihood {-space.geometry.log_volume:.2f} nats")]
+        elif space.kind == "symbols":
             rows += [("bigrams", str(self.bigrams) if self.bigrams else "no training rows to count in")]
         else:
             why = "not defined for so few samples" if len(self.data.train) else "no training rows to fit it to"

@@ -48,7 +48,12 @@ def judge(
         copied = data_copying(view(samples), view(train[:KNOWN]), view(reference)).item()
         count = len(samples), len(reference)
         found["data copying"] = Measure(copied, math.sqrt((sum(count) + 1) / (12 * count[0] * count[1])), 0.5)
-    if Ability.TRAJECTORY in model.abilities and space.is_vector and not isinstance(train, Paired | OnDemand):
+    if (
+        Ability.TRAJECTORY in model.abilities
+        and space.is_vector
+        and space.manifold is None
+        and not isinstance(train, Paired | OnDemand)
+    ):
         found |= _by_way(model, asked, generator)
     return found
 

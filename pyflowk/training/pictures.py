@@ -123,7 +123,7 @@ def draw_trajectory(
     def noise() -> torch.Generator:
         return torch.Generator().manual_seed(seed)
 
-    times = [i / max(1, frames - 1) for i in range(frames)]
+    times, geometry = [i / max(1, frames - 1) for i in range(frames)], model.space.geometry
     with threads or Threads() as threads:
         with threads.step():
             states = model.trajectory(samples, times, None, noise())
@@ -139,7 +139,7 @@ def draw_trajectory(
         with writer.saving(figure, str(folder / "trajectory.gif"), dpi=100):
             for i, (time, x) in enumerate(zip(times, states)):
                 axis.clear()
-                if Ability.MARGINAL in model.abilities:
+                if Ability.MARGINAL in model.abilities and (geometry is None or geometry.dim == 2):
                     with threads.step():
                         density = model.marginal(time, grids[0], None, noise()).log_prob.exp().reshape(80, 80)
                         arrows = model.marginal(time, grids[1], None, noise()).velocity
