@@ -4,8 +4,8 @@
 // Compiled once per instruction set.
 
 #include "../math/sinkhorn.h"
-#include "gemm.h"
 #include "scratch.h"
+#include "sums.h"
 
 namespace pfk::cpu {
 namespace {
@@ -14,7 +14,11 @@ constexpr int64_t kBlock = 16;       // rows that are looked at together
 constexpr int64_t kStretch = 8;      // blocks whose sums are added before they are added in double
 constexpr int64_t kKept = 1ll << 25; // numbers that are kept between the steps at most
 
-constexpr int64_t wide(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+// Columns from a row to the next: whole vectors, and never so many that rows meet in the same places of the caches.
+template <class A> constexpr int64_t wide(int64_t n) {
+    const int64_t columns = (n + kLanes - 1) / kLanes * kLanes;
+    return columns * static_cast<int64_t>(sizeof(A)) % 2048 == 0 ? columns + kLanes : columns;
+}
 
 // All costs of a block of sources, from points or as given, and what becomes of them.
 template <class T, class A> class Costs {
@@ -25,7 +29,7 @@ template <class T, class A> class Costs {
     template <class Problem>
     Costs(const Problem& p, int64_t row)
         : x0_(static_cast<const T*>(p.x0) + row * p.x0_stride), sources_(p.sources), targets_(p.targets),
-          size_(p.given ? 0 : p.size), ld_(wide(p.targets)), scratch_(bytes(p)) {
+          size_(p.given ? 0 : p.size), ld_(wide<A>(p.targets)), scratch_(bytes(p)) {
         turned_ = scratch_.template take<A>(size_ * ld_);
         block_ = scratch_.template take<A>(kBlock * size_);
         const T* const x1 = static_cast<const T*>(p.x1) + row * p.x1_stride;
@@ -60,7 +64,7 @@ template <class T, class A> class Costs {
   private:
     template <class Problem> static int64_t bytes(const Problem& p) {
         const int64_t size = p.given ? 0 : p.size;
-        return static_cast<int64_t>(sizeof(A)) * size * (wide(p.targets) + kBlock) + 128;
+        return static_cast<int64_t>(sizeof(A)) * size * (wide<A>(p.targets) + kBlock) + 128;
     }
 
     template <int V> void distances(int64_t row, int64_t at, A* to) const {
@@ -86,82 +90,56 @@ template <class T, class A> class Costs {
     A *turned_, *block_;
 };
 
-// One problem on its way.
+// One problem on its way. Potentials are base + reg log(scale): the cells hold what the bases make, and masses are
+// weights times scales.
 template <class T, class A> class Iteration {
     using Vec = typename Vector<A>::Type;
-    static constexpr int64_t step = kGemmVector<A>;
+    static constexpr int64_t step = kGemmVector<A>, kRows = step < 8 ? step : 8;
 
   public:
     Iteration(const Sinkhorn& p, int64_t row)
         : p_(p), costs_(p, row), ld_(costs_.ld()), rows_((p.sources + kBlock - 1) / kBlock * kBlock),
-          kept_(rows_ * ld_ <= kKept), inverse_(A(1 / p.reg)), relax_(A(p.relax)), unpaid_(A((1 - p.relax) / p.relax)),
-          scratch_(static_cast<int64_t>(sizeof(A)) * ((kept_ ? rows_ : kBlock) * ld_ + 5 * rows_ + 6 * ld_) + 8 * ld_ +
-                   14 * 64) {
+          kept_(rows_ * ld_ <= kKept), reg_(A(p.reg)), inverse_(A(1 / p.reg)), relax_(A(p.relax)),
+          unpaid_(A((1 - p.relax) / p.relax)), a_(static_cast<const A*>(p.a) + row * p.a_stride),
+          b_(static_cast<const A*>(p.b) + row * p.b_stride), scratch_(room()) {
         cells_ = scratch_.template take<A>((kept_ ? rows_ : kBlock) * ld_);
-        source_.open(scratch_, static_cast<const A*>(p.a) + row * p.a_stride, p.sources, rows_);
-        target_.open(scratch_, static_cast<const A*>(p.b) + row * p.b_stride, p.targets, ld_);
-        sums_ = scratch_.template take<A>(ld_);
+        f_ = zeros(rows_), scale_ = zeros(rows_), given_ = zeros(rows_);
+        g_ = zeros(ld_), log_scale_ = zeros(ld_), taken_ = zeros(ld_), sums_ = zeros(ld_);
+        residual_ = zeros(ld_), last_residual_ = zeros(ld_), last_step_ = zeros(ld_);
+        for (int k = 0; k < kMemory; ++k)
+            changes_[k] = zeros(ld_), moves_[k] = zeros(ld_);
         totals_ = scratch_.template take<double>(ld_);
-        for (int64_t i = 0; i < p.sources; ++i)
-            whole_ += static_cast<double>(source_.weight[i]);
+        for (int64_t j = 0; j < p.targets; ++j)
+            whole_ += static_cast<double>(b_[j]);
     }
 
-    // From f and g, or, where nobody has been yet, from their c-transforms: f_i = min_j C_ij - g_j and
-    // likewise for g, twice, so that every row and every column has an exponent of 0 and none has one above.
+    // From f and g, or, where nobody has been yet, from their c-transforms: f_i = min_j C_ij - g_j and likewise for g,
+    // so that every row and every column has an exponent of 0 and none has one above.
     void begin(const A* f, const A* g, bool fresh) {
-        if (!fresh) {
-            for (int64_t i = 0; i < p_.sources; ++i)
-                source_.base[i] = f[i];
-            for (int64_t j = 0; j < p_.targets; ++j)
-                target_.base[j] = g[j];
-            if (kept_)
-                for_blocks([&](int64_t row) { costs_.write(row, cells(row)); });
+        if (fresh) {
+            transform([&](const A* costs, A least) {
+                for (int64_t j = 0; j < ld_; ++j)
+                    residual_[j] = detail::smaller(costs[j] - least, residual_[j]);
+            });
+            copy(residual_, g_, p_.targets);
+            transform([](const A*, A) {});
         } else {
-            const A infinity = static_cast<A>(__builtin_inf());
-            for (int64_t j = 0; j < ld_; ++j)
-                target_.next[j] = infinity;
-            for_blocks([&](int64_t row) {
-                costs_.write(row, cells(row));
-                for (int64_t r = row; r < row + kBlock && r < p_.sources; ++r) {
-                    const A f_r = least(cells(row) + (r - row) * ld_);
-                    for (int64_t j = 0; j < ld_; ++j)
-                        target_.next[j] = detail::smaller(cells(row)[(r - row) * ld_ + j] - f_r, target_.next[j]);
-                }
-            });
-            for (int64_t j = 0; j < ld_; ++j)
-                target_.base[j] = target_.next[j];
-            for_blocks([&](int64_t row) {
-                if (!kept_)
-                    costs_.write(row, cells(row));
-                for (int64_t r = row; r < row + kBlock && r < p_.sources; ++r)
-                    source_.base[r] = least(cells(row) + (r - row) * ld_);
-            });
-            for (int64_t j = 0; j < ld_; ++j)
-                target_.next[j] = A(0);
+            copy(f, f_, p_.sources);
+            copy(g, g_, p_.targets);
         }
-        if (kept_)
-            for_blocks([&](int64_t row) { exponentiate(row); });
+        renew();
     }
 
     // Steps until the end is made, or as many as this call may take.
     void run(double* state) {
         for (int64_t taken = 0; state[kDone] == 0 && taken < p_.steps; ++taken) {
-            const A omega = static_cast<A>(state[kStep]);
-            pace_sinkhorn(state, pass(omega), p_.tolerance, static_cast<double>(p_.most));
-            if (state[kDone] != 0)
+            if (!goes_on(state, pass(), p_.tolerance, static_cast<double>(p_.most)))
                 return;
-            update(target_, 0, ld_, omega, [&](int64_t j) { return static_cast<A>(totals_[j]); });
-            source_.turn();
-            target_.turn();
-            if (kept_ && !source_.far() && !target_.far())
-                continue;
-            source_.absorb(A(p_.reg));
-            target_.absorb(A(p_.reg));
-            if (kept_)
-                for_blocks([&](int64_t row) {
-                    costs_.write(row, cells(row));
-                    exponentiate(row);
-                });
+            if (went_astray(state))
+                remembered_ = 0, known_ = false;
+            mix();
+            if (!kept_ || far())
+                renew();
         }
     }
 
@@ -169,134 +147,192 @@ template <class T, class A> class Iteration {
     void give(const double* state, A* f, A* g) const {
         const A none = state[kError] == state[kError] ? A(0) : static_cast<A>(state[kError]);
         for (int64_t i = 0; i < p_.sources; ++i)
-            f[i] = source_.base[i] + source_.scaling[i] * A(p_.reg) + none;
+            f[i] = f_[i] + reg_ * log(scale_[i]) + none;
         for (int64_t j = 0; j < p_.targets; ++j)
-            g[j] = target_.base[j] + target_.scaling[j] * A(p_.reg) + none;
+            g[j] = g_[j] + reg_ * log_scale_[j] + none;
     }
 
   private:
-    // Potentials are base + reg scaling; masses are weights times the exponential of the scaling.
-    struct Side {
-        int64_t count, padded;
-        A *weight, *base, *scaling, *next, *mass;
-
-        void open(Scratch& scratch, const A* given, int64_t n, int64_t room) {
-            count = n, padded = room;
-            weight = scratch.template take<A>(padded), base = scratch.template take<A>(padded);
-            scaling = scratch.template take<A>(padded), next = scratch.template take<A>(padded);
-            mass = scratch.template take<A>(padded);
-            for (int64_t i = 0; i < padded; ++i) {
-                weight[i] = mass[i] = i < count ? given[i] : A(0);
-                base[i] = scaling[i] = next[i] = A(0);
-            }
-        }
-        void turn() {
-            A* const old = scaling;
-            scaling = next, next = old;
-        }
-        bool far() const {
-            bool beyond = false;
-            for (int64_t i = 0; i < count; ++i)
-                beyond |= detail::magnitude(scaling[i]) > A(kFar);
-            return beyond;
-        }
-        void absorb(A reg) {
-            for (int64_t i = 0; i < padded; ++i) {
-                base[i] += scaling[i] * reg;
-                scaling[i] = 0;
-                mass[i] = weight[i];
-            }
-        }
-    };
-
+    int64_t room() const {
+        const int64_t numbers = (kept_ ? rows_ : kBlock) * ld_ + 3 * rows_ + (7 + 2 * kMemory) * ld_;
+        return static_cast<int64_t>(sizeof(A)) * numbers + 8 * ld_ + (13 + 2 * kMemory) * 64;
+    }
+    A* zeros(int64_t n) {
+        A* const values = scratch_.template take<A>(n);
+        for (int64_t i = 0; i < n; ++i)
+            values[i] = A(0);
+        return values;
+    }
     A* cells(int64_t row) { return cells_ + (kept_ ? row * ld_ : 0); }
 
-    template <class Body> void for_blocks(Body body) {
-        for (int64_t row = 0; row < p_.sources; row += kBlock)
-            body(row);
+    // f becomes the c-transform of g, the first time that of 0; take(costs of a row, its f).
+    template <class Take> void transform(Take take) {
+        for (int64_t j = 0; j < ld_; ++j)
+            residual_[j] = static_cast<A>(__builtin_inf());
+        for (int64_t row = 0; row < p_.sources; row += kBlock) {
+            A* const block = cells(row);
+            if (!written_)
+                costs_.write(row, block);
+            for (int64_t r = 0; r < kBlock && row + r < p_.sources; ++r) {
+                const A* const costs = block + r * ld_;
+                A least = static_cast<A>(__builtin_inf());
+#pragma omp simd reduction(min : least)
+                for (int64_t j = 0; j < p_.targets; ++j)
+                    least = detail::smaller(costs[j] - g_[j], least);
+                f_[row + r] = least;
+                take(costs, least);
+            }
+        }
+        written_ = kept_;
     }
 
-    A least(const A* costs) const {
-        A found = static_cast<A>(__builtin_inf());
-#pragma omp simd reduction(min : found)
-        for (int64_t j = 0; j < p_.targets; ++j)
-            found = detail::smaller(costs[j] - target_.base[j], found);
-        return found;
+    // The scales go into the bases, and the cells are made again, now or when they are looked at.
+    void renew() {
+        for (int64_t i = 0; i < p_.sources; ++i) {
+            f_[i] += scale_[i] > A(0) ? reg_ * log(scale_[i]) : A(0);
+            scale_[i] = A(1);
+        }
+        for (int64_t j = 0; j < p_.targets; ++j) {
+            g_[j] += reg_ * log_scale_[j];
+            log_scale_[j] = A(0), taken_[j] = b_[j];
+        }
+        for (int64_t row = 0; kept_ && row < p_.sources; row += kBlock)
+            make(row);
+        written_ = false;
     }
 
-    // From costs to exp((f + g - C) / reg) over what is absorbed.
-    void exponentiate(int64_t row) {
+    // exp((f + g - C) / reg) of a block of rows.
+    void make(int64_t row) {
         A* q = cells(row);
+        if (!written_)
+            costs_.write(row, q);
         for (int64_t r = 0; r < kBlock; ++r, q += ld_) {
-            const A base = source_.base[row + r];
+            const A base = f_[row + r];
 #pragma omp simd
             for (int64_t j = 0; j < ld_; ++j)
-                q[j] = exp_flushed(detail::smaller((base - q[j] + target_.base[j]) * inverse_, kMost));
+                q[j] = exp_flushed(detail::smaller((base - q[j] + g_[j]) * inverse_, kMost));
         }
     }
 
-    // The scalings that follow from sum(i), and their masses.
-    template <class Sum> void update(Side& side, int64_t from, int64_t to, A omega, Sum sum) {
-#pragma omp simd
-        for (int64_t i = from; i < to; ++i) {
-            side.next[i] = step_sinkhorn(side.scaling[i], side.base[i] * inverse_, sum(i), omega, relax_);
-            side.mass[i] = side.weight[i] * exp(side.next[i]);
-        }
-    }
-
-    // Moves the sources, adds up the sums of the targets, and returns the error before.
-    double pass(A omega) {
-        double error = 0;
+    // f from g, the sums of the targets, and their error.
+    double pass() {
         for (int64_t j = 0; j < ld_; ++j)
             sums_[j] = A(0), totals_[j] = 0;
-        for_blocks([&](int64_t row) {
-            A* const q = cells(row);
-            if (!kept_) {
-                costs_.write(row, q);
-                exponentiate(row);
-            }
-            alignas(64) A sum[kBlock], apart[kBlock];
-            for (int64_t r = 0; r < kBlock; r += 4)
-                dots(q + r * ld_, sum + r);
-#pragma omp simd
-            for (int64_t r = 0; r < kBlock; ++r) {
-                const int64_t i = row + r;
-                const A due = unpaid_ == 0 ? A(1) : exp(-unpaid_ * (source_.base[i] * inverse_ + source_.scaling[i]));
-                apart[r] = detail::magnitude(source_.mass[i] * sum[r] - source_.weight[i] * due);
-            }
-            for (int64_t r = 0; r < kBlock; ++r)
-                error += static_cast<double>(apart[r]);
-            update(source_, row, row + kBlock, omega, [&](int64_t i) { return sum[i - row]; });
-            add(q, source_.mass + row);
+        for (int64_t row = 0; row < p_.sources; row += kBlock) {
+            if (!kept_)
+                make(row);
+            const A* const q = cells(row);
+            alignas(64) A sum[kBlock];
+            dots(q, sum);
+            const int64_t rows = p_.sources - row < kBlock ? p_.sources - row : kBlock;
+            for (int64_t r = 0; r < rows; ++r)
+                scale_[row + r] = A(1) / (sum[r] < A(kLeastMass) ? A(kLeastMass) : sum[r]);
+            if (unpaid_ > 0)
+                for (int64_t r = row; r < row + rows; ++r)
+                    scale_[r] = exp(scaling_of(sum[r - row], f_[r] * inverse_, relax_));
+            for (int64_t r = row; r < row + rows; ++r)
+                given_[r] = a_[r] * scale_[r];
+            add(q, given_ + row);
             if (row / kBlock % kStretch == kStretch - 1 || row + kBlock >= p_.sources)
                 for (int64_t j = 0; j < ld_; ++j) {
                     totals_[j] += static_cast<double>(sums_[j]);
                     sums_[j] = A(0);
                 }
-        });
+        }
+        double error = 0;
+#pragma omp simd reduction(+ : error)
+        for (int64_t j = 0; j < p_.targets; ++j) {
+            const A due = unpaid_ > 0 ? exp(-unpaid_ * (g_[j] * inverse_ + log_scale_[j])) : A(1);
+            error += detail::magnitude(static_cast<double>(taken_[j]) * totals_[j] - static_cast<double>(b_[j] * due));
+        }
         return whole_ > 0 ? error / whole_ : error;
     }
 
+    // The sums of the rows of a block, as many at a time as its vectors have lanes.
     void dots(const A* q, A* sum) const {
-        Vec part[4] = {};
-        for (int64_t j = 0; j < ld_; j += step) {
-            const Vec mass = *reinterpret_cast<const Vec*>(target_.mass + j);
-            for (int r = 0; r < 4; ++r)
-                part[r] += mass * *reinterpret_cast<const Vec*>(q + r * ld_ + j);
+        for (int64_t row = 0; row < kBlock; row += step, q += step * ld_) {
+            Vec part[step] = {};
+            for (int64_t r = 0; r < step; r += kRows)
+                for (int64_t j = 0; j < ld_; j += step) {
+                    const Vec mass = *reinterpret_cast<const Vec*>(taken_ + j);
+                    for (int64_t i = r; i < r + kRows; ++i)
+                        part[i] += mass * *reinterpret_cast<const Vec*>(q + i * ld_ + j);
+                }
+            *reinterpret_cast<Vec*>(sum + row) = lane_sums<A>(part);
         }
-        for (int r = 0; r < 4; ++r)
-            sum[r] = gemm_detail::lane_total<A>(part[r]);
     }
 
     void add(const A* q, const A* mass) {
-        for (int64_t j = 0; j < ld_; j += step) {
-            Vec even = *reinterpret_cast<const Vec*>(sums_ + j), odd = {};
-            for (int r = 0; r < kBlock; r += 2) {
-                even += mass[r] * *reinterpret_cast<const Vec*>(q + r * ld_ + j);
-                odd += mass[r + 1] * *reinterpret_cast<const Vec*>(q + (r + 1) * ld_ + j);
+        for (int64_t row = 0; row < kBlock; row += kRows, q += kRows * ld_) {
+            Vec share[kRows];
+            for (int64_t r = 0; r < kRows; ++r)
+                share[r] = Vec{} + mass[row + r];
+            for (int64_t j = 0; j < ld_; j += step) {
+                Vec part[2] = {*reinterpret_cast<const Vec*>(sums_ + j)};
+                for (int64_t r = 0; r < kRows; ++r)
+                    part[r % 2] += share[r] * *reinterpret_cast<const Vec*>(q + r * ld_ + j);
+                *reinterpret_cast<Vec*>(sums_ + j) = part[0] + part[1];
             }
-            *reinterpret_cast<Vec*>(sums_ + j) = even + odd;
         }
+    }
+
+    bool far() const {
+        A most = 0, least = 1, furthest = 0;
+#pragma omp simd reduction(max : most) reduction(min : least)
+        for (int64_t i = 0; i < p_.sources; ++i) {
+            most = scale_[i] > most ? scale_[i] : most;
+            least = scale_[i] < least ? scale_[i] : least;
+        }
+#pragma omp simd reduction(max : furthest)
+        for (int64_t j = 0; j < p_.targets; ++j) {
+            const A here = detail::magnitude(log_scale_[j]);
+            furthest = here > furthest ? here : furthest;
+        }
+        return most > A(kFarScale) || least < A(1 / kFarScale) || furthest > A(kFar);
+    }
+
+    // A step of g, by what the last ones have brought.
+    void mix() {
+#pragma omp simd
+        for (int64_t j = 0; j < p_.targets; ++j)
+            residual_[j] = scaling_of(static_cast<A>(totals_[j]), g_[j] * inverse_, relax_) - log_scale_[j];
+        if (known_) {
+            const int slot = static_cast<int>(remembered_++ % kMemory);
+            for (int64_t j = 0; j < p_.targets; ++j) {
+                changes_[slot][j] = residual_[j] - last_residual_[j];
+                moves_[slot][j] = last_step_[j] + changes_[slot][j];
+            }
+            for (int k = 0; k < kMemory; ++k)
+                products_[k * kMemory + slot] = products_[slot * kMemory + k] = product(changes_[slot], changes_[k]);
+        }
+        const int n = static_cast<int>(remembered_ < kMemory ? remembered_ : kMemory);
+        double gram[kMemory * kMemory], x[kMemory] = {};
+        for (int k = 0; k < kMemory * kMemory; ++k)
+            gram[k] = products_[k];
+        for (int k = 0; k < n; ++k)
+            x[k] = product(changes_[k], residual_);
+        solve_mixing(gram, x, n);
+        for (int64_t j = 0; j < p_.targets; ++j)
+            last_step_[j] = residual_[j];
+        for (int k = 0; k < n; ++k)
+            for (int64_t j = 0; j < p_.targets; ++j)
+                last_step_[j] -= static_cast<A>(x[k]) * moves_[k][j];
+#pragma omp simd
+        for (int64_t j = 0; j < p_.targets; ++j) {
+            const A most = A(kFurthest), next = log_scale_[j] + last_step_[j];
+            log_scale_[j] = next > most ? most : next < -most ? -most : next;
+            taken_[j] = b_[j] * exp(log_scale_[j]);
+            last_residual_[j] = residual_[j];
+        }
+        known_ = true;
+    }
+
+    double product(const A* x, const A* y) const {
+        double sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t j = 0; j < p_.targets; ++j)
+            sum += static_cast<double>(x[j]) * static_cast<double>(y[j]);
+        return sum;
     }
 
     static constexpr A kMost = sizeof(A) == 4 ? A(80) : A(700); // of an exponent: what is beyond has no weight
@@ -305,24 +341,22 @@ template <class T, class A> class Iteration {
     Costs<T, A> costs_;
     const int64_t ld_, rows_;
     const bool kept_;
-    const A inverse_, relax_, unpaid_;
+    const A reg_, inverse_, relax_, unpaid_, *const a_, *const b_;
     Scratch scratch_;
-    A *cells_, *sums_;
-    double *totals_, whole_ = 0;
-    Side source_, target_;
+    A *cells_, *f_, *scale_, *given_, *g_, *log_scale_, *taken_, *sums_; // of the sources up to `given_`
+    A *residual_, *last_residual_, *last_step_, *changes_[kMemory], *moves_[kMemory];
+    double *totals_, whole_ = 0, products_[kMemory * kMemory] = {};
+    int64_t remembered_ = 0;
+    bool known_ = false, written_ = false; // the last residual and step; costs, in all cells
 };
 
 template <class T, class A> void solve(const Sinkhorn& p, int64_t row) {
     double* const state = p.state + row * kSinkhornState;
-    const double* const before = p.state0 + row * p.state0_stride;
-    const bool fresh = before[kStep] == 0;
     for (int i = 0; i < kSinkhornState; ++i)
-        state[i] = before[i];
-    if (fresh)
-        begin_sinkhorn(state);
+        state[i] = p.state0[row * p.state0_stride + i];
     Iteration<T, A> iteration(p, row);
     iteration.begin(static_cast<const A*>(p.f0) + row * p.f0_stride, static_cast<const A*>(p.g0) + row * p.g0_stride,
-                    fresh);
+                    state[kSteps] == 0);
     iteration.run(state);
     iteration.give(state, static_cast<A*>(p.f) + row * p.sources, static_cast<A*>(p.g) + row * p.targets);
 }

@@ -1,10 +1,10 @@
-// Entropic optimal transport between clouds of points, or by given costs, as every back end receives it; and how long
-// the steps of its iteration are.
+// Entropic optimal transport between clouds of points, or by given costs, as every back end receives it.
 //
-// Potentials f and g make the plan P_ij = a_i b_j exp((f_i + g_j - C_ij) / reg). A step of f in logarithms goes towards
-//   f_i / reg = -relax log sum_j b_j exp((g_j - C_ij) / reg),
-// one of g likewise; relax is 1 where the plan's marginals must be a and b, and reg_m / (reg_m + reg) where only a
-// divergence of theirs from a and b is paid for, at reg_m.
+// Potentials f and g make the plan P_ij = a_i b_j exp((f_i + g_j - C_ij) / reg). With
+//   f_i / reg = -relax log sum_j b_j exp((g_j - C_ij) / reg)
+// the sources have their share, and g_j likewise those of the targets; relax is 1 where the plan's marginals must be a
+// and b, and reg_m / (reg_m + reg) where only a divergence of theirs from a and b is paid for, at reg_m. An iteration
+// is f from g, and then a step of g from f and from what the last steps have brought.
 #pragma once
 
 #include "elementary.h"
@@ -48,56 +48,66 @@ struct SinkhornDraw {
 PFK_KERNEL(sinkhorn, Sinkhorn)
 PFK_KERNEL(sinkhorn_draw, SinkhornDraw)
 
-// The state of an iteration. Error: how much of the mass the plan has in the wrong place, as a share of all of it.
-// Step: the length of the step that is being made; last: of the one before, 0 before the first.
-enum SinkhornPlace { kSteps, kError, kDone, kOmega, kStep, kLast, kSince, kMark, kSinkhornState };
+// The state of an iteration. Error: how much mass the targets have too much or too little, as a share of all of it.
+enum SinkhornPlace { kSteps, kError, kDone, kBest, kSinkhornState };
 
-constexpr int64_t kMostSteps = 100000;                          // of any call: what takes longer never ends
-constexpr double kLeastMass = 1e-30, kFurthest = 60, kFar = 30; // of sums; of logarithms of scalings
+constexpr int64_t kMostSteps = 100000; // of any call: what takes longer never ends
+constexpr double kLeastMass = 1e-30, kFurthest = 60, kFar = 30, kFarScale = 1e13; // of sums and scalings
 
-// Successive over-relaxation: steps are omega times as long, which turns a rate rho of plain steps into omega - 1 at
-// the best omega, 2 / (1 + sqrt(1 - rho)) (Young 1954; for this iteration Thibault et al. 2017, arXiv:1711.01851).
-// The rate q that is seen at any omega tells rho = (q + omega - 1)^2 / (q omega^2); it is looked at over a few steps,
-// once they have settled. Errors that do not fall bring plain steps back. The last step is plain: after it the
-// targets have their share exactly, and the error of the sources is all there is.
-//
-// It is told the error before a step whose length is settled; unless that ends it, the step is then made.
-PFK_HD void pace_sinkhorn(double* state, double error, double tolerance, double most) {
-    const bool within = !(error > tolerance); // so that NaN ends it
+// Takes note of the error: true if a step follows. What steps have brought is of no use after one that went far off.
+PFK_HD bool goes_on(double* state, double error, double tolerance, double most) {
     state[kError] = error;
-    if (!(error == error) || (within && state[kLast] == 1) || state[kSteps] >= most) {
+    if (!(error > tolerance) || state[kSteps] >= most) { // NaN, too
         state[kDone] = 1;
-        return;
+        return false;
     }
-    const bool relaxed = state[kOmega] > 1;
-    const double settle = relaxed ? 6 : 2, window = relaxed ? 6 : 2, age = state[kSteps] - state[kSince];
-    if (age == settle)
-        state[kMark] = error;
-    if (age == settle + window) {
-        const double omega = state[kOmega], seen = exp(log(error / state[kMark]) / window);
-        const double least = omega - 1 > 1e-3 ? omega - 1 : 1e-3, q = seen > least ? seen : least;
-        const double rho = (q + omega - 1) * (q + omega - 1) / (q * omega * omega);
-        const double best = 2 / (1 + detail::root_of(rho < 1 ? 1 - rho : 0));
-        state[kOmega] = seen < 1 ? (best < 1.99 ? best : 1.99) : 1;
-        state[kSince] = state[kSteps];
-    }
-    state[kLast] = state[kStep];
     state[kSteps] += 1;
-    state[kStep] = within || state[kSteps] + 1 >= most ? 1 : state[kOmega];
+    return true;
+}
+PFK_HD bool went_astray(double* state) {
+    const bool astray = state[kError] > 4 * state[kBest] && state[kBest] > 0;
+    if (state[kBest] == 0 || state[kError] < state[kBest])
+        state[kBest] = state[kError];
+    return astray;
 }
 
-PFK_HD void begin_sinkhorn(double* state) {
-    for (int i = 0; i < kSinkhornState; ++i)
-        state[i] = 0;
-    state[kOmega] = state[kStep] = 1;
-}
-
-// The logarithm of a scaling after a step of length omega, from the sum that belongs to it; `base` is the part of the
-// potential over reg that is in the sum already.
-template <class A> PFK_HD A step_sinkhorn(A scaling, A base, A sum, A omega, A relax) {
-    const A target = -relax * log(sum > A(kLeastMass) || !(sum == sum) ? sum : A(kLeastMass)) - (A(1) - relax) * base;
-    const A next = scaling + omega * (target - scaling);
+// The potential over reg that a sum of sum_j b_j exp((g_j + base_j - C_ij) / reg) makes, over its own base.
+template <class A> PFK_HD A scaling_of(A sum, A base, A relax) {
+    const A next = -relax * log(sum < A(kLeastMass) ? A(kLeastMass) : sum) - (A(1) - relax) * base;
     return next > A(kFurthest) ? A(kFurthest) : next < A(-kFurthest) ? A(-kFurthest) : next;
+}
+
+// Anderson mixing (1965; for this iteration, Chizat 2020 and others): of the last kMemory steps it is known how the
+// residual, what a plain step would add to g, changed with g. The step is that from the point where the residual, were
+// it linear, would be least: plain step - sum_k x_k (change of g + change of the residual)_k, with x the least squares
+// of residual - sum_k x_k (change of the residual)_k.
+constexpr int kMemory = 5;
+
+// x (n) from the products of the changes with each other, gram (n, n) with rows of kMemory, and with the residual, in
+// x; by Cholesky's factors, which take gram's place. Directions that the others hold already are left out.
+PFK_HD void solve_mixing(double* gram, double* x, int n) {
+    double most = 0;
+    for (int i = 0; i < n; ++i)
+        most = gram[i * kMemory + i] > most ? gram[i * kMemory + i] : most;
+    for (int i = 0; i < n; ++i) {
+        for (int j = 0; j <= i; ++j) {
+            double sum = gram[i * kMemory + j] + (i == j ? 1e-10 * most : 0);
+            for (int k = 0; k < j; ++k)
+                sum -= gram[i * kMemory + k] * gram[j * kMemory + k];
+            if (i > j)
+                gram[i * kMemory + j] = sum * gram[j * kMemory + j];
+            else
+                gram[i * kMemory + i] = sum > 1e-14 * most ? 1 / detail::root_of(sum) : 0; // the inverse
+        }
+        for (int k = 0; k < i; ++k)
+            x[i] -= gram[i * kMemory + k] * x[k];
+        x[i] *= gram[i * kMemory + i];
+    }
+    for (int i = n - 1; i >= 0; --i) {
+        for (int k = i + 1; k < n; ++k)
+            x[i] -= gram[k * kMemory + i] * x[k];
+        x[i] *= gram[i * kMemory + i];
+    }
 }
 
 } // namespace pfk

@@ -18,8 +18,8 @@ from .modes import transformed
 __all__ = ["Potentials", "sinkhorn", "sinkhorn_draw", "sinkhorn_plan"]
 
 # of csrc/math/sinkhorn.h: columns of the state of an iteration, and its limits
-STEPS, ERROR, DONE, OMEGA, STEP, LAST, SINCE, MARK, COLUMNS = range(9)
-LEAST_MASS, FURTHEST, MOST_STEPS = 1e-30, 60.0, 100_000
+STEPS, ERROR, DONE, BEST, COLUMNS = range(5)
+LEAST_MASS, FURTHEST, MEMORY, MOST_STEPS = 1e-30, 60.0, 5, 100_000
 _POLLED = 64  # steps between two looks at a device's state
 
 
@@ -41,34 +41,18 @@ def costs(x0: Tensor, x1: Sequence[Tensor]) -> Tensor:
     return (x0[:, :, None] - x1[0].to(x0.dtype)[:, None]).square().sum(-1) if len(x1) else x0
 
 
-def _paced(state: Tensor, error: Tensor, tolerance: float, most: int) -> Tensor:
-    """`pace_sinkhorn` of csrc/math/sinkhorn.h, for all problems that are not done."""
-    steps, _, done, omega, step, last, since, mark = state.unbind(1)
-    within = ~(error > tolerance)
-    ended = error.isnan() | (within & (last == 1)) | (steps >= most)
-    relaxed, age = omega > 1, steps - since
-    window = torch.where(relaxed, 6.0, 2.0)
-    mark = torch.where(age == window, error, mark)
-    seen = torch.exp(torch.log(error / mark) / window)
-    q = torch.maximum(seen, (omega - 1).clamp(min=1e-3))
-    rho = (q + omega - 1).square() / (q * omega.square())
-    best = (2 / (1 + (1 - rho).clamp(min=0).sqrt())).clamp(max=1.99)
-    looked = age == 2 * window
-    omega = torch.where(looked, torch.where(seen < 1, best, 1.0), omega)
-    since = torch.where(looked, steps, since)
-    plain = within | (steps + 2 >= most)
-    going = torch.stack(
-        [steps + 1, error, done, omega, torch.where(plain, 1.0, omega), step, since, mark], 1
-    )  # fmt: skip
-    stopped = state.clone()
-    stopped[:, ERROR], stopped[:, DONE] = error, 1.0
-    return torch.where((done == 1)[:, None], state, torch.where(ended[:, None], stopped, going))
-
-
-def _moved(p: Tensor, sums: Tensor, step: Tensor, relax: float) -> Tensor:
-    """Potentials over reg after a step, from the sums that belong to them."""
-    change = -relax * sums.clamp(min=LEAST_MASS).log() - (1 - relax) * p
-    return p + (step * change).clamp(-FURTHEST, FURTHEST)
+def _step(changes: list[Tensor], moves: list[Tensor], known: list[Tensor], residual: Tensor) -> Tensor:
+    """The step of Anderson mixing: `solve_mixing` of csrc/math/sinkhorn.h, for what each problem knows."""
+    if not changes:
+        return residual
+    of, moved, valid = (torch.stack(part, 1) for part in (changes, moves, known))
+    of = of.double() * valid[..., None]
+    gram, x = of @ of.mT, of @ residual.double()[..., None]
+    most = gram.diagonal(dim1=1, dim2=2).amax(1)[:, None]
+    diagonal = torch.where(valid & (most > 0), 1e-10 * most, 1.0)
+    x = torch.linalg.solve(gram + torch.diag_embed(diagonal), x)
+    step = residual - (x.to(residual.dtype) * moved).sum(1)
+    return torch.where(step.isfinite().all(1, keepdim=True), step, residual)
 
 
 def _formula(
@@ -87,28 +71,46 @@ def _formula(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The op in plain torch: the reference of every kernel."""
     c = costs(x0, x1)
-    fresh = state[:, STEP] == 0
-    if fresh.any() and c.numel():
-        first = c.amin(2)
-        back = (c - first[:, :, None]).amin(1)
-        f = torch.where(fresh[:, None], (c - back[:, None]).amin(2), f)
-        g = torch.where(fresh[:, None], back, g)
-    begin = torch.zeros_like(state)
-    begin[:, OMEGA] = begin[:, STEP] = 1.0
-    state = torch.where(fresh[:, None], begin, state)
-    f, g, c, mass = f / reg, g / reg, c / reg, a.double().sum(1)
+    fresh = (state[:, STEPS] == 0)[:, None]
+    if c.numel():
+        back = (c - c.amin(2)[:, :, None]).amin(1)
+        f = torch.where(fresh, (c - back[:, None]).amin(2), f)
+        g = torch.where(fresh, back, g)
+    f, g, c, mass = f / reg, g / reg, c / reg, b.double().sum(1)
+    unpaid = (1 - relax) / relax
+
+    def answer(p: Tensor, sums: Tensor) -> Tensor:
+        change = -relax * sums.clamp(min=LEAST_MASS).log() - (1 - relax) * p
+        return p + change.clamp(-FURTHEST, FURTHEST)
+
+    changes: list[Tensor] = []
+    moves: list[Tensor] = []
+    known: list[Tensor] = []
+    before: tuple[Tensor, Tensor] | None = None
     for _ in range(steps):
-        if (state[:, DONE] == 1).all():
+        going = state[:, DONE] == 0
+        if not going.any():
             break
-        plan = torch.exp(f[:, :, None] + g[:, None] - c)
-        sums = (plan * b[:, None]).sum(2)
-        apart = (a * sums - a * torch.exp(-(1 - relax) / relax * f)).abs().double().sum(1)
-        state = _paced(state, apart / torch.where(mass > 0, mass, 1.0), tolerance, most)
-        going = (state[:, DONE] == 0)[:, None]
-        step = state[:, LAST, None].to(f.dtype)
-        next_f = _moved(f, sums, step, relax)
-        sums = (torch.exp(next_f[:, :, None] + g[:, None] - c) * a[:, :, None]).sum(1)
-        f, g = torch.where(going, next_f, f), torch.where(going, _moved(g, sums, step, relax), g)
+        f = torch.where(going[:, None], answer(f, (torch.exp(f[:, :, None] + g[:, None] - c) * b[:, None]).sum(2)), f)
+        sums = (torch.exp(f[:, :, None] + g[:, None] - c) * a[:, :, None]).sum(1)
+        apart = (b * sums - b * torch.exp(-unpaid * g)).abs().double().sum(1)
+        error = apart / torch.where(mass > 0, mass, 1.0)
+        ended = ~(error > tolerance) | (state[:, STEPS] >= most)
+        best = state[:, BEST]
+        astray = (error > 4 * best) & (best > 0)
+        least = torch.where((best == 0) | (error < best), error, best)
+        after = torch.stack([state[:, STEPS] + ~ended, error, ended.double(), torch.where(ended, best, least)], 1)
+        state = torch.where(going[:, None], after, state)
+        going = state[:, DONE] == 0
+        residual = answer(g, sums) - g
+        if before is not None:
+            changes.append(residual - before[0])
+            moves.append(before[1] + changes[-1])
+            known = [*(k & ~astray for k in known), ~astray]
+            changes, moves, known = (part[-MEMORY:] for part in (changes, moves, known))
+        step = _step(changes, moves, known, residual)
+        before = residual, step
+        g = torch.where(going[:, None], g + step.clamp(-FURTHEST, FURTHEST), g)
     lost = state[:, ERROR].isnan()[:, None]
     return (f * reg).masked_fill(lost, math.nan), (g * reg).masked_fill(lost, math.nan), state
 
@@ -225,10 +227,10 @@ def sinkhorn(
     marginals are a and b; with reg_m these need not be met: :math:`\mathrm{reg}_m (\mathrm{KL}(P 1 \| a) +
     \mathrm{KL}(P^T 1 \| b))` is added instead. It is
 
-    .. math:: P_{ij} = a_i b_j \exp((f_i + g_j - C_ij) / \mathrm{reg}), \quad C_{ij} = |x_{0,i} - x_{1,j}|^2.
+    .. math:: P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \mathrm{reg}), \quad C_{ij} = |x_{0,i} - x_{1,j}|^2.
 
-    The iteration starts from c-transforms and lengthens its steps by the rate that it sees (over-relaxation), which
-    takes three to ten times fewer of them than plain steps where reg is small.
+    The iteration starts from c-transforms and mixes its last five steps (Anderson), which takes three to ten times
+    fewer of them than plain ones where reg is small.
 
     Args:
         x0: (B, D), float32, float64, bfloat16 or float16, or (G, B, D) for G problems at once. With x1=None, costs
@@ -238,8 +240,8 @@ def sinkhorn(
         reg_m: above 0, in the unit of the costs; None for exact marginals.
         a, b: weights (B,) or (G, B), and (N,) or (G, N), of at least 0; 1 / B and 1 / N if none are given. For exact
             marginals their ratios count, and each sums to 1.
-        tolerance: of the error, at which the iteration ends: the sum of |P 1 - a| over that of a; with reg_m, of
-            |P 1 - a e^{-f / reg_m}|. float32 reaches some 1e-6.
+        tolerance: of the error, at which the iteration ends: the sum of \|P^T 1 - b\| over that of b; with reg_m, of
+            \|P^T 1 - b e^{-g / reg_m}\|. The other marginal is met in every step. float32 reaches some 1e-6.
         iterations: the most that are made.
 
     Returns:
@@ -251,7 +253,7 @@ def sinkhorn(
 
     Cost: a pass over B x N numbers an iteration, which are kept up to 2^25 of them and made again beyond; problems run
     beside each other on threads, an iteration on one. Sources: Cuturi 2013 (arXiv:1306.0895); Chizat et al. 2018
-    (arXiv:1607.05816); Thibault et al. 2017 (arXiv:1711.01851).
+    (arXiv:1607.05816); Anderson 1965.
 
     >>> x0, x1 = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.1], [0.1]])
     >>> found = sinkhorn(x0, x1, reg=0.05)

@@ -109,7 +109,7 @@ def test_marginals(problems: int, sources: int, targets: int, size: int, dtype: 
     with pyflowk.backend(name):
         found = sinkhorn(x0, x1, reg, a=a, b=b, tolerance=1e-5)
         by_costs = sinkhorn(torch.cdist(x0.double(), x1.double()).square(), None, reg, a=a, b=b, tolerance=1e-5)
-    assert found.converged.all() and (found.error <= 1e-5).all() and (found.iterations > 0).all()
+    assert found.converged.all() and (found.error <= 1e-5).all()
     assert found.f.dtype == found.g.dtype == (D if dtype == D else torch.float32)
     plan = sinkhorn_plan(x0.double(), x1.double(), found, reg, a=a, b=b)
     error = 1e-5 if dtype == D else 1e-4
@@ -130,14 +130,15 @@ def test_kernel_against_formula(relax: float, name: str = "cpu") -> None:
     with pyflowk.backend(name):
         found = sinkhorn(x0, x1, reg, **chosen)
         a, b = torch.full((2, 37), 1 / 37, dtype=D), torch.full((2, 21), 1 / 21, dtype=D)
-        f, g, state = torch.zeros_like(a), torch.zeros_like(b), torch.zeros(2, 8, dtype=D)
+        f, g, state = torch.zeros_like(a), torch.zeros_like(b), torch.zeros(2, 4, dtype=D)
         for _ in range(60):
             f, g, state = torch.ops.pyflowk.sinkhorn(x0, [x1], a, b, f, g, state, reg, relax, 1e-9, 2000, 10)
-    for one, other in zip(found, expected):
-        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-9)
-    assert state[:, 2].tolist() == [1, 1] and state[:, 0].tolist() == found.iterations.tolist()
-    torch.testing.assert_close(f, found.f, rtol=1e-6, atol=1e-8)
-    assert (found.iterations > (100 if relax == 1 else 10)).all()
+    assert (found.iterations > (50 if relax == 1 else 8)).all() and state[:, 2].tolist() == [1, 1]
+    torch.testing.assert_close(found.iterations, expected.iterations, rtol=0.1, atol=1)
+    for other in (Potentials(f, g, *found[2:]), expected):
+        for x0_, x1_, one, another in zip(x0, x1, zip(*found), zip(*other)):
+            plans = (sinkhorn_plan(x0_, x1_, Potentials(*p), reg) for p in (one, another))
+            torch.testing.assert_close(*plans, rtol=1e-5, atol=1e-9)
 
 
 @every_backend
