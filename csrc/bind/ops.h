@@ -18,5 +18,6 @@ PFK_OP(assignment)
 PFK_OP(elementary)
 PFK_OP(lipswish)
 PFK_OP(mlp)
+PFK_OP(nearest)
 PFK_OP(sinkhorn)
 #endif

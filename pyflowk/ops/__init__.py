@@ -25,6 +25,7 @@ from .made import made_forward as made_forward
 from .made import made_inverse as made_inverse
 from .made_layout import MadeLayout as MadeLayout
 from .mlp import mlp as mlp
+from .nearest import nearest as nearest
 from .path_sample import path_sample as path_sample
 from .power_series import power_series as power_series
 from .random_numbers import random_numbers as random_numbers

@@ -54,6 +54,7 @@ def recorded() -> dict[str, list[tuple[Any, ...]]]:
         ops.assignment(torch.rand(ROWS, 5, 5))
         ops.assignment_of_points(torch.rand(ROWS, 5, 2), torch.rand(ROWS, 5, 2))
         points = torch.arange(4.0 * ROWS).reshape(ROWS, 2, 2)
+        ops.nearest(points[0], points[1])
         ops.sinkhorn(points, points + 1, 1.0, iterations=20)
         ops.sinkhorn_draw(points, None, torch.zeros(ROWS, 2), 1.0)
         for noise in ("rademacher", "gaussian"):
