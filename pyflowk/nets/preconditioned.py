@@ -55,10 +55,13 @@ class Preconditioned(_Affine):
     either end: :math:`\tilde\sigma` is taken to be from 1e-4 to 1e4 in the logarithm alone. What F sees and what it has
     to learn has unit variance for data :math:`N(0, s^2)`, of which a network that gives 0 is the exact average.
     ``net(t, x, context=None)`` is F, everything is (B, \*event); ``edm_matching`` of :mod:`pyflowk.objectives` has the
-    loss that belongs to it, :class:`VelocityField` with "data" makes the velocity.
+    loss that belongs to it. The same F as the "noise" or the "velocity", which ``prediction`` says, divides by nothing:
 
-    Raises ValueError unless ``deviation`` is above 0. Cost: the network and two passes over the event, tangents too.
-    Karras et al., 2022, arXiv:2206.00364, section 5.
+    .. math:: x_0 = \frac{\sigma}{n^2}\, x - \frac{\alpha s}{n} F, \quad
+        v = \frac{\alpha \alpha' s^2 + \sigma \sigma'}{n^2}\, x + \frac{(\alpha' \sigma - \alpha \sigma') s}{n} F.
+
+    Raises ValueError unless ``deviation`` is above 0, and for another prediction. Cost: the network and two passes over
+    the event, tangents too. Karras et al., 2022, arXiv:2206.00364, section 5.
 
     >>> import torch
     >>> from pyflowk.nets import Preconditioned
@@ -68,23 +71,35 @@ class Preconditioned(_Affine):
     tensor([[0.5000, 0.5000]])
     """
 
-    def __init__(self, net: Field | Callable[..., Tensor], schedule: Schedule, deviation: float = 0.5) -> None:
+    def __init__(
+        self,
+        net: Field | Callable[..., Tensor],
+        schedule: Schedule,
+        deviation: float = 0.5,
+        prediction: str = "data",
+    ) -> None:
         super().__init__(net, schedule)
         if not deviation > 0:
             raise ValueError(f"Preconditioned expects deviation to be above 0, got {deviation}")
-        self.deviation = float(deviation)
+        if prediction not in ("data", "noise", "velocity"):
+            raise ValueError(f"prediction: expected data, noise or velocity, got {prediction!r}")
+        self.deviation, self.prediction = float(deviation), prediction
 
     def _numbers(self, t: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         c = self.schedule.at(as_time(t, x))
         clock = (c.sigma / c.alpha).clamp(1e-4, 1e4).log() / 4
         c = c.beside(x)
-        norm = torch.hypot(c.sigma, self.deviation * c.alpha)
+        s, norm = self.deviation, torch.hypot(c.sigma, self.deviation * c.alpha)
         nothing = torch.zeros_like(norm)
-        skip, out = self.deviation**2 * c.alpha / norm.square(), self.deviation * c.sigma / norm
-        return clock, nothing, norm, nothing, skip, out
+        skip, out = {
+            "data": (s**2 * c.alpha, s * c.sigma),
+            "noise": (c.sigma, -s * c.alpha),
+            "velocity": (s**2 * c.alpha * c.alpha_rate + c.sigma * c.sigma_rate, s * c.determinant),
+        }[self.prediction]
+        return clock, nothing, norm, nothing, skip / norm.square(), out / norm
 
     def extra_repr(self) -> str:
-        return f"{self.schedule}, deviation={self.deviation}"
+        return f"{self.schedule}, deviation={self.deviation}, prediction={self.prediction!r}"
 
 
 class GaussianBaseline(_Affine):

@@ -132,7 +132,9 @@ def flow_matching(
     schedule = SCHEDULES[path]()
     weight: Weight | None = None
     if prediction == "data":
-        net, weight = Preconditioned(net, schedule, deviation=1.0), UnitWeight(schedule, "data", deviation=1.0)
+        deviation = 1.0 if space.levels is None else 0.5
+        net = Preconditioned(net, schedule, deviation, "velocity")  # which divides by nothing at either end
+        prediction, weight = "velocity", UnitWeight(schedule, "velocity", deviation=deviation)
     way = AffinePath(schedule) if space.geometry is None else GeodesicPath(space.geometry, schedule)
     objective = Matching(way, prediction, PAIRINGS[pairing], TIME_LAWS[time_law](), weight, dropout=dropout)
     flat = architecture == "vector" and space.geometry is None

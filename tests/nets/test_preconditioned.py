@@ -73,6 +73,23 @@ def test_a_network_that_gives_nothing_is_the_answer_for_gaussian_data(schedule: 
     torch.testing.assert_close(field(TIMES, X), best(schedule, "velocity")(TIMES.unsqueeze(1), X))
 
 
+@schedules
+def test_all_predictions_say_the_same_and_the_velocity_is_finite_at_both_ends(schedule: Schedule) -> None:
+    names = ("data", "noise", "velocity")
+    said = {name: Preconditioned(lambda t, x: x.sin(), schedule, S, name) for name in names}
+    inside, x = TIMES[1:-1], X[1:-1]
+    for source in said:
+        for target in said:
+            found = convert(said[source](inside, x), x, inside, schedule, source, target, least=0.0)
+            torch.testing.assert_close(found, said[target](inside, x), rtol=1e-8, atol=1e-8)
+    c = schedule.at(TIMES).beside(X)
+    whole = c.alpha_rate * said["data"](TIMES, X) + c.sigma_rate * said["noise"](TIMES, X)
+    torch.testing.assert_close(said["velocity"](TIMES, X), whole)
+    assert whole.isfinite().all()
+    with pytest.raises(ValueError, match="prediction: expected data, noise or velocity, got 'score'"):
+        Preconditioned(nothing, schedule, S, "score")
+
+
 def test_moments_are_fitted_before_anything_is_learned() -> None:
     mean, deviation = torch.tensor([100.0, -3.0]), torch.tensor([10.0, 0.2])
     field = GaussianBaseline(nothing, mean=mean, deviation=deviation).double()

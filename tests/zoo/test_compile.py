@@ -26,6 +26,7 @@ TINY: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "nsf": ("nsf", (4,), {"width": 4, "couplings": 1, "bins": 2, "linear": "lu", "levels": 5}),
     "nsf-autoregressive": ("nsf", (3,), {"autoregressive": True, "width": 4, "couplings": 1, "depth": 1, "bins": 2}),
     "realnvp": ("realnvp", (4,), {"width": 4, "depth": 1, "couplings": 1, "levels": 17}),
+    "rectified_flow": ("rectified_flow", (3,), {"width": 4, "depth": 1, "steps": 2, "time_law": "start"}),
     "residual_flow": ("residual_flow", (3,), {"width": 4, "layers": 1, "depth": 1}),
     "residual_flow-roulette": ("residual_flow", (1, 3, 3), {
         "width": 2, "layers": 1, "levels": 5, "lipschitz": 0.5, "evaluation_terms": 0, "exact_dims": 4,

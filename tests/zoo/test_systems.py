@@ -71,7 +71,7 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "flow-matching": ("flow_matching", (3,), {"width": 8, "depth": 2, "steps": 10}),
     "flow-matching-image": (
         "flow_matching", (1, 4, 4), {
-            "width": 4, "depth": 1, "levels": 17, "architecture": "image", "steps": 2, "prediction": "data",
+            "width": 4, "depth": 1, "levels": 17, "architecture": "image", "steps": 20, "prediction": "data",
             "time_law": "logit_normal",
         },
     ),
