@@ -18,6 +18,7 @@ PFK_OP(assignment)
 PFK_OP(elementary)
 PFK_OP(lipswish)
 PFK_OP(mlp)
+PFK_OP(modulated_norm)
 PFK_OP(nearest)
 PFK_OP(sinkhorn)
 #endif

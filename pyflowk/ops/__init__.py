@@ -25,6 +25,8 @@ from .made import made_forward as made_forward
 from .made import made_inverse as made_inverse
 from .made_layout import MadeLayout as MadeLayout
 from .mlp import mlp as mlp
+from .modulated_norm import modulated_norm as modulated_norm
+from .modulated_norm import modulated_norm_with_tangents as modulated_norm_with_tangents
 from .nearest import nearest as nearest
 from .path_sample import path_sample as path_sample
 from .power_series import power_series as power_series
