@@ -9,9 +9,9 @@ what is `Blurred` have noise of their own, a `GeodesicPath` leads along a manifo
 
 `Times` are those at which a path is looked at, drawn from a `TimeLaw`, by name in `TIME_LAWS`: `UniformTimes`,
 `LogNormalTimes`, `LogitNormalTimes`, `ModeTimes`, `CosmapTimes`, `PowerTimes`, `ShiftedTimes` by `shift_time`, or
-`UShapedTimes`. A `Weight` says how much the error at each counts: `ErrorWeight` makes one prediction's of another's,
-`LikelihoodWeight` makes nats, `MinSNRWeight` bounds the late ones, `UnitWeight` levels them, `ImportanceWeight` undoes
-a law.
+`UShapedTimes`, or all 0, `start_times`. A `Weight` says how much the error at each counts: `ErrorWeight` makes one
+prediction's of another's, `LikelihoodWeight` makes nats, `MinSNRWeight` bounds the late ones, `UnitWeight` levels them,
+`ImportanceWeight` undoes a law.
 """
 
 from .affine import AffinePath

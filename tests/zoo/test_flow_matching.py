@@ -154,6 +154,9 @@ def test_images_are_seen_by_networks_of_images() -> None:
     for architecture, size in sizes.items():
         config = zoo.flow_matching((1, 28, 28), architecture=architecture).config
         assert tuple(config[name] for name in ("width", "depth", "patch")) == size
+    old = {"architecture": "image", "width": 4, "depth": 2, "activation": "tanh", "time": "concatsquash"}
+    config = zoo.flow_matching((1, 4, 4), **old).config  # as runs of the time before the others have it, no patch
+    assert {name: config[name] for name in old} == old
     for side, expected in ((7, 0), (8, 1), (28, 2), (128, 3)):
         net: Any = zoo.flow_matching((1, side, side), width=4).flow.transform.layers()[-1].field
         halvings = [name for name in net.state_dict() if name.startswith("down") and name.endswith("conv.weight")]
