@@ -154,6 +154,7 @@ def dpmpp_2m(
     *,
     prediction: str = "velocity",
     context: Tensor | None = None,
+    generator: Chance = None,
 ) -> Tensor:
     r"""DPM-Solver++ (2M): with :math:`l = \log (\alpha / \sigma)`, :math:`h = l_s - l_t` and the step before it,
 
@@ -161,7 +162,7 @@ def dpmpp_2m(
         (\hat x_1 - \hat x_1^{\text{before}})\, h / 2 h^{\text{before}}).
 
     Of order 2. The first step, and one from where there is no data or to where there is no noise, is :func:`ddim`'s.
-    Cost: one evaluation a step. Lu et al., 2022, arXiv:2211.01095.
+    Nothing is drawn from the generator. Cost: one evaluation a step. Lu et al., 2022, arXiv:2211.01095.
 
     >>> import torch
     >>> from pyflowk.paths import CondOT
@@ -169,7 +170,7 @@ def dpmpp_2m(
     >>> dpmpp_2m(lambda t, x: torch.full_like(x, 3.0), torch.ones(1, 2), CondOT(), uniform_grid(4), prediction="data")
     tensor([[3., 3.]])
     """
-    course = Course(field, x, schedule, grid, prediction, context, None)
+    course = Course(field, x, schedule, grid, prediction, context, generator)
     data, (now, then) = rows(course.shares("data")), (course.now, course.then)
     h = (course.at.alpha.log() - course.at.sigma.log()).diff()
     ahead = torch.cat((torch.zeros_like(h[:1]), h[1:] / (2 * h[:-1])))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -16,30 +16,13 @@ from ..objectives import Matching
 from ..ops.dtypes import state_dtype
 from ..ops.modes import transformed
 from ..paths import AffinePath, GeodesicPath, Given
-from ..solvers import Guided, Operator, difference, flower, masking, projected, uniform_grid, zero_star
+from ..solvers import Guided, Operator, flower, masking, uniform_grid
 from ..space import Paired, Space, check_events
-from ..transforms import ActNorm, Compose, Continuous
+from ..transforms import ActNorm, Compose, Continuous, Scale
 from .blocks import centred, flatten, seen_inside, stepping
-from .flow_model import FlowModel, FlowSampling, checked_time
+from .flow_model import FlowModel, checked_time
+from .matching_sampling import MatchingSampling, guided, walk
 from .model import Ability
-from .option import Method, Option, Steps, Tolerance, one_of
-
-DIRECTIONS = {"plain": (difference, 0.0), "zero-star": (zero_star, 0.04), "projected": (projected(), 0.0)}
-"""Kinds of guidance: in which direction, and until when nothing moves."""
-
-
-@dataclass(frozen=True)
-class MatchingSampling(FlowSampling):
-    """How the equation is solved from noise to data, and how far guidance goes beyond the context."""
-
-    method: Method = "rk4"
-    steps: Steps = 20
-    rtol: Tolerance = 1e-5
-    atol: Tolerance = 1e-5
-    guidance: Annotated[float, Option("how much further than the context: 0 not at all, -1 samples without it")] = 0.0
-    guidance_kind: Annotated[str, one_of("in which direction: see solvers.Guided", DIRECTIONS)] = "plain"
-    guidance_from: Annotated[float, Option("time from which there is guidance, 0 noise and 1 data", 0, 1)] = 0.0
-    guidance_until: Annotated[float, Option("time until which there is guidance", 0, 1)] = 1.0
 
 
 class MatchingModel(FlowModel):
@@ -79,8 +62,8 @@ class MatchingModel(FlowModel):
         base = DiagonalGaussian(shape) if manifold is None else uniform_on(manifold)
         moving = Continuous(_velocity(net, objective, manifold), manifold=manifold, **(solver or {}))
         scale = [ActNorm(shape[0]).requires_grad_(False)] if space.levels is None and manifold is None else []
-        transform = Compose(*([flatten(space)] if flat else []), *scale, moving)
-        super().__init__(space, base, transform, front=centred(space))
+        layers = [*([flatten(space)] if flat else []), *scale, moving, *_wide(objective)]
+        super().__init__(space, base, Compose(*layers), front=centred(space))
         self.objective = objective
 
     @property
@@ -119,7 +102,8 @@ class MatchingModel(FlowModel):
         check_events(x0, self.space.shape, "x0")
         chosen: Any = self.chosen(options)
         z, condition = self.flow.enter(x0.reshape(-1, *self.flow.base.shape), self.check_context(context, len(x0)))
-        return self._moved(chosen).to_data(z, condition, None).reshape(x0.shape)
+        moving, (_, _, back) = self._moved(chosen), self._parts()
+        return moving.to_data(back.to_data(z, condition), condition).reshape(x0.shape)
 
     def initialize(self, x: Any, context: Tensor | None = None, generator: Generator | None = None) -> None:
         if not isinstance(x, Paired):  # whose scale is that of the model that has made them
@@ -138,13 +122,14 @@ class MatchingModel(FlowModel):
 
     def _moved(self, chosen: Any) -> Any:
         """The Continuous, in the steps and with the guidance that are chosen."""
+        if not chosen.integrates:
+            raise ValueError(
+                f"method, grid: expected a solver of the equation on a uniform grid, got {chosen.method} on a "
+                f"{chosen.grid} one, which draws samples and nothing else"
+            )
         moving: Any = self._parts()[1]
-        field = moving.field
-        if chosen.guidance:
-            (direction, still), times = DIRECTIONS[chosen.guidance_kind], (chosen.guidance_from, chosen.guidance_until)
-            field = Guided(field, chosen.guidance, direction=direction, interval=times, still=still)
         steps = stepping(chosen.method, chosen.steps, chosen.rtol, chosen.atol)
-        return moving.stepped(chosen.method, steps, field)
+        return moving.stepped(chosen.method, steps, guided(moving.field, chosen))
 
     # ---- editing -----------------------------------------------------------------------------------------------------
 
@@ -156,7 +141,7 @@ class MatchingModel(FlowModel):
         front, start = self._parts()[0], checked_time(time)
         x0 = self.flow.base.sample(len(x), condition, generator, chosen.temperature)
         on_its_way = self.objective.path.sample(x0, front(x, condition, generator)[0], start, generator).x_t
-        return front.to_data(self._moved(chosen).move(on_its_way, start, 1.0, condition), condition, generator)
+        return front.to_data(self._walked(on_its_way, start, condition, generator, chosen), condition, generator)
 
     def restore(
         self,
@@ -173,8 +158,8 @@ class MatchingModel(FlowModel):
         if not isinstance(self.objective.path, AffinePath):
             raise ValueError(f"restore: expected a model of an AffinePath, got one of {self.objective.path}")
         y, condition = self.flow.enter(y, self.check_context(context, len(y)))
-        front, moving, _ = self._parts()
-        x = self.flow.base.sample(len(y), condition, generator)
+        front, moving, back = self._parts()
+        x = Flow(self.flow.base, back).sample(len(y), condition, generator)
         inside, unseen = seen_inside(operator, front, x, condition)
         field = Guided(moving.field, guidance) if guidance else moving.field
         z = flower(
@@ -202,6 +187,21 @@ class MatchingModel(FlowModel):
 
     # ---- how samples are drawn ---------------------------------------------------------------------------------------
 
+    def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
+        if chosen.integrates:
+            return super()._sample(rows, context, generator, chosen)
+        front, _, back = self._parts()
+        x, context = self.flow.enter(
+            Flow(self.flow.base, back).sample(rows, context, generator, chosen.temperature), context
+        )
+        return front.to_data(self._walked(x, 0.0, context, generator, chosen), context, generator)
+
+    def _walked(self, x: Tensor, start: float, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
+        """Where events inside the model at a time come to as data."""
+        if chosen.integrates:
+            return self._moved(chosen).move(x, start, 1.0, context)
+        return walk(self.objective, self._parts()[1].field, x, start, context, generator, chosen)
+
     def _drawn_by(self, chosen: Any) -> Flow:
         front, _, back = self._parts()
         return Flow(self.flow.base, Compose(front, self._moved(chosen), back))
@@ -219,3 +219,11 @@ def _velocity(net: Field, objective: Matching, manifold: Manifold | None) -> Fie
     if not isinstance(objective.path, AffinePath):
         raise ValueError(f"prediction: expected velocity on a {objective.path}, got {objective.prediction!r}")
     return VelocityField(net, objective.path.schedule, objective.prediction)
+
+
+def _wide(objective: Matching) -> list[Scale]:
+    """The map between noise of unit scale and a path that begins with wider noise."""
+    if not isinstance(objective.path, AffinePath):
+        return []
+    sigma = objective.path.schedule.at(torch.zeros((), dtype=torch.float64, device="cpu")).sigma.item()
+    return [Scale(1 / sigma)] if sigma > 1 else []

@@ -39,7 +39,7 @@ schedules = pytest.mark.parametrize("schedule", PATHS, ids=str)
 ALL: dict[str, Callable[..., Tensor]] = {
     "ddim": ddim, "ddim-noisy": lambda *a, **k: ddim(*a, eta=0.5, **k), "ddpm": ddpm,
     "curved_euler": lambda *a, **k: curved_euler(*a, refresh=0.3, **k), "overshooting": overshooting,
-    "dpmpp_2m": lambda *a, generator=None, **k: dpmpp_2m(*a, **k),
+    "dpmpp_2m": dpmpp_2m,
     "edm_heun": lambda *a, **k: edm_heun(*a, churn=2.0, **k), "euler_maruyama": euler_maruyama,
     "stochastic_heun": stochastic_heun,
     "predictor_corrector": lambda *a, **k: predictor_corrector(*a, norms="expected", **k),
