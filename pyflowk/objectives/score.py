@@ -63,13 +63,15 @@ def edm_matching(
     deviation: float = 0.5,
     mean: float = -1.2,
     std: float = 1.2,
+    prediction: str = "data",
     dropout: float = 0.0,
 ) -> Matching:
-    r"""EDM's loss for a network that predicts the data as :class:`pyflowk.nets.Preconditioned` makes it do.
+    r"""EDM's loss, made for a network that predicts the data as :class:`pyflowk.nets.Preconditioned` makes it do.
 
-    :math:`|D - x_1|^2 / c_{\text{out}}^2`, 1 at every time for data :math:`N(0, s^2)` and a network that gives 0, s
-    being the ``deviation``; :math:`\log (\sigma / \alpha) \sim N(m, \text{std}^2)`. The schedule may be any, and is
-    :class:`pyflowk.paths.EDM` if none is given. Karras et al., 2022, arXiv:2206.00364, table 1.
+    :math:`|D - x_1|^2 / c_{\text{out}}^2`, 1 at every time for data :math:`N(0, s^2)` and such a network that gives 0,
+    s being the ``deviation``; :math:`\log (\sigma / \alpha) \sim N(m, \text{std}^2)`. The schedule may be any, and is
+    :class:`pyflowk.paths.EDM` if none is given; of another prediction it is the same loss. Karras et al., 2022,
+    arXiv:2206.00364, table 1.
 
     >>> from pyflowk.objectives import edm_matching
     >>> edm_matching().times.mean
@@ -78,8 +80,8 @@ def edm_matching(
     schedule = EDM() if schedule is None else schedule
     return Matching(
         AffinePath(schedule),
-        "data",
+        prediction,
         times=LogNormalTimes(schedule, mean, std),
-        weight=UnitWeight(schedule, "data", deviation=deviation),
+        weight=UnitWeight(schedule, prediction, deviation=deviation),
         dropout=dropout,
     )

@@ -1,8 +1,7 @@
 """Published systems, one file each, assembled from the floors below; every one trains and samples the same way.
 
 `create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`,
-`flow_matching`,
-`rectified_flow`. `names` lists them, `describe` says what
+`flow_matching`, `rectified_flow`, `diffusion`. `names` lists them, `describe` says what
 one is, `options` and `defaults` what it takes, `sampling` what its `sample` takes, `takes` which kinds of space it is
 for, `check` whether options are right. All are a `GenerativeModel`, of whose every `Ability` one asks, such as that of
 telling a `Marginal`; those of one flow are a `FlowModel`, those whose velocity is learned by matching a
@@ -10,6 +9,7 @@ telling a `Marginal`; those of one flow are a `FlowModel`, those whose velocity 
 `SamplingOptions`.
 """
 
+from .diffusion import diffusion
 from .ffjord import ffjord
 from .flow_matching import flow_matching
 from .flow_model import FlowModel
@@ -29,6 +29,7 @@ from .residual_flow import residual_flow
 
 __all__ = [
     "Ability", "FlowModel", "GenerativeModel", "Marginal", "MatchingModel", "Option", "SamplingOptions", "check",
-    "create", "defaults", "describe", "ffjord", "flow_matching", "glow", "iaf", "maf", "names", "neural_ode", "nice",
-    "nsf", "options", "realnvp", "rectified_flow", "register", "residual_flow", "sampling", "takes",
+    "create", "defaults", "describe", "diffusion", "ffjord", "flow_matching", "glow", "iaf", "maf", "names",
+    "neural_ode", "nice", "nsf", "options", "realnvp", "rectified_flow", "register", "residual_flow", "sampling",
+    "takes",
 ]  # fmt: skip

@@ -123,9 +123,9 @@ def walk(
     noise = {"ddim": chosen.eta, "dpmpp_2m": 0.0, "edm_heun": chosen.churn}.get(method, 1.0)
     if noise and objective.pairing is not independent:
         raise ValueError(f"method: expected one without fresh noise where noise and data are paired, got {method}")
-    prediction = "velocity"
+    prediction: str = "velocity"
     if isinstance(field, VelocityField) and not chosen.guidance:  # what it says, without a way there and back
-        field, prediction = field.net, field.prediction
+        prediction, field = str(field.prediction), field.net
     sampler = SAMPLERS[method](chosen, path.schedule, dims)
     return sampler(
         guided(field, chosen), x, path.schedule, grid, prediction=prediction, context=context, generator=generator

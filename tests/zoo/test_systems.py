@@ -76,6 +76,11 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
         },
     ),
     "rectified-flow": ("rectified_flow", (3,), {"width": 8, "depth": 2, "steps": 10, "time_law": "u_shaped"}),
+    "diffusion": ("diffusion", (3,), {"width": 8, "depth": 1, "method": "rk4", "steps": 20}),
+    "diffusion-levels": ("diffusion", (2,), {
+        "process": "cosine", "prediction": "velocity", "width": 8, "depth": 1, "levels": 5, "method": "rk4",
+        "steps": 20,
+    }),
     "ffjord-steer": ("ffjord", (2,), {"width": 8, "depth": 1, "steps": 3, "steer": 0.25}),
 }  # fmt: skip
 CONDITIONS: dict[str, dict[str, int]] = {"plain": {}, "classes": {"classes": 3}, "vector": {"context_dim": 2}}

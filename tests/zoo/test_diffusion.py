@@ -1,0 +1,134 @@
+"""Diffusions as systems: each process learns a ring, samples come by every method, noise has the process's width."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pyflowk import zoo
+from pyflowk.nets import Preconditioned, VelocityField
+from pyflowk.paths import LogNormalTimes, UniformTimes
+from pyflowk.solvers import METHODS
+from pyflowk.zoo.matching_sampling import GRIDS, SAMPLERS
+from tests.zoo.test_flow_matching import ring, seeded
+
+
+@cache
+def trained(steps: int, width: int = 48, **options: Any) -> zoo.GenerativeModel:
+    torch.manual_seed(0)
+    x = ring(2048, 1)
+    model = zoo.diffusion((2,), width=width, depth=2, rtol=1e-4, atol=1e-4, **options)
+    model.initialize(x)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    generator = seeded()
+    for step in range(steps):
+        loss = model.loss(x[(step % 8) * 256 : (step % 8 + 1) * 256], None, generator).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def standard(**options: Any) -> zoo.GenerativeModel:
+    """One that has learned nothing yet, of data of unit scale."""
+    model = zoo.diffusion((2,), **options)
+    model.initialize(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
+    return model
+
+
+def far_from_gaussian(samples: Tensor) -> None:
+    """A Gaussian of the same moments has a radius of 1.8 and a deviation of 0.93 in it."""
+    radius = (samples - torch.tensor([3.0, 0.0])).norm(dim=1)
+    assert radius.mean().item() == pytest.approx(2, abs=0.15) and radius.std() < 0.4
+
+
+@pytest.mark.parametrize("process", ["vp", "sub_vp", "cosine", "ve", "edm"])
+def test_a_ring_is_learned(process: str) -> None:
+    model = trained(300, process=process)
+    with torch.no_grad():
+        far_from_gaussian(model.sample(1000, None, seeded(), method="dpmpp_2m", steps=20))
+        assert 1.6 < -model.log_prob(ring(200, 5)).mean() < 2.2  # its own 1.65, a Gaussian's 3.5
+
+
+def test_every_sampler_draws_it() -> None:
+    model = trained(300, process="vp")
+    with torch.no_grad():
+        for method in SAMPLERS:
+            drawn = model.sample(300, None, seeded(), method=method, steps=50, eta=0.5, churn=10.0)
+            far_from_gaussian(drawn)
+            assert torch.equal(drawn, model.sample(300, None, seeded(), method=method, steps=50, eta=0.5, churn=10.0))
+        for grid in GRIDS:
+            for method in ("ddim", "heun2"):
+                far_from_gaussian(model.sample(300, None, seeded(), method=method, steps=50, grid=grid))
+
+
+def test_a_plain_network_learns_noise() -> None:
+    model = trained(600, 64, prediction="noise")
+    with torch.no_grad():
+        radius = (model.sample(1000, None, seeded(), method="ddpm", steps=50) - torch.tensor([3.0, 0.0])).norm(dim=1)
+    assert radius.mean().item() == pytest.approx(2, abs=0.2) and radius.std() < 0.55
+
+
+def test_what_each_choice_is_made_of() -> None:
+    model = zoo.diffusion((2,), process="edm")
+    moving, objective = model._parts()[1], model.objective
+    assert isinstance(moving.field, VelocityField) and isinstance(moving.field.net, Preconditioned)
+    assert moving.field.net.deviation == 1 and isinstance(objective.times, LogNormalTimes)
+    assert zoo.diffusion((2,), levels=4)._parts()[1].field.net.deviation == 0.5
+    assert isinstance(zoo.diffusion((2,), weighting="likelihood").objective.times, UniformTimes)
+    assert zoo.diffusion((2,)).config["weighting"] == "edm"
+    assert zoo.diffusion((2,), prediction="noise").config["weighting"] == "simple"
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("process, width", [("ve", 50.0), ("edm", 80.0)])
+def test_wide_noise_is_where_samples_begin_and_latents_end(process: str, width: float) -> None:
+    """An untrained denoiser is the average of Gaussian data N(0, 1): the flow has a closed form."""
+    model, x = (
+        standard(process=process, method="rk4", steps=100).double(),
+        torch.tensor([[0.3, -1.0], [2.0, 0.1]]).double(),
+    )
+    end = 0.01 if process == "ve" else 0.0
+    wide = x * math.sqrt((1 + width**2) / (1 + end**2))
+    torch.testing.assert_close(model.encode(x), wide / width, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.decode(wide / width), x, rtol=1e-4, atol=1e-4)
+    start = model.trajectory(2, [0.0], None, seeded())[0]
+    torch.testing.assert_close(start, width * model.flow.base.sample(2, None, seeded()))
+    noise = wide / width
+    slope = 2 * 0.5 * math.log((1 + width**2) / (1 + end**2)) - 2 * math.log(width)
+    known = -0.5 * noise.square().sum(1) - math.log(2 * math.pi) + slope
+    torch.testing.assert_close(model.log_prob(x), known, rtol=1e-4, atol=1e-4)
+    drawn = model.sample(4000, None, seeded(), method="edm_heun", grid="karras")
+    assert drawn.std().item() == pytest.approx(1, abs=0.06)
+
+
+@torch.no_grad()
+def test_events_are_edited_by_samplers() -> None:
+    model, x = standard(), torch.full((1000, 2), 3.0)
+    for method in ("ddim", "ddpm", "rk4"):
+        nothing = model.edit(x, 1 - 1e-4, None, seeded(), method=method)
+        torch.testing.assert_close(nothing, x, rtol=0, atol=0.05)
+        anew = model.edit(x, 0.05, None, seeded(), method=method, steps=100)
+        assert anew.mean().abs() < 0.1 and anew.std().item() == pytest.approx(1, abs=0.07)
+
+
+def test_what_there_is_not() -> None:
+    with pytest.raises(ValueError, match="prediction: expected denoiser or velocity or data of a network for process"):
+        zoo.diffusion((2,), process="cosine", prediction="noise")
+    with pytest.raises(ValueError, match="prediction: expected denoiser of a network for process ve, got noise"):
+        zoo.diffusion((2,), process="ve", prediction="noise")
+    model = zoo.diffusion((2,), width=8)
+    with pytest.raises(ValueError, match="steps: expected a number of steps for ddim on a uniform grid, got None"):
+        model.sample(3, method="ddim", steps=None)
+    with pytest.raises(ValueError, match="method, grid: expected a solver of the equation on a uniform grid, got ddim"):
+        model.sample_and_log_prob(3, method="ddim")
+    with pytest.raises(ValueError, match="got heun2 on a karras one, which draws samples and nothing else"):
+        model.ends(torch.zeros(3, 2), method="heun2", grid="karras")
+    with pytest.raises(ValueError, match=r"method: expected .*dpmpp_2m.*, got 'dpm'"):
+        model.sample(3, method="dpm")
+    assert not set(SAMPLERS) & set(METHODS)
