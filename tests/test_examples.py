@@ -8,6 +8,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.datasets.test_volcanoes import written
+
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
 
 
@@ -70,3 +72,11 @@ def test_tour(tmp_path: Path) -> None:
     for straight in (optimal, again):
         assert straight["straightness"] < 0.2 * chance["straightness"]
         assert straight["W2, one step"] < 0.75 * chance["W2, one step"]
+
+
+def test_volcanoes(tmp_path: Path) -> None:
+    """Made places, along a line around the globe."""
+    found = example("volcanoes").main(steps=250, data_dir=str(written(tmp_path, 60)))
+    assert found["flow"][0] > found["uniform"][0] + 0.2 and found["kernels"][0] > found["uniform"][0] + 0.2
+    paired = found["flow less kernels, by place"]
+    assert abs(paired[0] - (found["flow"][0] - found["kernels"][0])) < 1e-5
