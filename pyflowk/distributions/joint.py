@@ -41,7 +41,7 @@ class Joint(Distribution):
     def _log_prob(self, z: Tensor, context: Tensor | None, temperature: float) -> Tensor:
         pieces = z.split([part.dims for part in self._parts()], 1)
         return torch.stack([
-            part.log_prob(piece.reshape(len(z), *part.shape), context, temperature)
+            part.log_prob(piece.reshape(z.shape[0], *part.shape), context, temperature)
             for part, piece in zip(self._parts(), pieces, strict=True)
         ]).sum(0)  # fmt: skip
 

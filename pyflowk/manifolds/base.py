@@ -24,7 +24,7 @@ class Manifold:
     NaN gives NaN. Raises TypeError or ValueError for a shape that cannot hold points.
 
     A subclass gives ``dim``, ``log_volume``, ``origin``, ``project``, ``tangent``, ``travel``, ``log``, ``basis`` and
-    ``off``, and ``embed`` and ``pull`` where networks should not see the numbers as they are.
+    ``bend`` and ``off``, and ``embed``, ``pull`` and ``frame`` where networks should not see the numbers as they are.
 
     >>> import torch
     >>> from pyflowk.manifolds import Sphere
@@ -102,6 +102,17 @@ class Manifold:
     def pull(self, x: Tensor, u: Tensor) -> Tensor:
         """The tangent vector at x that a vector (B, embedded) means: the nearest one."""
         return self.tangent(x, u.reshape(x.shape))
+
+    def frame(self, x: Tensor) -> Tensor:
+        """How what networks see changes along each vector of the basis: (B, dim, embedded)."""
+        return self.basis(x).flatten(2)
+
+    def bend(self, x: Tensor, u: Tensor) -> Tensor:
+        """The divergence (B,) of what ``pull`` makes of a vector (B, embedded) that is the same at all points.
+
+        Of a field u that varies it is less than the divergence by the sum over the ``frame`` of e du/de.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no curvature")
 
     def check(self, x: Tensor, name: str = "x") -> None:
         """Raise ValueError for rows that are no points; NaN passes."""

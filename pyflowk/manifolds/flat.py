@@ -44,6 +44,9 @@ class Euclidean(Manifold):
         unit = torch.eye(self.dim, dtype=x.dtype, device=x.device).reshape(self.dim, *self.shape)
         return unit.expand(x.shape[0], *unit.shape)
 
+    def bend(self, x: Tensor, u: Tensor) -> Tensor:
+        return torch.zeros_like(u[:, 0])
+
     def off(self, x: Tensor) -> Tensor:
         return torch.where(x.isinf(), math.inf, x - x).flatten(1).amax(1)
 
@@ -82,3 +85,10 @@ class Torus(Euclidean):
     def pull(self, x: Tensor, u: Tensor) -> Tensor:
         along_cosine, along_sine = (part.reshape(x.shape) for part in u.split(self.dim, 1))
         return x.cos() * along_sine - x.sin() * along_cosine
+
+    def frame(self, x: Tensor) -> Tensor:
+        flat = x.reshape(x.shape[0], self.dim)
+        return torch.cat((torch.diag_embed(-flat.sin()), torch.diag_embed(flat.cos())), 2)
+
+    def bend(self, x: Tensor, u: Tensor) -> Tensor:
+        return -(self.embed(x) * u).sum(1)

@@ -66,13 +66,15 @@ class Product(Manifold):
         return torch.stack([part.inner(*piece) for part, piece in pieces]).sum(0)
 
     def basis(self, x: Tensor) -> Tensor:
-        frames = []
-        before = 0
-        for part, (at,), size in zip(self.parts, self._split(x), self.sizes, strict=True):
-            beside = before, self.shape[0] - before - size
-            frames.append(F.pad(part.basis(at).flatten(2), beside))
-            before += size
-        return torch.cat(frames, 1)
+        pieces = zip(self.parts, self._split(x), strict=True)
+        return _apart([part.basis(at).flatten(2) for part, (at,) in pieces])
+
+    def frame(self, x: Tensor) -> Tensor:
+        return _apart([part.frame(at) for part, (at,) in zip(self.parts, self._split(x), strict=True)])
+
+    def bend(self, x: Tensor, u: Tensor) -> Tensor:
+        pieces = zip(self.parts, self._split(x), self._seen(u), strict=True)
+        return torch.stack([part.bend(at, v) for part, (at,), v in pieces]).sum(0)
 
     def off(self, x: Tensor) -> Tensor:
         pieces = zip(self.parts, self._split(x), strict=True)
@@ -83,9 +85,12 @@ class Product(Manifold):
         return torch.cat([part.embed(at) for part, (at,) in pieces], 1)
 
     def pull(self, x: Tensor, u: Tensor) -> Tensor:
-        vectors = u.split([part.embedded for part in self.parts], 1)
-        pieces = zip(self.parts, self._split(x), vectors, strict=True)
+        pieces = zip(self.parts, self._split(x), self._seen(u), strict=True)
         return torch.cat([part.pull(at, v).flatten(1) for part, (at,), v in pieces], 1)
+
+    def _seen(self, u: Tensor) -> tuple[Tensor, ...]:
+        """For each factor its piece of what networks see."""
+        return u.split([part.embedded for part in self.parts], 1)
 
     def _split(self, *tensors: Tensor) -> list[list[Tensor]]:
         """For each factor its piece of each tensor, in the factor's shape."""
@@ -97,3 +102,12 @@ class Product(Manifold):
     def _each(self, answer: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         pieces = zip(self.parts, self._split(*tensors), strict=True)
         return torch.cat([answer(part, *piece).flatten(1) for part, piece in pieces], 1)
+
+
+def _apart(frames: list[Tensor]) -> Tensor:
+    """Vectors (B, K_i, D_i) of the factors as vectors (B, sum of K_i, sum of D_i) that are zero along the others."""
+    before, width, wide = 0, sum(frame.shape[2] for frame in frames), []
+    for frame in frames:
+        wide.append(F.pad(frame, (before, width - before - frame.shape[2])))
+        before += frame.shape[2]
+    return torch.cat(wide, 1)

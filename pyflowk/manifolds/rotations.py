@@ -81,6 +81,9 @@ class SO3(Manifold):
         apart = torch.eye(self.count, dtype=x.dtype, device=x.device)
         return (frames.unsqueeze(3) * apart[:, None, :, None, None]).reshape(x.shape[0], self.dim, *self.shape)
 
+    def bend(self, x: Tensor, u: Tensor) -> Tensor:
+        return -(x * u.reshape(x.shape)).flatten(1).sum(1)
+
     def off(self, x: Tensor) -> Tensor:
         gap = (x.mT @ x - torch.eye(3, dtype=x.dtype, device=x.device)).abs().flatten(-2).amax(-1)
         turned_over = (_cofactors(x)[1] < 0)[..., 0, 0]

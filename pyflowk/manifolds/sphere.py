@@ -72,6 +72,9 @@ class Sphere(Manifold):
         # each frame is one of vectors that are zero on the other spheres
         return (frames.unsqueeze(3) * apart[:, None, :, None]).reshape(x.shape[0], self.dim, *self.shape)
 
+    def bend(self, x: Tensor, u: Tensor) -> Tensor:
+        return (1 - self.shape[-1]) * (x * u.reshape(x.shape)).flatten(1).sum(1)
+
     def off(self, x: Tensor) -> Tensor:
         return (torch.linalg.vector_norm(x, dim=-1) - 1).abs().reshape(x.shape[0], self.count).amax(1)
 

@@ -48,31 +48,28 @@ class TangentField(Field):
     def with_tangents(
         self, t: Tensor, x: Tensor, tangents: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        x, tangents = _pushed(self.manifold.project, x.contiguous(), tangents)
-        return self._along(t, x, tangents, context)
+        space = self.manifold
+        tangents = _pushed(space.project, (x,), (tangents,))
+        x = space.project(x)
+        moved = _pushed(space.embed, (x,), (tangents,))
+        answer, changed = self.net.with_tangents(t, space.embed(x), moved, context)
+        return space.pull(x, answer), _pushed(space.pull, (x, answer), (tangents, changed))
 
     def has_divergence(self, t: Tensor) -> bool:
         """Always: the manifold has no more dimensions than the space around."""
         return True
 
     def with_divergence(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        x = self.manifold.project(x.contiguous())
-        basis = self.manifold.basis(x)
-        value, images = self._along(t, x, basis, context)
-        return value, (images * basis).flatten(1).sum(1)
-
-    def _along(self, t: Tensor, x: Tensor, tangents: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The field at points, and its derivatives along vectors that are tangent there."""
-        seen, moved = _pushed(self.manifold.embed, x, tangents)
-        answer, changed = self.net.with_tangents(t, seen, moved, context)
-        answer = answer.contiguous()  # an expanded one has no dual numbers
-
-        def derivative(e: Tensor, u: Tensor) -> Tensor:
-            return jvp(self.manifold.pull, (x, answer), (e, u))[1]
-
-        return self.manifold.pull(x, answer), vmap(derivative, in_dims=1, out_dims=1)(tangents, changed)
+        x = self.manifold.project(x)
+        frame = self.manifold.frame(x)
+        answer, changed = self.net.with_tangents(t, self.manifold.embed(x), frame, context)
+        divergence = (frame * changed).flatten(1).sum(1) + self.manifold.bend(x, answer)
+        return self.manifold.pull(x, answer), divergence
 
 
-def _pushed(f: Callable[[Tensor], Tensor], x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-    """f(x), and df/dx e for tangents e (B, K, *event)."""
-    return f(x), vmap(lambda e: jvp(f, (x,), (e,))[1], in_dims=1, out_dims=1)(tangents)
+def _pushed(f: Callable[..., Tensor], points: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> Tensor:
+    """The derivatives of f at points (B, *event) along tangents (B, K, *event)."""
+    points = tuple(point.contiguous() for point in points)  # expanded ones have no dual numbers
+    if tangents[0].shape[1] == 1:
+        return jvp(f, points, tuple(e[:, 0] for e in tangents))[1].unsqueeze(1)
+    return vmap(lambda *e: jvp(f, points, e)[1], in_dims=1, out_dims=1)(*tangents)

@@ -109,6 +109,11 @@ def test_what_networks_see_is_pulled_back(name: str) -> None:
     pulled = space.pull(x, u)
     torch.testing.assert_close((pushed * u).sum(1), (pulled * v).flatten(1).sum(1), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(space.tangent(x, pulled), pulled, rtol=1e-12, atol=1e-12)
+    basis = space.basis(x)
+    frame = torch.stack([jvp(space.embed, (x,), (e,))[1] for e in basis.unbind(1)], 1)
+    torch.testing.assert_close(space.frame(x), frame, rtol=1e-12, atol=1e-12)
+    turned = torch.stack([jvp(lambda x: space.pull(x, u), (x,), (e,))[1] for e in basis.unbind(1)], 1)
+    torch.testing.assert_close(space.bend(x, u), (turned * basis).flatten(1).sum(1), rtol=1e-12, atol=1e-12)
 
 
 @every
