@@ -6,8 +6,13 @@
 
 namespace pfk::bind {
 
-#ifdef PFK_BACKEND_CPU
 namespace {
+
+#ifdef PFK_BACKEND_CPU
+constexpr bool kScratch = false;
+#else
+constexpr bool kScratch = true;
+#endif
 
 Outputs<4> run(Frame& frame, const Tensor& x0, const Tensor& x1, int64_t dims) {
     const int64_t shape[] = {x0.shape[0], x0.shape[1]};
@@ -15,6 +20,16 @@ Outputs<4> run(Frame& frame, const Tensor& x0, const Tensor& x1, int64_t dims) {
                  total = frame.empty(shape, 1, DType::F64, x0.device),
                  row_prices = frame.empty(shape, 2, DType::F64, x0.device),
                  column_prices = frame.empty(shape, 2, DType::F64, x0.device);
+    double* scratch = nullptr;
+    const int64_t made = dims > 0 ? shape[1] * shape[1] : 0; // costs of a problem; 3 size ints lie in 2 size doubles
+    if (kScratch) {
+        const int64_t doubles[] = {shape[0], made + 3 * shape[1]};
+        scratch = static_cast<double*>(frame.empty(doubles, 2, DType::F64, x0.device).data);
+    }
+    double *const distances = kScratch ? scratch + shape[0] * made : nullptr, *const marks =
+                                                                                  kScratch
+                                                                                      ? distances + shape[0] * shape[1]
+                                                                                      : nullptr;
     Assignment problem{x0.dtype,
                        shape[0],
                        shape[1],
@@ -26,7 +41,10 @@ Outputs<4> run(Frame& frame, const Tensor& x0, const Tensor& x1, int64_t dims) {
                        static_cast<int64_t*>(columns.data),
                        static_cast<double*>(total.data),
                        static_cast<double*>(row_prices.data),
-                       static_cast<double*>(column_prices.data)};
+                       static_cast<double*>(column_prices.data),
+                       scratch,
+                       distances,
+                       reinterpret_cast<int*>(marks)};
     PFK_LAUNCH(frame, x0.device, assignment, problem, shape[1] * shape[1] * 16);
     return {columns, total, row_prices, column_prices};
 }
@@ -53,6 +71,5 @@ void expose_assignment(Module& module) {
     module.add<assignment>("assignment");
     module.add<assignment_of_points>("assignment_of_points");
 }
-#endif
 
 } // namespace pfk::bind

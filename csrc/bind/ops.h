@@ -2,6 +2,7 @@
 // list. No include guard: who reads it says by PFK_OP what becomes of a name.
 
 PFK_OP(affine_coupling)
+PFK_OP(assignment)
 PFK_OP(cnf_trajectory)
 PFK_OP(conv1x1)
 PFK_OP(hutchinson)
@@ -14,7 +15,6 @@ PFK_OP(rk_step)
 PFK_OP(rq_spline)
 
 #ifdef PFK_BACKEND_CPU // ops that have no CUDA kernel
-PFK_OP(assignment)
 PFK_OP(elementary)
 PFK_OP(lipswish)
 PFK_OP(mlp)

@@ -5,6 +5,7 @@
 #include "launch.h"
 
 namespace pfk::bind {
+#ifdef PFK_BACKEND_CPU
 namespace {
 
 constexpr const char* kOp = "sinkhorn";
@@ -80,4 +81,5 @@ void expose_sinkhorn(Module& module) {
     module.add<sinkhorn_draw>("sinkhorn_draw");
 }
 
+#endif
 } // namespace pfk::bind

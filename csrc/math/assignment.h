@@ -16,6 +16,9 @@ struct Assignment {
     int64_t* columns;                   // (rows, size), dense, as all results: the column of each row
     double* total;                      // (rows,): what the pairs cost together
     double *row_prices, *column_prices; // (rows, size): no pair costs less than its two prices, and chosen ones as much
+    // scratch memory of CUDA, dense: costs (rows, size, size) of points, distances (rows, size), marks (rows, 3, size)
+    double *costs, *distances;
+    int* marks;
 };
 
 // Larger costs could overflow on the way. A problem that has some, or NaN, gets the identity, and NaN for the rest.

@@ -13,7 +13,7 @@ from simt.ptx.parse import only
 
 import pyflowk
 from pyflowk.ops.random_numbers import RANDOM
-from tests.ops import test_kernels, test_random_numbers
+from tests.ops import test_assignment, test_kernels, test_random_numbers
 from tests.ops.cases import BENCH_CASES, DTYPES, FEW_CASES, OpCase, skip_without_kernel
 from tests.ops.test_kernels import (  # collected here again, under the fixture below
     test_extreme_inputs,
@@ -74,6 +74,12 @@ def test_other_kernels_have_one_code_for_both_architectures(bench: Bench) -> Non
 def test_random_numbers_are_the_formula_s(kind: str) -> None:
     for draws, size in ((1, 1), (3, 37), (2, 300)):
         test_random_numbers.test_kernel_and_formula_make_the_same_numbers(kind, draws, size, "ptxsim")
+
+
+def test_assignments_are_optimal() -> None:
+    for n, dims in ((0, 2), (1, 1), (7, 3), (33, 2)):
+        test_assignment.test_small_problems(n, dims, "ptxsim")
+    test_assignment.test_what_is_not_finite_is_refused(float("nan"), "ptxsim")
 
 
 @pytest.mark.parametrize("case", SOME_CASES, ids=str)
