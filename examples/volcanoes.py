@@ -1,8 +1,8 @@
 """Where volcanoes are, a density on the sphere by flow matching along geodesics: a minute on one core.
 
 The 1,439 volcanoes of the last 12,000 years lie along seams of the plates. The flow learns them from uniform points of
-the sphere; its density is judged on places that it has not seen, beside the uniform one and beside a mixture of that and
-of equal von Mises-Fisher kernels around the training places, whose width and share the validation places choose.
+the sphere; its density is judged on places that it has not seen, beside the uniform one and beside a mixture of that
+and of equal von Mises-Fisher kernels around the training places, whose width and share the validation places choose.
 `pip install --no-deps pyvolcans` brings the table; `pyflowk train flow_matching --data volcanoes` does the same.
 """
 
