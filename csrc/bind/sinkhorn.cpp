@@ -38,20 +38,20 @@ template <class Problem> Problem problem_of(const Tensor& x0, const Tensors& x1,
 }
 
 Outputs<3> sinkhorn(Frame& frame, const Tensor& x0, const Tensors& x1, const Tensor& a, const Tensor& b,
-                    const Tensor& f, const Tensor& g, const Tensor& state, double reg, double relax, double tolerance,
+                    const Tensor& f, const Tensor& g, const Tensor& state, double reg, double reg_m, double tolerance,
                     int64_t most, int64_t steps) {
     Sinkhorn p = problem_of<Sinkhorn>(x0, x1, reg);
     const DType type = accumulator(x0.dtype);
     require(a, "a", x0, p.rows, p.sources, type), require(b, "b", x0, p.rows, p.targets, type);
     require(f, "f", x0, p.rows, p.sources, type), require(g, "g", x0, p.rows, p.targets, type);
     require(state, "state", x0, p.rows, kSinkhornState, DType::F64);
-    if (!(relax > 0 && relax <= 1) || !(tolerance >= 0) || most < 0 || steps < 0 || most > kMostSteps)
-        refuse<std::invalid_argument>(kOp, ": expected relax in (0, 1], a tolerance, most steps up to ", kMostSteps,
-                                      " and steps; got ", relax, ", ", tolerance, ", ", most, " and ", steps);
+    if (!(reg_m > 0) || !(tolerance >= 0) || most < 0 || steps < 0 || most > kMostSteps)
+        refuse<std::invalid_argument>(kOp, ": expected reg_m above 0, a tolerance, most steps up to ", kMostSteps,
+                                      " and steps; got ", reg_m, ", ", tolerance, ", ", most, " and ", steps);
     p.a = a.data, p.a_stride = a.row_stride, p.b = b.data, p.b_stride = b.row_stride;
     p.f0 = f.data, p.f0_stride = f.row_stride, p.g0 = g.data, p.g0_stride = g.row_stride;
     p.state0 = static_cast<const double*>(state.data), p.state0_stride = state.row_stride;
-    p.relax = relax, p.tolerance = tolerance, p.most = most, p.steps = steps;
+    p.reg_m = reg_m, p.tolerance = tolerance, p.most = most, p.steps = steps;
     const Tensor f1 = frame.empty_like(f), g1 = frame.empty_like(g), state1 = frame.empty_like(state);
     p.f = f1.data, p.g = g1.data, p.state = static_cast<double*>(state1.data);
     PFK_LAUNCH(frame, x0.device, sinkhorn, p, p.sources * p.targets);

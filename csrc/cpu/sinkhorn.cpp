@@ -99,8 +99,7 @@ template <class T, class A> class Iteration {
   public:
     Iteration(const Sinkhorn& p, int64_t row)
         : p_(p), costs_(p, row), ld_(costs_.ld()), rows_((p.sources + kBlock - 1) / kBlock * kBlock),
-          kept_(rows_ * ld_ <= kKept), reg_(A(p.reg)), inverse_(A(1 / p.reg)), relax_(A(p.relax)),
-          unpaid_(A((1 - p.relax) / p.relax)), a_(static_cast<const A*>(p.a) + row * p.a_stride),
+          kept_(rows_ * ld_ <= kKept), a_(static_cast<const A*>(p.a) + row * p.a_stride),
           b_(static_cast<const A*>(p.b) + row * p.b_stride), scratch_(room()) {
         cells_ = scratch_.template take<A>((kept_ ? rows_ : kBlock) * ld_);
         f_ = zeros(rows_), scale_ = zeros(rows_), given_ = zeros(rows_);
@@ -115,31 +114,40 @@ template <class T, class A> class Iteration {
 
     // From f and g, or, where nobody has been yet, from their c-transforms: f_i = min_j C_ij - g_j and likewise for g,
     // so that every row and every column has an exponent of 0 and none has one above.
-    void begin(const A* f, const A* g, bool fresh) {
-        if (fresh) {
+    void begin(const A* f, const A* g, double* state) {
+        if (state[kReg] > 0) {
+            copy(f, f_, p_.sources);
+            copy(g, g_, p_.targets);
+        } else {
+            A apart = 0;
             transform([&](const A* costs, A least) {
+                A most = least;
+#pragma omp simd reduction(max : most)
+                for (int64_t j = 0; j < p_.targets; ++j)
+                    most = costs[j] > most && costs[j] < kInfinity ? costs[j] : most;
+                apart = most - least > apart ? most - least : apart;
                 for (int64_t j = 0; j < ld_; ++j)
                     residual_[j] = detail::smaller(costs[j] - least, residual_[j]);
             });
             copy(residual_, g_, p_.targets);
             transform([](const A*, A) {});
-        } else {
-            copy(f, f_, p_.sources);
-            copy(g, g_, p_.targets);
+            begin_sinkhorn(state, static_cast<double>(apart), p_.reg, static_cast<double>(p_.most));
         }
-        renew();
+        renew(state[kReg]);
     }
 
     // Steps until the end is made, or as many as this call may take.
     void run(double* state) {
+        const double most = static_cast<double>(p_.most);
         for (int64_t taken = 0; state[kDone] == 0 && taken < p_.steps; ++taken) {
-            if (!goes_on(state, pass(), p_.tolerance, static_cast<double>(p_.most)))
+            if (!goes_on(state, pass(), p_.reg, p_.tolerance, most))
                 return;
-            if (went_astray(state))
-                remembered_ = 0, known_ = false;
-            mix();
-            if (!kept_ || far())
-                renew();
+            mix(may_mix(state));
+            const bool cooled = cools(state, p_.reg, most);
+            if (cooled || !kept_ || far())
+                renew(state[kReg]);
+            if (cooled)
+                forget();
         }
     }
 
@@ -168,14 +176,14 @@ template <class T, class A> class Iteration {
     // f becomes the c-transform of g, the first time that of 0; take(costs of a row, its f).
     template <class Take> void transform(Take take) {
         for (int64_t j = 0; j < ld_; ++j)
-            residual_[j] = static_cast<A>(__builtin_inf());
+            residual_[j] = kInfinity;
         for (int64_t row = 0; row < p_.sources; row += kBlock) {
             A* const block = cells(row);
             if (!written_)
                 costs_.write(row, block);
             for (int64_t r = 0; r < kBlock && row + r < p_.sources; ++r) {
                 const A* const costs = block + r * ld_;
-                A least = static_cast<A>(__builtin_inf());
+                A least = kInfinity;
 #pragma omp simd reduction(min : least)
                 for (int64_t j = 0; j < p_.targets; ++j)
                     least = detail::smaller(costs[j] - g_[j], least);
@@ -186,8 +194,8 @@ template <class T, class A> class Iteration {
         written_ = kept_;
     }
 
-    // The scales go into the bases, and the cells are made again, now or when they are looked at.
-    void renew() {
+    // The scales go into the bases, and the cells are made for this reg, now or when they are looked at.
+    void renew(double reg) {
         for (int64_t i = 0; i < p_.sources; ++i) {
             f_[i] += scale_[i] > A(0) ? reg_ * log(scale_[i]) : A(0);
             scale_[i] = A(1);
@@ -196,6 +204,17 @@ template <class T, class A> class Iteration {
             g_[j] += reg_ * log_scale_[j];
             log_scale_[j] = A(0), taken_[j] = b_[j];
         }
+        // What all g have in common f takes back: left to itself it would wander off, where numbers are coarse.
+        double common = 0;
+        for (int64_t j = 0; p_.reg_m > 1e300 && j < p_.targets; ++j)
+            common += static_cast<double>(g_[j]);
+        const A shift = static_cast<A>(common / static_cast<double>(p_.targets));
+        for (int64_t i = 0; i < p_.sources; ++i)
+            f_[i] += shift;
+        for (int64_t j = 0; j < p_.targets; ++j)
+            g_[j] -= shift;
+        reg_ = static_cast<A>(reg), inverse_ = static_cast<A>(1 / reg);
+        relax_ = static_cast<A>(relax_of(reg, p_.reg_m)), unpaid_ = static_cast<A>(reg / p_.reg_m);
         for (int64_t row = 0; kept_ && row < p_.sources; row += kBlock)
             make(row);
         written_ = false;
@@ -291,8 +310,12 @@ template <class T, class A> class Iteration {
         return most > A(kFarScale) || least < A(1 / kFarScale) || furthest > A(kFar);
     }
 
-    // A step of g, by what the last ones have brought.
-    void mix() {
+    void forget() { remembered_ = 0, known_ = false; }
+
+    // A step of g, by what the last ones have brought, or a plain one.
+    void mix(bool mixed) {
+        if (!mixed)
+            forget();
 #pragma omp simd
         for (int64_t j = 0; j < p_.targets; ++j)
             residual_[j] = scaling_of(static_cast<A>(totals_[j]), g_[j] * inverse_, relax_) - log_scale_[j];
@@ -317,6 +340,8 @@ template <class T, class A> class Iteration {
         for (int k = 0; k < n; ++k)
             for (int64_t j = 0; j < p_.targets; ++j)
                 last_step_[j] -= static_cast<A>(x[k]) * moves_[k][j];
+        if (!(product(last_step_, last_step_) < 1e300)) // or NaN
+            copy(residual_, last_step_, p_.targets);
 #pragma omp simd
         for (int64_t j = 0; j < p_.targets; ++j) {
             const A most = A(kFurthest), next = log_scale_[j] + last_step_[j];
@@ -335,13 +360,15 @@ template <class T, class A> class Iteration {
         return sum;
     }
 
+    static constexpr A kInfinity = static_cast<A>(__builtin_inf());
     static constexpr A kMost = sizeof(A) == 4 ? A(80) : A(700); // of an exponent: what is beyond has no weight
 
     const Sinkhorn& p_;
     Costs<T, A> costs_;
     const int64_t ld_, rows_;
     const bool kept_;
-    const A reg_, inverse_, relax_, unpaid_, *const a_, *const b_;
+    const A *const a_, *const b_;
+    A reg_ = 1, inverse_ = 1, relax_ = 1, unpaid_ = 0;
     Scratch scratch_;
     A *cells_, *f_, *scale_, *given_, *g_, *log_scale_, *taken_, *sums_; // of the sources up to `given_`
     A *residual_, *last_residual_, *last_step_, *changes_[kMemory], *moves_[kMemory];
@@ -356,7 +383,7 @@ template <class T, class A> void solve(const Sinkhorn& p, int64_t row) {
         state[i] = p.state0[row * p.state0_stride + i];
     Iteration<T, A> iteration(p, row);
     iteration.begin(static_cast<const A*>(p.f0) + row * p.f0_stride, static_cast<const A*>(p.g0) + row * p.g0_stride,
-                    state[kSteps] == 0);
+                    state);
     iteration.run(state);
     iteration.give(state, static_cast<A*>(p.f) + row * p.sources, static_cast<A*>(p.g) + row * p.targets);
 }

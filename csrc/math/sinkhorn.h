@@ -2,9 +2,10 @@
 //
 // Potentials f and g make the plan P_ij = a_i b_j exp((f_i + g_j - C_ij) / reg). With
 //   f_i / reg = -relax log sum_j b_j exp((g_j - C_ij) / reg)
-// the sources have their share, and g_j likewise those of the targets; relax is 1 where the plan's marginals must be a
-// and b, and reg_m / (reg_m + reg) where only a divergence of theirs from a and b is paid for, at reg_m. An iteration
-// is f from g, and then a step of g from f and from what the last steps have brought.
+// the sources have their share, and g_j likewise those of the targets; relax is reg_m / (reg_m + reg) where a
+// divergence of the plan's marginals from a and b is paid for, at reg_m, and 1 where they must be met, reg_m infinite.
+// An iteration is f from g, and then a step of g from f and from what the last steps have brought; reg begins large
+// where costs are far apart beside it, and cools.
 #pragma once
 
 #include "elementary.h"
@@ -21,7 +22,7 @@ struct Sinkhorn {
     int64_t x0_stride, x1_stride;
     const void *a, *b; // weights, as wide as the arithmetic, like all below
     int64_t a_stride, b_stride;
-    double reg, relax, tolerance;
+    double reg, reg_m, tolerance;
     int64_t most, steps; // steps until an end is made; of this call
     const void *f0, *g0;
     const double* state0; // zeros: begin
@@ -49,26 +50,57 @@ PFK_KERNEL(sinkhorn, Sinkhorn)
 PFK_KERNEL(sinkhorn_draw, SinkhornDraw)
 
 // The state of an iteration. Error: how much mass the targets have too much or too little, as a share of all of it.
-enum SinkhornPlace { kSteps, kError, kDone, kBest, kSinkhornState };
+enum SinkhornPlace { kSteps, kError, kDone, kReg, kBegan, kBest, kSince, kHold, kUntil, kSinkhornState };
 
 constexpr int64_t kMostSteps = 100000; // of any call: what takes longer never ends
 constexpr double kLeastMass = 1e-30, kFurthest = 60, kFar = 30, kFarScale = 1e13; // of sums and scalings
+constexpr double kCooling = 8, kWarm = 20; // from a reg to the next, and how many of the first costs are apart
 
-// Takes note of the error: true if a step follows. What steps have brought is of no use after one that went far off.
-PFK_HD bool goes_on(double* state, double error, double tolerance, double most) {
+PFK_HD void begin_sinkhorn(double* state, double apart, double reg, double most) {
+    for (int i = 0; i < kSinkhornState; ++i)
+        state[i] = 0;
+    state[kReg] = reg;
+    for (int i = 0; i < 40 && most >= 100 && kWarm * kCooling * state[kReg] < apart; ++i)
+        state[kReg] *= kCooling;
+}
+
+PFK_HD double relax_of(double reg, double reg_m) { return 1 / (1 + reg / reg_m); }
+
+// Takes note of the error: true if a step follows.
+PFK_HD bool goes_on(double* state, double error, double reg, double tolerance, double most) {
     state[kError] = error;
-    if (!(error > tolerance) || state[kSteps] >= most) { // NaN, too
+    if (!(error == error) || (state[kReg] <= reg && (error <= tolerance || state[kSteps] >= most))) {
         state[kDone] = 1;
         return false;
     }
     state[kSteps] += 1;
     return true;
 }
-PFK_HD bool went_astray(double* state) {
-    const bool astray = state[kError] > 4 * state[kBest] && state[kBest] > 0;
-    if (state[kBest] == 0 || state[kError] < state[kBest])
-        state[kBest] = state[kError];
-    return astray;
+
+// Whether steps may be mixed. Where eight of them have brought nothing they may not for a while, twice as long each
+// time: plain steps get there from anywhere.
+PFK_HD bool may_mix(double* state) {
+    if (state[kBest] == 0 || state[kError] < 0.999 * state[kBest])
+        state[kBest] = state[kError], state[kSince] = state[kSteps];
+    else if (state[kSteps] - state[kSince] >= 8 && state[kSteps] >= state[kUntil]) {
+        state[kHold] = state[kHold] > 0 ? 2 * state[kHold] : 8;
+        state[kUntil] = state[kSteps] + state[kHold];
+    }
+    if (state[kSteps] >= state[kUntil])
+        return true;
+    state[kSince] = state[kSteps];
+    return false;
+}
+
+// After a step: whether reg has become another.
+PFK_HD bool cools(double* state, double reg, double most) {
+    const bool late = 2 * state[kSteps] >= most;
+    if (state[kReg] <= reg || (state[kError] > 0.1 && state[kSteps] - state[kBegan] < 30 && !late))
+        return false;
+    state[kReg] = late || state[kReg] < kCooling * reg ? reg : state[kReg] / kCooling;
+    state[kBegan] = state[kSince] = state[kSteps];
+    state[kBest] = state[kHold] = state[kUntil] = 0;
+    return true;
 }
 
 // The potential over reg that a sum of sum_j b_j exp((g_j + base_j - C_ij) / reg) makes, over its own base.

@@ -18,8 +18,9 @@ from .modes import transformed
 __all__ = ["Potentials", "sinkhorn", "sinkhorn_draw", "sinkhorn_plan"]
 
 # of csrc/math/sinkhorn.h: columns of the state of an iteration, and its limits
-STEPS, ERROR, DONE, BEST, COLUMNS = range(5)
+STEPS, ERROR, DONE, REG, BEGAN, BEST, SINCE, HOLD, UNTIL, COLUMNS = range(10)
 LEAST_MASS, FURTHEST, MEMORY, MOST_STEPS = 1e-30, 60.0, 5, 100_000
+COOLING, WARM = 8.0, 20.0
 _POLLED = 64  # steps between two looks at a device's state
 
 
@@ -41,17 +42,51 @@ def costs(x0: Tensor, x1: Sequence[Tensor]) -> Tensor:
     return (x0[:, :, None] - x1[0].to(x0.dtype)[:, None]).square().sum(-1) if len(x1) else x0
 
 
-def _step(changes: list[Tensor], moves: list[Tensor], known: list[Tensor], residual: Tensor) -> Tensor:
-    """The step of Anderson mixing: `solve_mixing` of csrc/math/sinkhorn.h, for what each problem knows."""
-    if not changes:
+def _begun(state: Tensor, apart: Tensor, reg: float, most: int) -> Tensor:
+    """`begin_sinkhorn` of csrc/math/sinkhorn.h, for all problems where nobody has been yet."""
+    first = torch.full_like(apart, reg, dtype=torch.float64)
+    for _ in range(40 if most >= 100 else 0):
+        first = torch.where(WARM * COOLING * first < apart, COOLING * first, first)
+    begun = torch.zeros_like(state)
+    begun[:, REG] = first
+    return torch.where(state[:, REG, None] == 0, begun, state)
+
+
+def _noted(state: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
+    """The state after a step, and whether that may be mixed: `may_mix` there."""
+    steps, _, done, reg, began, best, since, hold, until = state.unbind(1)
+    steps = steps + 1
+    better = (best == 0) | (error < 0.999 * best)
+    stuck = ~better & (steps - since >= 8) & (steps >= until)
+    hold = torch.where(stuck, torch.where(hold > 0, 2 * hold, 8.0), hold)
+    until = torch.where(stuck, steps + hold, until)
+    mixed = steps >= until
+    since = torch.where(better | ~mixed, steps, since)
+    best = torch.where(better, error, best)
+    return torch.stack([steps, error, done, reg, began, best, since, hold, until], 1), mixed
+
+
+def _cooled(state: Tensor, reg: float, most: int) -> tuple[Tensor, Tensor]:
+    """The state with the reg of the next step, and whether it is another: `cools` there."""
+    steps, error, done, now, began, _, _, _, _ = state.unbind(1)
+    late, none = 2 * steps >= most, torch.zeros_like(steps)
+    cools = (now > reg) & ~((error > 0.1) & (steps - began < 30) & ~late) & (done == 0)
+    less = torch.where(late | (now < COOLING * reg), reg, now / COOLING)
+    after = torch.stack([steps, error, done, less, steps, none, steps, none, none], 1)
+    return torch.where(cools[:, None], after, state), cools
+
+
+def _step(past: Sequence[tuple[Tensor, Tensor, Tensor]], residual: Tensor) -> Tensor:
+    """The step of Anderson mixing: `solve_mixing` there, for what each problem knows."""
+    if not past:
         return residual
-    of, moved, valid = (torch.stack(part, 1) for part in (changes, moves, known))
-    of = of.double() * valid[..., None]
+    changes, moves, known = (torch.stack(part, 1) for part in zip(*past))
+    of = changes.double() * known[..., None]
     gram, x = of @ of.mT, of @ residual.double()[..., None]
     most = gram.diagonal(dim1=1, dim2=2).amax(1)[:, None]
-    diagonal = torch.where(valid & (most > 0), 1e-10 * most, 1.0)
-    x = torch.linalg.solve(gram + torch.diag_embed(diagonal), x)
-    step = residual - (x.to(residual.dtype) * moved).sum(1)
+    diagonal = torch.where(known & (most > 0), 1e-10 * most, 1.0)
+    x = torch.linalg.solve_ex(gram + torch.diag_embed(diagonal), x)[0]
+    step = residual - (x.to(residual.dtype) * moves).sum(1)
     return torch.where(step.isfinite().all(1, keepdim=True), step, residual)
 
 
@@ -64,55 +99,55 @@ def _formula(
     g: Tensor,
     state: Tensor,
     reg: float,
-    relax: float,
+    reg_m: float,
     tolerance: float,
     most: int,
     steps: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The op in plain torch: the reference of every kernel."""
     c = costs(x0, x1)
-    fresh = (state[:, STEPS] == 0)[:, None]
+    fresh, apart = (state[:, REG] == 0)[:, None], state[:, REG]
     if c.numel():
-        back = (c - c.amin(2)[:, :, None]).amin(1)
+        first = c.amin(2)
+        back = (c - first[:, :, None]).amin(1)
         f = torch.where(fresh, (c - back[:, None]).amin(2), f)
         g = torch.where(fresh, back, g)
-    f, g, c, mass = f / reg, g / reg, c / reg, b.double().sum(1)
-    unpaid = (1 - relax) / relax
-
-    def answer(p: Tensor, sums: Tensor) -> Tensor:
-        change = -relax * sums.clamp(min=LEAST_MASS).log() - (1 - relax) * p
-        return p + change.clamp(-FURTHEST, FURTHEST)
-
-    changes: list[Tensor] = []
-    moves: list[Tensor] = []
-    known: list[Tensor] = []
-    before: tuple[Tensor, Tensor] | None = None
+        apart = (c.masked_fill(c == math.inf, -math.inf) - first[:, :, None]).amax((1, 2)).double()
+    state, mass = _begun(state, apart, reg, most), b.double().sum(1)
+    past: list[tuple[Tensor, Tensor, Tensor]] = []  # changes of residuals, moves, and who knows them
+    last: tuple[Tensor, Tensor, Tensor] | None = None
     for _ in range(steps):
         going = state[:, DONE] == 0
         if not going.any():
             break
-        f = torch.where(going[:, None], answer(f, (torch.exp(f[:, :, None] + g[:, None] - c) * b[:, None]).sum(2)), f)
-        sums = (torch.exp(f[:, :, None] + g[:, None] - c) * a[:, :, None]).sum(1)
-        apart = (b * sums - b * torch.exp(-unpaid * g)).abs().double().sum(1)
-        error = apart / torch.where(mass > 0, mass, 1.0)
-        ended = ~(error > tolerance) | (state[:, STEPS] >= most)
-        best = state[:, BEST]
-        astray = (error > 4 * best) & (best > 0)
-        least = torch.where((best == 0) | (error < best), error, best)
-        after = torch.stack([state[:, STEPS] + ~ended, error, ended.double(), torch.where(ended, best, least)], 1)
-        state = torch.where(going[:, None], after, state)
-        going = state[:, DONE] == 0
-        residual = answer(g, sums) - g
-        if before is not None:
-            changes.append(residual - before[0])
-            moves.append(before[1] + changes[-1])
-            known = [*(k & ~astray for k in known), ~astray]
-            changes, moves, known = (part[-MEMORY:] for part in (changes, moves, known))
-        step = _step(changes, moves, known, residual)
-        before = residual, step
-        g = torch.where(going[:, None], g + step.clamp(-FURTHEST, FURTHEST), g)
+        now = state[:, REG, None].to(f.dtype)
+        relax = 1 / (1 + now / reg_m)
+
+        def answer(p: Tensor, sums: Tensor, now: Tensor = now, relax: Tensor = relax) -> Tensor:
+            change = -relax * sums.clamp(min=LEAST_MASS).log() - (1 - relax) * p / now
+            return change.clamp(-FURTHEST, FURTHEST)
+
+        sums = (torch.exp((f[:, :, None] + g[:, None] - c) / now[..., None]) * b[:, None]).sum(2)
+        f = torch.where(going[:, None], f + now * answer(f, sums), f)
+        sums = (torch.exp((f[:, :, None] + g[:, None] - c) / now[..., None]) * a[:, :, None]).sum(1)
+        error = (b * sums - b * torch.exp(-g / reg_m)).abs().double().sum(1) / torch.where(mass > 0, mass, 1.0)
+        ended = error.isnan() | ((state[:, REG] <= reg) & ((error <= tolerance) | (state[:, STEPS] >= most)))
+        stopped = torch.cat((state[:, :1], error[:, None], torch.ones_like(error)[:, None], state[:, REG:]), 1)
+        after, mixed = _noted(state, error)
+        state = torch.where(going[:, None], torch.where(ended[:, None], stopped, after), state)
+        residual = answer(g, sums)
+        if last is not None:
+            change = residual - last[0]
+            past = [*((c_, m_, k & mixed) for c_, m_, k in past), (change, last[1] + change, mixed & last[2])][-MEMORY:]
+        step = _step(past, residual)
+        g = torch.where((state[:, DONE] == 0)[:, None], g + now * step.clamp(-FURTHEST, FURTHEST), g)
+        if math.isinf(reg_m):  # what all g have in common f takes back: left to itself it would wander off
+            f, g = f + g.mean(1, keepdim=True), g - g.mean(1, keepdim=True)
+        state, cooled = _cooled(state, reg, most)
+        last = residual, step, ~cooled
+        past = [(c_, m_, k & ~cooled) for c_, m_, k in past]
     lost = state[:, ERROR].isnan()[:, None]
-    return (f * reg).masked_fill(lost, math.nan), (g * reg).masked_fill(lost, math.nan), state
+    return f.masked_fill(lost, math.nan), g.masked_fill(lost, math.nan), state
 
 
 def _check_points(x0: Tensor, x1: Sequence[Tensor], reg: float) -> tuple[int, int, int]:
@@ -152,7 +187,7 @@ def _check(
     g: Tensor,
     state: Tensor,
     reg: float,
-    relax: float,
+    reg_m: float,
     tolerance: float,
     most: int,
     steps: int,
@@ -162,16 +197,16 @@ def _check(
     for what, t, n in (("a", a, sources), ("b", b, targets), ("f", f, sources), ("g", g, targets)):
         _check_beside(x0, what, t, (problems, n), state_dtype(x0))
     _check_beside(x0, "state", state, (problems, COLUMNS), torch.float64)
-    if not (0 < relax <= 1 and tolerance >= 0 and 0 <= most <= MOST_STEPS and steps >= 0):
+    if not (reg_m > 0 and tolerance >= 0 and 0 <= most <= MOST_STEPS and steps >= 0):
         raise ValueError(
-            f"sinkhorn: expected relax in (0, 1], a tolerance, most steps up to {MOST_STEPS} and steps; "
-            f"got {relax}, {tolerance}, {most} and {steps}"
+            f"sinkhorn: expected reg_m above 0, a tolerance, most steps up to {MOST_STEPS} and steps; "
+            f"got {reg_m}, {tolerance}, {most} and {steps}"
         )
 
 
 _op = FusedOp(
     "sinkhorn",
-    "(Tensor x0, Tensor[] x1, Tensor a, Tensor b, Tensor f, Tensor g, Tensor state, float reg, float relax, "
+    "(Tensor x0, Tensor[] x1, Tensor a, Tensor b, Tensor f, Tensor g, Tensor state, float reg, float reg_m, "
     "float tolerance, int most, int steps) -> (Tensor, Tensor, Tensor)",
     formula=_formula,
     check=_check,
@@ -229,8 +264,8 @@ def sinkhorn(
 
     .. math:: P_{ij} = a_i b_j \exp((f_i + g_j - C_{ij}) / \mathrm{reg}), \quad C_{ij} = |x_{0,i} - x_{1,j}|^2.
 
-    The iteration starts from c-transforms and mixes its last five steps (Anderson), which takes three to ten times
-    fewer of them than plain ones where reg is small.
+    The iteration starts from c-transforms, at a larger reg where costs are far apart, and mixes its last five steps
+    (Anderson), which takes three to ten times fewer of them than plain ones where reg is small.
 
     Args:
         x0: (B, D), float32, float64, bfloat16 or float16, or (G, B, D) for G problems at once. With x1=None, costs
@@ -269,18 +304,18 @@ def sinkhorn(
         )
     if reg_m is not None and not reg_m > 0:
         raise ValueError(f"sinkhorn: reg_m must be above 0, or None for exact marginals; got {reg_m}")
-    relax = 1.0 if reg_m is None or math.isinf(reg_m) else reg_m / (reg_m + reg)
+    reg_m = math.inf if reg_m is None else float(reg_m)
     x0, x1s, single = _problems(x0, x1)
     count, sources, targets = _check_points(x0, x1s, reg)
-    left = _weights("a", a, x0, (count, sources), relax == 1)
-    right = _weights("b", b, x0, (count, targets), relax == 1)
+    left = _weights("a", a, x0, (count, sources), reg_m == math.inf)
+    right = _weights("b", b, x0, (count, targets), reg_m == math.inf)
     state = x0.new_zeros((count, COLUMNS), dtype=torch.float64)
     f, g = torch.zeros_like(left), torch.zeros_like(right)
     steps = iterations + 1 if x0.is_cpu else _POLLED
     for start in range(0, iterations + 1 if count * sources * targets else 0, steps):
         if start and bool((state[:, DONE] == 1).all()):
             break
-        f, g, state = _op((x0, x1s, left, right, f, g, state, float(reg), relax, float(tolerance), iterations, steps))
+        f, g, state = _op((x0, x1s, left, right, f, g, state, float(reg), reg_m, float(tolerance), iterations, steps))
     found = Potentials(f, g, state[:, STEPS].long(), state[:, ERROR], state[:, ERROR] <= tolerance)
     return Potentials(*(t[0] for t in found)) if single else found
 

@@ -82,7 +82,7 @@ class Sinkhorn:
                 warnings.warn(
                     "Sinkhorn(condition='ignore') pairs noise with data whatever the context: samples given a context "
                     "will be biased",
-                    stacklevel=2,
+                    stacklevel=3,
                 )
             i, j = self.order(x0, x1, generator)
             return x0[i], x1[j], None if context is None else context[j]
@@ -111,13 +111,13 @@ class Sinkhorn:
         else:
             found = sinkhorn(x0, x1, self.reg, reg_m=self.reg_m, tolerance=self.tolerance, iterations=self.iterations)
         if not bool(torch.isfinite(found.f).all() & torch.isfinite(found.g).all()):
-            warnings.warn("a transport plan is not finite, as that of NaN: rows are paired as they come", stacklevel=3)
+            warnings.warn("a transport plan is not finite, as that of NaN: rows are paired as they come", stacklevel=4)
             return every, every % x1.shape[0]
         if not bool(found.converged):
             warnings.warn(
                 f"the marginals of a transport plan are off by {float(found.error):.2g} after "
                 f"{int(found.iterations)} iterations: a larger reg ({self.reg:g}) takes fewer",
-                stacklevel=3,
+                stacklevel=4,
             )
         f, g = found.f[: x0.shape[0]], found.g[: x1.shape[0]]
         if self.fraction < 1:
