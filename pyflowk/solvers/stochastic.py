@@ -140,8 +140,9 @@ def predictor_corrector(
 
     s is the score, :math:`a = (\alpha_t / \alpha_s)^2` for a step from t to s, r = ``snr``. ``norms`` are those of each
     of the "rows"; averages over the "batch", as published, on which every row then depends; or "expected", :math:`|n| /
-    |s| = \sigma`, for events of few elements, whose score may be near 0. The last step has no noise. Cost:
-    ``corrections`` + 1 evaluations a step. Song et al., 2021, arXiv:2011.13456, algorithms 2 to 5.
+    |s| = \sigma`, for events of few elements, whose score may be near 0; their ratio is at most ten times that. The
+    last step has no noise. Cost: ``corrections`` + 1 evaluations a step. Song et al., 2021, arXiv:2011.13456,
+    algorithms 2 to 5.
 
     >>> import torch
     >>> from pyflowk.paths import VP
@@ -163,7 +164,7 @@ def predictor_corrector(
     for i in range(course.steps):
         for _ in range(corrections):
             score, drawn = score_x[i] * x + score_f[i] * course.ask(i, x), course.noise()
-            step = size[i] * NORMS[norms](drawn, score, now.sigma[i]).square()
+            step = size[i] * torch.minimum(NORMS[norms](drawn, score, now.sigma[i]), 10 * now.sigma[i]).square()
             x = x + step * score + (2 * step).sqrt() * drawn
         x = of_x[i] * x + of_f[i] * course.ask(i, x) + fresh[i] * course.noise()
     return x
