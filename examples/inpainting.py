@@ -1,6 +1,6 @@
 """One conditional model of digits, and all that can be asked of it, half a minute on one core.
 
-It is trained once, by flow matching, on some rows without their labels. Then it draws digits of a label, more clearly so
+It is trained once, by flow matching, on some rows without their labels. Then it draws digits of a label, more clearly
 with guidance; the right half given the left one; digits given a picture of half the resolution; and what a digit would
 look like as the next one. A classifier that is trained on the same labels says what it takes the results for. Nothing
 is trained again for a task, and the same calls take any model whose ``abilities`` hold ``Ability.EDITING``.
@@ -32,7 +32,9 @@ def train(data: Dataset, steps: int) -> GenerativeModel:
     """A model that hears the label of nine rows in ten, as guidance asks for."""
     torch.manual_seed(0)
     model = zoo.create("flow_matching", data.space, architecture="vector", width=256, depth=3, dropout=0.1)
-    config = TrainConfig(steps=steps, lr=2e-3, ema=0.99, tensorboard=False, sample_every=0, validate_every=500, threads=1)
+    config = TrainConfig(
+        steps=steps, lr=2e-3, ema=0.99, tensorboard=False, sample_every=0, validate_every=500, threads=1
+    )
     with tempfile.TemporaryDirectory() as out:
         trainer = Trainer(model, data, config, out=out)
         trainer.run()

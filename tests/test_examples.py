@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from tests.datasets.test_volcanoes import written
 
@@ -80,3 +81,35 @@ def test_volcanoes(tmp_path: Path) -> None:
     assert found["flow"][0] > found["uniform"][0] + 0.2 and found["kernels"][0] > found["uniform"][0] + 0.2
     paired = found["flow less kernels, by place"]
     assert abs(paired[0] - (found["flow"][0] - found["kernels"][0])) < 1e-5
+
+
+def test_inpainting(tmp_path: Path) -> None:
+    """A guess of the label is right once in ten; for a single draw half of its squared error is chance."""
+    found = example("inpainting").main(steps=400, out=tmp_path / "digits.png", draws=4)
+    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+    assert found["accuracy, guidance 2"] > max(0.7, found["accuracy, guidance 0"] + 0.1)
+    assert found["accuracy, inpainted"] > max(0.8, found["accuracy, inpainted without labels"] + 0.1)
+    assert min(found["accuracy, edited"], found["accuracy, other label"]) > 0.4
+    assert found["RMSE, right half, mean of 4"] < 0.9 * found["RMSE, right half, mean of the data"]
+    assert found["RMSE, restored, mean of 4"] < 0.85 * found["RMSE, wide pixels"]
+
+
+def test_cells(tmp_path: Path) -> None:
+    found = example("cells").main(steps=120, out=tmp_path / "cells.png")
+    assert (tmp_path / "cells.png").read_bytes().startswith(b"\x89PNG")
+    unbalanced, exact = found["W2, unbalanced transport"], found["W2, exact transport"]
+    assert unbalanced < 0.85 * exact and exact < 0.5 * min(found["W2, first day"], found["W2, last day"])
+
+
+def test_cells_of_a_file(tmp_path: Path) -> None:
+    anndata = pytest.importorskip("anndata")
+    generator, cells = torch.Generator().manual_seed(0), example("cells")
+    x = torch.cat([cells.simulate(50, time, generator) for time in (0.0, 0.5, 1.0)])
+    genes = torch.poisson(torch.exp(x @ (0.3 * torch.randn(2, 20, generator=generator))), generator)
+    table = anndata.AnnData(genes.numpy())
+    table.obs["day"] = [day for day in (0, 2, 8) for _ in range(50)]
+    table.write_h5ad(tmp_path / "cells.h5ad")
+    days = cells.read(tmp_path / "cells.h5ad", "day")
+    assert [tuple(part.shape) for part in days[:3]] == [(50, 5)] * 3 and days.time == 0.25
+    with pytest.raises(ValueError, match="expected a column of obs, one of day; got 'week'"):
+        cells.read(tmp_path / "cells.h5ad", "week")
