@@ -215,7 +215,8 @@ def by_network(space: Space, options: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name}: expected None for architecture {architecture}, got {options[name]!r}")
     if architecture == "dit":
         divisors = [p for p in range(1, max(shape[1:]) + 1) if not any(side % p for side in shape[1:])]
-        usual["patch"] = next((p for p in divisors if math.prod(shape[1:]) <= 64 * p * p), divisors[-1])
+        fitting = [p for p in divisors if 4 * p * p <= math.prod(shape[1:]) <= 64 * p * p] or [1]
+        usual["patch"] = next((p for p in fitting if p > 1), fitting[0])  # fewer tokens learn more in the same time
         if options["patch"] not in (None, *divisors):
             raise ValueError(f"patch: expected a common divisor of the sides of {shape}, got {options['patch']}")
     return {"architecture": architecture, **{name: options[name] or value for name, value in usual.items()}}

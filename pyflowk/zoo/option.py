@@ -117,7 +117,7 @@ VelocityActivation = Annotated[
     str | None, one_of("what hidden units compute, if vector (silu) or image (silu)", FIELD_ACTIVATIONS)
 ]
 VelocityTime = Annotated[str | None, one_of("how layers hear the time, if vector (concat) or image (concat)", TIMES)]
-Patch = Annotated[int | None, Option("side of a token in pixels, if dit; None: for at most 64 tokens", 1, WIDTH)]
+Patch = Annotated[int | None, Option("side of a token in pixels, if dit; None: 2 up, for 4 to 64 tokens", 1, WIDTH)]
 Time = Annotated[str, one_of("how a layer of the field hears the time", TIMES)]
 Method = Annotated[str, one_of("Runge-Kutta or Adams method of the solver", METHODS)]
 Steps = Annotated[int | None, Option("equal steps of the solver; None: adaptive, where the method can", 1, 1 << 16)]

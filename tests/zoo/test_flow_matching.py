@@ -154,6 +154,8 @@ def test_images_are_seen_by_networks_of_images() -> None:
     for architecture, size in sizes.items():
         config = zoo.flow_matching((1, 28, 28), architecture=architecture).config
         assert tuple(config[name] for name in ("width", "depth", "patch")) == size
+    patches = {(1, 1): 1, (4, 4): 2, (5, 5): 1, (8, 8): 2, (32, 64): 8, (29, 29): 1}
+    assert patches == {s: zoo.flow_matching((1, *s), architecture="dit").config["patch"] for s in patches}
     old = {"architecture": "image", "width": 4, "depth": 2, "activation": "tanh", "time": "concatsquash"}
     config = zoo.flow_matching((1, 4, 4), **old).config  # as runs of the time before the others have it, no patch
     assert {name: config[name] for name in old} == old
