@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -11,15 +12,19 @@ from .._checks import require_counts, require_numbers
 from ..space import Ragged
 from .field import Field
 
+SPREAD = 32
+"""How many times the largest deviation of frequencies is the smallest."""
+
 
 class FourierField(Field):
     r"""A field of vectors (B, D) whose network sees sines and cosines of them, too.
 
     ``make(n)`` makes the network, a :class:`Field` of n = D + 2 F numbers, such as an :class:`MLPField`: it sees
-    :math:`(x, \sin B x, \cos B x)` with F fixed frequencies, the rows of B, drawn from :math:`N(0, \text{scale}^2 I)`
-    when the field is made, and its first D answers are the field. Perceptrons learn smooth functions first: with
-    frequencies they follow structure of size 1 / scale within few steps. Raises ValueError or TypeError for numbers
-    that cannot be. Cost: the network, and a product with B. Tancik et al., 2020, arXiv:2006.10739.
+    :math:`(x, \sin B x, \cos B x)` with F fixed frequencies, the rows of B, drawn when the field is made: normal, with
+    deviations from ``scale`` to a 32nd of it, even in their logarithm. Its first D answers are the field. Perceptrons
+    learn smooth functions first: with frequencies they follow structure of size 1 / scale within few steps. Raises
+    ValueError or TypeError for numbers that cannot be. Cost: the network, and a product with B. Tancik et al., 2020,
+    arXiv:2006.10739.
 
     >>> import torch
     >>> from pyflowk.nets import FourierField, MLPField
@@ -34,7 +39,8 @@ class FourierField(Field):
         require_counts("FourierField", features=features, count=count)
         require_numbers("FourierField", scale=scale)
         self.features = features
-        self.register_buffer("frequencies", scale * torch.randn(count, features))
+        deviations = scale * torch.linspace(0, -math.log(SPREAD), count).exp()
+        self.register_buffer("frequencies", deviations[:, None] * torch.randn(count, features))
         self.net = make(features + 2 * count)
         self.takes_context = self.net.takes_context
 

@@ -62,7 +62,7 @@ def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
         )
     if divergence == "auto":
         divergence = "exact" if (space.dims if manifold is None else manifold.dim) <= 3 else "hutchinson"
-    frequency = (0.0 if manifold is None else 6.0) if options["frequency"] is None else options["frequency"]
+    frequency = (0.0 if manifold is None else 24.0) if options["frequency"] is None else options["frequency"]
     return {"divergence": divergence, "frequency": frequency, **by_network(space, options)}
 
 
@@ -81,7 +81,7 @@ def flow_matching(
     activation: VelocityActivation = None,
     time: VelocityTime = None,
     frequency: Annotated[
-        float | None, Option("of sines that a perceptron sees, too; 0: none; None: 6 on a manifold, else 0", 0, 1e6)
+        float | None, Option("of sines that a perceptron sees, too; 0: none; None: 24 on a manifold, else 0", 0, 1e6)
     ] = None,
     dropout: Dropout = 0.0,
     divergence: Annotated[str, one_of("of the field; auto: exact up to 3 elements", ("auto", *DIVERGENCES))] = "auto",
