@@ -27,12 +27,13 @@ FLOORS: list[set[str]] = [
 ]
 #: Rooms that may use a neighbour on their own floor: the command line drives everything, a trainer is fed data sets, a
 #: continuous transform is an integral, transforms and solvers ask their networks by the base classes of nets, and a
-#: network may be the velocity of a path, from whose noise solvers walk to data.
+#: network may be the velocity of a path, from whose noise solvers walk to data; a pairing knows its noise.
 NEIGHBOURS = {
     "cli": {"training", "datasets", "compat", "selfcheck"},
     "training": {"datasets"},
     "transforms": {"solvers", "nets"},
     "nets": {"paths"},
+    "paths": {"distributions"},
     "solvers": {"nets", "paths"},
 }
 

@@ -4,8 +4,9 @@ A `Path` gives a `PathSample`: an `AffinePath` has a `Schedule`, `CondOT`, `Lipm
 `VP`, `SubVP`, `VE` or `EDM`, each with its `Coefficients` at a time and by name in `SCHEDULES`; a `BrownianBridge` and
 what is `Blurred` have noise of their own, a `GeodesicPath` leads along a manifold. `convert` says a prediction, one of
 `PREDICTIONS`, in other words. A `Pairing` says which noise goes with which event: `independent`, nearest by exact
-`OptimalTransport` within a batch, drawn from an entropic plan by `Sinkhorn`, those that are `Given`, or a flow's own,
-`FlowNoise`.
+`OptimalTransport` within a batch, drawn from an entropic plan by `Sinkhorn`, found among all rows by a `Semidiscrete`
+transport, whose `SemidiscreteFit` says how even it is, or kept from it as `SeededPairs`, those that are `Given`, or a
+flow's own, `FlowNoise`.
 
 `Times` are those at which a path is looked at, drawn from a `TimeLaw`, by name in `TIME_LAWS`: `UniformTimes`,
 `LogNormalTimes`, `LogitNormalTimes`, `ModeTimes`, `CosmapTimes`, `PowerTimes`, `ShiftedTimes` by `shift_time`, or
@@ -36,6 +37,7 @@ from .schedules import (
     Schedule,
     SubVP,
 )
+from .semidiscrete import SeededPairs, Semidiscrete, SemidiscreteFit
 from .times import (
     TIME_LAWS,
     CosmapTimes,
@@ -86,6 +88,9 @@ __all__ = [
     "Polynomial",
     "PowerTimes",
     "Schedule",
+    "SeededPairs",
+    "Semidiscrete",
+    "SemidiscreteFit",
     "ShiftedTimes",
     "Sinkhorn",
     "SubVP",
