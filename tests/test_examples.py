@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+from pyflowk.training import load_model
+from pyflowk.training.log import read_rows
 from tests.datasets.test_volcanoes import written
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples"
@@ -113,3 +118,17 @@ def test_cells_of_a_file(tmp_path: Path) -> None:
     assert [tuple(part.shape) for part in days[:3]] == [(50, 5)] * 3 and days.time == 0.25
     with pytest.raises(ValueError, match="expected a column of obs, one of day; got 'week'"):
         cells.read(tmp_path / "cells.h5ad", "week")
+
+
+def test_several_processes(tmp_path: Path) -> None:
+    out, few = tmp_path / "run", ("--steps", "30", "--validate-every", "5", "--warmup", "2", "--no-tensorboard")
+    script = [str(FOLDER / "several_processes.sh"), str(out), *few, "--cpu"]
+    done = subprocess.run(
+        script, capture_output=True, text=True, env={**os.environ, "PYTHON": sys.executable}, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("one full Gaussian") == 1  # only one of them speaks
+    rows = read_rows(out / "log.csv")
+    assert rows[-1]["step"] == 30 and rows[-1]["valid_loss"] < rows[0]["valid_loss"]
+    model, _ = load_model(out)
+    assert model.config["pairing"] == "gathered_optimal_transport" and model.sample(3).isfinite().all()

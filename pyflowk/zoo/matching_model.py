@@ -15,7 +15,7 @@ from ..nets import Field, TangentField, VelocityField
 from ..objectives import Matching
 from ..ops.dtypes import state_dtype
 from ..ops.modes import transformed
-from ..paths import AffinePath, GeodesicPath, Given
+from ..paths import AffinePath, GeodesicPath, Given, OptimalTransport
 from ..solvers import Guided, Operator, flower, masking, uniform_grid
 from ..space import Paired, Space, check_events
 from ..transforms import ActNorm, Compose, Continuous, Scale
@@ -89,6 +89,8 @@ class MatchingModel(FlowModel):
             for layer in layers[:place]:
                 x1, _ = layer(x1, condition, generator)
             objective = replace(self.objective, source=self.flow.base)
+            if isinstance(objective.pairing, OptimalTransport) and not self.training:  # one process alone validates
+                objective = replace(objective, pairing=replace(objective.pairing, gather=False))
         moving: Any = layers[place]
         net = moving.field if self.objective.prediction == "velocity" else moving.field.net
         return objective(net, x1, condition, generator=generator)

@@ -73,6 +73,16 @@ def test_optimal_pairs_make_one_step_enough() -> None:
     assert labelled.loss(ring(6, 1), torch.arange(6) % 2, seeded()).shape == (6,)
 
 
+def test_noise_is_gathered_in_training_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process validates while the others wait: it must not ask them for theirs."""
+    model, x = zoo.flow_matching((2,), pairing="gathered_optimal_transport", width=8), ring(6, 1)
+    alone = model.loss(x, None, seeded())  # outside of a group there is nobody else
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    with pytest.raises((RuntimeError, ValueError), match="process group"):
+        model.loss(x, None, seeded())
+    assert torch.equal(model.eval().loss(x, None, seeded()), alone)
+
+
 def test_the_scale_of_the_data_is_set_once_and_not_learned() -> None:
     x = ring(2048, 1)
     model = trained(x, 3)
