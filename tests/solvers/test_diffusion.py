@@ -19,6 +19,7 @@ from pyflowk.solvers import (
     curved_euler,
     ddim,
     ddpm,
+    diffusion,
     dpmpp_2m,
     edm_heun,
     euler_maruyama,
@@ -27,6 +28,7 @@ from pyflowk.solvers import (
     overshooting,
     power_grid,
     predictor_corrector,
+    stochastic,
     stochastic_heun,
     uniform_grid,
 )
@@ -46,6 +48,10 @@ ALL: dict[str, Callable[..., Tensor]] = {
 }  # fmt: skip
 samplers = pytest.mark.parametrize("name", ALL)
 PLAIN = {"dpmpp_2m", "ddim"}
+
+
+def test_every_exported_sampler_is_here() -> None:
+    assert {*diffusion.__all__, *stochastic.__all__} - {"DIFFUSIONS"} <= ALL.keys()
 
 
 def seeded(seed: int = 0) -> torch.Generator:
