@@ -2,6 +2,7 @@
 
 #include "../math/assignment.h"
 #include "auction.h"
+#include "line.h"
 
 namespace pfk::cpu {
 namespace {
@@ -132,21 +133,23 @@ template <class T> void with_costs(const Assignment& p, int64_t problem, double*
 
 template <class T> void with_points(const Assignment& p, int64_t problem, double* prices) {
     using Kept = typename KeptAs<T>::type;
-    const int64_t n = p.size, ld = padded(n), dims = p.dims < 2 ? 2 : p.dims;
+    const int64_t n = p.size, ld = padded(n), dims = p.dims;
     const T *x0 = static_cast<const T*>(p.x0) + problem * p.x0_stride,
             *x1 = static_cast<const T*>(p.x1) + problem * p.x1_stride;
     Scratch scratch(n * dims * 16 + 128 + (dims > 2 ? SpaceCosts<Kept>::bytes(dims, n) : 16 * ld));
     double *x = scratch.take<double>(n * dims), *y = scratch.take<double>(n * dims);
     const double limit = __builtin_sqrt(kLargestCost / static_cast<double>(4 * dims));
-    for (int64_t i = 0; i < n; ++i) {
-        x[i * dims + 1] = y[i * dims + 1] = 0; // the second coordinate of points on a line
-        if (!read(x0 + i * p.dims, p.dims, limit, x + i * dims) || !read(x1 + i * p.dims, p.dims, limit, y + i * dims))
-            return give_up(p, problem);
-    }
+    if (!read(x0, n * dims, limit, x) || !read(x1, n * dims, limit, y))
+        return give_up(p, problem);
+    int64_t* const columns = p.columns + problem * n;
     const auto run = [&](const auto& costs) {
-        solve(costs, prices, p.columns + problem * n);
+        solve(costs, prices, columns);
         finish(p, problem, costs, prices);
     };
+    if (dims == 1) {
+        solve_line({x, y}, n, prices, columns);
+        return finish(p, problem, LineCosts{x, y}, prices);
+    }
     if (dims > 2)
         return run(SpaceCosts<Kept>::of(n, dims, x, y, scratch));
     double* const turned = scratch.take<double>(2 * ld);

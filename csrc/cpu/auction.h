@@ -91,7 +91,10 @@ template <class Costs> class Auction {
         const double spread = usual_spread();
         if (!(spread > 0))
             return false;
-        for (double step = spread * Costs::kFirstStep; step > spread * Costs::kLastStep; step /= kShrink)
+        double step = spread * Costs::kLastStep;
+        for (int64_t k = Costs::steps(size_); k > 1; --k)
+            step *= kShrink;
+        for (; step > spread * Costs::kLastStep / 2; step /= kShrink)
             if (!bid(step))
                 return false;
         if (!bid(0))
@@ -131,7 +134,7 @@ template <class Costs> class Auction {
     // The list of row i, from bounds of its costs or from the costs themselves.
     template <bool Bounds> void list(int64_t i, double* reduced) {
         --looks_left_;
-        const double limit = reduce<Bounds>(i, reduced, -kInfinity);
+        const double limit = reduce<Bounds, false>(i, reduced, 0);
         double least[kNear + 1];
         int32_t at[kNear + 1];
         int64_t count = 0;
@@ -151,9 +154,9 @@ template <class Costs> class Auction {
     }
 
     // Makes of the costs of row i, or of bounds that lie there, costs after prices, and returns a number that at least
-    // kNear + 1 of those from `from` on do not exceed, and not many more: of the least of kWideRow lanes of columns,
-    // the one that is kNear places behind the first.
-    template <bool Bounds> double reduce(int64_t i, double* reduced, double from) {
+    // kNear + 1 of those (from `from` on, if Cut) do not exceed, and not many more: of the least of kWideRow lanes of
+    // columns, the one that is kNear places behind the first.
+    template <bool Bounds, bool Cut> double reduce(int64_t i, double* reduced, double from) {
         constexpr int64_t parts = kWideRow / kDoubles;
         Doubles least[parts];
         for (Doubles& part : least)
@@ -164,7 +167,9 @@ template <class Costs> class Auction {
                     const int64_t at = j + part * kDoubles;
                     const Doubles value = row.at(at) - doubles_at(v_ + at);
                     doubles_at(reduced + at) = value;
-                    const Doubles counted = value >= from ? value : all_of(kInfinity);
+                    Doubles counted = value;
+                    if constexpr (Cut)
+                        counted = value >= from ? value : all_of(kInfinity);
                     least[part] = counted < least[part] ? counted : least[part];
                 }
         };
@@ -211,7 +216,7 @@ template <class Costs> class Auction {
             spreads[place] = spread;
         }
         const double usual = spreads[some / 2];
-        return ties > some / 4 || spreads[some * 7 / 8] > kUneven * usual ? 0.0 : usual;
+        return ties > some / 2 || spreads[some * 7 / 8] > kUneven * usual ? 0.0 : usual;
     }
 
     // Everybody bids anew: for the column that is cheapest, as much below its price as the next one is dearer, and a
@@ -335,7 +340,7 @@ template <class Costs> class Auction {
     bool search_farther(int64_t i) {
         if constexpr (Costs::kBounded)
             costs_.template bounds<1>(&i, reduced_);
-        const double from = searched_[i], limit = reduce<Costs::kBounded>(i, reduced_, from);
+        const double from = searched_[i], limit = reduce<Costs::kBounded, true>(i, reduced_, from);
         for_lanes(limit, reduced_, [&](int64_t j, double value) {
             if (value >= from && value <= limit)
                 reach_column(j, (Costs::kBounded ? costs_.entry(i, j) - v_[j] : value) + offsets_[i], i);

@@ -31,8 +31,8 @@ struct CostRow {
 // Costs that lie there as they are wanted.
 struct DenseCosts {
     static constexpr bool kBounded = false;
-    static constexpr double kFirstStep = 0.3,
-                            kLastStep = 0.03; // of an auction, beside how far a list of columns reaches
+    static constexpr double kLastStep = 0.05; // of an auction, beside how far a list of columns reaches
+    static constexpr int64_t steps(int64_t) { return 2; }
     int64_t size, ld;
     const double* costs;
 
@@ -54,7 +54,8 @@ struct DenseCosts {
 // Squared distances in the plane: made again wherever they are wanted, which is cheaper than to read them.
 struct PlaneCosts {
     static constexpr bool kBounded = false;
-    static constexpr double kFirstStep = 30, kLastStep = 0.1;
+    static constexpr double kLastStep = 0.11;
+    static constexpr int64_t steps(int64_t size) { return size > 8192 ? 4 : 3; }
     int64_t size, ld;
     const double* x; // (size, 2)
     const double* y; // (2, ld)
@@ -91,7 +92,8 @@ struct PlaneCosts {
 // is asked for, in `made`. Half as much is read, and twice as much done at a time, where lower bounds in float do.
 template <class T> struct SpaceCosts {
     static constexpr bool kBounded = sizeof(T) == sizeof(float);
-    static constexpr double kFirstStep = 0.1, kLastStep = 0.01;
+    static constexpr double kLastStep = 0.017;
+    static constexpr int64_t steps(int64_t) { return 2; }
     int64_t size, ld, dims;
     const double *x, *y; // (size, dims)
     const T *from, *to;  // x again; y in panels of kWideRow columns, (dims, kWideRow) each

@@ -68,6 +68,21 @@ def test_barriers(kernel: str) -> None:
     assert len(every) == barriers.count and unnoticed == []
 
 
+def test_barriers_of_assignment() -> None:
+    def make(kernel: Path, flags: Sequence[str]) -> Bench:
+        return backend.register("checker", "mutant", backend.library("checker", replaced=kernel))
+
+    def run(bench: Bench) -> None:
+        with pyflowk.backend("mutant"):
+            for rows in (40, 300):
+                cost = torch.rand(1, rows, rows, generator=torch.Generator().manual_seed(rows))
+                pyflowk.ops.assignment(cost if rows < 300 else cost + 1000 * (1 - torch.eye(rows)))
+        assert bench.reports() == []
+
+    every, unnoticed = mutate.survivors(backend.CUDA / "assignment.cu", run, [backend.CUDA / "assignment.cu"], make)
+    assert len(every) == 5 and unnoticed == []
+
+
 SANITIZED = """
 import pyflowk
 from simt import backend
