@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyflowk.nets import Branch, Field, FunctionBranch, FunctionField, LipschitzMLP, MLPField
+from pyflowk.nets import Branch, ConvField, Field, FunctionBranch, FunctionField, LipschitzMLP, MLPField
 from pyflowk.nets.field import as_field
-from pyflowk.solvers import Backprop, Fixed
+from pyflowk.solvers import Backprop, Fixed, odeint
 from pyflowk.transforms import Continuous, Exact, Residual, check_contraction
 
 
@@ -111,3 +111,12 @@ def test_a_branch_needs_its_values_and_its_constant_only() -> None:
         Residual(nn.Linear(2, 2))
     net = awake(LipschitzMLP(2, 8))
     torch.testing.assert_close(Residual(torch.compile(net, backend="eager"))(X.clone()), Residual(net)(X.clone()))
+
+
+def test_a_field_is_what_an_adaptive_solve_asks_for() -> None:
+    """Whose times are columns, one for each row, of vectors and of images."""
+    for shape, net in (((2,), awake(MLPField(2, width=8))), ((1, 4, 4), awake(ConvField(1, width=4)))):
+        x = torch.randn(3, *shape, dtype=torch.float64, generator=seeded())
+        found = odeint(net, x, [0.0, 1.0], method="dopri5")
+        by_row = odeint(lambda t, y, net=net: net(t.reshape(-1) if t.dim() else t, y), x, [0.0, 1.0], method="dopri5")
+        assert torch.equal(found, by_row)
