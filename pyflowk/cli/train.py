@@ -69,7 +69,7 @@ def fit(
     resume: bool = False,
 ) -> int:
     """Train a model into `out` and judge it; exit status 130 when a signal ended the training."""
-    trainer = Trainer(model, data, config, out=out, sampling=sampling, resume=resume)
+    trainer = Trainer(model, data, config, out=out, sampling=sampling, resume=resume, watch=Progress)
     count = sum(p.numel() for p in model.parameters())
     size = f"{len(data.train)} / {len(data.valid)} / {len(data.test)} samples of {sizes(data.space)}"
     say(trainer.console, f"{model.name} ({count:,} parameters) on {data.name} ({size}), into {out}")

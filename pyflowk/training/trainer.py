@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import Generator, Tensor
 
 from ..datasets import Dataset
+from ..datasets.rows import Watch
 from ..metrics.levels import unit_of
 from ..space import Events
 from ..zoo import GenerativeModel
@@ -65,7 +66,8 @@ class Trainer:
     Raises ValueError for settings that do not fit the data or the number of processes, and without `resume` where `out`
     holds a checkpoint already; TypeError or ValueError for options that the model's samples do not take;
     CheckpointError when there is nothing sound to resume from or the data are others by now; NonFiniteLoss from `run`.
-    `clock` tells the seconds of a budget of minutes (`time.process_time`: those that other jobs do not use).
+    `clock` tells the seconds of a budget of minutes (`time.process_time`: those that other jobs do not use); `watch`
+    hears how far the model's look at all rows is (`prepare`).
 
     >>> import tempfile, torch
     >>> from pathlib import Path
@@ -89,6 +91,7 @@ class Trainer:
         console: Console | None = None,
         resume: bool = False,
         clock: Callable[[], float] = time.monotonic,
+        watch: Watch | None = None,
     ) -> None:
         check_fit(model.space, data)
         for part in ("train", "valid"):
@@ -123,6 +126,11 @@ class Trainer:
             if changes:
                 raise checkpoint.CheckpointError(f"{data.name} is not what {out} was trained on: {changes}")
             saved.load_into(model, "model")
+        rows, context = data.part("train")
+        known = context if model.space.context is not None else None
+        model.prepare(
+            rows, known, step_generator(config.seed, 0, -2, self.device), None if watch is None else watch("prepared")
+        )
         self.state = State(model, config, self.accelerator)
         if saved is not None:
             self.state.restore(saved)

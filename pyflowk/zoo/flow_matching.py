@@ -48,6 +48,7 @@ PAIRINGS: dict[str, Pairing] = {
     "independent": independent,
     "optimal_transport": OptimalTransport(),
     "gathered_optimal_transport": OptimalTransport(gather=True),
+    "semidiscrete": OptimalTransport(),  # until all rows are known, and in validation
 }
 LAWS = tuple(name for name in TIME_LAWS if name not in ("log_normal", "shifted"))  # these ask for more than a name
 HINTED = tuple(name for name in PATHS if STARTS[name].alpha > 0)  # there is data at the start
@@ -103,10 +104,11 @@ def flow_matching(
     (:class:`pyflowk.nets.Preconditioned`), or its noise x0 where the path starts with a little data. With ``pairing``
     "optimal_transport" each batch brings noise to events on the shortest ways, among equal labels or close numbers
     where there is a context: the velocity is straighter, and few steps do; "gathered_optimal_transport" takes the
-    batches of all processes that train together for one. Real numbers are brought to unit scale by the first batch,
-    once; integers get even noise and lie in [-1, 1): samples are rounded down, and ``log_prob`` is a bound on the
-    log-probability, as of other flows. A training step is one evaluation of the network, and its loss is no likelihood.
-    With ``dropout`` (0.1) samples can be drawn with ``guidance``, and everything can be asked without a context.
+    batches of all processes that train together for one, "semidiscrete" all rows, given labels or nothing, by a fit
+    before the first step. Real numbers are brought to unit scale by the first batch, once; integers get even noise and
+    lie in [-1, 1): samples are rounded down, and ``log_prob`` is a bound on the log-probability, as of other flows. A
+    training step is one evaluation of the network, and its loss is no likelihood. With ``dropout`` (0.1) samples can be
+    drawn with ``guidance``, and everything can be asked without a context.
 
     Samples take ``steps`` equal steps of a ``method``, options of ``sample``, or adaptive ones with steps=None (method
     "dopri5" or another with an error estimate); options of the same names here are those of densities, latents and
@@ -142,4 +144,4 @@ def flow_matching(
     way = AffinePath(schedule) if space.geometry is None else GeodesicPath(space.geometry, schedule)
     objective = Matching(way, prediction, PAIRINGS[pairing], TIME_LAWS[time_law](), weight, dropout=dropout)
     flat = architecture == "vector" and space.geometry is None
-    return MatchingModel(space, net, objective, flat=flat, solver=solver)
+    return MatchingModel(space, net, objective, flat=flat, whole=pairing == "semidiscrete", solver=solver)

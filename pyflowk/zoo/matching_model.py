@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +16,7 @@ from ..nets import Field, TangentField, VelocityField
 from ..objectives import Matching
 from ..ops.dtypes import state_dtype
 from ..ops.modes import transformed
-from ..paths import AffinePath, GeodesicPath, Given, OptimalTransport
+from ..paths import AffinePath, GeodesicPath, Given, OptimalTransport, Semidiscrete
 from ..solvers import Guided, Operator, flower, masking, uniform_grid
 from ..space import Paired, Space, check_events
 from ..transforms import ActNorm, Compose, Continuous, Scale
@@ -23,6 +24,9 @@ from .blocks import centred, flatten, seen_inside, stepping
 from .flow_model import FlowModel, checked_time
 from .matching_sampling import MatchingSampling, guided, walk
 from .model import Ability
+
+FIT = 3000
+"""Steps, at most, that the transport of noise to all rows is fitted in."""
 
 
 class MatchingModel(FlowModel):
@@ -32,7 +36,9 @@ class MatchingModel(FlowModel):
     ``net`` predicts what the objective says, of events of the space or, with ``flat``, of the vectors they make.
     ``solver`` is what :class:`pyflowk.transforms.Continuous` takes beside its field: densities, latents and
     trajectories take its steps, samples are drawn in steps of their own. The source is standard normal. If the
-    objective has dropout, which takes a ``droppable`` net, every context may be None.
+    objective has dropout, which takes a ``droppable`` net, every context may be None. With ``whole`` noise goes to the
+    rows that :class:`pyflowk.paths.Semidiscrete` transport takes it to, once ``prepare`` has seen them all: batches
+    then say which contexts are learned, and validation pairs as the objective does.
 
     In a space with a manifold the path is a :class:`pyflowk.paths.GeodesicPath`, the ``net`` that of a
     :class:`pyflowk.nets.TangentField`, the source uniform (standard normal along Euclidean factors), nothing is
@@ -56,6 +62,7 @@ class MatchingModel(FlowModel):
         objective: Matching,
         *,
         flat: bool = False,
+        whole: bool = False,
         solver: dict[str, Any] | None = None,
     ) -> None:
         shape, manifold = (space.dims,) if flat else space.shape, space.geometry
@@ -64,7 +71,8 @@ class MatchingModel(FlowModel):
         scale = [ActNorm(shape[0]).requires_grad_(False)] if space.levels is None and manifold is None else []
         layers = [*([flatten(space)] if flat else []), *scale, moving, *_wide(objective)]
         super().__init__(space, base, Compose(*layers), front=centred(space))
-        self.objective = objective
+        self.objective, self.whole = objective, whole
+        self._whole: list[tuple[Tensor, Semidiscrete]] = []  # in a list: no submodule, which would be saved
 
     @property
     def abilities(self) -> frozenset[Ability]:
@@ -85,11 +93,16 @@ class MatchingModel(FlowModel):
             x1, _ = self.flow.enter(x1, None)
             objective = replace(self.objective, pairing=Given(x0, x1))
         else:
+            objective, found = replace(self.objective, source=self.flow.base), None
+            if self._whole and self.training:  # other events for the contexts of the batch, which its noise finds
+                (rows, pairing), found = self._whole[0], self.flow.base.sample(len(x), None, generator)
+                x = rows[pairing.partners(found, self.check_batch(x, context)).cpu()].to(x)
             x1, condition = self.flow.enter(*self._enter(x, context))
             for layer in layers[:place]:
                 x1, _ = layer(x1, condition, generator)
-            objective = replace(self.objective, source=self.flow.base)
-            if isinstance(objective.pairing, OptimalTransport) and not self.training:  # one process alone validates
+            if found is not None:
+                objective = replace(objective, pairing=Given(found, x1))
+            elif isinstance(objective.pairing, OptimalTransport) and not self.training:  # one process alone validates
                 objective = replace(objective, pairing=replace(objective.pairing, gather=False))
         moving: Any = layers[place]
         net = moving.field if self.objective.prediction == "velocity" else moving.field.net
@@ -106,6 +119,27 @@ class MatchingModel(FlowModel):
         z, condition = self.flow.enter(x0.reshape(-1, *self.flow.base.shape), self.check_context(context, len(x0)))
         moving, (_, _, back) = self._moved(chosen), self._parts()
         return moving.to_data(back.to_data(z, condition), condition).reshape(x0.shape)
+
+    def prepare(
+        self,
+        x: Any,
+        context: Any = None,
+        generator: Generator | None = None,
+        watch: Callable[[float], None] | None = None,
+    ) -> None:
+        """With ``whole`` the transport of all noise to all rows is fitted, the same for the same generator: a run that
+        goes on need not have kept it. Raises ValueError for contexts that are no labels, and for rows on demand."""
+        if not self.whole or isinstance(x, Paired):
+            return
+        if not isinstance(x, Tensor) or (context is not None and self.space.classes is None):
+            raise ValueError("pairing: expected rows in memory, and labels or no context, for semidiscrete transport")
+        inside, _ = self.flow.enter(x.to(self.flow.base.anchor.device), None)
+        labels = None if context is None else context.to(inside.device)
+        for layer in self.flow.transform.layers()[: self._moving[0]]:
+            inside, _ = layer(inside, None, generator)
+        pairing = Semidiscrete(inside, labels, source=self.flow.base)
+        pairing.fit(FIT, generator=generator, watch=watch)
+        self._whole = [(x, pairing)]
 
     def initialize(self, x: Any, context: Tensor | None = None, generator: Generator | None = None) -> None:
         if not isinstance(x, Paired):  # whose scale is that of the model that has made them

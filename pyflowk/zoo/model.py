@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
@@ -164,6 +164,17 @@ class GenerativeModel(nn.Module):
 
     def initialize(self, x: Any, context: Any = None, generator: Generator | None = None) -> None:
         """Set data-dependent layers from one batch; nothing to do for a system that has none."""
+
+    def prepare(
+        self,
+        x: Any,
+        context: Any = None,
+        generator: Generator | None = None,
+        watch: Callable[[float], None] | None = None,
+    ) -> None:
+        """Find what must be known of all training rows x, a tensor or rows that are read on demand, before the first
+        step, and again, by the same generator, before a run goes on: nothing, usually. ``watch`` hears of the part that
+        is done."""
 
     def after_step(self, step: int) -> None:
         """What follows step number ``step`` of the optimiser, such as moving the ``targets``; nothing, usually."""

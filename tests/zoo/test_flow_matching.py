@@ -231,3 +231,34 @@ def test_the_command_line_knows_it_by_the_protocol(tmp_path: Path, capsys: pytes
         drawn.append(np.load(tmp_path / "x.npy"))
         assert drawn[-1].shape == (9, 1, 8, 8) and {*drawn[-1].flat} <= {*range(17)}
     assert (drawn[0] == drawn[1]).all() and (drawn[0] != drawn[2]).any()
+
+
+def test_noise_finds_its_rows_among_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By label; the batch says which labels, its events do not matter; validation pairs its own rows."""
+    monkeypatch.setattr("pyflowk.zoo.matching_model.FIT", 300)
+    x, labels = ring(300, 1), torch.arange(300) % 2
+    x[labels == 1] += 10
+    model = zoo.flow_matching((2,), classes=2, pairing="semidiscrete", width=8)
+    model.initialize(x, labels)
+    heard: list[float] = []
+    model.prepare(x, labels, seeded(), heard.append)
+    assert heard and heard[-1] == 1
+    again = zoo.flow_matching((2,), classes=2, pairing="semidiscrete", width=8)
+    again.load_state_dict(model.state_dict())
+    again.prepare(x, labels, seeded())
+    asked = torch.arange(64) % 2
+    first = model.loss(x[:64], asked, seeded())
+    assert torch.equal(first, again.loss(torch.zeros(64, 2), asked, seeded()))
+    assert not torch.equal(first, model.loss(x[:64], 1 - asked, seeded()))
+    own = model.eval().loss(x[:64], labels[:64], seeded())
+    assert torch.equal(own, zoo_like(model, "optimal_transport").loss(x[:64], labels[:64], seeded()))
+    with pytest.raises(ValueError, match="rows in memory, and labels or no context, for semidiscrete"):
+        zoo.flow_matching((2,), context_dim=1, pairing="semidiscrete", width=8).prepare(x, torch.zeros(300, 1))
+
+
+def zoo_like(model: zoo.GenerativeModel, pairing: str) -> zoo.GenerativeModel:
+    """The same weights in a model with another pairing."""
+    config = {key: value for key, value in model.config.items() if key not in ("name", "pairing")}
+    other = zoo.create(model.name, **config, pairing=pairing)
+    other.load_state_dict(model.state_dict())
+    return other.eval()
