@@ -1,7 +1,5 @@
 // modulated_norm: checks, allocation, launches.
 
-#ifdef PFK_BACKEND_CPU
-
 #include "../math/modulated_norm.h"
 #include "function.h"
 #include "launch.h"
@@ -96,6 +94,9 @@ Outputs<3> modulated_norm_backward(Frame& frame, const Tensor& x, const Tensor& 
     p.dy = dy.data, p.dy_stride = dy.row_stride, p.rows = p.events;
     const Tensor dx = frame.empty_like(x), dscale = frame.empty_like(scale), dshift = frame.empty_like(scale);
     p.dx = dx.data, p.dscale = dscale.data, p.dshift = dshift.data;
+    const int64_t scratch = PFK_SCRATCH(modulated_norm_backward, p);
+    if (scratch > 0)
+        p.scratch = frame.empty(&scratch, 1, accumulator(x.dtype), x.device).data;
     PFK_LAUNCH(frame, x.device, modulated_norm_backward, p, 2 * kCost * p.tokens * p.size);
     return {dx, dscale, dshift};
 }
@@ -109,5 +110,3 @@ void expose_modulated_norm(Module& module) {
 }
 
 } // namespace pfk::bind
-
-#endif

@@ -37,10 +37,12 @@ struct ModulatedNorm {
     const void* dy; // backward
     int64_t dy_stride;
     void *dx, *dscale, *dshift; // dense
+    void* scratch;              // CUDA: modulated_norm_backward_scratch(...) accumulators
 };
 
 PFK_KERNEL(modulated_norm, ModulatedNorm)
 PFK_KERNEL(modulated_norm_tangents, ModulatedNorm)
 PFK_KERNEL(modulated_norm_backward, ModulatedNorm)
+PFK_SCRATCH_OF(modulated_norm_backward, ModulatedNorm)
 
 } // namespace pfk
