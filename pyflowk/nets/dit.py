@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
+from ..ops import modulated_norm, modulated_norm_with_tangents
 from ..ops.activations import ACTIVATIONS
 from ..ops.dtypes import state_dtype
 from .attention import SelfAttention, heads_of, zero_
 from .context import make_context
-from .dual import Dual, DualField, affine, layer_norm
+from .dual import Dual, DualField, affine
 from .embedding import TimeEmbedding, embedded
 
 __all__ = ["DIT_SIZES", "POSITIONS", "DiT"]
@@ -106,13 +107,13 @@ class DiT(DualField):
             raise ValueError(f"DiT expects sides that are multiples of its patch {p}, got {tuple(image.shape)}")
         rows, columns = image.shape[2] // p, image.shape[3] // p
         condition = F.silu(embedded(self.time, self.context, t, image, context))
-        h = affine(self.first, x).linear(lambda x: x.flatten(2).mT)
+        h = affine(self.first, x).linear(lambda x: x.flatten(2).mT.contiguous())
         if self.positions != "rotary":
             h = Dual(h.value + sincos(rows, columns, self.width, image).to(h.value.dtype), h.tangents)
         rotation = None if self.positions == "sincos" else rotary(rows, columns, self.width // self.heads, image)
         for block in self.blocks:
             h = block(h, condition, rotation)
-        shift, scale = self.modulation(condition).unsqueeze(1).chunk(2, -1)
+        shift, scale = self.modulation(condition).chunk(2, -1)
         patches = affine(self.last, modulated(h, shift, scale))
         return patches.linear(lambda x: _image(x.unflatten(1, (rows, columns)).unflatten(3, (p, p, -1))))
 
@@ -127,14 +128,18 @@ class _Block(nn.Module):
         self.modulation = zero_(nn.Linear(width, 6 * width))
 
     def forward(self, h: Dual, condition: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Dual:
-        b1, a1, g1, b2, a2, g2 = self.modulation(condition).unsqueeze(1).chunk(6, -1)
-        h = h + self.attention(modulated(h, b1, a1), rotation).scaled(g1)
-        return h + affine(self.second, affine(self.first, modulated(h, b2, a2)).activated(GELU)).scaled(g2)
+        b1, a1, g1, b2, a2, g2 = self.modulation(condition).chunk(6, -1)
+        h = h + self.attention(modulated(h, b1, a1), rotation).scaled(g1.unsqueeze(1))
+        return h + affine(self.second, affine(self.first, modulated(h, b2, a2)).activated(GELU)).scaled(g2.unsqueeze(1))
 
 
 def modulated(h: Dual, shift: Tensor, scale: Tensor) -> Dual:
-    """Tokens (B, T, F) of mean 0 and variance 1, scaled and shifted by the row (B or 1, 1, F): adaLN."""
-    return layer_norm(h).scaled(1 + scale, shift)
+    """Tokens (B, T, F) of mean 0 and variance 1, scaled and shifted by the row (B or 1, F): adaLN."""
+    rows, dtype = len(h.value), h.value.dtype
+    scale, shift = (t.to(dtype).expand(rows, -1) for t in (scale, shift))
+    if h.tangents is None:
+        return Dual(modulated_norm(h.value, scale, shift))
+    return Dual(*modulated_norm_with_tangents(h.value, scale, shift, h.tangents))
 
 
 def _image(patches: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..ops.activations import Activation
 from .field import Field
 
-__all__ = ["Dual", "DualField", "affine", "concatenated", "group_norm", "layer_norm", "rms_norm"]
+__all__ = ["Dual", "DualField", "affine", "concatenated", "group_norm", "rms_norm"]
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,6 @@ def group_norm(layer: nn.GroupNorm, h: Dual) -> Dual:
     normal = _standardized(groups, layer.eps)
     shape, (gain, bias) = h.value.shape[1:], (p[None, :, None, None] for p in (layer.weight, layer.bias))
     return normal.linear(lambda x: x.reshape(-1, *shape)).scaled(gain, bias)
-
-
-def layer_norm(h: Dual, eps: float = 1e-6) -> Dual:
-    """Rows of mean 0 and variance 1."""
-    if h.tangents is None:
-        return Dual(F.layer_norm(h.value, h.value.shape[-1:], eps=eps))
-    return _standardized(h, eps)
 
 
 def rms_norm(layer: nn.RMSNorm, h: Dual) -> Dual:
