@@ -33,7 +33,7 @@ def main(steps: int = 6000, seed: int = 0, data_dir: str | None = None) -> dict[
     data = datasets.load("volcanoes", seed=seed, data_dir=data_dir)
     train, valid, test = (data.take(part)[0] for part in ("train", "valid", "test"))
     torch.manual_seed(seed)
-    model = zoo.flow_matching(data.space, steps=40)
+    model = zoo.flow_matching(data.space, steps=80)
     optimizer = torch.optim.Adam(model.parameters(), 4e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     averaged, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
