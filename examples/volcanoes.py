@@ -29,7 +29,7 @@ def with_error(values: Tensor) -> tuple[float, float]:
     return values.mean().item(), values.std().item() / math.sqrt(len(values))
 
 
-def main(steps: int = 6000, seed: int = 0, data_dir: str | None = None) -> dict[str, tuple[float, float]]:
+def main(steps: int = 9000, seed: int = 0, data_dir: str | None = None) -> dict[str, tuple[float, float]]:
     data = datasets.load("volcanoes", seed=seed, data_dir=data_dir)
     train, valid, test = (data.take(part)[0] for part in ("train", "valid", "test"))
     torch.manual_seed(seed)
@@ -65,7 +65,7 @@ def main(steps: int = 6000, seed: int = 0, data_dir: str | None = None) -> dict[
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--data-dir", default=None, help="the folder of the table, if pyvolcans is not installed")
     main(**vars(parser.parse_args()))
