@@ -12,8 +12,9 @@ from torch import Tensor
 from ..distributions import DiagonalGaussian, Distribution
 from ..nets.context import drop_context
 from ..nets.field import Field, as_field
-from ..ops.draw import draw_normal, draw_uniform
+from ..ops.draw import draw_keys, draw_uniform
 from ..ops.dtypes import state_dtype
+from ..ops.path_sample import noise_of
 from ..paths import (
     PREDICTIONS,
     AffinePath,
@@ -84,22 +85,33 @@ class Matching:
         generator: torch.Generator | None = None,
         reduction: str = "none",
     ) -> Tensor:
-        rows, device = x.shape[0], x.device
-        x0, x1, context = paired(self.source, self.pairing, x, context, generator)
-        sample = self.path.sample(x0, x1, self.times(rows, generator, dtype=x1.dtype, device=device), generator)
+        rows, device, dtype = x.shape[0], x.device, state_dtype(x)
+        x0: Tensor | None = None
+        if self.prediction in ("velocity", "data") and self.pairing is independent and is_normal(self.source, x):
+            x1, keys = x.to(dtype), draw_keys(rows, generator, device=device)  # of noise that nobody looks at
+            t = self.times(rows, generator, dtype=dtype, device=device)
+            sample = self.path.sample_noise(keys, x1, t, generator)
+        else:
+            x0, x1, context = paired(self.source, self.pairing, x, context, generator)
+            sample = self.path.sample(x0, x1, self.times(rows, generator, dtype=dtype, device=device), generator)
         predicting = as_field(net)
         if self.dropout and context is not None:
             dropped = draw_uniform((rows,), generator, dtype=torch.float32, device=device) < self.dropout
             context = drop_context(context, dropped, predicting.no_context())
-        error = predicting(sample.t, sample.x_t, context) - self._wanted(x0, x1, sample)
-        squares = error.square().reshape(rows, math.prod(x.shape[1:]))
+        predicted, wanted = predicting(sample.t, sample.x_t, context), self._wanted(x0, x1, sample)
+        if predicted.shape != wanted.shape:
+            raise ValueError(f"field: expected an answer {tuple(wanted.shape)}, got {tuple(predicted.shape)}")
+        squares = (predicted - wanted).square()
+        squares = squares if squares.dim() == 2 else squares.reshape(rows, math.prod(x.shape[1:]))
         weight = sample.weight if self.weight is None else sample.weight * self.weight(sample.t)
         return reduce(weight * squares.mean(1), reduction)
 
-    def _wanted(self, x0: Tensor, x1: Tensor, sample: PathSample) -> Tensor:
+    def _wanted(self, x0: Tensor | None, x1: Tensor, sample: PathSample) -> Tensor:
+        if self.prediction == "velocity" or x0 is None:
+            return sample.target if self.prediction == "velocity" else x1
         if self.prediction == "score":
             return convert(x0, sample.x_t, sample.t, self.path.schedule, "noise", "score")  # type: ignore[attr-defined]
-        return {"velocity": sample.target, "noise": x0, "data": x1}[self.prediction]
+        return x0 if self.prediction == "noise" else x1
 
 
 def standard_normal(source: Distribution | None) -> bool:
@@ -111,9 +123,16 @@ def paired(
     source: Distribution | None, pairing: Pairing, x: Tensor, context: Tensor | None, generator: torch.Generator | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Noise of a source, standard normal if there is none, and events x, in pairs with their context."""
-    dtype = state_dtype(x)
-    if source is None:
-        x0 = draw_normal(x.shape, generator, dtype=dtype, device=x.device)
+    x1 = x.to(state_dtype(x))
+    if is_normal(source, x):
+        x0 = noise_of(draw_keys(len(x), generator, device=x.device), x1)
     else:
-        x0 = source.sample(len(x), context, generator)
-    return pairing(x0, x.to(dtype), context, generator)
+        x0 = source.sample(len(x), context, generator)  # type: ignore[union-attr]
+    return pairing(x0, x1, context, generator)
+
+
+def is_normal(source: Distribution | None, x: Tensor) -> bool:
+    """Whether a source is standard normal, and of events like x."""
+    if source is None:
+        return True
+    return type(source) is DiagonalGaussian and not source.learned and source.shape == x.shape[1:]

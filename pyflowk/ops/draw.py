@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["draw_integers", "draw_normal", "draw_uniform"]
+__all__ = ["draw_integers", "draw_keys", "draw_normal", "draw_uniform"]
 
 
 def draw_uniform(
@@ -38,6 +38,11 @@ def draw_integers(
 ) -> Tensor:
     """Draw integers in [low, high), int64, each as likely."""
     return torch.randint(low, high, shape, device=device, **_of(generator))
+
+
+def draw_keys(rows: int, generator: Generator | None, *, device: torch.device | str) -> Tensor:
+    """Draw a key for each row, (rows,), int64, of which `random_numbers` makes as many numbers as the row needs."""
+    return draw_integers(0, 2**63 - 1, (rows,), generator, device=device)
 
 
 def _of(generator: Generator | None) -> dict[str, Any]:

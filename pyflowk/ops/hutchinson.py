@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
-from .draw import draw_integers
+from .draw import draw_keys
 from .dtypes import FLOATING, state_dtype
 from .random_numbers import RANDOM, check_keys, random_formula, random_numbers
 
@@ -56,7 +56,7 @@ def draw_probes(
         raise ValueError(f"expected at least one probe, got {count}")
     if noise not in NOISES:
         raise ValueError(f"noise: expected one of {', '.join(NOISES)}; got {noise!r}")
-    keys = draw_integers(0, 2**63 - 1, x.shape[:1], generator, device=x.device)
+    keys = draw_keys(x.shape[0], generator, device=x.device)
     return Probes(keys, count, noise)
 
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ._router import FusedOp
 from .dtypes import FLOATING, state_dtype
-from .random_numbers import RANDOM, check_keys, random_formula
+from .random_numbers import RANDOM, check_keys, random_formula, random_numbers
 
-__all__ = ["path_sample", "path_sample_formula"]
+__all__ = ["noise_of", "path_sample", "path_sample_formula"]
 
 
 def path_sample_formula(x1: Tensor, x0: Tensor, coefficients: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -112,6 +112,7 @@ _path_sample = FusedOp(
         indices=("keys",),
     ),
     indices=("keys",),
+    expand_below=0,
 )
 
 _path_between = FusedOp(
@@ -136,13 +137,13 @@ def path_sample(
     r"""Mix data with noise, and say how the mixture moves: :math:`\alpha x_1 + \sigma x_0` and its rate.
 
     The rate, the target of flow matching, is :math:`\alpha' x_1 + \sigma' x_0`. The noise x0 is given, or drawn, one
-    key a row: it is then that of ``random_numbers(keys, 1, D)``, never stored, and a row's is the same in every batch.
+    key a row: it is then that of :func:`noise_of`, never stored, and a row's is the same in every batch.
 
     Args:
         x1: (B, \*event), float32, float64, bfloat16 or float16, any strides.
         coefficients: alpha, sigma, alpha' and sigma', each (B,), float32 (float64 beside a float64 x1): those of a
             schedule at times (B,).
-        keys: (B,), int64, of which standard normal noise is made; `draw_integers` of `pyflowk.ops.draw` draws them.
+        keys: (B,), int64, of which standard normal noise is made; `draw_keys` of `pyflowk.ops.draw` draws them.
         x0: noise like x1, instead of keys.
 
     Returns:
@@ -168,3 +169,15 @@ def path_sample(
     if isinstance(keys, Tensor):
         keys = keys.contiguous()  # as kernels want indices
     return _path_sample((x1, keys, [*coefficients]))
+
+
+def noise_of(keys: Tensor, x: Tensor) -> Tensor:
+    r"""Make the standard normal noise, shaped as x (B, \*event), that `path_sample` draws from keys (B,).
+
+    It is ``random_numbers(keys, 1, D)`` for D elements, float32 (float64 beside a float64 x).
+
+    >>> noise_of(torch.tensor([7]), torch.zeros(1, 2))
+    tensor([[-0.2527,  0.5371]])
+    """
+    check_keys("noise_of", keys, x.shape[0])
+    return random_numbers(keys, 1, x.shape[1:].numel(), dtype=state_dtype(x)).reshape(x.shape)

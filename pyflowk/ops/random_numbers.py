@@ -1,7 +1,7 @@
 """Random numbers by counter: a row's own key and a place give the same numbers on every device and in any order.
 
 Kernels that draw share `csrc/math/philox.h`, and their formulas what is here: nothing is stored, every pass makes its
-numbers again. Keys come from torch's generator, one int64 a row (`draw_integers`).
+numbers again. Keys come from torch's generator, one int64 a row (`draw_keys`).
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def random_numbers(
     formula, normal numbers up to rounding.
 
     Args:
-        keys: (B,), int64, any 64 bits; `draw_integers` of `pyflowk.ops.draw` makes them from a torch generator.
+        keys: (B,), int64, any 64 bits; `draw_keys` of `pyflowk.ops.draw` makes them from a torch generator.
         draws: how many independent draws a row has; the first k are those of a call with draws=k.
         size: numbers of a draw; the first n are those of a call with size=n.
         kind: "sign" (-1 or 1, as likely), "normal" (Box and Muller) or "uniform" (in (0, 1], from 32 bits).

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Generator, Tensor
 
 from ..ops.modes import transformed
+from ..ops.path_sample import noise_of
 from ..ops.times import as_time
 
 
@@ -44,6 +45,12 @@ class Path:
         """What lies at times t between the rows of x0 and of x1."""
         return self._sample(x0, x1, checked_times(x0, x1, t), generator)
 
+    def sample_noise(
+        self, keys: Tensor, x1: Tensor, t: Tensor | float, generator: Generator | None = None
+    ) -> PathSample:
+        """The same from standard normal noise, that of :func:`pyflowk.ops.path_sample.noise_of` for keys (B,)."""
+        return self.sample(noise_of(keys, x1), x1, t, generator)
+
     def _sample(self, x0: Tensor, x1: Tensor, t: Tensor, generator: Generator | None) -> PathSample:
         raise NotImplementedError(f"{type(self).__name__} has no sample")
 
@@ -54,7 +61,7 @@ def checked_times(x0: Tensor, x1: Tensor, t: Tensor | float) -> Tensor:
         raise ValueError(f"expected x0 and x1 of one shape (B, *event), got {tuple(x0.shape)} and {tuple(x1.shape)}")
     t = as_time(t, x1)
     if t.is_cpu and t.numel() and not transformed():
-        low, high = (float(end) for end in t.detach().aminmax())
+        low, high = (end.item() for end in t.detach().aminmax())
         if low < 0 or high > 1:
             raise ValueError(f"t: expected times from 0 (noise) to 1 (data), got {low:g} to {high:g}")
-    return t.expand(x1.shape[0])
+    return t if t.dim() else t.expand(x1.shape[0])

@@ -55,11 +55,14 @@ class ActNorm(Transform):
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
+        return self.to_noise(x), self._ladj(x)
+
+    def to_noise(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         self._check(x)
         if self.training and self.unset:
             self._set_from(x)
         scale, bias = self._per_channel(x, self.log_scale.exp()), self._per_channel(x, self.bias)
-        return torch.addcmul(bias, x.to(state_dtype(x)), scale), self._ladj(x)
+        return torch.addcmul(bias, x.to(state_dtype(x)), scale)
 
     @property
     def unset(self) -> bool:

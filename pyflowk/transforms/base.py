@@ -34,10 +34,11 @@ class Transform(nn.Module):
     ``moves_in_time``: the map is the flow of an equation, noise at time 0 and data at 1, that goes part of the way by
     ``move`` and ``transport`` (:class:`Continuous`). ``layers`` are the maps that it is a chain of: itself, usually.
 
-    A subclass whose ``forward``, ``inverse``, ``to_data`` or ``initialize`` cannot be called so raises TypeError where
-    it is defined. What it defines says by itself whether it ``has_inverse`` and ``starts_from_output``.
+    A subclass whose ``forward``, ``inverse``, ``to_noise``, ``to_data`` or ``initialize`` cannot be called so raises
+    TypeError where it is defined. What it defines says by itself whether it ``has_inverse`` and ``starts_from_output``.
 
-    ``to_data`` is the inverse for callers that want no log-determinant: what :meth:`Flow.sample` runs.
+    ``to_data`` is the inverse for callers that want no log-determinant: what :meth:`Flow.sample` runs. ``to_noise`` is
+    that of ``forward``; a subclass that has a ``forward`` of its own does not inherit its parent's.
 
     ``backward_from_output(z, grad_z, grad_ladj, context, pullback) -> (x, grad_x)`` is optional: the hook for
     :class:`MemoryFlat`. From the output and the gradients of both outputs it rebuilds the input x and its gradient;
@@ -66,9 +67,12 @@ class Transform(nn.Module):
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
         own = vars(cls)
-        for name in ("forward", "inverse", "to_data", "initialize"):
+        for name in ("forward", "inverse", "to_noise", "to_data", "initialize"):
             if getattr(cls, name) is not getattr(Transform, name):  # its own, or that of any class it is made of
                 _require_signature(cls, name)
+        owner: Any = next(kind for kind in cls.__mro__ if "to_noise" in vars(kind))
+        if owner is not Transform and cls.forward is not owner.forward:
+            cls.to_noise = Transform.to_noise  # type: ignore[method-assign]
         cls.has_inverse = cls.has_inverse or cls.inverse is not Transform.inverse
         if "starts_from_output" not in own:
             parents = [base for base in cls.__bases__ if issubclass(base, Transform)]
@@ -89,6 +93,10 @@ class Transform(nn.Module):
         self, z: Tensor, grad_z: Tensor, grad_ladj: Tensor, context: Tensor | None, pullback: Pullback
     ) -> tuple[Tensor, Tensor]:
         raise NotImplementedError(f"{type(self).__name__} has no backward_from_output")
+
+    def to_noise(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """``forward`` without the log-determinant, cheaper where that one costs much."""
+        return self(x, context, generator)[0]
 
     def to_data(self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """``inverse`` without the log-determinant, cheaper where that one costs much."""
@@ -188,6 +196,11 @@ class Compose(Transform):
         for transform in self._last_first():
             z, grad_z = pullback.layer(transform, z, grad_z, grad_ladj, context)
         return z, grad_z
+
+    def to_noise(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        for transform in self.transforms:
+            x = transform.to_noise(x, context, generator)  # type: ignore[operator]
+        return x
 
     def to_data(self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         for transform in self._last_first():

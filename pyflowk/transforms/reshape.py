@@ -32,11 +32,17 @@ class Reshape(Transform):
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        return _reshape(x, self.before, self.after)
+        return self.to_noise(x), zero_ladj(x)
 
     def inverse(
         self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
+        return self.to_data(z), zero_ladj(z)
+
+    def to_noise(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
+        return _reshape(x, self.before, self.after)
+
+    def to_data(self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         return _reshape(z, self.after, self.before)
 
     def backward_from_output(
@@ -48,7 +54,7 @@ class Reshape(Transform):
         return f"{self.before} -> {self.after}"
 
 
-def _reshape(x: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _reshape(x: Tensor, before: tuple[int, ...], after: tuple[int, ...]) -> Tensor:
     if tuple(x.shape[1:]) != before:
         raise ValueError(f"Reshape expects (B, {', '.join(map(str, before))}), got {tuple(x.shape)}")
-    return x.reshape(x.shape[0], *after), zero_ladj(x)
+    return x.reshape(x.shape[0], *after)

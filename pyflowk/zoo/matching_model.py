@@ -71,7 +71,7 @@ class MatchingModel(FlowModel):
         scale = [ActNorm(shape[0]).requires_grad_(False)] if space.levels is None and manifold is None else []
         layers = [*([flatten(space)] if flat else []), *scale, moving, *_wide(objective)]
         super().__init__(space, base, Compose(*layers), front=centred(space))
-        self.objective, self.whole = objective, whole
+        self.objective, self.whole = replace(objective, source=base), whole
         self._whole: list[tuple[Tensor, Semidiscrete]] = []  # in a list: no submodule, which would be saved
 
     @property
@@ -93,13 +93,13 @@ class MatchingModel(FlowModel):
             x1, _ = self.flow.enter(x1, None)
             objective = replace(self.objective, pairing=Given(x0, x1))
         else:
-            objective, found = replace(self.objective, source=self.flow.base), None
+            objective, found = self.objective, None
             if self._whole and self.training:  # other events for the contexts of the batch, which its noise finds
                 (rows, pairing), found = self._whole[0], self.flow.base.sample(len(x), None, generator)
                 x = rows[pairing.partners(found, self.check_batch(x, context)).cpu()].to(x)
             x1, condition = self.flow.enter(*self._enter(x, context))
             for layer in layers[:place]:
-                x1, _ = layer(x1, condition, generator)
+                x1 = layer.to_noise(x1, condition, generator)
             if found is not None:
                 objective = replace(objective, pairing=Given(found, x1))
             elif isinstance(objective.pairing, OptimalTransport) and not self.training:  # one process alone validates
@@ -176,7 +176,7 @@ class MatchingModel(FlowModel):
         x, condition = self.flow.enter(*self._enter(x, context))
         front, start = self._parts()[0], checked_time(time)
         x0 = self.flow.base.sample(len(x), condition, generator, chosen.temperature)
-        on_its_way = self.objective.path.sample(x0, front(x, condition, generator)[0], start, generator).x_t
+        on_its_way = self.objective.path.sample(x0, front.to_noise(x, condition, generator), start, generator).x_t
         return front.to_data(self._walked(on_its_way, start, condition, generator, chosen), condition, generator)
 
     def restore(

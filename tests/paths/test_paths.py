@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch.func import jvp
 
 from pyflowk import paths
 from pyflowk.manifolds import Sphere, Torus
+from pyflowk.ops.path_sample import noise_of
 from pyflowk.paths import (
     VE,
     AffinePath,
@@ -16,6 +19,7 @@ from pyflowk.paths import (
     BrownianBridge,
     GeodesicPath,
     Path,
+    PathSample,
     Polynomial,
     Schedule,
     convert,
@@ -86,6 +90,27 @@ def test_the_target_is_the_velocity(name: str) -> None:
 
     speed = jvp(lambda t: sample(t).x_t, (t,), (torch.ones_like(t),))[1]
     torch.testing.assert_close(sample(t).target, speed)
+
+
+@pytest.mark.parametrize("name", [name for name, path in PATHS.items() if not isinstance(path, GeodesicPath)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_noise_by_keys_is_the_same_given(name: str, dtype: torch.dtype) -> None:
+    """In one kernel or drawn before."""
+    keys, x1, t = torch.arange(6) + 2**50, noise(6, 2, 2).to(dtype), torch.linspace(0, 1, 6)
+
+    class Own(AffinePath):
+        def _sample(self, *arguments: Any) -> PathSample:
+            return super()._sample(*arguments)._replace(weight=arguments[2])
+
+    for path in (PATHS[name], Own()):
+        seeds = [torch.Generator().manual_seed(0) for _ in range(2)]
+        drawn = path.sample_noise(keys, x1, t, seeds[0])
+        given = path.sample(noise_of(keys, x1), x1, t, seeds[1])
+        assert all(map(torch.equal, drawn, given))
+    with pytest.raises(ValueError, match=r"t: expected times from 0 \(noise\) to 1 \(data\), got"):
+        PATHS[name].sample_noise(keys, x1, 1.5)
+    with pytest.raises(ValueError, match=r"keys|size"):
+        PATHS[name].sample_noise(keys[:2], x1, t)
 
 
 @every

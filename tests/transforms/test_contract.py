@@ -163,6 +163,26 @@ def test_every_transform_accepts_a_generator(case: Case) -> None:
         assert draws or torch.equal(first.get_state(), start)
 
 
+@every
+def test_to_noise_is_forward_without_its_log_determinant(case: Case) -> None:
+    transform, x, context = case.make(), case.data(4), case.contexts(4)
+    transform = transform.to(x.dtype)
+    assert torch.equal(transform.to_noise(x, context, noise()), forward(case, transform, x, context)[0])
+
+
+def test_a_forward_of_its_own_is_what_to_noise_runs() -> None:
+    class Halved(T.ActNorm):
+        def forward(self, x: Tensor, context: object = None, generator: object = None) -> tuple[Tensor, Tensor]:
+            return x / 2, x.new_zeros(len(x))
+
+    class Mixin:
+        forward = Halved.forward
+
+    for kind in (Halved, type("Again", (Halved,), {}), type("Mixed", (Mixin, T.ActNorm), {})):
+        transform = kind(2)
+        assert torch.equal(transform.to_noise(torch.ones(1, 2)), torch.full((1, 2), 0.5))
+
+
 def test_a_signature_that_misses_the_generator_is_refused_where_it_is_defined() -> None:
     """In whichever class it stands; so is one that would take the generator for the context."""
 

