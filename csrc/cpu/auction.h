@@ -63,6 +63,32 @@ class Queue {
     int64_t count_ = 0;
 };
 
+// Columns for a list, in no order.
+struct Candidates {
+    static constexpr int64_t kMost = 64;
+    double values[kMost];
+    int64_t columns[kMost], count = 0;
+
+    void add(int64_t column, double value) {
+        if (count == kMost)
+            keep(kNear + 1);
+        values[count] = value, columns[count++] = column;
+    }
+
+    // Leaves so many, the cheapest; returns the cheapest of those that went.
+    double keep(int64_t wanted) {
+        double gone = kInfinity;
+        while (count > wanted) {
+            int64_t worst = 0;
+            for (int64_t k = 1; k < count; ++k)
+                worst = values[k] > values[worst] ? k : worst;
+            gone = values[worst];
+            values[worst] = values[--count], columns[worst] = columns[count];
+        }
+        return gone;
+    }
+};
+
 template <class Costs> class Auction {
   public:
     static int64_t bytes(int64_t size) {
@@ -135,22 +161,18 @@ template <class Costs> class Auction {
     template <bool Bounds> void list(int64_t i, double* reduced) {
         --looks_left_;
         const double limit = reduce<Bounds, false>(i, reduced, 0);
-        double least[kNear + 1];
-        int32_t at[kNear + 1];
-        int64_t count = 0;
+        Candidates found;
         for_lanes(limit, reduced, [&](int64_t j, double value) {
-            if (value > limit || (count > kNear && value >= least[kNear]))
-                return;
-            int64_t place = count <= kNear ? count++ : kNear;
-            for (; place > 0 && least[place - 1] > value; --place)
-                least[place] = least[place - 1], at[place] = at[place - 1];
-            least[place] = value, at[place] = static_cast<int32_t>(j);
+            if (value <= limit)
+                found.add(j, value);
         });
+        found.keep(kNear + 1);
+        bounds_[i] = found.keep(kNear);
         for (int64_t k = 0; k < kNear; ++k) {
-            near_[i * kNear + k] = at[k];
-            near_costs_[i * kNear + k] = Bounds ? costs_.entry(i, at[k]) : least[k] + v_[at[k]];
+            const int64_t j = found.columns[k];
+            near_[i * kNear + k] = static_cast<int32_t>(j);
+            near_costs_[i * kNear + k] = Bounds ? costs_.entry(i, j) : found.values[k] + v_[j];
         }
-        bounds_[i] = least[kNear];
     }
 
     // Makes of the costs of row i, or of bounds that lie there, costs after prices, and returns a number that at least
@@ -178,17 +200,32 @@ template <class Costs> class Auction {
         else
             fold(costs_.row(i));
         __builtin_memcpy(lanes_, least, sizeof(lanes_));
-        double top[kNear + 1];
-        int64_t count = 0;
-        for (const double value : lanes_) {
-            if (count > kNear && value >= top[kNear])
-                continue;
-            int64_t place = count <= kNear ? count++ : kNear;
-            for (; place > 0 && top[place - 1] > value; --place)
-                top[place] = top[place - 1];
-            top[place] = value;
+        return limit_of_lanes();
+    }
+
+    // A number that at least kNear + 1 lanes do not exceed, and not many more, by halving; infinity if there are none.
+    double limit_of_lanes() const {
+        double low = kInfinity, high = -kInfinity;
+        for (const double lane : lanes_) {
+            low = lane < low ? lane : low;
+            high = lane > high && lane < kInfinity ? lane : high;
         }
-        return top[kNear];
+        if (lanes_up_to(high) <= kNear)
+            return kInfinity;
+        for (int halving = 0; halving < 8; ++halving) {
+            const double middle = low + (high - low) / 2;
+            (lanes_up_to(middle) > kNear ? high : low) = middle;
+        }
+        return high;
+    }
+    int64_t lanes_up_to(double limit) const {
+        Ints count = {};
+        for (int64_t lane = 0; lane < kWideRow; lane += kDoubles)
+            count -= doubles_at(lanes_ + lane) <= limit;
+        int64_t sum = 0;
+        for (int64_t l = 0; l < kDoubles; ++l)
+            sum += count[l];
+        return sum;
     }
 
     // Calls take(column, reduced cost) where a cost can be below the limit.
@@ -206,10 +243,10 @@ template <class Costs> class Auction {
         double spreads[some];
         int64_t ties = 0;
         for (int64_t k = 0; k < some; ++k) {
-            const int64_t i = k * (size_ - 1) / (some - 1), first = i * kNear;
-            const double best = near_costs_[first] - v_[near_[first]];
-            ties += near_costs_[first + 1] - v_[near_[first + 1]] <= best;
-            const double spread = bounds_[i] - best;
+            const int64_t i = k * (size_ - 1) / (some - 1);
+            const Least least = listed(i);
+            ties += least.second[0] <= least.first[0];
+            const double spread = bounds_[i] - least.first[0];
             int64_t place = k;
             for (; place > 0 && spreads[place - 1] > spread; --place)
                 spreads[place] = spreads[place - 1];

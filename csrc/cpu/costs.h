@@ -55,7 +55,7 @@ struct DenseCosts {
 struct PlaneCosts {
     static constexpr bool kBounded = false;
     static constexpr double kLastStep = 0.11;
-    static constexpr int64_t steps(int64_t size) { return size > 8192 ? 4 : 3; }
+    static constexpr int64_t steps(int64_t size) { return size > 2048 ? 4 : 3; }
     int64_t size, ld;
     const double* x; // (size, 2)
     const double* y; // (2, ld)
