@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,10 +23,11 @@ GIVEN_BY_DATA = {
 def parse_options(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
     """`("width=256", "steps=None")` -> {"width": 256, "steps": None}; values are JSON, True, False, None or words.
 
-    >>> parse_options(("width=256", "architecture=vector", "residual=True"))
-    {'width': 256, 'architecture': 'vector', 'residual': True}
+    >>> parse_options(("width=256", "architecture=vector", "residual=True", "dropout=.1"))
+    {'width': 256, 'architecture': 'vector', 'residual': True, 'dropout': 0.1}
     """
     words = {"None": None, "True": True, "False": False}
+    number = re.compile(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)  # .5 or 1., which are no JSON
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
@@ -34,7 +36,7 @@ def parse_options(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]
         try:
             options[key] = json.loads(text)
         except ValueError:
-            options[key] = words.get(text, text)
+            options[key] = float(text) if number.fullmatch(text) else words.get(text, text)
     return options
 
 

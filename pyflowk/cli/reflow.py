@@ -47,8 +47,8 @@ def reflow(command: Reflow) -> int:
             raise ValueError(f"{run}: expected a run of a system that learns by matching, got one of {teacher.name}")
         sampling = sampling_of(teacher, command.sampling, saved)
         config = replace(command.config, seed=command.config.seed + number)
-        make_pairs(teacher, saved, out / "pairs", command.pairs, config, sampling)
         student = distilling(saved) if command.distill else saved.build()
+        make_pairs(teacher, saved, out / "pairs", command.pairs, config, sampling)
         student.load_state_dict(teacher.state_dict())
         data = datasets.load(str(out / "pairs"), seed=origin_of(saved)["seed"])
         if status := fit(student, data, config, out, {**saved.sampling, **(ONE_STEP if command.distill else {})}):

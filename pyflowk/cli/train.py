@@ -16,14 +16,14 @@ from rich.console import Console
 from .. import datasets, training, zoo
 from ..datasets import Dataset
 from ..metrics.levels import unit_of
-from ..space import Space
+from ..space import Paired, Space
 from ..training import Checkpoint, CheckpointError, TrainConfig, Trainer
 from ..training.config import BUDGET, HELPERS
 from ..training.drawing import draw
 from ..training.evaluation import Report
 from ..training.log import read_rows
 from ..training.pictures import draw_loss
-from ..zoo import GenerativeModel
+from ..zoo import GenerativeModel, MatchingModel
 from .options import check_number, check_options, parse_options
 from .runs import data_of, origin_of, portable_name
 from .tables import Progress, print_pairs, say
@@ -56,6 +56,7 @@ def train(command: Train) -> int:
             given=command.given, split=command.split, size=command.size, watch=Progress,
         )  # fmt: skip
         model = build(name, data, options, config.seed, conditional=command.conditional)
+        check_pairs(model, data)
     return fit(model, data, config, out, sampling, resume=saved is not None)
 
 
@@ -83,6 +84,15 @@ def fit(
     if trainer.main:
         finish(trainer, out, trainer.console)
     return 0
+
+
+def check_pairs(model: GenerativeModel, data: Dataset) -> None:
+    """ValueError for pairs of a model's noise and samples, which a new model cannot learn, or not in their scale."""
+    if isinstance(data.train, Paired) and not (isinstance(model, MatchingModel) and data.space.levels is not None):
+        raise ValueError(
+            f"--data: {data.name} holds pairs of noise and what a model has made of it, in scales of its own; "
+            "pyflowk reflow makes such pairs and goes on with that model"
+        )
 
 
 def given_note(data: Dataset) -> list[str]:

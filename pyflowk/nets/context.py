@@ -66,6 +66,8 @@ def drop_context(context: Rows, dropped: Tensor, none: Tensor | Ragged) -> Rows:
     context = _with_flag(context, none.shape[-1]) if none.is_floating_point() and none.dim() == 2 else context
     if context.shape[1:] != none.shape[1:]:
         raise ValueError(f"expected a context (B, {', '.join(map(str, none.shape[1:]))}), got {tuple(context.shape)}")
+    if context.shape[0] not in (1, dropped.shape[0]):
+        raise ValueError(f"expected a context of {dropped.shape[0]} rows or of 1 row, got {tuple(context.shape)}")
     none = none.to(context.dtype) if none.is_floating_point() else none  # one more label may not fit the labels' dtype
     return torch.where(dropped.reshape(-1, *[1] * (context.dim() - 1)), none, context)
 

@@ -48,9 +48,9 @@ class Matching:
     result is (B,), an average over elements, or its mean or sum.
 
     Raises ValueError for an unknown prediction or reduction, for a score on another path or of another source than
-    standard normal noise, and for dropout with a field that cannot do without. Cost: one evaluation of the field.
-    Lipman et al., 2023, arXiv:2210.02747; Tong et al., 2024, arXiv:2302.00482; dropout: Ho, Salimans, 2022,
-    arXiv:2207.12598.
+    standard normal noise, for dropout with a field that cannot do without, and for answers that are not shaped as x.
+    Cost: one evaluation of the field. Lipman et al., 2023, arXiv:2210.02747; Tong et al., 2024, arXiv:2302.00482;
+    dropout: Ho, Salimans, 2022, arXiv:2207.12598.
 
     >>> import torch
     >>> from pyflowk.objectives import Matching

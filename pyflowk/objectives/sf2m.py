@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..distributions import Distribution
 from ..nets.field import Field, as_field
+from ..ops.divergence import as_slope
 from ..paths import BrownianBridge, Pairing, Sinkhorn, Times, UniformTimes
 from .matching import paired
 from .nll import reduce
@@ -34,8 +35,8 @@ class SF2M:
     the pairs are those of the entropic plan, of the squared distance regularised by :math:`2 \sigma^2`, as they are
     by default, :class:`pyflowk.paths.Sinkhorn`: with pairs by chance, or of an exact plan, they are not.
 
-    Raises ValueError unless sigma > 0, and for an unknown reduction. Cost: one evaluation of both fields. Tong et al.,
-    2024, arXiv:2307.03672.
+    Raises ValueError unless sigma > 0, for an unknown reduction and for answers that are not shaped as x. Cost: one
+    evaluation of both fields. Tong et al., 2024, arXiv:2307.03672.
 
     >>> import torch
     >>> from pyflowk.objectives import SF2M
@@ -72,7 +73,7 @@ class SF2M:
         t = self.times(len(x1), generator, dtype=x1.dtype, device=x1.device)
         sample, noise = BrownianBridge(self.sigma).with_noise(x0, x1, t, generator)
         share = (2 / self.sigma * (t * (1 - t)).sqrt()).reshape(-1, *[1] * (x.dim() - 1))
-        flow = as_field(velocity)(t, sample.x_t, context) - sample.target
-        noises = share * as_field(score)(t, sample.x_t, context) + noise
+        v, s = (as_slope(as_field(net)(t, sample.x_t, context), sample.x_t) for net in (velocity, score))
+        flow, noises = v - sample.target, share * s + noise
         squares = (flow.square() + noises.square()).reshape(len(x), math.prod(x.shape[1:]))
         return reduce(squares.mean(1), reduction)

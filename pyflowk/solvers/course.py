@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..nets.field import Field, as_field
 from ..ops.describe import described
+from ..ops.divergence import as_slope
 from ..ops.dtypes import state_dtype
 from ..ops.modes import transformed
 from ..paths import Coefficients, Schedule, convert
@@ -68,7 +69,11 @@ class Course:
 
     def ask(self, i: int, x: Tensor) -> Tensor:
         """f at the i-th time."""
-        return self.field(self.times[i], x, self.context)
+        return self.ask_at(self.times[i], x)
+
+    def ask_at(self, t: Tensor, x: Tensor) -> Tensor:
+        """f at a time of its own; ValueError for an answer of another shape, which would be spread over events."""
+        return as_slope(self.field(t, x, self.context), x)
 
     def noise(self) -> Tensor:
         return noise_like(self.x, self.generator)

@@ -5,8 +5,8 @@ the first time of a ``grid`` (N + 1,), the ``schedule`` of the path, and give wh
 = 0 without any data x is :math:`N(0, \sigma_0^2)`. They hold for a source that is standard normal and drawn beside the
 data. The ``generator`` is one for all rows or one a row, whose noise then does not depend on the others. Steps are made
 of numbers that are known before the first; with x and grid on a card a walk can be captured as one CUDA graph. Raises
-TypeError or ValueError for grids, events, generators and settings that do not fit, and for noise or score as prediction
-where there is no data.
+TypeError or ValueError for grids, events, generators, settings and answers that do not fit, for noise or score as
+prediction where there is no data, and for data or score where there is no noise.
 """
 
 from __future__ import annotations
@@ -56,6 +56,8 @@ def ddim(
     if eta > 1:
         raise ValueError(f"ddim expects eta from 0 to 1, got {eta}")
     course = Course(field, x, schedule, grid, prediction, context, generator)
+    if prediction in ("data", "score") and course.sees((course.now.sigma == 0).any()):
+        raise ValueError(f"prediction: {prediction} says nothing of the noise at a time without any on {schedule}")
     return _refreshed(course, eta**2 * forgotten(course.rise("ddim with fresh noise")) if eta else None)
 
 
@@ -161,7 +163,8 @@ def dpmpp_2m(
     .. math:: x_s = (\sigma_s / \sigma_t)\, x + \alpha_s (1 - e^{-h}) (\hat x_1 +
         (\hat x_1 - \hat x_1^{\text{before}})\, h / 2 h^{\text{before}}).
 
-    Of order 2. The first step, and one from where there is no data or to where there is no noise, is :func:`ddim`'s.
+    Of order 2. The first step, and one from where there is no data or to where there is no noise, is :func:`ddim`'s. A
+    grid that falls begins where there is noise.
     Nothing is drawn from the generator. Cost: one evaluation a step. Lu et al., 2022, arXiv:2211.01095.
 
     >>> import torch
@@ -171,6 +174,10 @@ def dpmpp_2m(
     tensor([[3., 3.]])
     """
     course = Course(field, x, schedule, grid, prediction, context, generator)
+    if course.sees((course.now.sigma == 0).any()):
+        raise ValueError(
+            f"grid: expected noise at its first time for dpmpp_2m, got none at {course.grid[0]:g}; see ddim"
+        )
     data, (now, then) = rows(course.shares("data")), (course.now, course.then)
     h = (course.at.alpha.log() - course.at.sigma.log()).diff()
     ahead = torch.cat((torch.zeros_like(h[:1]), h[1:] / (2 * h[:-1])))
@@ -232,7 +239,7 @@ def edm_heun(
     for i in range(course.steps):
         if fresh is not None:
             x = rescale[i] * x + fresh[i] * course.noise()
-        told = course.field(clock[i], x, context)
+        told = course.ask_at(clock[i], x)
         first = noise[0][0][i] * x + noise[0][1][i] * told
         x = then.alpha[i] * (data[0][i] * x + data[1][i] * told) + then.sigma[i] * first
         if i + 1 < course.steps:

@@ -54,7 +54,7 @@ class Operator:
 
 
 def masking(mask: Tensor) -> Operator:
-    r"""What is seen where ``mask`` is true, and 0 elsewhere; the mask broadcasts with events.
+    r"""What is seen where ``mask`` is true, and 0 elsewhere; the mask broadcasts to events, or ValueError.
 
     >>> import torch
     >>> from pyflowk.solvers import masking
@@ -65,6 +65,9 @@ def masking(mask: Tensor) -> Operator:
         raise TypeError(f"mask: expected a tensor of bools, True where the event is seen; got {described(mask)}")
 
     def seen(x: Tensor) -> Tensor:
+        missing = x.dim() - mask.dim()
+        if missing < 0 or any(m not in (1, n) for m, n in zip(mask.shape, x.shape[missing:], strict=True)):
+            raise ValueError(f"mask: expected one that broadcasts to events {tuple(x.shape)}, got {tuple(mask.shape)}")
         return torch.where(mask, x, 0.0)
 
     return Operator(seen, seen, mask.float())

@@ -114,6 +114,8 @@ def walk(
         raise ValueError(f"method: expected a solver of the equation in steps of its own on a {path}, got {method}")
     if chosen.steps is None:
         raise ValueError(f"steps: expected a number of steps for {method} on a {chosen.grid} grid, got None")
+    if start == 1:
+        return x
     grid = GRIDS[chosen.grid](chosen.steps, path.schedule, dims)
     if start:
         grid = torch.cat((torch.tensor([start], dtype=grid.dtype), grid[grid > start]))

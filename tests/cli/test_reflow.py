@@ -41,6 +41,9 @@ def test_one_step_does_after_reflow_and_a_run_of_it_is_one(tmp_path: Path, capsy
     assert error_of_one_step(out) < 0.15 * error_of_one_step(first) and error_of_one_step(first) > 0.3
     assert main(["eval", out]) == 0 and "energy distance" in capsys.readouterr().out
     assert main(["train", "--out", out, "--resume", "--steps", "310"]) == 0
+    for system in ("realnvp", "rectified_flow"):  # no likelihood, and not in the scale of a model that is new
+        assert main(["train", system, "--data", f"{out}/pairs", "--out", str(tmp_path / "new"), *QUIET]) == 2
+        assert "pairs holds pairs of noise and what a model has made of it" in capsys.readouterr().err
     assert main(["reflow", first, *options, *QUIET]) == 2
     assert "holds a checkpoint already: choose another --out, or go on with" in capsys.readouterr().err
 
@@ -68,6 +71,7 @@ def test_one_step_is_distilled_from_pairs(tmp_path: Path, capsys: pytest.Capture
     other = trained(tmp_path / "other")
     assert main(["reflow", other, *options, *QUIET]) == 2
     assert "--distill: expected a run of rectified_flow, got one of flow_matching" in capsys.readouterr().err
+    assert not (tmp_path / "other-reflow").exists()  # it says so before it makes any pairs
 
 
 def test_pairs_are_of_models_that_match_and_of_nothing_else(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

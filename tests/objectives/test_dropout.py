@@ -73,3 +73,5 @@ def test_what_cannot_be_dropped() -> None:
         with pytest.raises(ValueError, match=f"dropout: expected a share from 0 to 1, got {share}"):
             Matching(dropout=share)
     assert Matching(dropout=0.5)(field(classes=3), X[:0], labels[:0]).shape == (0,)
+    with pytest.raises(ValueError, match=r"expected a context of 2000 rows or of 1 row, got \(3,\)"):
+        Matching(dropout=0.5)(field(classes=3), X, labels[:3])

@@ -109,3 +109,6 @@ def test_contexts_go_with_their_events_and_bridges_have_noise() -> None:
     assert torch.equal(named, default)  # the entropic plan, regularised by 2 sigma^2
     with pytest.raises(ValueError, match="BrownianBridge expects sigma to be above 0"):
         SF2M(0.0, lambda x0, x1, c, generator: (x0, x1, c))
+    for fields in ((lambda t, x: x[:, :1], lambda t, x: x), (lambda t, x: x, lambda t, x: x[:, :1])):
+        with pytest.raises(ValueError, match=r"field: expected the state's shape \(32, 2\); got \(32, 1\)"):
+            SF2M(0.5)(*fields, x)

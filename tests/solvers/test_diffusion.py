@@ -496,9 +496,25 @@ def test_what_does_not_fit(name: str) -> None:
         sample(prediction="speed")
     with pytest.raises(ValueError, match="prediction: noise says nothing of the data"):
         sample(prediction="noise")
+    with pytest.raises(ValueError, match=r"field: expected the state's shape \(2, 3\); got \(2, 1\)"):
+        ALL[name](lambda t, x: x[:, :1], x, CondOT(), uniform_grid(2))
     if name not in PLAIN:
         with pytest.raises(ValueError, match="grid: expected times that rise, from noise to data, for"):
             sample(uniform_grid(2, 1, 0))
+
+
+def test_a_way_back_begins_where_noise_can_be_told() -> None:
+    x, back = torch.ones(2, 3), uniform_grid(4, 1.0, 0.0)
+    for prediction in ("data", "score"):
+        with pytest.raises(ValueError, match=f"prediction: {prediction} says nothing of the noise at a time without"):
+            ddim(lambda t, x: x, x, CondOT(), back, prediction=prediction)
+    with pytest.raises(
+        ValueError, match="grid: expected noise at its first time for dpmpp_2m, got none at 1; see ddim"
+    ):
+        dpmpp_2m(lambda t, x: x, x, CondOT(), back)
+    for sampler in (ddim, dpmpp_2m):  # constant data: straight back along x = 0.9 * 2 + 0.1 * noise
+        found = sampler(lambda t, x: 0 * x + 2, 1.8 + 0.1 * x, CondOT(), uniform_grid(4, 0.9, 0.0), prediction="data")
+        torch.testing.assert_close(found, x)
 
 
 def test_settings_that_there_are_not() -> None:

@@ -211,6 +211,9 @@ def test_what_does_not_fit() -> None:
         flower(data, x, CondOT(), grid.flip(0), torch.ones(2, 1), total, noise=0.1, prediction="data")
     with pytest.raises(TypeError, match=r"mask: expected a tensor of bools, .* got"):
         inpaint(data, x, torch.ones(3))
+    for shape in ((2,), (4, 2, 3)):
+        with pytest.raises(ValueError, match=r"mask: expected one that broadcasts to events \(2, 3\), got \("):
+            inpaint(data, x, torch.ones(shape, dtype=torch.bool))
     with pytest.raises(TypeError, match="y: expected a floating-point tensor"):
         inpaint(data, torch.ones(2, 3, dtype=torch.int64), torch.ones(3, dtype=torch.bool))
     with pytest.raises(ValueError, match=r"sides that are multiples of 4, got \(3, 2, 6, 8\)"):

@@ -111,6 +111,7 @@ def test_wide_noise_is_where_samples_begin_and_latents_end(process: str, width: 
 def test_events_are_edited_by_samplers() -> None:
     model, x = standard(), torch.full((1000, 2), 3.0)
     for method in ("ddim", "ddpm", "rk4"):
+        torch.testing.assert_close(model.edit(x, 1.0, None, seeded(), method=method), x)
         nothing = model.edit(x, 1 - 1e-4, None, seeded(), method=method)
         torch.testing.assert_close(nothing, x, rtol=0, atol=0.05)
         anew = model.edit(x, 0.05, None, seeded(), method=method, steps=100)
