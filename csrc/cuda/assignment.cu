@@ -99,7 +99,6 @@ template <class T> __global__ void __launch_bounds__(kThreads) solve(const Assig
     }
     for (int j = thread; j < n; j += kThreads)
         owners[j] = columns[reached_from[j]] == j ? reached_from[j] : kNobody;
-    __syncthreads();
 
     int turn = 0;
     for (int start = 0; start < n; ++start) {

@@ -80,7 +80,7 @@ def test_barriers_of_assignment() -> None:
         assert bench.reports() == []
 
     every, unnoticed = mutate.survivors(backend.CUDA / "assignment.cu", run, [backend.CUDA / "assignment.cu"], make)
-    assert len(every) == 4 and unnoticed == []
+    assert len(every) == 3 and unnoticed == []
 
 
 SANITIZED = """
