@@ -5,7 +5,6 @@
 #include "launch.h"
 
 namespace pfk::bind {
-#ifdef PFK_BACKEND_CPU
 namespace {
 
 constexpr const char* kOp = "nearest";
@@ -37,5 +36,4 @@ Outputs<2> nearest(Frame& frame, const Tensor& x0, const Tensor& x1, const Tenso
 
 void expose_nearest(Module& module) { module.add<nearest>("nearest"); }
 
-#endif
 } // namespace pfk::bind

@@ -9,16 +9,16 @@ PFK_OP(hutchinson)
 PFK_OP(lu_weight)
 PFK_OP(made)
 PFK_OP(modulated_norm)
+PFK_OP(nearest)
 PFK_OP(path_sample)
 PFK_OP(power_series)
 PFK_OP(random_numbers)
 PFK_OP(rk_step)
 PFK_OP(rq_spline)
+PFK_OP(sinkhorn)
 
 #ifdef PFK_BACKEND_CPU // ops that have no CUDA kernel
 PFK_OP(elementary)
 PFK_OP(lipswish)
 PFK_OP(mlp)
-PFK_OP(nearest)
-PFK_OP(sinkhorn)
 #endif

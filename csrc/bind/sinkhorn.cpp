@@ -5,7 +5,6 @@
 #include "launch.h"
 
 namespace pfk::bind {
-#ifdef PFK_BACKEND_CPU
 namespace {
 
 constexpr const char* kOp = "sinkhorn";
@@ -54,6 +53,9 @@ Outputs<3> sinkhorn(Frame& frame, const Tensor& x0, const Tensors& x1, const Ten
     p.reg_m = reg_m, p.tolerance = tolerance, p.most = most, p.steps = steps;
     const Tensor f1 = frame.empty_like(f), g1 = frame.empty_like(g), state1 = frame.empty_like(state);
     p.f = f1.data, p.g = g1.data, p.state = static_cast<double*>(state1.data);
+    const int64_t scratch = PFK_SCRATCH(sinkhorn, p);
+    if (scratch > 0)
+        p.scratch = static_cast<double*>(frame.empty(&scratch, 1, DType::F64, x0.device).data);
     PFK_LAUNCH(frame, x0.device, sinkhorn, p, p.sources * p.targets);
     return {f1, g1, state1};
 }
@@ -81,5 +83,4 @@ void expose_sinkhorn(Module& module) {
     module.add<sinkhorn_draw>("sinkhorn_draw");
 }
 
-#endif
 } // namespace pfk::bind

@@ -27,8 +27,9 @@ struct Sinkhorn {
     const void *f0, *g0;
     const double* state0; // zeros: begin
     int64_t f0_stride, g0_stride, state0_stride;
-    void *f, *g;   // (rows, sources), (rows, targets)
-    double* state; // (rows, kSinkhornState)
+    void *f, *g;     // (rows, sources), (rows, targets)
+    double* state;   // (rows, kSinkhornState)
+    double* scratch; // of the card
 };
 
 // For each source a target, drawn with the probabilities b_j exp((g_j - C_ij) / reg) by a uniform number.
@@ -47,6 +48,7 @@ struct SinkhornDraw {
 };
 
 PFK_KERNEL(sinkhorn, Sinkhorn)
+PFK_SCRATCH_OF(sinkhorn, Sinkhorn) // in double
 PFK_KERNEL(sinkhorn_draw, SinkhornDraw)
 
 // The state of an iteration. Error: how much mass the targets have too much or too little, as a share of all of it.
