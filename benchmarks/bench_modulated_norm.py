@@ -1,8 +1,8 @@
 """adaLN alone, tokens of DiT-S and DiT-XL: layer norm, scaled and shifted by the row, forward, with tangents, backward.
 
 Values of 16 events of 256 tokens of 384 channels and of 4 of 256 of 1152, in float32; one tangent of all three inputs,
-or of the tokens alone, as a divergence wants it. `python -m benchmarks --only modulated_norm` judges the bars; pytest
-gives the same calls to pytest-benchmark.
+or of the tokens alone, as a divergence wants it. Beside them SiLU and GELU (by tanh) of the same tokens with a tangent.
+`python -m benchmarks --only modulated_norm` judges the bars; pytest gives the same calls to pytest-benchmark.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pyflowk.ops import modulated_norm, modulated_norm_with_tangents
+from pyflowk.ops import activation_with_tangents, modulated_norm, modulated_norm_with_tangents
+from pyflowk.ops.activations import ACTIVATIONS
 
 from .report import COPY_NEW, OURS, Bar, Case, hand_over, never_slower_bar, ratio_bar
 
 ON_REQUEST = False
+OPS = ("activation_tangents", "modulated_norm")  # that it judges
 SHAPES = {"4096x384": (16, 256, 384), "1024x1152": (4, 256, 1152)}
-TASKS = ("forward", "with a tangent", "with a tangent of x", "forward + backward")
+TASKS = ("forward", "with a tangent", "with a tangent of x", "forward + backward", "silu", "gelu_tanh")
 EAGER, COMPILE, JVP, FORMULA = "eager", "torch.compile", "torch.compile, jvp", "torch.compile, by hand"
 EPS = 1e-6
 
@@ -32,7 +34,7 @@ def notes() -> dict[str, str]:
         EAGER: "F.layer_norm(x) * (1 + scale) + shift, as DiT's authors write it; tangents by torch.func.jvp",
         COMPILE: "of the eager form, static shapes",
         JVP: "of torch.func.jvp around the eager form",
-        FORMULA: "of the tangent written out: J dx (1 + scale) + n dscale + dshift",
+        FORMULA: "of the tangent written out: J dx (1 + scale) + n dscale + dshift; of act(x) and act'(x) dx",
     }
 
 
@@ -85,6 +87,13 @@ def case(task: str, size: str) -> Case:
                     for name, f in ((OURS, modulated_norm), (EAGER, eager), (COMPILE, compiled))}  # fmt: skip
         variants[COPY_NEW] = x.clone
         bars.append(ratio_bar(2.2, COMPILE))
+    elif task in ACTIVATIONS:
+        act = ACTIVATIONS[task]
+        plain = lambda: (act.value(x), act.slope(x) * dx)  # noqa: E731
+        variants = {OURS: lambda: activation_with_tangents(x, dx.unsqueeze(1), task), EAGER: plain}
+        variants |= {FORMULA: torch.compile(plain, dynamic=False), COPY_NEW: lambda: (x.clone(), dx.clone())}
+        bars.append(ratio_bar(1.4, FORMULA))
+        streams = 4
     elif task == "forward + backward":
         inputs = [x, scale, shift]
         variants = {name: with_gradient(f, inputs, dx)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from .._checks import require_counts
 from ..ops import modulated_norm, modulated_norm_with_tangents
-from ..ops.activations import ACTIVATIONS
 from ..ops.dtypes import state_dtype
 from .attention import SelfAttention, heads_of, zero_
 from .context import make_context
@@ -21,7 +20,6 @@ __all__ = ["DIT_SIZES", "POSITIONS", "DiT"]
 
 #: width, depth and heads, by the names of the paper.
 DIT_SIZES = {"S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16), "XL": (1152, 28, 16)}
-GELU = ACTIVATIONS["gelu_tanh"]
 POSITIONS = ("both", "rotary", "sincos")
 
 
@@ -130,7 +128,8 @@ class _Block(nn.Module):
     def forward(self, h: Dual, condition: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Dual:
         b1, a1, g1, b2, a2, g2 = self.modulation(condition).chunk(6, -1)
         h = h + self.attention(modulated(h, b1, a1), rotation).scaled(g1.unsqueeze(1))
-        return h + affine(self.second, affine(self.first, modulated(h, b2, a2)).activated(GELU)).scaled(g2.unsqueeze(1))
+        hidden = affine(self.first, modulated(h, b2, a2)).activated("gelu_tanh")
+        return h + affine(self.second, hidden).scaled(g2.unsqueeze(1))
 
 
 def modulated(h: Dual, shift: Tensor, scale: Tensor) -> Dual:

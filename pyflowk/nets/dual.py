@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops.activations import Activation
+from ..ops import activation_with_tangents
+from ..ops.activations import ACTIVATIONS
 from .field import Field
 
 __all__ = ["Dual", "DualField", "affine", "concatenated", "group_norm", "rms_norm"]
@@ -42,11 +43,11 @@ class Dual:
         value = self.value * scale if shift is None else self.value * scale + shift
         return Dual(value, None if self.tangents is None else self.tangents * scale.unsqueeze(1))
 
-    def activated(self, act: Activation) -> Dual:
-        """A function of every number."""
+    def activated(self, activation: str) -> Dual:
+        """A function of every number, by its name in ``ops.activations``."""
         if self.tangents is None:
-            return Dual(act.value(self.value))
-        return Dual(act.value(self.value), self.tangents * act.slope(self.value).unsqueeze(1))
+            return Dual(ACTIVATIONS[activation].value(self.value))
+        return Dual(*activation_with_tangents(self.value, self.tangents, activation))
 
 
 class DualField(Field):

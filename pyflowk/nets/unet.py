@@ -9,15 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
-from ..ops.activations import ACTIVATIONS
 from .attention import SelfAttention, heads_of, zero_
 from .context import make_context
 from .dual import Dual, DualField, affine, concatenated, group_norm
 from .embedding import TimeEmbedding, embedded
 
 __all__ = ["UNet"]
-
-SILU = ACTIVATIONS["silu"]
 
 
 class UNet(DualField):
@@ -98,7 +95,7 @@ class UNet(DualField):
             h = layer(h, condition)
         for layer in self.up:
             h = layer(h, left[-1]) if isinstance(layer, _Up) else layer(concatenated(h, left.pop()), condition)
-        return affine(self.last, group_norm(self.norm, h).activated(SILU))
+        return affine(self.last, group_norm(self.norm, h).activated("silu"))
 
 
 class _Block(nn.Module):
@@ -115,8 +112,8 @@ class _Block(nn.Module):
 
     def forward(self, h: Dual, condition: Tensor) -> Dual:
         scale, shift = self.modulation(condition)[..., None, None].chunk(2, 1)
-        branch = affine(self.first, group_norm(self.first_norm, h).activated(SILU))
-        branch = group_norm(self.second_norm, branch).scaled(1 + scale, shift).activated(SILU)
+        branch = affine(self.first, group_norm(self.first_norm, h).activated("silu"))
+        branch = group_norm(self.second_norm, branch).scaled(1 + scale, shift).activated("silu")
         h = affine(self.second, branch) + (h if self.skip is None else affine(self.skip, h))
         return h if self.attention is None else self.attention(h)
 

@@ -6,6 +6,7 @@ What the files hold for their users, the names imported here:
 from types import FunctionType as _Function
 
 from ._router import registry as registry
+from .activation_tangents import activation_with_tangents as activation_with_tangents
 from .affine_coupling import additive_coupling as additive_coupling
 from .affine_coupling import affine_coupling as affine_coupling
 from .affine_coupling import affine_coupling_from_output as affine_coupling_from_output
