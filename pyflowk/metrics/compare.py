@@ -77,6 +77,8 @@ def compare(samples: Events, reference: Events, space: Space, generator: Generat
     >>> found["c2st"].value > found["c2st"].noise + 5 * found["c2st"].error
     True
     """
+    if not isinstance(space, Space):
+        raise TypeError(f"space: expected a Space, such as Space((2,)), got {space!r}")
     for x in (samples, reference):
         space.check(x)
     if space.variable and space.kind != "symbols":

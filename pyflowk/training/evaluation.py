@@ -160,6 +160,7 @@ class Report:
         else:
             why = "not defined for so few samples" if len(self.data.train) else "no training rows to fit it to"
             why = "not defined for rows of several lengths" if space.variable else why
+            why = "not fitted to pairs" if isinstance(self.data.train, Paired) else why
             rows += [("one full Gaussian", str(self.gaussian) if self.gaussian else why)]
         rows += [("trivial", f"{trivial:.3f} bits/{unit_of(space)}")] if trivial is not None else []
         if self.data.entropy is not None:

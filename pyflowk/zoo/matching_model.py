@@ -23,7 +23,7 @@ from ..transforms import ActNorm, Compose, Continuous, Scale
 from .blocks import centred, flatten, seen_inside, stepping
 from .flow_model import FlowModel, checked_time
 from .matching_sampling import MatchingSampling, guided, walk
-from .model import Ability
+from .model import Ability, SamplingOptions
 
 FIT = 3000
 """Steps, at most, that the transport of noise to all rows is fitted in."""
@@ -152,6 +152,12 @@ class MatchingModel(FlowModel):
                 manifold.check(x)
             x = manifold.project(x.to(state_dtype(x)))
         return x, context
+
+    def chosen(self, options: dict[str, Any]) -> SamplingOptions:
+        found: Any = super().chosen(options)
+        moving: Any = self._parts()[1]
+        guided(moving.field, found)  # an error, before a run has learned in vain, if it cannot do without a context
+        return found
 
     def check_context(self, context: Any, rows: int) -> Any:
         return None if context is None and self.objective.dropout else super().check_context(context, rows)

@@ -103,6 +103,8 @@ def test_samples_that_are_not_finite_are_told() -> None:
     x = torch.randn(100, 2, generator=seeded())
     found = compare(torch.full_like(x, math.nan), x, Space((2,)), seeded())
     assert all(math.isnan(one.value) and one.error is None for one in found.values())
+    with pytest.raises(TypeError, match=r"space: expected a Space, such as Space\(\(2,\)\), got \(2,\)"):
+        compare(torch.zeros(100, 2), torch.zeros(100, 2), (2,))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"expected x \(B, 2\), got \(100, 3\)"):
         compare(torch.zeros(100, 3), x, Space((2,)), seeded())
 

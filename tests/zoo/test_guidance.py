@@ -173,3 +173,11 @@ def test_what_cannot_be_guided() -> None:
         made.sample(3, guidance=1.0)
     with pytest.raises(ValueError, match="interval: expected two times"):
         made.sample(3, torch.tensor(0), guidance=1.0, guidance_from=0.5, guidance_until=0.2)
+
+
+@pytest.mark.parametrize("classes", [None, 3])
+def test_guidance_without_dropout_is_refused_before_anything_is_drawn_or_learned(classes: int | None) -> None:
+    made = zoo.flow_matching((2,), classes=classes, width=4, depth=1)
+    assert made.chosen({"guidance": 0.0}).guidance == 0  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"without its context, for guidance .* a system with dropout above 0"):
+        made.chosen({"guidance": 1.0})
