@@ -28,8 +28,12 @@ Chance = torch.Generator | Sequence[torch.Generator] | None
 
 
 def check_chance(generator: Chance, y: Tensor) -> None:
-    """ValueError unless a list of generators has one for each row."""
-    if not (generator is None or isinstance(generator, torch.Generator)) and len(generator) != y.shape[0]:
+    """ValueError unless a list of generators has one for each row; TypeError for what is none and no list."""
+    if generator is None or isinstance(generator, torch.Generator):
+        return
+    if not isinstance(generator, Sequence):
+        raise TypeError(f"generator: expected a torch.Generator, or one a row; got {described(generator)}")
+    if len(generator) != y.shape[0]:
         raise ValueError(f"seeds, generator: expected one for each of {y.shape[0]} rows; got {len(generator)}")
 
 

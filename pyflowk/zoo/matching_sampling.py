@@ -111,7 +111,8 @@ def walk(
     has learned; ValueError for one that does not hold for its objective."""
     path, method, dims = objective.path, chosen.method, math.prod(x.shape[1:])
     if not isinstance(path, AffinePath):
-        raise ValueError(f"method: expected a solver of the equation in steps of its own on a {path}, got {method}")
+        asked = f"{method} on a {chosen.grid} one"
+        raise ValueError(f"method, grid: expected a solver of the equation on a uniform grid on a {path}, got {asked}")
     if chosen.steps is None:
         raise ValueError(f"steps: expected a number of steps for {method} on a {chosen.grid} grid, got None")
     if start == 1:

@@ -417,6 +417,8 @@ def test_seeds_rows_dtypes_and_contexts(name: str) -> None:
     if name not in PLAIN:
         with pytest.raises(ValueError, match="expected one for each of 4 rows; got 1"):
             sample(generator=[seeded()])
+    with pytest.raises(TypeError, match=r"generator: expected a torch\.Generator, or one a row; got an? int"):
+        sample(generator=3)
 
 
 @samplers
