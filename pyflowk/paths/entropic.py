@@ -12,10 +12,11 @@ from .._checks import require_counts, require_numbers
 from ..ops.draw import draw_uniform
 from ..ops.dtypes import state_dtype
 from ..ops.sinkhorn import Potentials, costs, sinkhorn, sinkhorn_draw
+from .pairing import CONDITIONS, condition_kind, coordinates_beside, equal_rows
 
 __all__ = ["Sinkhorn"]
 
-_CONDITIONS, _DRAWS = ("labels", "ignore"), ("rows", "pairs")
+_DRAWS = ("rows", "pairs")
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Sinkhorn:
     one of costs (unbalanced), so that outliers and populations that grow or shrink are left alone; ``fraction`` is the
     share of the mass that is transported at all (partial). Their pairs are drawn as "pairs", by mass.
 
-    Noise must not tell of the context, or samples are biased: integer contexts are labels, each paired among its own
-    (``condition`` "labels", also for real ones that repeat); "ignore", which is warned of, leaves the context out. It
-    travels with x1, whose number of rows may be another one than that of x0.
+    Noise must not tell of the context, or samples are biased: what a context is, ``condition`` and ``weight`` say as
+    for :class:`OptimalTransport`: labels are paired each among their own, numbers are coordinates beside those of the
+    events. It travels with x1, whose number of rows may be another one than that of x0 where there is none.
 
     A plan whose marginals are not within ``tolerance`` after ``iterations``, and one that is not finite, for which
     rows are then paired as they come, are warned of. Raises ValueError for numbers and names that do not fit. Cost:
@@ -52,13 +53,15 @@ class Sinkhorn:
     draw: str = "rows"
     reg_m: float | None = None
     fraction: float = 1.0
-    condition: str = "labels"
+    condition: str = "auto"
+    weight: float = 100.0
     tolerance: float = 1e-4
     iterations: int = 2000
 
     def __post_init__(self) -> None:
         reg_m = 1.0 if self.reg_m is None else self.reg_m
         require_numbers("Sinkhorn", reg=self.reg, reg_m=reg_m, fraction=self.fraction, tolerance=self.tolerance)
+        require_numbers("Sinkhorn", weight=self.weight)
         require_counts("Sinkhorn", iterations=self.iterations)
         if not (self.reg > 0 and reg_m > 0 and 0 < self.fraction <= 1):
             raise ValueError(
@@ -67,7 +70,7 @@ class Sinkhorn:
             )
         if self.fraction < 1 and self.reg_m is not None:
             raise ValueError("Sinkhorn is unbalanced, by reg_m, or partial, by a fraction, not both")
-        for name, value, known in (("condition", self.condition, _CONDITIONS), ("draw", self.draw, _DRAWS)):
+        for name, value, known in (("condition", self.condition, CONDITIONS), ("draw", self.draw, _DRAWS)):
             if value not in known:
                 raise ValueError(f"Sinkhorn expects {name} to be one of {', '.join(known)}, got {value!r}")
 
@@ -77,30 +80,25 @@ class Sinkhorn:
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         if x0.dim() == 0 or x0.shape[1:] != x1.shape[1:] or x1.dim() == 0:
             raise ValueError(f"expected x0 and x1 of one event shape, got {tuple(x0.shape)} and {tuple(x1.shape)}")
-        if context is None or self.condition == "ignore":
-            if context is not None:
-                warnings.warn(
-                    "Sinkhorn(condition='ignore') pairs noise with data whatever the context: samples given a context "
-                    "will be biased",
-                    stacklevel=3,
-                )
+        kind = condition_kind("Sinkhorn", self.condition, context, x1.shape[0])
+        if kind != "ignore" and len(x0) != len(x1):
+            raise ValueError(f"expected as much noise as there are events with a context, got {len(x0)} and {len(x1)}")
+        if context is None or kind == "ignore":
             i, j = self.order(x0, x1, generator)
-            return x0[i], x1[j], None if context is None else context[j]
-        if context.shape[:1] != x1.shape[:1] or x0.shape != x1.shape:
-            raise ValueError(
-                f"expected x0 and the context to have the {x1.shape[0]} rows of x1, got {tuple(x0.shape)} and "
-                f"{tuple(context.shape)}"
-            )
-        i, j = (torch.empty(x1.shape[:1], dtype=torch.int64, device=x1.device) for _ in range(2))
-        for rows in _equal_rows(context):
-            first, second = self.order(x0[rows], x1[rows], generator)
-            i[rows], j[rows] = rows[first], rows[second]
-        return x0[i], x1[j], context[j]
+        elif kind == "numbers":
+            first, second = _flat(x0, x1)
+            beside = coordinates_beside(first, second, _flat(context, first)[0], self.weight)
+            i, j = self.order(torch.cat((first, beside), 1), torch.cat((second, beside), 1), generator)
+        else:
+            i, j = (torch.empty(x1.shape[:1], dtype=torch.int64, device=x1.device) for _ in range(2))
+            for rows in equal_rows(context):
+                first, second = self.order(x0[rows], x1[rows], generator)
+                i[rows], j[rows] = rows[first], rows[second]
+        return x0[i], x1[j], None if context is None else context[j]
 
     def order(self, x0: Tensor, x1: Tensor, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         r"""Which rows of x0 and of x1, (B,) int64 each, are the pairs; x0 and x1 are (B, \*event) and (N, \*event)."""
-        dtype = torch.promote_types(state_dtype(x0), state_dtype(x1))
-        x0, x1 = (x.to(dtype).flatten(1) if x.dim() > 1 else x.to(dtype)[:, None] for x in (x0, x1))
+        x0, x1 = _flat(x0, x1)
         every = torch.arange(x0.shape[0], device=x0.device)
         if x0.shape[0] == 0 or x1.shape[0] == 0:
             if x0.shape[0] != x1.shape[0]:
@@ -133,6 +131,12 @@ class Sinkhorn:
         return every, sinkhorn_draw(x0[every], x1, g, self.reg, generator=generator)
 
 
+def _flat(*tensors: Tensor) -> list[Tensor]:
+    """As rows of numbers, in one dtype of arithmetic."""
+    dtype = torch.float64 if any(state_dtype(x) == torch.float64 for x in tensors) else torch.float32
+    return [x.to(dtype).flatten(1) if x.dim() > 1 else x.to(dtype)[:, None] for x in tensors]
+
+
 def _partial(x0: Tensor, x1: Tensor, fraction: float, reg: float, tolerance: float, iterations: int) -> Potentials:
     """Potentials of a partial transport: one row and one column more take what stays, at no cost but not together."""
     cost = torch.nn.functional.pad(costs(x0[None], [x1[None]])[0], (0, 1, 0, 1))
@@ -141,9 +145,3 @@ def _partial(x0: Tensor, x1: Tensor, fraction: float, reg: float, tolerance: flo
         torch.cat((x.new_full((len(x),), 1 / len(x)), x.new_full((1,), 1 - fraction))) for x in (x0[:, 0], x1[:, 0])
     )
     return sinkhorn(cost, None, reg, a=a, b=b, tolerance=tolerance, iterations=iterations)
-
-
-def _equal_rows(context: Tensor) -> list[Tensor]:
-    """The places of the rows of a context that are alike: for each kind of them, in rising order, int64."""
-    kind, counts = torch.unique(context, dim=0, return_inverse=True, return_counts=True)[1:]
-    return list(kind.argsort(stable=True).split(counts.tolist()))

@@ -14,7 +14,15 @@ from ..ops.assignment import assignment_of_points
 from ..ops.draw import draw_integers
 from ..ops.dtypes import state_dtype
 
-__all__ = ["CONDITIONS", "OptimalTransport", "Pairing", "equal_rows", "independent"]
+__all__ = [
+    "CONDITIONS",
+    "OptimalTransport",
+    "Pairing",
+    "condition_kind",
+    "coordinates_beside",
+    "equal_rows",
+    "independent",
+]
 
 CONDITIONS = ("auto", "labels", "numbers", "ignore")
 """What a pairing may take a context for."""
@@ -94,11 +102,11 @@ class OptimalTransport:
             )
         dtype = torch.promote_types(state_dtype(x0), state_dtype(x1))
         x0, x1 = (x.to(dtype).flatten(1) if x.dim() > 1 else x.to(dtype)[:, None] for x in (x0, x1))
-        kind = self._kind(context, x1.shape[0])
+        kind = condition_kind(type(self).__name__, self.condition, context, x1.shape[0])
         if context is None or kind == "ignore":
             return self._solve(x0, x1)
         if kind == "numbers":
-            beside = _beside(x0, x1, context.to(dtype).flatten(1), self.weight)
+            beside = coordinates_beside(x0, x1, context.to(dtype).flatten(1), self.weight)
             return self._solve(torch.cat((x0, beside), 1), torch.cat((x1, beside), 1))
         order = torch.empty(x1.shape[0], dtype=torch.int64, device=x1.device)
         for rows in equal_rows(context):
@@ -119,21 +127,6 @@ class OptimalTransport:
             return x0, x1, context
         drawn = draw_integers(0, max(x1.shape[0], 1), x1.shape[:1], generator, device=x1.device)
         return x0[drawn], x1[drawn], None if context is None else context[drawn]
-
-    def _kind(self, context: Tensor | None, rows: int) -> str:
-        if context is None:
-            return "ignore"
-        if context.dim() == 0 or context.shape[0] != rows:
-            raise ValueError(f"expected a context of {rows} rows, got {tuple(context.shape)}")
-        if self.condition == "ignore":
-            warnings.warn(
-                "OptimalTransport(condition='ignore') pairs noise with data whatever the context: samples given a "
-                "context will be biased; 'labels', 'numbers' or 'auto' are not",
-                stacklevel=4,
-            )
-        if self.condition == "auto":
-            return "numbers" if context.is_floating_point() else "labels"
-        return self.condition
 
     def _solve(self, x0: Tensor, x1: Tensor) -> Tensor:
         """The order of (B, D), `size` rows at a time."""
@@ -161,7 +154,24 @@ def equal_rows(context: Tensor) -> list[Tensor]:
     return list(kind.argsort(stable=True).split(counts.tolist()))
 
 
-def _beside(x0: Tensor, x1: Tensor, context: Tensor, weight: float) -> Tensor:
+def condition_kind(owner: str, condition: str, context: Tensor | None, rows: int) -> str:
+    """What a context is taken for, "labels", "numbers" or "ignore", which is warned of unless there is none."""
+    if context is None:
+        return "ignore"
+    if context.dim() == 0 or context.shape[0] != rows:
+        raise ValueError(f"expected a context of {rows} rows, got {tuple(context.shape)}")
+    if condition == "ignore":
+        warnings.warn(
+            f"{owner}(condition='ignore') pairs noise with data whatever the context: samples given a context will be "
+            "biased; 'labels', 'numbers' or 'auto' are not",
+            stacklevel=5,
+        )
+    if condition == "auto":
+        return "numbers" if context.is_floating_point() else "labels"
+    return condition
+
+
+def coordinates_beside(x0: Tensor, x1: Tensor, context: Tensor, weight: float) -> Tensor:
     """Coordinates of the contexts (B, C), scaled to tell as much of two rows as `weight` says."""
     spread = 2 * (context - context.mean(0)).square().sum(1).mean()
     far = (x0 - x1.mean(0)).square().sum(1).mean() + (x1 - x1.mean(0)).square().sum(1).mean()

@@ -81,9 +81,19 @@ def test_labels_are_paired_among_their_own() -> None:
     for label in range(3):
         assert (a[context == label].mean(0).abs() < 4 / math.sqrt(200)).all()
     rows = {tuple(row.tolist()): int(label) for row, label in zip(x1, labels)}
-    with pytest.warns(UserWarning, match="whatever the context"):
+    with pytest.warns(UserWarning, match=r"Sinkhorn.* whatever the context"):
         _, b, context = Sinkhorn(0.5, condition="ignore")(x0, x1, labels, generator())
     assert context is not None and [rows[tuple(row.tolist())] for row in b] == context.tolist()
+
+
+def test_close_numbers_are_paired() -> None:
+    """The context of the noise, that of the event in whose place it came, is nearly that of its event."""
+    context = normal(300, 1, seed=2)
+    x0, x1 = normal(300, 2), normal(300, 2, seed=1) + 3 * context
+    noise, _, kept = Sinkhorn(0.5)(x0, x1, context, generator())
+    assert kept is not None and torch.equal(noise, x0)
+    assert float((kept - context).abs().mean()) < 0.2
+    assert abs(torch.corrcoef(torch.cat((noise, kept), 1).T)[0, 2]) < 4 / math.sqrt(300)
 
 
 def test_small_batches() -> None:
@@ -130,5 +140,7 @@ def test_bad_batches_are_refused() -> None:
         Sinkhorn(1.0)(torch.zeros(2, 3), torch.zeros(2, 4))
     with pytest.raises(ValueError, match="cannot pair 2 rows with 0"):
         Sinkhorn(1.0)(torch.zeros(2, 3), torch.zeros(0, 3))
-    with pytest.raises(ValueError, match="the context to have the 2 rows"):
+    with pytest.raises(ValueError, match="expected a context of 2 rows"):
         Sinkhorn(1.0)(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(ValueError, match="as much noise as there are events with a context, got 3 and 2"):
+        Sinkhorn(1.0)(torch.zeros(3, 3), torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
