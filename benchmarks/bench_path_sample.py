@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pyflowk.ops import path_sample
-from pyflowk.ops.draw import draw_integers
+from pyflowk.ops.draw import draw_keys
 from pyflowk.paths import CondOT
 
 from .report import OURS, Case, never_slower_bar, ratio_bar
@@ -27,7 +27,7 @@ HAS_PEER = importlib.util.find_spec("flow_matching") is not None
 def notes() -> dict[str, str]:
     """What each rival's time includes."""
     return {
-        OURS: "draw_integers and ops.path_sample, coefficients given (noise given: ops.path_sample)",
+        OURS: "draw_keys and ops.path_sample, coefficients given (noise given: ops.path_sample)",
         KEYS_GIVEN: "ops.path_sample alone",
         EAGER: "torch.randn, alpha x1 + sigma x0, alpha' x1 + sigma' x0 (noise given: without torch.randn)",
         FLOW_MATCHING: "torch.randn and AffineProbPath(CondOTScheduler()).sample",
@@ -54,7 +54,7 @@ def case(shape: tuple[int, ...], drawn: bool) -> Case:
         return a * x1 + s * noise, da * x1 + ds * noise
 
     def draw() -> Tensor:
-        return draw_integers(0, 2**63 - 1, shape[:1], generator, device="cpu")
+        return draw_keys(shape[0], generator, device="cpu")
 
     size = "x".join(map(str, shape))
     if not drawn:

@@ -122,10 +122,9 @@ class Flow(nn.Module):
     def _fit(self, name: str, value: Tensor | None) -> Tensor | None:
         if value is None:
             return None
-        own = self.base.anchor
         if not isinstance(value, Tensor):
             raise TypeError(f"{name}: expected a tensor, got {type(value).__name__}")
-        self._require_wide()
+        own = self._require_wide()
         if value.device != own.device:
             raise ValueError(f"{name}: expected {own.device}, where the model is, got a tensor on {value.device}")
         if value.dtype == own.dtype or (name == "context" and not value.is_floating_point()):
@@ -137,13 +136,15 @@ class Flow(nn.Module):
             raise TypeError(f"{name}: expected {own.dtype}, the model's dtype, got {value.dtype}{way}")
         return value.to(own.dtype)
 
-    def _require_wide(self) -> None:
-        dtype, device = self.base.anchor.dtype, self.base.anchor.device.type
-        if dtype not in (torch.float32, torch.float64):
+    def _require_wide(self) -> Tensor:
+        """The tensor that tells device and dtype of the model, once it is wide enough."""
+        own = self.base.anchor
+        if own.dtype not in (torch.float32, torch.float64):
             raise TypeError(
-                f"this model's weights are {dtype}, too coarse for log-scales and log-determinants: keep it in float32 "
-                f"and run its networks in 16 bits by torch.autocast({device!r}, {dtype})"
+                f"this model's weights are {own.dtype}, too coarse for log-scales and log-determinants: keep it in "
+                f"float32 and run its networks in 16 bits by torch.autocast({own.device.type!r}, {own.dtype})"
             )
+        return own
 
 
 def _anchor_again(module: Any, incompatible_keys: Any) -> None:

@@ -123,7 +123,7 @@ class ActNorm(Transform):
 
     @staticmethod
     def _per_channel(x: Tensor, values: Tensor) -> Tensor:
-        return values.reshape(-1, *[1] * (x.dim() - 2))
+        return values if x.dim() == 2 else values.reshape(-1, *[1] * (x.dim() - 2))
 
     def _check(self, x: Tensor) -> None:
         if x.dim() < 2 or x.shape[1] != self.log_scale.numel():

@@ -214,7 +214,10 @@ class Compose(Transform):
         return x
 
     def layers(self) -> tuple[Transform, ...]:
-        return tuple(layer for transform in self for layer in transform.layers())
+        found: list[Transform] = []
+        for transform in self.transforms:
+            found += transform.layers()  # type: ignore[operator]
+        return tuple(found)
 
     def _last_first(self) -> list[Any]:
         """A list: torch.compile walks a reversed ModuleList round and round once a layer has a loop on the device."""
