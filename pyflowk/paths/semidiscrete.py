@@ -47,7 +47,8 @@ class Semidiscrete(nn.Module):
     dict holds the numbers g, ``potentials``, and no rows.
 
     Raises ValueError for no rows, another number of contexts, eps with rows on demand, other events in a batch, and
-    labels that the rows have not. Cost: a fit 2 N D flops a noise, memory for the rows of one piece; a batch the same.
+    labels that the rows have not. Cost: a fit 2 N D flops a noise; memory for the rows of one piece, and where rows in
+    memory have labels for a copy of them; a batch the same.
     SD-FM, 2025, arXiv:2509.25519; Genevay et al., 2016, arXiv:1605.08527.
 
     >>> import torch
@@ -76,9 +77,12 @@ class Semidiscrete(nn.Module):
         self._source = [source]  # in a list: no submodule, whose weights would enter the state dict
         self.event, self.size = tuple(rows.shape[1:]), math.prod(rows.shape[1:])
         self.labels = [torch.arange(len(rows))] if context is None else [r.cpu() for r in equal_rows(context)]
+        self._kept: dict[int, Tensor] = {}  # of each label by its first row: gathering takes longer than finding
         wide = torch.float64 if rows.dtype == torch.float64 else torch.float32
         device = rows.device if isinstance(rows, Tensor) else "cpu"
         self.register_buffer("potentials", torch.zeros(len(rows), dtype=wide, device=device))
+        if context is not None and isinstance(rows, Tensor):
+            self._kept = {int(numbers[0]): self._points(numbers) for numbers in self.labels}
         squares = [points.square().sum(1) / 2 for _, points in self._pieces(torch.arange(len(rows)))]
         self.register_buffer("halves", torch.cat(squares), persistent=False)
         for numbers in self.labels:  # where the rows lie as a whole tells no noise from another
@@ -183,6 +187,9 @@ class Semidiscrete(nn.Module):
 
     def _points(self, rows: Tensor) -> Tensor:
         """Some rows, flat, in the dtype of the potentials; all of them without a copy."""
+        kept = self._kept.get(int(rows[0]))
+        if kept is not None and len(kept) == len(rows):
+            return kept.to(self.potentials)
         whole = isinstance(self.rows, Tensor) and len(rows) == len(self.rows)
         return (self.rows if whole else taken(self.rows, rows)).to(self.potentials).reshape(len(rows), self.size)
 
