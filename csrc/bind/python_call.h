@@ -114,12 +114,8 @@ class PythonCall final : public Call {
 
   private:
     Tensor allocate(const int64_t* shape, int64_t ndim, dlpack::DataType type, DType dtype, Device device) {
-        dlpack::Tensor prototype{nullptr,
-                                 {device_type_, device.id},
-                                 static_cast<int32_t>(ndim),
-                                 type,
-                                 const_cast<int64_t*>(shape),
-                                 nullptr,
+        dlpack::Tensor prototype{nullptr, {device_type_, device.id},   static_cast<int32_t>(ndim),
+                                 type,    const_cast<int64_t*>(shape), nullptr,
                                  0};
         dlpack::ManagedTensor* managed = nullptr;
         void* object = nullptr;
