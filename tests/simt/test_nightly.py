@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -81,6 +82,22 @@ def test_barriers_of_assignment() -> None:
 
     every, unnoticed = mutate.survivors(backend.CUDA / "assignment.cu", run, [backend.CUDA / "assignment.cu"], make)
     assert len(every) == 3 and unnoticed == []
+
+
+def test_barriers_of_sinkhorn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(importlib.import_module("pyflowk.ops.sinkhorn")._AT_ONCE, "cpu", 12)
+
+    def make(kernel: Path, flags: Sequence[str]) -> Bench:
+        return backend.register("checker", "mutant", backend.library("checker", replaced=kernel))
+
+    def run(bench: Bench) -> None:
+        x = torch.randn(1, 40, 2, generator=torch.Generator().manual_seed(0))
+        with pyflowk.backend("mutant"):
+            pyflowk.ops.sinkhorn(x, x + 1, 1.0, iterations=10)
+        assert bench.reports() == []
+
+    every, unnoticed = mutate.survivors(backend.CUDA / "sinkhorn.cu", run, [backend.CUDA / "sinkhorn.cu"], make)
+    assert len(every) == 4 and unnoticed == []
 
 
 SANITIZED = """
