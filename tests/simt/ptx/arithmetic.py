@@ -32,6 +32,7 @@ BITS = {  # opcode -> (types of the operands, expression); {T} is the type the i
     "shr": ("T u32", "shift_right<{T}>(a, b)"),
     "popc": ("T", "u32(std::popcount(a))"),
     "clz": ("T", "u32(std::countl_zero(a))"),
+    "bfind": ("T", "a ? u32(std::countl_zero(a)) : ~u32(0)"),  # .shiftamt, of a number without sign
     "brev": ("T", "reverse_bits(a)"),
     "bfe": ("T u32 u32", "field_extract<{T}>(a, b, c)"),
     "bfi": ("T T u32 u32", "field_insert<{T}>(a, b, c, d)"),
@@ -88,7 +89,8 @@ class Arithmetic(Operands):
 
     def bitwise(self, base: str, mods: list[str], kind: str, ops: list[str]) -> str:
         types, expression = BITS[base]
-        if mods or len(types.split()) != len(ops) - 1 or (base in {"prmt", "brev", "lop3"} and kind != "b32"):
+        known = kind == "b32" if base in {"prmt", "brev", "lop3"} else kind[0] == "u" if base == "bfind" else True
+        if mods != (["shiftamt"] if base == "bfind" else []) or len(types.split()) != len(ops) - 1 or not known:
             raise self.fail("instruction is not known")
         if kind == "pred":
             expression = expression.replace("~", "!")
@@ -96,7 +98,7 @@ class Arithmetic(Operands):
         kinds = [T if t == "T" else t for t in types.split()]
         names = [f"const {t} {n} = {self.value(op, t)};" for n, t, op in zip("abcd", kinds, ops[1:])]
         result = expression.format(T=T)
-        cast = result if base in {"popc", "clz"} else f"{T}({result})"
+        cast = result if base in {"popc", "clz", "bfind"} else f"{T}({result})"
         return f"{' '.join(names)} set({self.register(ops[0])}, {cast});"
 
     def multiply(self, mods: list[str], ops: list[str]) -> str:

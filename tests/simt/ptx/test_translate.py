@@ -87,6 +87,8 @@ CASES = [
     Case("popc.b32 d, a;", "u32 u32", (0xF0F0,), 8),
     Case("popc.b64 d, a;", "u32 u64", (2**64 - 1,), 64),
     Case("clz.b32 d, a;", "u32 u32", (1,), 31),
+    Case("bfind.shiftamt.u32 d, a;", "u32 u32", (1,), 31),
+    Case("bfind.shiftamt.u32 d, a;", "u32 u32", (0,), 0xFFFFFFFF),
     Case("brev.b32 d, a;", "u32 u32", (1,), 2**31),
     Case("lop3.b32 d, a, b, c, 0x96;", "u32 u32 u32 u32", (12, 10, 7), 12 ^ 10 ^ 7),
     Case("lop3.b32 d, a, b, c, 0xE8;", "u32 u32 u32 u32", (12, 10, 6), 14),
