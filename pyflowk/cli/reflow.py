@@ -81,7 +81,9 @@ def make_pairs(
         data = data_of(saved)
         context = data.take("train", slice(min(count, len(data.train))))[1]
     origin = {**origin_of(saved), "preparation": saved.preparation.as_json() if saved.preparation else None}
-    say(Console(), f"{count} pairs of {teacher.name}, into {folder}")
+    chosen: Any = teacher.chosen(dict(sampling))
+    how = f"{chosen.method} in {'steps of its own' if chosen.steps is None else f'{chosen.steps} steps'}"
+    say(Console(), f"{count} pairs of {teacher.name}, by {how}, into {folder}")
     with Threads(config.threads, device=device, say=print) as clock, torch.no_grad():
 
         def make(x0: Tensor, given: Any) -> Tensor:

@@ -31,7 +31,8 @@ def judge(
     - Data with labels: Frechet distance, precision and coverage in the features of a classifier that learns them; how
       much the frequencies of classes differ; of a model that is given labels, how often the classifier agrees.
     - Numbers: how often a sample is nearer to the training data than a test row is, by numbers or by features.
-    - Rows of real numbers that move from noise to data: straightness and path ratio of their ways.
+    - Rows of real numbers that move from noise to data: straightness, over the mean squared chord, and path ratio of
+      their ways.
 
     Each but the last stands beside what data give; 0 and 1 are those of straight ways. Symbols, and data that are on a
     disk or no longer there, are left out. Cost: some seconds, most of them for the classifier.
@@ -83,7 +84,7 @@ def _by_way(model: GenerativeModel, asked: Any, generator: Generator) -> dict[st
             WAYS, torch.linspace(0, 1, POINTS).tolist(), None if given is None else given.to(device), generator
         ).cpu()
     found = {}
-    for name, metric in (("straightness", straightness), ("path ratio", path_ratio)):
-        values = metric(way)
+    chord = (way[-1] - way[0]).double().square().flatten(1).sum(1).mean()
+    for name, values in (("straightness", straightness(way) / chord), ("path ratio", path_ratio(way))):
         found[name] = Measure(values.mean().item(), values.std().item() / math.sqrt(WAYS))
     return found

@@ -37,7 +37,7 @@ def test_one_step_does_after_reflow_and_a_run_of_it_is_one(tmp_path: Path, capsy
     options = ("--pairs", "3000", "--steps", "300", "--out", out, "--sampling", "steps=8")
     assert main(["reflow", first, *options, *QUIET]) == 0
     text = capsys.readouterr().out
-    assert "3000 pairs of flow_matching" in text and "2700 / 300 / 10000 samples of 2" in text
+    assert "3000 pairs of flow_matching, by rk4 in 8 steps, into" in text and "2700 / 300 / 10000 samples of 2" in text
     assert "not fitted to pairs" in text
     assert error_of_one_step(out) < 0.15 * error_of_one_step(first) and error_of_one_step(first) > 0.3
     assert main(["eval", out]) == 0 and "energy distance" in capsys.readouterr().out
