@@ -158,9 +158,23 @@ template <class T, class A> class Iteration {
             f[i] = f_[i] + reg_ * log(scale_[i]) + none;
         for (int64_t j = 0; j < p_.targets; ++j)
             g[j] = g_[j] + reg_ * log_scale_[j] + none;
+        balance(f, g);
     }
 
   private:
+    // What all g have in common f takes back: left to itself it would wander off, where numbers are coarse.
+    void balance(A* f, A* g) const {
+        if (!(p_.reg_m > 1e300))
+            return;
+        double common = 0;
+        for (int64_t j = 0; j < p_.targets; ++j)
+            common += static_cast<double>(g[j]);
+        const A shift = static_cast<A>(common / static_cast<double>(p_.targets));
+        for (int64_t i = 0; i < p_.sources; ++i)
+            f[i] += shift;
+        for (int64_t j = 0; j < p_.targets; ++j)
+            g[j] -= shift;
+    }
     int64_t room() const {
         const int64_t numbers = (kept_ ? rows_ : kBlock) * ld_ + 3 * rows_ + (7 + 2 * kMemory) * ld_;
         return static_cast<int64_t>(sizeof(A)) * numbers + 8 * ld_ + (13 + 2 * kMemory) * 64;
@@ -204,15 +218,7 @@ template <class T, class A> class Iteration {
             g_[j] += reg_ * log_scale_[j];
             log_scale_[j] = A(0), taken_[j] = b_[j];
         }
-        // What all g have in common f takes back: left to itself it would wander off, where numbers are coarse.
-        double common = 0;
-        for (int64_t j = 0; p_.reg_m > 1e300 && j < p_.targets; ++j)
-            common += static_cast<double>(g_[j]);
-        const A shift = static_cast<A>(common / static_cast<double>(p_.targets));
-        for (int64_t i = 0; i < p_.sources; ++i)
-            f_[i] += shift;
-        for (int64_t j = 0; j < p_.targets; ++j)
-            g_[j] -= shift;
+        balance(f_, g_);
         reg_ = static_cast<A>(reg), inverse_ = static_cast<A>(1 / reg);
         relax_ = static_cast<A>(relax_of(reg, p_.reg_m)), unpaid_ = static_cast<A>(reg / p_.reg_m);
         for (int64_t row = 0; kept_ && row < p_.sources; row += kBlock)
