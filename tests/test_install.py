@@ -43,7 +43,7 @@ def test_the_sdist_holds_the_sources_and_nothing_else(sdist: Path) -> None:
         assert needed in names
     tops = {name.split("/")[0] for name in names}
     files = {"CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "PKG-INFO"}
-    assert tops <= {"csrc", "pyflowk", "tests", "examples", "benchmarks"} | files
+    assert tops <= {"csrc", "pyflowk", "tests", "examples", "benchmarks", "docs"} | files
     assert not [name for name in names if name.endswith((".so", ".pyc", ".whl"))]
 
 

@@ -55,7 +55,7 @@ class ActNorm(Transform):
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        return self.to_noise(x), self._ladj(x)
+        return ActNorm.to_noise(self, x), self._ladj(x)
 
     def to_noise(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         self._check(x)

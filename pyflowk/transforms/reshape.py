@@ -32,7 +32,7 @@ class Reshape(Transform):
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        return self.to_noise(x), zero_ladj(x)
+        return Reshape.to_noise(self, x), zero_ladj(x)
 
     def inverse(
         self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None

@@ -36,7 +36,7 @@ class Scale(Transform):
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         ladj = zero_ladj(x) + math.prod(x.shape[1:]) * math.log(abs(self.factor))
-        return self.to_noise(x), ladj
+        return Scale.to_noise(self, x), ladj
 
     def to_noise(self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         return x.to(state_dtype(x)) * self.factor + self.shift
