@@ -53,10 +53,10 @@ LEARNED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", LEARNED, ids=lambda options: "-".join(options.values()) or "defaults")
 def test_a_ring_is_learned(options: dict[str, Any]) -> None:
     """A Gaussian of the same moments has a radius of 1.8 and a deviation of 0.93 in it, and 3.5 nats; the ring 1.65."""
-    model = trained(ring(2048, 1), 600, **options)
+    model = trained(ring(2048, 1), 1500 if options.get("prediction") == "noise" else 600, **options)
     with torch.no_grad():
         radius = (model.sample(1000, None, seeded(), steps=40) - torch.tensor([3.0, 0.0])).norm(dim=1)
-        assert radius.mean().item() == pytest.approx(2, abs=0.15) and radius.std() < 0.7
+        assert radius.mean().item() == pytest.approx(2, abs=0.15) and radius.std() < 0.5
         if options.get("prediction") != "noise":
             assert radius.std() < 0.25 and 1.6 < -model.log_prob(ring(1000, 5)).mean() < 2.1
 

@@ -22,11 +22,13 @@ def model() -> zoo.MatchingModel:
     x, labels = clusters(4096)
     made.initialize(x, labels)
     optimizer = torch.optim.Adam(made.parameters(), 1e-2)
-    for step in range(300):
+    plan = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 400)
+    for step in range(400):
         rows = slice(step % 16 * 256, step % 16 * 256 + 256)
         optimizer.zero_grad()
         made.loss(x[rows], labels[rows], seeded(step)).mean().backward()
         optimizer.step()
+        plan.step()
     return made.eval()
 
 
@@ -132,7 +134,7 @@ def test_what_is_seen_of_an_event_tells_the_rest(model: zoo.MatchingModel) -> No
     """Of three clusters one coordinate is seen, in the units of the data."""
     y = torch.tensor([[2.5, torch.nan]]).repeat(300, 1)
     x = model.inpaint(y, torch.tensor([True, False]), None, seeded(), steps=20)
-    assert (x[:, 0] == 2.5).all() and x[:, 1].mean().abs() < 0.6 and 0.4 < x[:, 1].std() < 1.3  # of seeds: +-0.2, 1.0
+    assert (x[:, 0] == 2.5).all() and x[:, 1].mean().abs() < 0.3 and 0.4 < x[:, 1].std() < 1.2
     total = Operator(lambda x: x.sum(1, keepdim=True))
     x = model.restore(torch.full((300, 1), 3.0), total, None, seeded(), steps=20)
     torch.testing.assert_close(x.sum(1), torch.full((300,), 3.0), rtol=1e-3, atol=1e-3)
