@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Generator, Tensor
 
 from ..ops.dtypes import state_dtype
@@ -14,7 +13,7 @@ from .schedules import CondOT, Schedule
 class AffinePath(Path):
     r"""The path :math:`x_t = \alpha_t x_1 + \sigma_t x_0` of a :class:`Schedule`, :class:`CondOT` if none is given.
 
-    Its target is :math:`\alpha'_t x_1 + \sigma'_t x_0` and its weight 1. From normal noise it passes through Gaussians
+    Its target is :math:`\alpha'_t x_1 + \sigma'_t x_0` and all weigh 1. From normal noise it passes through Gaussians
     :math:`N(\alpha_t x_1, \sigma_t^2 I)` around each event. Half precision is computed in float32. Cost: one pass
     over the event. Lipman et al., 2023, arXiv:2210.02747; Albergo and Vanden-Eijnden, 2023, arXiv:2209.15571.
 
@@ -41,7 +40,7 @@ class AffinePath(Path):
     def _mixed(self, x1: Tensor, t: Tensor, **noise: Tensor) -> PathSample:
         x1, coefficients = x1.to(state_dtype(x1)), self.schedule.at(t)
         x_t, target = path_sample(x1, [c if c.dim() else c.expand(len(t)) for c in coefficients], **noise)
-        return PathSample(x_t, t, target, torch.ones_like(t))
+        return PathSample(x_t, t, target)
 
     def __repr__(self) -> str:
         return f"AffinePath({self.schedule})"

@@ -13,12 +13,12 @@ from ..ops.times import as_time
 
 class PathSample(NamedTuple):
     r"""Events on their way: ``x_t`` (B, \*event) at times ``t`` (B,), the velocity ``target`` (B, \*event) of each, and
-    the ``weight`` (B,) of its squared error."""
+    the ``weight`` (B,) of its squared error, None where all weigh 1."""
 
     x_t: Tensor
     t: Tensor
     target: Tensor
-    weight: Tensor
+    weight: Tensor | None = None
 
 
 class Path:
@@ -35,7 +35,7 @@ class Path:
     >>> class Jump(Path):
     ...     def _sample(self, x0, x1, t, generator):
     ...         late = (t > 0.5).unsqueeze(1)
-    ...         return PathSample(torch.where(late, x1, x0), t, torch.zeros_like(x1), torch.ones_like(t))
+    ...         return PathSample(torch.where(late, x1, x0), t, torch.zeros_like(x1))
     >>> Jump().sample(torch.zeros(2, 1), torch.ones(2, 1), torch.tensor([0.2, 0.7])).x_t
     tensor([[0.],
             [1.]])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Generator, Tensor
 
 from .._checks import require_numbers
@@ -20,7 +19,7 @@ __all__ = ["Blurred", "BrownianBridge"]
 class BrownianBridge(Path):
     r"""Brownian motion between two points: :math:`x_t = t x_1 + (1 - t) x_0 + \sigma \sqrt{t (1 - t)}\, \epsilon`.
 
-    Its target is :math:`x_1 - x_0 + \sigma \frac{1 - 2t}{2 \sqrt{t (1 - t)}}\, \epsilon`, its weight 1. Between pairs
+    Its target is :math:`x_1 - x_0 + \sigma \frac{1 - 2t}{2 \sqrt{t (1 - t)}}\, \epsilon`, all weigh 1. Between pairs
     of the entropic plan with regularisation :math:`2 \sigma^2` of the squared distance it is the Schroedinger bridge.
     The square of the target is not integrable over all times: the loss diverges at both ends, if slowly. There, where
     :math:`t (1 - t)` is below ``least``, the target divides as if it were that: times from ``least`` to 1 - ``least``,
@@ -63,7 +62,7 @@ class BrownianBridge(Path):
         spread = (time * (1 - time)).sqrt()
         x_t = time * x1 + (1 - time) * x0 + self.sigma * spread * noise
         pull = (1 - 2 * time) / (2 * spread.clamp(min=(self.least * (1 - self.least)) ** 0.5))
-        return PathSample(x_t, t, x1 - x0 + self.sigma * pull * noise, torch.ones_like(t)), noise
+        return PathSample(x_t, t, x1 - x0 + self.sigma * pull * noise), noise
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ class GeodesicPath(Path):
     :math:`\kappa_t` is the share of data :math:`\alpha_t` of a :class:`Schedule` (:class:`CondOT`, constant speed, if
     none is given), which must grow from 0 to 1. The target is the derivative :math:`\kappa'_t\,\dot\gamma(\kappa_t)`
     along the geodesic :math:`\gamma`: it equals :math:`\kappa'_t / (1 - \kappa_t)\,\log_{x_t} x_1`, and is finite at
-    t = 1, too. Its weight is 1. x0 and x1 must be points of the manifold; half precision is computed in float32. Raises
+    t = 1, too. All weigh 1. x0 and x1 must be points of the manifold; half precision is computed in float32. Raises
     TypeError for no manifold, ValueError for a schedule that does not lead from 0 to 1. Cost: a logarithm and a
     geodesic. Chen and Lipman, 2024, arXiv:2302.03660.
 
@@ -40,7 +40,7 @@ class GeodesicPath(Path):
         x0, x1 = x0.to(state_dtype(x1)), x1.to(state_dtype(x1))
         share, _, rate, _ = self.schedule.at(t).beside(x1)
         x_t, velocity = self.manifold.travel(x0, self.manifold.log(x0, x1), share)
-        return PathSample(x_t, t, rate * velocity, torch.ones_like(t))
+        return PathSample(x_t, t, rate * velocity)
 
     def __repr__(self) -> str:
         return f"GeodesicPath({self.manifold}, {self.schedule})"

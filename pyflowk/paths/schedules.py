@@ -80,7 +80,7 @@ class CondOT(Schedule):
 
     def at(self, t: Tensor) -> Coefficients:
         one = torch.ones_like(t)
-        return Coefficients(t, 1 - t, one, -one)
+        return Coefficients(t, one - t, one, torch.full_like(t, -1.0))
 
     def time(self, log_snr: Tensor) -> Tensor:
         return torch.sigmoid(log_snr / 2)

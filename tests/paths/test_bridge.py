@@ -71,7 +71,7 @@ def test_the_drift_of_the_bridge_is_known() -> None:
     mean = time * x1 + (1 - time) * x0
     torch.testing.assert_close(score, -(sample.x_t - mean) / (SIGMA**2 * time * (1 - time)))
     torch.testing.assert_close(sample.target + SIGMA**2 / 2 * score, (x1 - sample.x_t) / (1 - time))
-    assert all(map(torch.equal, sample, path.sample(x0, x1, t, seeded())))
+    assert all(map(torch.equal, sample[:3], path.sample(x0, x1, t, seeded())[:3]))
     torch.testing.assert_close(noise, torch.randn(7, 3, dtype=D, generator=seeded()))
 
 

@@ -61,18 +61,18 @@ def test_contract(name: str) -> None:
         return path.sample(x0[rows].to(dtype), x1[rows].to(dtype), t[rows], torch.Generator().manual_seed(seed))
 
     found = sample()
-    assert found.x_t.shape == found.target.shape == x1.shape and found.t.shape == found.weight.shape == (6,)
-    assert torch.equal(found.t, t) and (found.weight >= 0).all()
+    assert found.x_t.shape == found.target.shape == x1.shape and found.t.shape == (6,)
+    assert torch.equal(found.t, t) and found.weight is None  # all weigh 1
     torch.testing.assert_close(found.x_t[0], x0[0])  # noise at t = 0
     torch.testing.assert_close(found.x_t[-1], x1[-1])  # data at t = 1
-    assert all(map(torch.equal, found, sample()))
-    assert all(part.isfinite().all() for part in found)
+    assert all(map(torch.equal, found[:3], sample()[:3]))
+    assert all(part.isfinite().all() for part in found[:3])
     half = sample(dtype=torch.bfloat16)
     assert half.x_t.dtype == half.target.dtype == torch.float32
     assert sample(dtype=torch.float64).x_t.dtype == torch.float64
     assert sample(slice(0, 0)).x_t.shape == (0, 2, 2)
     if torch.equal(found.x_t, sample(seed=1).x_t):  # no noise of its own, which is drawn for all rows at once
-        for part, alone in zip(found, sample(slice(0, 1)), strict=True):
+        for part, alone in zip(found[:3], sample(slice(0, 1))[:3], strict=True):
             torch.testing.assert_close(part[:1], alone)
     one = path.sample(x0, x1, 0.5)
     assert torch.equal(one.t, torch.full((6,), 0.5))
@@ -106,7 +106,8 @@ def test_noise_by_keys_is_the_same_given(name: str, dtype: torch.dtype) -> None:
         seeds = [torch.Generator().manual_seed(0) for _ in range(2)]
         drawn = path.sample_noise(keys, x1, t, seeds[0])
         given = path.sample(noise_of(keys, x1), x1, t, seeds[1])
-        assert all(map(torch.equal, drawn, given))
+        assert all(map(torch.equal, drawn[:3], given[:3]))
+        assert (drawn.weight is None) == (given.weight is None) == (type(path) is not Own)
     with pytest.raises(ValueError, match=r"t: expected times from 0 \(noise\) to 1 \(data\), got"):
         PATHS[name].sample_noise(keys, x1, 1.5)
     with pytest.raises(ValueError, match=r"keys|size"):
