@@ -68,10 +68,19 @@ struct Candidates {
     static constexpr int64_t kMost = 64;
     double values[kMost];
     int64_t columns[kMost], count = 0;
+    double enough = kInfinity; // there are as many as a list takes that cost no more: what ties with them may go
 
     void add(int64_t column, double value) {
-        if (count == kMost)
+        if (value >= enough)
+            return;
+        if (count == kMost) {
             keep(kNear + 1);
+            enough = values[0];
+            for (int64_t k = 1; k < count; ++k)
+                enough = values[k] > enough ? values[k] : enough;
+            if (value >= enough)
+                return;
+        }
         values[count] = value, columns[count++] = column;
     }
 
