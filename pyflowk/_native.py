@@ -37,10 +37,12 @@ def register() -> None:
     register_backend(Backend("cpu", "cpu", cpu, off=off["cpu"]))
     cuda = _load("_cuda")
     if cuda is not None:
-        register_backend(Backend("cuda", "cuda", cuda, _no_nvidia(), off=off["cuda"], ask=lambda: _cuda_error(cuda)))
+        on_card = Backend("cuda", "cuda", cuda, _no_nvidia(), off=off["cuda"], ask=lambda: _cuda_error(cuda), card=True)
+        register_backend(on_card)
     device = "cpu" if triton.interpreted() else "cuda"
-    automatic = not triton.interpreted()
-    register_backend(Backend("triton", device, triton, triton.unavailable(), automatic, off["triton"], triton.ask))
+    card = not triton.interpreted()  # where it also serves by itself
+    why_not = triton.unavailable()
+    register_backend(Backend("triton", device, triton, why_not, card, off["triton"], triton.ask, card=card))
 
 
 def _switched_off(wish: str) -> dict[str, dict[str, str]]:
@@ -100,8 +102,8 @@ def show_config(file: object = None) -> None:
     """Print version, instruction set, threads and devices, then a table of ops: which back end has a kernel for each.
 
     An op runs on the first back end, from left to right, of its tensors' device whose kernel is there, else as its
-    plain-torch formula. PYFLOWK_ISA=v2|v3|v4 forces an instruction set (baseline is the only one on other processors);
-    PYFLOWK_OFF=cuda:affine_coupling leaves that kernel out.
+    plain-torch formula, as do large products on a card. PYFLOWK_ISA=v2|v3|v4 forces an instruction set (baseline is
+    the only one on other processors); PYFLOWK_OFF=cuda:affine_coupling leaves that kernel out.
 
     >>> show_config()  # doctest: +ELLIPSIS
     pyflowk ...

@@ -23,6 +23,9 @@ class Backend:
     #: asked once, when the first tensor arrives or somebody wants to know: the rest of `unavailable`. Importing pyflowk
     #: must not wake a driver (a process that did cannot fork) nor load Triton.
     ask: Callable[[], str] | None = None
+    #: its kernels stand beside a library with tensor cores: chosen by itself, it leaves an op's formula the sizes that
+    #: the op says are the formula's.
+    card: bool = False
 
     def settled(self) -> Backend:
         """Ask what is still to be asked of this back end, and return it."""
@@ -69,8 +72,16 @@ def _notify() -> None:
         listener()
 
 
-def implementation(op: str, device: str, formula: Callable[..., Any]) -> Callable[..., Any]:
-    """Choose what runs `op` for tensors on `device` under the present choice."""
+def implementation(
+    op: str,
+    device: str,
+    formula: Callable[..., Any],
+    prefers_formula: Callable[..., bool] | None = None,
+) -> Callable[..., Any]:
+    """Choose what runs `op` for tensors on `device` under the present choice.
+
+    Where `prefers_formula` says so of a call's arguments, a card's kernel leaves the call to the formula.
+    """
     if _forced == "reference":
         return formula
     if _forced is not None:
@@ -78,14 +89,25 @@ def implementation(op: str, device: str, formula: Callable[..., Any]) -> Callabl
         return (entry.kernel(op) or formula) if entry.device == device else _refusal(op, entry, device)
     for entry in backends.values():
         if entry.automatic and entry.device == device and (kernel := entry.kernel(op)):
-            return kernel if entry.ask is None else _first_call(entry, op, device, formula)
+            if entry.ask is not None:
+                return _first_call(entry, op, device, formula, prefers_formula)
+            return _by_size(kernel, formula, prefers_formula) if entry.card and prefers_formula else kernel
     return formula
 
 
-def _first_call(entry: Backend, op: str, device: str, formula: Callable[..., Any]) -> Callable[..., Any]:
+def _by_size(
+    kernel: Callable[..., Any], formula: Callable[..., Any], prefers_formula: Callable[..., bool]
+) -> Callable[..., Any]:
+    def faster(*args: Any) -> Any:
+        return (formula if prefers_formula(*args) else kernel)(*args)
+
+    return faster
+
+
+def _first_call(entry: Backend, op: str, device: str, *choice: Any) -> Callable[..., Any]:
     def ask_and_choose_again(*args: Any) -> Any:
         entry.settled()
-        return implementation(op, device, formula)(*args)
+        return implementation(op, device, *choice)(*args)
 
     return ask_and_choose_again
 

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,6 +60,9 @@ class FusedOp:
         indices: names of the integer tensors.
         expand_below: a call under torch.compile on fewer elements becomes the formula; 0 (never) for ops whose formula
             is a long loop.
+        prefers_formula: asked with a call's arguments, unchecked ones, on a card unless a back end is forced: whether
+            the formula, whose products are the library's there, is predicted faster than the kernel. It looks at
+            shapes and dtypes alone.
     """
 
     def __init__(
@@ -74,9 +78,11 @@ class FusedOp:
         shared: Collection[str] = (),
         indices: Collection[str] = (),
         expand_below: int = EXPAND_BELOW,
+        prefers_formula: Callable[..., bool] | None = None,
     ) -> None:
         self.name, self.formula, self.check, self.backward = name, formula, check, backward
         self._fake, self._saved, self.expand_below = fake, saved, expand_below
+        self.prefers_formula = prefers_formula
         arguments = [argument.split() for argument in schema.split("->")[0].strip("( )").split(",")]
         tensors = [argument[1] for argument in arguments if argument[0] in ("Tensor", "Tensor[]")]
         if unknown := {*shared, *indices} - set(tensors):
@@ -191,7 +197,8 @@ class FusedOp:
         return *(next(rest) if real else None for real in self._real), *(None,) * len(config)
 
     def _choose(self) -> None:
-        self._implementations = {d: implementation(self.name, d, self.reference) for d in _DEVICES}
+        choose = partial(implementation, self.name, formula=self.reference, prefers_formula=self.prefers_formula)
+        self._implementations = {device: choose(device) for device in _DEVICES}
         self._on_cpu = self._implementations["cpu"]
 
     def _declare(self, schema: str) -> None:

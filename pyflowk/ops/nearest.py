@@ -54,6 +54,7 @@ _op = FusedOp(
         x0.new_empty(x0.shape[:1], dtype=heights.dtype),
     ),
     expand_below=0,
+    prefers_formula=lambda x0, x1, heights: x0.ndim == 2 and x0.shape[1] > _FEW,
 )
 
 
@@ -83,8 +84,4 @@ def nearest(x0: Tensor, x1: Tensor, heights: Tensor | None = None) -> tuple[Tens
     """
     if heights is None:
         heights = x1.new_zeros(x1.shape[:1], dtype=state_dtype(x1))
-    arguments = x0.detach(), x1.detach(), heights.detach()
-    if x0.is_cuda and x0.ndim == 2 and x0.shape[1] > _FEW:
-        index, value = _op.reference(*arguments)  # a product is torch's on a card
-        return index, value
-    return _op(arguments)
+    return _op((x0.detach(), x1.detach(), heights.detach()))
