@@ -1,7 +1,8 @@
 """Networks: conditioners of couplings, vector fields, contractions. Plain torch modules, zero-initialised at the end.
 
 A `Network` may take a context, by a `ContextBias`; `drop_context` takes it from some rows. Conditioners: `MLP`,
-`ConvNet`, `ResidualConvNet` (of `WeightNormConv2d`), and `MADE`, masked. Every `Field` is a velocity: `MLPField`,
+`ConvNet`, `ResidualConvNet` (of `WeightNormConv2d`), `MADE`, masked, and those of tokens: every `CausalNetwork`, such
+as the `CausalTransformer`, goes by a `CausalWalk` too. Every `Field` is a velocity: `MLPField`,
 `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time, `VelocityField`, of a network that predicts something
 else, `Preconditioned` or with a `GaussianBaseline`, `TangentField`, of one on a manifold, `FourierField`, of one that
 sees sines, too, and those of other clocks, `ReversedField` and `RescheduledField`; `FunctionField` is a user's,
@@ -9,11 +10,13 @@ sees sines, too, and those of other clocks, `ReversedField` and `RescheduledFiel
 the time by a `TimeEmbedding`, and `load_dit` and `load_sit`, which read published weights. Every `Branch` contracts and
 has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`,
 `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`,
-`FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `DIT_SIZES`.
+`FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`, `DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
 from .branch import Branch, FunctionBranch, TransposedJacobian
+from .causal import CausalNetwork, CausalWalk
+from .causal_transformer import PLACES, CausalTransformer
 from .checkpoints import load_dit, load_sit
 from .clock import RescheduledField, ReversedField
 from .context import ContextBias, Network, drop_context
@@ -42,9 +45,13 @@ __all__ = [
     "FIELD_ACTIVATIONS",
     "MADE",
     "MLP",
+    "PLACES",
     "POSITIONS",
     "TIMES",
     "Branch",
+    "CausalNetwork",
+    "CausalTransformer",
+    "CausalWalk",
     "ContextBias",
     "ConvField",
     "ConvNet",

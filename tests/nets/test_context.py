@@ -30,6 +30,10 @@ CASES: dict[str, Callable[..., Callable[..., Any]]] = {
     "MLPField": lambda **c: _given(nets.MLPField(3, 8, 2, **c), T, VECTORS),
     "MLPField-divergence": lambda **c: _given(nets.MLPField(3, 8, 2, **c), T, VECTORS, name="with_divergence"),
     "ConvField": lambda **c: _given(nets.ConvField(2, 4, 1, **c), T, IMAGES),
+    "CausalTransformer": lambda **c: _given(nets.CausalTransformer(5, 2, 2, 8, 1, 2, **c), IMAGES[:, :, 0]),
+    "CausalTransformer-prefix": lambda **c: _given(
+        nets.CausalTransformer(5, 2, 2, 8, 1, 2, prefix=2 * bool(c), **c), IMAGES[:, :, 0]
+    ),
     "DiT": lambda **c: _given(nets.DiT(2, 5, 8, 1, 2, **c), T, IMAGES),
     "GaussianBaseline": lambda **c: _given(
         nets.GaussianBaseline(nets.MLPField(3, 8, 2, **c)), T, VECTORS, conditional=bool(c)
@@ -89,6 +93,8 @@ DROPPABLE = (
     "ConvField",
     "VelocityField",
     "DiT",
+    "CausalTransformer",
+    "CausalTransformer-prefix",
     "UNet",
     "GaussianBaseline",
     "Preconditioned",
@@ -161,5 +167,13 @@ def test_no_network_is_missing() -> None:
     found = {
         kind for kind in map(nets.__dict__.get, nets.__all__) if isinstance(kind, type) and issubclass(kind, Network)
     }
-    bases = {nets.Network, nets.Field, nets.Branch, nets.LipschitzNet, nets.FunctionField, nets.FunctionBranch}
+    bases = {
+        nets.Network,
+        nets.CausalNetwork,
+        nets.Field,
+        nets.Branch,
+        nets.LipschitzNet,
+        nets.FunctionField,
+        nets.FunctionBranch,
+    }
     assert {kind.__name__ for kind in found - bases} == {name.split("-")[0] for name in CASES}

@@ -1,0 +1,211 @@
+"""The causal transformer: parameters of each token made from those before it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .._checks import require_counts
+from ..ops.dtypes import state_dtype
+from .attention import Past, SelfAttention, heads_of, zero_
+from .causal import CausalNetwork
+from .context import context_vector, make_context
+from .dit import rotary
+from .dual import Dual
+
+__all__ = ["PLACES", "CausalTransformer"]
+
+PLACES = ("learned", "rotary", "both")
+
+
+class CausalTransformer(CausalNetwork):
+    r"""A transformer whose output for token i is a function of tokens 0..i-1: what moves a token of a causal flow.
+
+    (B, T, D) -> (B, P, k D). The tokens go in by a linear layer, through ``depth`` layers
+    :math:`h \leftarrow h + \mathrm{Attention}(\mathrm{N}(h)),\ h \leftarrow h + \mathrm{MLP}(\mathrm{N}(h))`, no token
+    seeing those behind it, and out by a norm and a linear layer that is zero at the start: a flow starts as the
+    identity. What stands in front of them speaks for the first one: ``prefix`` tokens, made from the context, or a
+    learned ``start``, and then P = T; with neither the first token has no parameters, P = T - 1.
+
+    Args:
+        features, tokens: D and T; T is at least 2 where nothing stands in front.
+        params_per_element: k.
+        width, depth, heads: of the transformer; heads of about 64 channels if not given.
+        kv_heads: so many heads of keys and values, shared by groups of the queries'.
+        norm: "layer" (means and variances) or "rms" (mean squares).
+        gated: a perceptron :math:`W_3 (\mathrm{SiLU}(W_1 h) \circ W_2 h)` of 8/3 ``width`` units (SwiGLU, Shazeer,
+            2020, arXiv:2002.05202) in place of one of 4 ``width`` (GELU, by tanh).
+        positions: "learned" vectors that are added to the tokens, "rotary" turns of queries and keys as in
+            :class:`DiT`, or "both".
+        grid: (rows, columns) of the tokens of an image; (T, 1) if not given. For turns.
+        qk_norm: queries and keys get a length of their own.
+        context_dim, classes, droppable: as in :class:`DiT`. The context is added to every token, if it is no prefix.
+
+    ``walk`` keeps the keys and values of earlier tokens. Raises ValueError for sizes that do not fit and names that
+    are unknown, and for a context that is missing or not wanted. Cost: 12 depth width^2 multiplications a token, and
+    depth width T for T tokens; a walk costs the same in T steps.
+
+    Zhai et al., 2024, arXiv:2412.06329 (pre-norm, learned positions); Gu et al., 2025, arXiv:2506.06276 (the start, the
+    prefix, rotary positions).
+
+    >>> import torch
+    >>> from pyflowk.nets import CausalTransformer
+    >>> CausalTransformer(3, tokens=4, width=16, depth=1)(torch.ones(2, 4, 3)).shape
+    torch.Size([2, 3, 6])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        tokens: int,
+        params_per_element: int = 2,
+        width: int = 128,
+        depth: int = 4,
+        heads: int | None = None,
+        *,
+        kv_heads: int | None = None,
+        norm: str = "layer",
+        gated: bool = False,
+        positions: str = "learned",
+        grid: tuple[int, int] | None = None,
+        qk_norm: bool = False,
+        start: bool = False,
+        prefix: int = 0,
+        context_dim: int | None = None,
+        classes: int | None = None,
+        droppable: bool = False,
+    ) -> None:
+        super().__init__()
+        counts = {"features": features, "tokens": tokens, "params_per_element": params_per_element}
+        require_counts("CausalTransformer", **counts, width=width, depth=depth)
+        self.heads = heads_of(width) if heads is None else heads
+        require_counts("CausalTransformer", heads=self.heads, kv_heads=self.heads if kv_heads is None else kv_heads)
+        require_counts("CausalTransformer", 0, prefix=prefix)
+        if norm not in ("layer", "rms"):
+            raise ValueError(f"norm: expected layer or rms, got {norm!r}")
+        if positions not in PLACES:
+            raise ValueError(f"positions: expected one of {', '.join(PLACES)}; got {positions!r}")
+        self.grid = (tokens, 1) if grid is None else grid
+        if self.grid[0] * self.grid[1] != tokens:
+            raise ValueError(f"grid: expected rows and columns of {tokens} tokens, got {grid}")
+        if positions != "learned" and (width // self.heads) % 4:
+            raise ValueError(
+                f"positions: {positions} expects heads of a multiple of 4 channels, got {width=} and {heads=}"
+            )
+        if prefix and (start or (context_dim is None and classes is None)):
+            raise ValueError("prefix: expected a context to make it from, and no other start")
+        self.front = prefix or int(start)
+        if self.front + tokens < 2:
+            raise ValueError("tokens: expected at least 2 where nothing stands in front of them, got 1")
+        self.features, self.tokens, self.params_per_element = features, tokens, params_per_element
+        self.width, self.positions, self.prefix = width, positions, prefix
+        self.context = make_context(width * max(prefix, 1), context_dim, classes, droppable)
+        self.takes_context = self.context is not None
+        self.first = nn.Linear(features, width)
+        self.start = nn.Parameter(0.01 * torch.randn(width)) if start else None
+        seen = self.front + tokens - 1  # the last token is before none
+        self.places = nn.Parameter(0.01 * torch.randn(seen, width)) if positions != "rotary" else None
+        shape = (width, self.heads, kv_heads, qk_norm, norm, gated)
+        self.layers = nn.ModuleList(_Layer(*shape) for _ in range(depth))
+        self.norm = _norm(norm, width)
+        self.last = zero_(nn.Linear(width, params_per_element * features))
+
+    def forward(self, x: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        self._check(x)
+        vector = context_vector(self.context, context, x.shape[0])
+        h = torch.cat((self._ahead(x.shape[0], vector), self._entered(x[:, :-1], vector)), 1)
+        return self._through(h, 0, self._rotation(x), None, temperature)[:, max(self.front - 1, 0) :]
+
+    def walk(self, like: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Cached:  # type: ignore[override]
+        self._check(like)
+        return Cached(self, like, context, temperature)
+
+    def _ahead(self, rows: int, vector: Tensor | None) -> Tensor:
+        """What stands in front of the tokens, (B, front, width)."""
+        if self.prefix:
+            assert vector is not None
+            return vector.unflatten(1, (self.prefix, self.width))
+        if self.start is None:
+            return self.first.weight.new_empty(rows, 0, self.width)
+        start = self.start.expand(rows, 1, -1)
+        return start if vector is None else start + vector.unsqueeze(1)
+
+    def _entered(self, x: Tensor, vector: Tensor | None) -> Tensor:
+        """Tokens (B, n, features) in the width of the network."""
+        h = self.first(x)
+        return h if vector is None or self.prefix else h + vector.unsqueeze(1)
+
+    def _rotation(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The turns at all places; what stands in front is not turned."""
+        if self.positions == "learned":
+            return None
+        cos, sin = (table[: self.tokens - 1] for table in rotary(*self.grid, self.width // self.heads, x))
+        return F.pad(cos, (0, 0, self.front, 0), value=1.0), F.pad(sin, (0, 0, self.front, 0))
+
+    def _through(
+        self, h: Tensor, place: int, rotation: tuple[Tensor, Tensor] | None, past: list[Past] | None, temperature: float
+    ) -> Tensor:
+        """The parameters that tokens (B, n, width) at places from ``place`` on lead to, (B, n, k D)."""
+        here = slice(place, place + h.shape[1])
+        h = h.to(state_dtype(h))  # autocast makes it 16 bits wide, too few for a sum over all layers
+        if self.places is not None:
+            h = h + self.places[here]
+        turns = None if rotation is None else (rotation[0][here], rotation[1][here])
+        for i, layer in enumerate(self.layers):
+            h = layer(h, turns, None if past is None else past[i], temperature)
+        return self.last(self.norm(h))
+
+    def _check(self, x: Tensor) -> None:
+        if x.dim() != 3 or x.shape[1:] != (self.tokens, self.features):
+            raise ValueError(f"CausalTransformer expects (B, {self.tokens}, {self.features}), got {tuple(x.shape)}")
+
+
+class Cached:
+    """A walk that keeps what earlier tokens have said."""
+
+    def __init__(self, net: CausalTransformer, like: Tensor, context: Tensor | None, temperature: float) -> None:
+        self.net, self.rows, self.temperature, self.place = net, like.shape[0], temperature, 0
+        self.vector = context_vector(net.context, context, self.rows)
+        self.rotation = net._rotation(like)
+        self.past = [Past(net.front + net.tokens - 1) for _ in net.layers]
+
+    def first(self) -> Tensor | None:
+        return self._next(self.net._ahead(self.rows, self.vector))[:, -1:] if self.net.front else None
+
+    def after(self, tokens: Tensor) -> Tensor:
+        return self._next(self.net._entered(tokens, self.vector))
+
+    def _next(self, h: Tensor) -> Tensor:
+        start, self.place = self.place, self.place + h.shape[1]
+        if self.place > (most := self.net.front + self.net.tokens - 1):
+            raise ValueError(f"expected {most - self.net.front} tokens, as there is none behind the last; got more")
+        return self.net._through(h, start, self.rotation, self.past, self.temperature)
+
+
+class _Layer(nn.Module):
+    """Attention and a perceptron, each behind a norm and added to what there is."""
+
+    def __init__(self, width: int, heads: int, kv_heads: int | None, qk_norm: bool, norm: str, gated: bool) -> None:
+        super().__init__()
+        hidden = (8 * width // 3 + 7) // 8 * 8 if gated else 4 * width
+        self.gated = gated
+        self.norm, self.attention = _norm(norm, width), SelfAttention(width, heads, qk_norm, kv_heads, causal=True)
+        self.second_norm = _norm(norm, width)
+        self.first, self.second = nn.Linear(width, (1 + gated) * hidden), nn.Linear(hidden, width)
+
+    def forward(
+        self, h: Tensor, rotation: tuple[Tensor, Tensor] | None, past: Past | None, temperature: float
+    ) -> Tensor:
+        h = h + self.attention(Dual(self.norm(h)), rotation, past, temperature).value
+        u = self.first(self.second_norm(h))
+        if self.gated:
+            gate, u = u.chunk(2, -1)
+            u = F.silu(gate) * u
+        else:
+            u = F.gelu(u, approximate="tanh")
+        return h + self.second(u)
+
+
+def _norm(kind: str, width: int) -> nn.Module:
+    return nn.LayerNorm(width) if kind == "layer" else nn.RMSNorm(width, eps=1e-6)
