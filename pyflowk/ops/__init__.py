@@ -16,6 +16,7 @@ from .assignment import assignment_of_points as assignment_of_points
 from .cnf_trajectory import cnf_trajectory as cnf_trajectory
 from .conv1x1 import conv1x1 as conv1x1
 from .conv1x1 import conv1x1_gradients as conv1x1_gradients
+from .guidance import guide as guide
 from .hutchinson import draw_probes as draw_probes
 from .hutchinson import trace_estimate as trace_estimate
 from .lipswish import lipswish as lipswish

@@ -26,7 +26,7 @@ def _split_params(params: Tensor, bound: int, interleaved: bool) -> tuple[Tensor
     return raw, t
 
 
-def _log_scale(raw: Tensor, bound: int, limit: float) -> Tensor:
+def log_scale(raw: Tensor, bound: int, limit: float) -> Tensor:
     if bound == BOUNDS["tanh"]:
         return limit * torch.tanh(raw / limit)
     if bound == BOUNDS["sigmoid"]:
@@ -64,10 +64,10 @@ def _terms(x: Tensor, params: Tensor, mask: int, bound: int, limit: float, inter
     if raw is None:
         raw = torch.zeros_like(t)
     if mask & ~1 != MASKS["checkerboard"]:
-        return _moved_part(x, mask).to(dtype), raw, _log_scale(raw, bound, limit), t
+        return _moved_part(x, mask).to(dtype), raw, log_scale(raw, bound, limit), t
     still = ~checkerboard(x, mask)
     raw, t = raw.masked_fill(still, 0), t.masked_fill(still, 0)
-    return x.to(dtype), raw, _log_scale(raw, bound, limit).masked_fill(still, 0), t
+    return x.to(dtype), raw, log_scale(raw, bound, limit).masked_fill(still, 0), t
 
 
 def _formula(

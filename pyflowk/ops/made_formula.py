@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .activations import named
-from .affine_coupling import ADDITIVE, BOUNDS, _log_scale, _slope
+from .affine_coupling import ADDITIVE, BOUNDS, _slope, log_scale
 from .made_layout import matrix_shapes, positions
 from .masks import MASKS
 from .rq_spline_formula import free_slopes, spline_backward_formula, spline_formula
@@ -105,7 +105,7 @@ def _scaled(raw: Tensor, bound: int, limit: float) -> Tensor:
         return torch.log(torch.nn.functional.softplus(raw) + limit)
     if bound == MADE_BOUNDS["floored_sigmoid"]:
         return torch.log(torch.sigmoid(raw + 2) + limit)
-    return raw if bound == ADDITIVE else _log_scale(raw, bound, limit)
+    return raw if bound == ADDITIVE else log_scale(raw, bound, limit)
 
 
 def _scaled_slope(raw: Tensor, bound: int, limit: float) -> Tensor:

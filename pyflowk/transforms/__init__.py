@@ -3,13 +3,13 @@
 Every one obeys :class:`Transform`: ``forward(x, context=None, generator=None) -> (z, ladj)`` from data to noise and
 ``inverse(z, context=None, generator=None) -> (x, ladj)`` back. A transform gets its network handed in.
 
-Of data: `Dequantize`, `VariationalDequantize`, `Scale`, `Logit`, `Standardize`, `check_levels`. Of shapes: `Reshape`,
-`Squeeze`, `Split`, `Flip`, `Permute`. Learned: `ActNorm`, `BatchNorm`, `Elementwise`, `InvertibleConv1x1`, `LULinear`,
-which a `SingularTransformError` stops. By networks: `Coupling` and `MaskedAutoregressive`, of a `Map` (`Affine`,
-`Additive`, `RationalQuadratic`); `Continuous`, `observed` for its `Integrals`; `Residual` of a `Contraction`, its
-log-determinant `Exact`, `Truncated` or `Roulette`, its inverse failing by `InverseDidNotConverge`, and
-`NotAContraction`. Of transforms: `Compose`, `Invert`, `Pullback`, `MemoryFlat`. Tests: `check_invertibility` gives an
-`InvertibilityReport` of a `LayerError` each; `check_contraction`.
+Of data: `Dequantize`, `VariationalDequantize`, `GaussianNoise`, `Scale`, `Logit`, `Standardize`, `check_levels`. Of
+shapes: `Reshape`, `Patches`, `Squeeze`, `Split`, `Flip`, `Permute`. Learned: `ActNorm`, `BatchNorm`, `Elementwise`,
+`InvertibleConv1x1`, `LULinear`, which a `SingularTransformError` stops. By networks: `Coupling` and
+`MaskedAutoregressive`, of a `Map` (`Affine`, `Additive`, `RationalQuadratic`); `Causal`, token by token; `Continuous`,
+`observed` for its `Integrals`; `Residual` of a `Contraction`, its log-determinant `Exact`, `Truncated` or `Roulette`,
+its inverse failing by `InverseDidNotConverge`, and `NotAContraction`. Of transforms: `Compose`, `Invert`, `Pullback`,
+`MemoryFlat`. Tests: `check_invertibility` gives an `InvertibilityReport` of a `LayerError` each; `check_contraction`.
 """
 
 from ..ops import SingularTransformError
@@ -17,6 +17,7 @@ from .actnorm import ActNorm
 from .autoregressive import MaskedAutoregressive
 from .base import Compose, Invert, Transform
 from .batchnorm import BatchNorm
+from .causal import Causal
 from .check import InvertibilityReport, LayerError, check_invertibility
 from .continuous import Continuous, Integrals, observed
 from .conv1x1 import InvertibleConv1x1, LULinear
@@ -27,6 +28,8 @@ from .logdet import Exact, Roulette, Truncated
 from .logit import Logit
 from .maps import Additive, Affine, Elementwise, Map
 from .memory_flat import MemoryFlat
+from .noise import GaussianNoise
+from .patches import Patches
 from .permute import Flip, Permute
 from .pullback import Pullback
 from .reshape import Reshape
@@ -42,6 +45,7 @@ __all__ = [
     "Additive",
     "Affine",
     "BatchNorm",
+    "Causal",
     "Compose",
     "Continuous",
     "Contraction",
@@ -50,6 +54,7 @@ __all__ = [
     "Elementwise",
     "Exact",
     "Flip",
+    "GaussianNoise",
     "Integrals",
     "InverseDidNotConverge",
     "Invert",
@@ -62,6 +67,7 @@ __all__ = [
     "MaskedAutoregressive",
     "MemoryFlat",
     "NotAContraction",
+    "Patches",
     "Permute",
     "Pullback",
     "RationalQuadratic",

@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..ops.affine_coupling import additive_coupling, affine_coupling, affine_coupling_from_output
+from ..ops.affine_coupling import (
+    BOUNDS,
+    additive_coupling,
+    affine_coupling,
+    affine_coupling_from_output,
+    log_scale,
+)
 from ..ops.dtypes import state_dtype
 from ..ops.masks import checkerboard, mask_code, slices
 from .base import sum_event
@@ -119,6 +125,12 @@ class Affine(Map):
             z, params, grad_z, grad_ladj, mask=mask, swap=swap, bound=self.bound, limit=self.limit,
             interleaved=self.interleaved,
         )  # fmt: skip
+
+    def gaussian(self, params: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Log-scales s and shifts t (\*rest, n) of interleaved parameters (\*rest, 2 n), in float32 or better: what
+        noise becomes is Gaussian of this log-deviation and mean."""
+        params = params.to(state_dtype(params))
+        return log_scale(params[..., 0::2], BOUNDS[self.bound], self.limit), params[..., 1::2]
 
     @property
     def made_options(self) -> dict[str, Any]:

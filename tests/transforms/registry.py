@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from pyflowk import transforms as T
-from pyflowk.nets import MADE, MLP, ConvField, LipschitzConvNet, LipschitzMLP, MLPField, ResidualConvNet
+from pyflowk.nets import (
+    MADE,
+    MLP,
+    CausalNetwork,
+    CausalTransformer,
+    ConvField,
+    LipschitzConvNet,
+    LipschitzMLP,
+    MLPField,
+    ResidualConvNet,
+)
 from pyflowk.ops.masks import transformed_channels
 from pyflowk.solvers import Backprop, Fixed
 
@@ -109,6 +119,33 @@ def _autoregressive(map: nn.Module, features: int, **options: Any) -> T.MaskedAu
     return T.MaskedAutoregressive(MADE(features, map.params_per_element, **{"hidden": (12, 12), **options}), map)
 
 
+class Before(CausalNetwork):
+    """The token before, bent, for a map with one parameter: a network as a user may bring along."""
+
+    params_per_element = 1
+    takes_context = False
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        return torch.sin(x[:, :-1])
+
+
+def _causal_maps() -> dict[str, Callable[[], T.Transform]]:
+    def net(k: int = 2, **options: Any) -> CausalTransformer:
+        return CausalTransformer(3, 4, k, 8, 1, 2, **options)
+
+    modern: dict[str, Any] = {"norm": "rms", "gated": True, "qk_norm": True, "kv_heads": 1}
+    return {
+        "affine": lambda: T.Causal(net()),
+        "flip-labels": lambda: T.Causal(net(classes=3), T.Affine(interleaved=True), flip=True),
+        "rotary-start": lambda: T.Causal(net(positions="rotary", grid=(2, 2), start=True, **modern)),
+        "prefix-vector": lambda: T.Causal(net(positions="both", prefix=2, context_dim=3)),
+        "additive": lambda: T.Causal(net(1), T.Additive(), flip=True),
+        "spline": lambda: T.Causal(net(14, start=True), T.RationalQuadratic(5, 2.0, interleaved=True)),
+        "any": lambda: T.Causal(Before(), T.Additive()),
+        "guided-labels": lambda: T.Causal(net(classes=3, droppable=True)).guided(0.3, "product", rising=True),
+    }
+
+
 def _multiscale() -> T.Transform:
     top = T.Compose(T.ActNorm(2), _image_coupling(2, "checkerboard", False, T.Affine()), T.Reshape((2, 2, 2), (8,)))
     return T.Compose(T.Squeeze(), _image_coupling(4, "channel", True, T.Affine()), T.Split(top, (4, 2, 2), (8,)))
@@ -149,6 +186,8 @@ def _cases() -> list[Case]:
         Case("permute-random-image", lambda: T.Permute.random(5), (5, 2, 2)),
         Case("flip", lambda: T.Flip(), (3, 2)),
         Case("reshape", lambda: T.Reshape((2, 3), (6,)), (2, 3)),
+        Case("patches", lambda: T.Patches((2, 2, 4), 2), (2, 2, 4)),
+        Case("gaussian-noise", lambda: T.GaussianNoise(0.1), (3,)),
         Case("squeeze", lambda: T.Squeeze(), (3, 2, 4)),
         Case("split", lambda: T.Split(T.ActNorm(2), (5, 2)), (5, 2)),
         Case("actnorm-vector", lambda: T.ActNorm(4), (4,)),
@@ -237,6 +276,9 @@ def _cases() -> list[Case]:
     for name, build in _autoregressive_maps().items():
         context = "labels" if "labels" in name else "vector" if "vector" in name else "none"
         cases.append(Case(f"maf-{name}", build, (1,) if "one" in name else (5,), context=context, networks=True))
+    for name, build in _causal_maps().items():
+        context = "labels" if "labels" in name else "vector" if "vector" in name else "none"
+        cases.append(Case(f"causal-{name}", build, (4, 3), context=context, networks=True))
     maps: dict[str, Callable[[], nn.Module]] = {
         "affine": T.Affine,
         "sigmoid-interleaved": lambda: T.Affine("sigmoid", interleaved=True),
