@@ -1,11 +1,11 @@
 """Published systems, one file each, assembled from the floors below; every one trains and samples the same way.
 
 `create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`,
-`flow_matching`, `rectified_flow`, `diffusion`. `names` lists them, `describe` says what
-one is, `options` and `defaults` what it takes, `sampling` what its `sample` takes, `takes` which kinds of space it is
-for, `check` whether options are right. All are a `GenerativeModel`, of whose every `Ability` one asks, such as that of
-telling a `Marginal`; those of one flow are a `FlowModel`, those whose velocity is learned by matching a
-`MatchingModel`. `register` adds one: each of its options is an `Option`, and those of its sampling are fields of its
+`tarflow`, `flow_matching`, `rectified_flow`, `diffusion`. `names` lists them, `describe` says what one is, `options`
+and `defaults` what it takes, `sampling` what its `sample` takes, `takes` which kinds of space it is for, `check`
+whether options are right. All are a `GenerativeModel`, of whose every `Ability` one asks, such as that of telling a
+`Marginal`; those of one flow are a `FlowModel`, those whose velocity is learned by matching a `MatchingModel`, that of
+tokens a `TarFlow`. `register` adds one: each of its options is an `Option`, and those of its sampling are fields of its
 `SamplingOptions`.
 """
 
@@ -26,10 +26,11 @@ from .realnvp import realnvp
 from .rectified_flow import rectified_flow
 from .registry import check, create, defaults, describe, names, options, register, sampling, takes
 from .residual_flow import residual_flow
+from .tarflow import TarFlow, tarflow
 
 __all__ = [
-    "Ability", "FlowModel", "GenerativeModel", "Marginal", "MatchingModel", "Option", "SamplingOptions", "check",
-    "create", "defaults", "describe", "diffusion", "ffjord", "flow_matching", "glow", "iaf", "maf", "names",
+    "Ability", "FlowModel", "GenerativeModel", "Marginal", "MatchingModel", "Option", "SamplingOptions", "TarFlow",
+    "check", "create", "defaults", "describe", "diffusion", "ffjord", "flow_matching", "glow", "iaf", "maf", "names",
     "neural_ode", "nice", "nsf", "options", "realnvp", "rectified_flow", "register", "residual_flow", "sampling",
-    "takes",
+    "takes", "tarflow",
 ]  # fmt: skip

@@ -214,12 +214,26 @@ def by_network(space: Space, options: dict[str, Any]) -> dict[str, Any]:
         if name not in own and options[name] not in (None, plain):
             raise ValueError(f"{name}: expected None for architecture {architecture}, got {options[name]!r}")
     if architecture == "dit":
-        divisors = [p for p in range(1, max(shape[1:]) + 1) if not any(side % p for side in shape[1:])]
-        fitting = [p for p in divisors if 4 * p * p <= math.prod(shape[1:]) <= 64 * p * p] or [1]
-        usual["patch"] = next((p for p in fitting if p > 1), fitting[0])  # fewer tokens learn more in the same time
-        if options["patch"] not in (None, *divisors):
-            raise ValueError(f"patch: expected a common divisor of the sides of {shape}, got {options['patch']}")
+        usual["patch"] = fitting_patch(shape, options["patch"])
     return {"architecture": architecture, **{name: options[name] or value for name, value in usual.items()}}
+
+
+def fitting_patch(shape: tuple[int, ...], patch: int | None) -> int:
+    """How many pixels a side, or numbers of flat events, a token has: as given, or the fewest for 4 to 64 tokens.
+
+    Of those that cut images into so many it is no single pixel, if others do. Raises ValueError for one that does not
+    cut the event.
+
+    >>> fitting_patch((1, 28, 28), None), fitting_patch((1, 8, 8), None), fitting_patch((63,), None)
+    (4, 2, 1)
+    """
+    sides = shape[1:] if len(shape) == 3 else (math.prod(shape),)
+    divisors = [p for p in range(1, max(sides) + 1) if not any(side % p for side in sides)]
+    if patch is not None and patch not in divisors:
+        raise ValueError(f"patch: expected a common divisor of the sides of {shape}, got {patch}")
+    fitting = [p for p in divisors if 4 * p ** len(sides) <= math.prod(sides) <= 64 * p ** len(sides)] or [1]
+    coarse = next((p for p in fitting if p > 1), fitting[0])  # fewer tokens learn more in the same time
+    return patch or (coarse if len(shape) == 3 else fitting[0])
 
 
 # ---- choices ---------------------------------------------------------------------------------------------------------
