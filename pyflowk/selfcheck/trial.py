@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["Trial", "each", "noise"]
+__all__ = ["Large", "Trial", "each", "noise"]
+
+
+@dataclass(frozen=True)
+class Large:
+    """One call of the size that models have, by which kernels are tried on more than the ways of small tensors: its
+    configuration, `inputs(rows)` that makes its tensors as those of a trial, and the `rows` of the self-check."""
+
+    config: tuple[Any, ...]
+    inputs: Callable[[int], tuple[Any, ...]]
+    rows: int = 257
 
 
 @dataclass(frozen=True)
@@ -29,10 +39,18 @@ class Trial:
     double: tuple[int, ...] = ()
     #: how many of the results, the first ones, have one right value; all if nothing is said
     compared: int | None = None
+    #: beside them, in float32
+    large: Large = field(kw_only=True)
 
     def tensors(self, config: tuple[Any, ...], rows: int, precision: torch.dtype) -> tuple[Any, ...]:
         """Make `inputs`, the real ones in that precision."""
-        inputs = self.inputs(config, rows)
+        return self._narrowed(self.inputs(config, rows), precision)
+
+    def large_tensors(self, rows: int, precision: torch.dtype = torch.float32) -> tuple[Any, ...]:
+        """Make the inputs of `large` likewise."""
+        return self._narrowed(self.large.inputs(rows), precision)
+
+    def _narrowed(self, inputs: tuple[Any, ...], precision: torch.dtype) -> tuple[Any, ...]:
         narrow = each(lambda t: t.to(precision) if t.is_floating_point() else t, inputs)
         return tuple(inputs[i] if i in self.double else t for i, t in enumerate(narrow))
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...ops.affine_coupling import ADDITIVE, BOUNDS
 from ...ops.masks import MASKS, transformed_channels
-from ..trial import Trial, noise
+from ..trial import Large, Trial, noise
 
 __all__ = ["TRIALS"]
 
@@ -33,4 +33,11 @@ def _inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
     return noise(rows, *event), noise(rows, channels, *event[1:])
 
 
-TRIALS = {"affine_coupling": Trial(_configs(), _inputs)}
+#: rows longer than one block takes
+_LARGE = Large(
+    (MASKS["half"], BOUNDS["tanh"], 2.0, False, False),
+    lambda rows: (noise(rows, 12, 32, 32), noise(rows, 12, 32, 32)),
+    65,
+)
+
+TRIALS = {"affine_coupling": Trial(_configs(), _inputs, conditioning=lambda config: 4.0, large=_LARGE)}

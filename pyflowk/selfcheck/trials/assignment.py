@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..trial import Trial, noise
+from ..trial import Large, Trial, noise
 
 __all__ = ["TRIALS"]
 
@@ -23,6 +23,8 @@ def _points(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
 _PRECISIONS = (torch.float32, torch.float64)
 #: columns and totals are compared: of prices there are many that prove them
 TRIALS = {
-    "assignment": Trial([()], _costs, _PRECISIONS, compared=2),
-    "assignment_of_points": Trial([()], _points, _PRECISIONS, compared=2),
+    "assignment": Trial([()], _costs, _PRECISIONS, compared=2, large=Large((), lambda rows: (noise(rows, 96, 96),), 9)),
+    "assignment_of_points": Trial(
+        [()], _points, _PRECISIONS, compared=2, large=Large((), lambda rows: (*noise(2, rows, 96, 8).unbind(0),), 9)
+    ),
 }

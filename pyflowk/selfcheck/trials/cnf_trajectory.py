@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...ops.cnf_trajectory import SMOOTH
-from ..trial import Trial, noise
+from ..trial import Large, Trial, noise
 
 __all__ = ["TRIALS"]
 
@@ -22,13 +22,23 @@ def _configs() -> list[tuple[Any, ...]]:
     return [(64, 3, SMOOTH["tanh"], FOUR_STAGES, 4, 0.25, 0.5), *rest]
 
 
-def _inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+def _inputs(config: tuple[Any, ...], rows: int, size: int = 2) -> tuple[Tensor, ...]:
     width, depth, _, method, steps = config[:5]
-    size, weights = 2, 4 * width + (depth - 1) * width**2
+    weights = 2 * size * width + (depth - 1) * width**2
     evaluations = steps * (4 if len(method) == len(FOUR_STAGES) else 2)
     tables = [noise(evaluations, depth * width + size) for _ in range(2)]
     return noise(rows, size), noise(rows, 2, size), noise(rows, width), noise(weights) / width**0.5, *tables
 
 
 #: In float64 the formula is its own truth, and sums over a whole path round more than is allowed then.
-TRIALS = {"cnf_trajectory": Trial(_configs(), _inputs, (torch.float32,))}
+_LARGE = (128, 3, SMOOTH["tanh"], FOUR_STAGES, 2, 0.25, 0.5)
+
+TRIALS = {
+    "cnf_trajectory": Trial(
+        _configs(),
+        _inputs,
+        (torch.float32,),
+        lambda config: 64.0,
+        large=Large(_LARGE, lambda rows: _inputs(_LARGE, rows, 16)),
+    )
+}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..trial import Trial, noise
+from ..trial import Large, Trial, noise
 
 __all__ = ["TRIALS"]
 
@@ -16,4 +16,10 @@ def _inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
     return noise(rows, 12, 4, 6), noise(12, 12), noise(12), noise(12)
 
 
-TRIALS = {"conv1x1": Trial([()], _inputs, (torch.float32, torch.float64))}
+def _large(rows: int) -> tuple[Tensor, ...]:
+    return noise(rows, 48, 16, 16), noise(48, 48) / 7, noise(48), noise(48)
+
+
+TRIALS = {
+    "conv1x1": Trial([()], _inputs, (torch.float32, torch.float64), lambda config: 8.0, large=Large((), _large, 33))
+}

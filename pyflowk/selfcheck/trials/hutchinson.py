@@ -7,13 +7,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..trial import Trial, noise
+from ..trial import Large, Trial, noise
 
 __all__ = ["TRIALS"]
 
 
-def _inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
-    return noise(rows, 3, 130), torch.arange(rows) * 2**40
+def _inputs(config: tuple[Any, ...], rows: int, size: int = 130) -> tuple[Tensor, ...]:
+    return noise(rows, 3, size), torch.arange(rows) * 2**40
 
 
-TRIALS = {"hutchinson": Trial([(0,), (1,)], _inputs, (torch.float32, torch.bfloat16, torch.float16))}
+TRIALS = {
+    "hutchinson": Trial(
+        [(0,), (1,)],
+        _inputs,
+        (torch.float32, torch.bfloat16, torch.float16),
+        large=Large((1,), lambda rows: _inputs((1,), rows, 3072), 65),
+    )
+}

@@ -12,7 +12,7 @@ from ...ops.affine_coupling import ADDITIVE, BOUNDS
 from ...ops.made import MADE_ACTIVATIONS, SPLINE
 from ...ops.made_layout import MadeLayout
 from ...ops.rq_spline import TAILS, spline_params
-from ..trial import Trial, noise
+from ..trial import Large, Trial, noise
 
 __all__ = ["TRIALS"]
 
@@ -31,21 +31,23 @@ def _configs() -> list[tuple[Any, ...]]:
     ]
 
 
-def _inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
-    hidden, features = config[0], 33
+def _inputs(config: tuple[Any, ...], rows: int, features: int = 33) -> tuple[Tensor, ...]:
+    hidden = config[0]
     degrees = [[j * features // width for j in range(width)] for width in hidden]
     map, bins = config[3:5]
     tails = next((name for name, code in TAILS.items() if SPLINE + code == map), "")
     params = spline_params(bins, tails) if bins else 1 if map == ADDITIVE else 2
     layout = MadeLayout(degrees, range(features)[::-1], params)
-    weights = noise(len(layout.source)) / (16 if bins else 8)
+    weights = noise(len(layout.source)) / (16 if bins else max(hidden) ** 0.5)
     return noise(rows, features), weights, noise(rows, hidden[0]) / 2, layout.plan
 
 
 def _conditioning(config: tuple[Any, ...]) -> float:
-    return 32.0 if config[3] >= SPLINE else 1.0  # a bin that is narrow magnifies what its edges lost
+    return 256.0 if config[3] >= SPLINE else 16.0  # a bin that is narrow magnifies what its edges lost
 
 
-_TRIAL = Trial(_configs(), _inputs, (torch.float32, torch.float64), _conditioning)
+_WIDE: tuple[Any, ...] = ((512, 512), MADE_ACTIVATIONS["relu"], False, BOUNDS["tanh"], 0, (2.0,))
+_LARGE = Large(_WIDE, lambda rows: _inputs(_WIDE, rows, 64), 65)
+_TRIAL = Trial(_configs(), _inputs, (torch.float32, torch.float64), _conditioning, large=_LARGE)
 
 TRIALS = {"made_forward": _TRIAL, "made_inverse": _TRIAL}

@@ -6,14 +6,18 @@ from typing import Any
 
 import torch
 
-from ..trial import Trial, noise
+from ..trial import Large, Trial, noise
 
 __all__ = ["TRIALS"]
 
 
-def _inputs(config: tuple[Any, ...], rows: int) -> tuple[Any, ...]:
+def _inputs(config: tuple[Any, ...], rows: int, targets: int = 130, size: int = 3) -> tuple[Any, ...]:
     """Whole numbers, whose products are exact in every precision."""
-    return (2 * noise(rows, 3)).round(), (2 * noise(130, 3)).round(), noise(130).round()
+    return (2 * noise(rows, size)).round(), (2 * noise(targets, size)).round(), noise(targets).round()
 
 
-TRIALS = {"nearest": Trial([()], _inputs, (torch.float32, torch.float64))}
+TRIALS = {
+    "nearest": Trial(
+        [()], _inputs, (torch.float32, torch.float64), large=Large((), lambda rows: _inputs((), rows, 4096, 64))
+    )
+}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...ops.random_numbers import RANDOM
-from ..trial import Trial
+from ..trial import Large, Trial
 
 __all__ = ["TRIALS"]
 
@@ -25,5 +25,6 @@ TRIALS = {
         _inputs,
         (torch.float32,),
         lambda config: 4.0,
+        large=Large((3, 3072, RANDOM["normal"], False), lambda rows: (torch.arange(rows) * 2**40,)),
     )
 }

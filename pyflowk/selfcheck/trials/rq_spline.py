@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...ops.masks import MASKS, transformed_channels
 from ...ops.rq_spline import TAILS, spline_params
-from ..trial import Trial, noise
+from ..trial import Large, Trial, noise
 
 __all__ = ["TRIALS"]
 
@@ -35,4 +35,14 @@ def _inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
 
 
 #: In float64 the formula is its own truth, and narrow bins round more than is allowed then.
-TRIALS = {"rq_spline": Trial(_configs(), _inputs, (torch.float32, torch.bfloat16, torch.float16), lambda config: 64.0)}
+_LARGE = (MASKS["all"], 8, TAILS["linear"], -3.0, 3.0, 1e-3, 1e-3, 1e-3, 0.0, True, False)
+
+TRIALS = {
+    "rq_spline": Trial(
+        _configs(),
+        _inputs,
+        (torch.float32, torch.bfloat16, torch.float16),
+        lambda config: 256.0,
+        large=Large(_LARGE, lambda rows: _inputs(_LARGE, rows), 2049),
+    )
+}
