@@ -44,7 +44,7 @@ $(VENV)/tools:
 
 # torch at the pinned version, before what would bring another one
 $(VENV)/torch: constraints.txt $(VENV)/tools
-	$(PIP) -r constraints.txt
+	$(PIP) -c constraints.txt torch
 	touch $@
 
 # a demonstration needs the kernels of this machine, the tests all that can be built here

@@ -6,12 +6,15 @@ import importlib
 import importlib.util
 import os
 import sys
+import warnings
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import torch  # before the kernels: they borrow its threads
 
 from .ops._backends import Backend, backends, register_backend
-from .ops._router import registry
+from .ops._router import all_ops, registry
 from .ops._triton import backend as triton
 
 __all__ = ["show_config"]
@@ -35,8 +38,9 @@ def register() -> None:
         )
     off = _switched_off(os.environ.get("PYFLOWK_OFF", ""))
     register_backend(Backend("cpu", "cpu", cpu, off=off["cpu"]))
-    cuda = _load("_cuda")
-    if cuda is not None:
+    module = _load("_cuda")
+    if module is not None:
+        cuda = Kernels(module)
         on_card = Backend("cuda", "cuda", cuda, _no_nvidia(), off=off["cuda"], ask=lambda: _cuda_error(cuda), card=True)
         register_backend(on_card)
     device = "cpu" if triton.interpreted() else "cuda"
@@ -65,15 +69,46 @@ def _no_nvidia() -> str:
     return "" if torch.version.cuda is not None else f"torch {torch.__version__} was built without CUDA"
 
 
-def _cuda_error(cuda: ModuleType) -> str:
-    """Say why the kernels run on no card here; this wakes the driver."""
-    if error := _no_nvidia() or cuda.device_error():
+class Kernels:
+    """The CUDA kernels; on `foreign` cards, which they were not compiled for, the formulas."""
+
+    def __init__(self, module: Any) -> None:
+        self.module, self.architectures = module, module.architectures
+        self.foreign: frozenset[int] = frozenset()  # known once the driver is awake
+
+    def __getattr__(self, op: str) -> Callable[..., Any]:
+        kernel = getattr(self.module, op)
+        if not self.foreign:
+            return kernel
+        formula = all_ops()[op].reference
+
+        def by_card(*args: Any) -> Any:
+            return (formula if args[0].get_device() in self.foreign else kernel)(*args)
+
+        return by_card
+
+
+def _cuda_error(kernels: Kernels) -> str:
+    """Say why the kernels run on no card here; this wakes the driver. A card that is left out is warned about."""
+    if error := _no_nvidia() or kernels.module.device_error():
+        if torch.cuda.is_available():  # to torch's own runtime, which may be older
+            _warn(f"torch sees a card, but the CUDA kernels do not: {error}")
         return error
     cards = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
-    if any(covers(cuda.architectures, card) for card in cards):
-        return ""
-    found = ", ".join(f"{major}.{minor}" for major, minor in cards) or "none"
-    return f"compiled for architectures {cuda.architectures}; the visible cards have compute capability {found}"
+    foreign = {i: f"{c[0]}.{c[1]}" for i, c in enumerate(cards) if not covers(kernels.architectures, c)}
+    if not foreign:
+        return "" if cards else "torch sees no card"
+    found = ", ".join(f"cuda:{i} has compute capability {capability}" for i, capability in foreign.items())
+    error = f"the CUDA kernels are compiled for architectures {kernels.architectures}; {found}"
+    _warn(error)
+    if len(foreign) == len(cards):
+        return error
+    kernels.foreign = frozenset(foreign)
+    return ""
+
+
+def _warn(what: str) -> None:
+    warnings.warn(f"pyflowk: {what}; Triton or plain torch serves there", RuntimeWarning, stacklevel=2)
 
 
 def covers(architectures: str, capability: tuple[int, int]) -> bool:

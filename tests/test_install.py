@@ -25,6 +25,43 @@ def python(script: str, where: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+#: a pretended nvcc that knows these
+NVCC = """#!/bin/sh
+[ "$1" = --list-gpu-arch ] || exit 1
+for known in {known}; do echo compute_$known; done
+"""
+
+
+@pytest.mark.parametrize(
+    "known, chosen",
+    [
+        ("75 80 86 87 88 89 90 100 110 103 120 121", "75-real;80-real;86-real;89-real;90-real;100-real;120"),
+        ("50 52 60 61 70 72 75 80 86 87 89 90", "75-real;80-real;86-real;89-real;90"),
+        ("52 60 61 70 75 80", "75-real;80"),
+    ],
+    ids=["13.0", "12.4", "11.0"],
+)
+def test_cards_that_nvcc_knows_are_compiled_for(known: str, chosen: str, tmp_path: Path) -> None:
+    assert architectures(tmp_path, NVCC.format(known=known)) == f"-- {chosen}"
+
+
+def test_an_nvcc_that_cannot_tell_is_named(tmp_path: Path) -> None:
+    for text, why in ((NVCC.format(known="30 35"), "knows no card"), ("#!/bin/sh\nexit 1\n", "CUDA 11.8 is needed")):
+        assert why in architectures(tmp_path, text)
+
+
+def architectures(folder: Path, nvcc: str) -> str:
+    """What the build chooses beside this nvcc, or says."""
+    (folder / "nvcc").write_text(nvcc)
+    (folder / "nvcc").chmod(0o755)
+    (folder / "ask.cmake").write_text(
+        f"include({ROOT}/cmake/architectures.cmake)\n"
+        f'pyflowk_architectures({folder}/nvcc chosen)\nmessage(STATUS "${{chosen}}")\n'
+    )
+    done = subprocess.run(["cmake", "-P", folder / "ask.cmake"], capture_output=True, text=True)
+    return " ".join((done.stderr or done.stdout).split())
+
+
 @pytest.fixture(scope="module")
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sdist")
@@ -38,12 +75,12 @@ def test_the_sdist_holds_the_sources_and_nothing_else(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames()}
     for needed in ("csrc/cpu/affine_coupling.cpp", "csrc/cuda/affine_coupling.cu", "csrc/bind/module.cpp",
-                   "CMakeLists.txt", "LICENSE", "pyflowk/py.typed", "pyflowk/ops/_router.py",
-                   "tests/ops/cases/base.py", "examples/posterior.py"):  # fmt: skip
+                   "CMakeLists.txt", "cmake/architectures.cmake", "LICENSE", "pyflowk/py.typed",
+                   "pyflowk/ops/_router.py", "tests/ops/cases/base.py", "examples/posterior.py"):  # fmt: skip
         assert needed in names
     tops = {name.split("/")[0] for name in names}
-    files = {"CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "PKG-INFO"}
-    assert tops <= {"csrc", "pyflowk", "tests", "examples", "benchmarks", "docs"} | files
+    files = {"CMakeLists.txt", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "PKG-INFO", "constraints.txt"}
+    assert tops <= {"cmake", "csrc", "pyflowk", "tests", "examples", "benchmarks", "docs"} | files
     assert not [name for name in names if name.endswith((".so", ".pyc", ".whl"))]
 
 

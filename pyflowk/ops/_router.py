@@ -24,7 +24,7 @@ from torch.nn import Parameter
 from ._backends import implementation, on_change
 from .modes import compiling, exporting, functional, functionalizing, grad_enabled, modes_on_stack, tracing, unwrap
 
-__all__ = ["FusedOp", "flat", "registry"]
+__all__ = ["FusedOp", "all_ops", "flat", "registry"]
 
 _library = torch.library.Library("pyflowk", "DEF")
 _PLAIN = (Tensor, Parameter)
@@ -34,6 +34,11 @@ _ops: dict[str, FusedOp] = {}
 #: Under torch.compile a call on fewer elements than this becomes the formula, unless the op says otherwise: Inductor
 #: fuses it with what is around it, and the call itself (some 80 us) costs nothing.
 EXPAND_BELOW = 1 << 14
+
+
+def all_ops() -> dict[str, FusedOp]:
+    """Return every op by its name, the backward ops too."""
+    return _ops
 
 
 def registry() -> dict[str, FusedOp]:
@@ -138,6 +143,12 @@ class FusedOp:
         if self.check is not None:
             self.check(*args)
         return self.formula(*args)
+
+    def backward_arguments(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return what the backward op takes after a call with `args` whose outputs have ones for gradients."""
+        outputs = self.reference(*args)
+        saved = self._saved(*args[: self._tensors], *outputs)  # type: ignore[misc]
+        return *saved, *(torch.ones_like(output) for output in outputs), *args[self._tensors :]
 
     # ---- the other ways -------------------------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
-from types import ModuleType
+import warnings
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from simt import backend, build
 from torch._subclasses import FakeTensorMode
 
 import pyflowk
-from pyflowk._native import covers
+from pyflowk._native import Kernels, _cuda_error, covers
 from pyflowk.ops._backends import Backend, backends, register_backend
 from pyflowk.ops.affine_coupling import BOUNDS
 from pyflowk.ops.masks import MASKS
@@ -148,6 +149,60 @@ def test_a_late_answer_decides_once_and_the_next_back_end_serves(monkeypatch: py
     assert implementation("affine_coupling", "cuda", lambda *args: ("formula",))() == ("second",)
     assert implementation("affine_coupling", "cuda", lambda *args: ("formula",))() == ("second",)
     assert asked == ["first", "second"]
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, *cards: tuple[int, int]) -> None:
+    """torch sees these compute capabilities."""
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cards))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: cards[i])
+
+
+class Compiled:
+    """A module for these architectures over a driver that says this."""
+
+    def __init__(self, error: str = "", architectures: str = "80-real 90-real") -> None:
+        self.architectures, self.device_error = architectures, lambda: error
+        self.additive_coupling = self.affine_coupling = lambda *args: ("kernel",)
+
+
+def test_a_driver_too_old_for_the_kernels_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyflowk.ops._backends.backends", {})
+    pretend(monkeypatch, (9, 0))
+    kernels = Kernels(Compiled("cudaErrorInsufficientDriver: 12.4 is older than 13.0"))
+    register_backend(Backend("cuda", "cuda", kernels, ask=lambda: _cuda_error(kernels)))
+    from pyflowk.ops._backends import implementation
+
+    with pytest.warns(
+        RuntimeWarning, match=r"torch sees a card, but the CUDA kernels do not: .*12\.4 is older"
+    ) as told:
+        for _ in range(2):
+            assert implementation("affine_coupling", "cuda", lambda *args: ("formula",))() == ("formula",)
+    assert len(told) == 1
+    pretend(monkeypatch)  # where torch sees none either, nobody expects kernels
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "12.4" in _cuda_error(kernels)
+
+
+def test_a_card_that_was_not_compiled_for_is_told_once_and_served_by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, (9, 0), (7, 5))
+    kernels = Kernels(Compiled())
+    with pytest.warns(RuntimeWarning, match=r"for architectures 80-real 90-real; cuda:1 has compute capability 7\.5"):
+        assert _cuda_error(kernels) == ""  # the other one is
+    from pyflowk.ops._router import all_ops
+
+    monkeypatch.setattr(all_ops()["affine_coupling"], "reference", lambda *args: ("formula",))
+    served = [kernels.affine_coupling(SimpleNamespace(get_device=lambda i=i: i)) for i in range(2)]
+    assert served == [("kernel",), ("formula",)] and not hasattr(kernels, "no_such_op")
+    pretend(monkeypatch, (7, 5))
+    with pytest.warns(RuntimeWarning, match="serves there"):
+        assert "cuda:0 has compute capability 7.5" in _cuda_error(kernels)
+    pretend(monkeypatch, (9, 0), (8, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert _cuda_error(Kernels(Compiled())) == ""
 
 
 def test_the_order_on_a_card_is_cuda_triton_formula() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-triton = pytest.importorskip("triton", reason="needs triton==3.9.0")
+triton = pytest.importorskip("triton", reason="needs triton")
 
 import triton.language as tl  # noqa: E402
 from triton.backends.compiler import GPUTarget  # noqa: E402

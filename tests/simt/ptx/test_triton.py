@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-pytest.importorskip("triton", reason="needs triton==3.9.0")
+pytest.importorskip("triton", reason="needs triton")
 
 from simt.bench import Bench, Buffer, KernelError
 from simt.ptx import build

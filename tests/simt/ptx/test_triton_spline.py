@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-pytest.importorskip("triton", reason="needs triton==3.9.0")
+pytest.importorskip("triton", reason="needs triton")
 
 from simt.bench import Bench, Buffer
 from simt.ptx import build
