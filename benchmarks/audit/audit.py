@@ -4,8 +4,9 @@
 
 compiles the source of every spec file (benchmarks/audit/*.toml) with nvcc, disassembles the cubins, and checks each
 kernel against its row: no spills, no local memory, no accidental double, width of the global accesses in the hot loop,
-bytes per element against the minimum, occupancy, bytes in flight, memory-bound by roofline. A gate that fails prints
-its reason on one line and the exit status is 1. `--write` also writes benchmarks/results/audit.md.
+loads in flight there, loads a product in the innermost loop of products, bytes per element against the minimum,
+occupancy, bytes in flight, memory-bound by roofline. A gate that fails prints its reason on one line and the exit
+status is 1. `--write` also writes benchmarks/results/audit.md.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Row:
     access_bits: Sequence[int] = (128,)  # allowed widths of the hot loop's global accesses; empty: any
     shared: int = 0  # dynamic bytes a block
     occupancy: float = 0.5
+    loads_in_flight: int = 0  # of one lane in the hot loop before it needs the first, at least
+    loads_a_product: float | None = None  # in the innermost loop of products, at most; None: not asked for
     double: bool = False  # float64 kernel: double instructions are meant
     memory_bound: tuple[str, ...] = ()  # cards on which the roofline must be the memory's
 
@@ -67,7 +70,8 @@ class Facts:
     kernel: sass.Kernel
     loads: dict[int, int]
     stores: dict[int, int]
-    in_flight: int  # bytes a lane
+    flight: sass.Flight
+    loads_a_product: float
     blocks: int
     occupancy: float
     cost: machine.Cost
@@ -75,10 +79,11 @@ class Facts:
     @classmethod
     def of(cls, kernel: sass.Kernel, row: Row, arch: int) -> Facts:
         loop = kernel.hot_loop()
-        counted, unit = ("STG", row.store_bytes) if row.store_bytes else ("LDG", row.load_bytes)
-        elements = sum(i.width for i in loop if i.base == counted) / unit
+        counted, unit = ({"STG"}, row.store_bytes) if row.store_bytes else (sass.LOADS, row.load_bytes)
+        elements = sum(i.width for i in loop if i.base in counted) / unit
         if not elements:
-            raise ValueError(f"{kernel.name} for sm_{arch}: no {counted} in its hot loop, nothing to count elements by")
+            what = " or ".join(sorted(counted))
+            raise ValueError(f"{kernel.name} for sm_{arch}: no {what} in its hot loop, nothing to count elements by")
         count = lambda pattern: sum(bool(re.match(pattern, i.opcode)) for i in loop) / elements  # noqa: E731
         cost = machine.Cost(
             bytes=sass.bytes_moved(loop) / elements,
@@ -88,8 +93,9 @@ class Facts:
             mufu=count(r"MUFU|F2[FI]\b|I2F\b"),
         )
         blocks, share = machine.occupancy(arch, row.threads, kernel.registers, kernel.shared + row.shared)
-        loads, stores = sass.widths(loop, "LDG"), sass.widths(loop, "STG")
-        return cls(arch, row, kernel, loads, stores, sass.loads_before_use(loop), blocks, share, cost)
+        loads, stores = sass.widths(loop, sass.LOADS), sass.widths(loop, {"STG"})
+        flight, ratio = sass.loads_before_use(loop), sass.loads_a_product(kernel.arithmetic_loop())
+        return cls(arch, row, kernel, loads, stores, flight, ratio, blocks, share, cost)
 
     def failures(self) -> list[str]:
         """Every gate that this kernel misses, a line each."""
@@ -112,6 +118,10 @@ class Facts:
             found.append(f"{self.cost.bytes:g} bytes per element, expected the minimum {row.minimum_bytes:g}")
         if self.occupancy < row.occupancy:
             found.append(f"occupancy {self.occupancy:.0%} ({kernel.registers} registers), expected {row.occupancy:.0%}")
+        if self.flight.loads < row.loads_in_flight:
+            found.append(f"{self.flight.loads} loads in flight in the hot loop, expected {row.loads_in_flight}")
+        if row.loads_a_product is not None and self.loads_a_product > row.loads_a_product:
+            found.append(f"{self.loads_a_product:.2f} loads a product, expected at most {row.loads_a_product:g}")
         for name in row.memory_bound:
             gpu = machine.GPUS[name]
             if gpu.arch != self.arch:
@@ -124,7 +134,7 @@ class Facts:
         return found
 
     def flying(self, gpu: machine.Gpu) -> int:
-        return self.in_flight * self.blocks * self.row.threads
+        return self.flight.bytes * self.blocks * self.row.threads
 
 
 def audit(spec: Spec, archs: Sequence[int], flags: tuple[str, ...] = ()) -> tuple[list[Facts], list[str]]:
@@ -164,8 +174,8 @@ def report(spec: Spec, facts: Sequence[Facts]) -> str:
         f"## {spec.source.name}",
         "",
         "| kernel | arch | kernels | threads | registers | spills | local | occupancy | loads x bits | stores x bits "
-        "| instr/elem | MUFU/elem | bytes/elem (minimum) | gates |",
-        "|---|" + "--:|" * 7 + "---|---|" + "--:|" * 3 + "---|",
+        "| loads in flight | loads/product | instr/elem | MUFU/elem | bytes/elem (minimum) | gates |",
+        "|---|" + "--:|" * 7 + "---|---|" + "--:|" * 5 + "---|",
     ]
     groups: dict[tuple[str, int], list[Facts]] = {}
     for f in facts:
@@ -177,6 +187,7 @@ def report(spec: Spec, facts: Sequence[Facts]) -> str:
             f"| {label} | sm_{arch} | {len(group)} | {worst.row.threads} | {max(f.kernel.registers for f in group)} "
             f"| {sum(f.kernel.spills or 0 for f in group)} | {max(f.kernel.stack + f.kernel.local for f in group)} "
             f"| {min(f.occupancy for f in group):.0%} | {_counts(worst.loads)} | {_counts(worst.stores)} "
+            f"| {min(f.flight.loads for f in group)} | {max(f.loads_a_product for f in group):.2f} "
             f"| {_range(f.cost.instructions for f in group)} | {_range(f.cost.mufu for f in group)} "
             f"| {worst.cost.bytes:g} ({_or_dash(worst.row.minimum_bytes)}) | {f'{bad} FAIL' if bad else 'pass'} |"
         )

@@ -7,6 +7,7 @@ import importlib.metadata
 import re
 import subprocess
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -92,6 +93,7 @@ class Kernel:
     """One entry function of a cubin."""
 
     name: str
+    mangled: str
     registers: int
     stack: int
     shared: int  # static bytes a block
@@ -102,45 +104,70 @@ class Kernel:
 
     def hot_loop(self) -> list[Instruction]:
         """The innermost loop that moves most bytes of global memory; the whole code where no loop moves any."""
-        loops = []
+        return self._innermost(bytes_moved)
+
+    def arithmetic_loop(self) -> list[Instruction]:
+        """The innermost loop that multiplies and adds most; the whole code where no loop does."""
+        return self._innermost(products)
+
+    def _innermost(self, worth: Callable[[list[Instruction]], int]) -> list[Instruction]:
+        """Of the loops that hold no other loop of any worth, the one that is worth most."""
+        loops = {}
         for end, instruction in enumerate(self.code):
             target = re.search(r"`\((\.L_\w+)\)", instruction.operands)
-            if instruction.base == "BRA" and target and self.labels.get(target[1], end + 1) <= end:
-                loops.append((self.labels[target[1]], end))
-        inner = [a for a in loops if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loops if moves(self, b))]
-        best = max(inner, key=lambda span: bytes_moved(self.code[span[0] : span[1] + 1]), default=None)
-        if best is None or not moves(self, best):
-            return self.code
-        return self.code[best[0] : best[1] + 1]
+            if instruction.base == "BRA" and target and (start := self.labels.get(target[1], end + 1)) <= end:
+                loops[start, end] = worth(self.code[start : end + 1])
+        holds = lambda a, b: a != b and a[0] <= b[0] and b[1] <= a[1]  # noqa: E731
+        inner = [a for a in loops if not any(holds(a, b) and loops[b] for b in loops)]
+        best = max(inner, key=loops.__getitem__, default=None)
+        return self.code[best[0] : best[1] + 1] if best and loops[best] else self.code
 
 
-def moves(kernel: Kernel, span: tuple[int, int]) -> bool:
-    return bytes_moved(kernel.code[span[0] : span[1] + 1]) > 0
+LOADS = {"LDG", "LDGSTS"}  # of global memory: into registers, or asynchronously into shared memory
+PRODUCTS = re.compile(r"[FD]FMA|HMMA|DMMA")
 
 
 def bytes_moved(code: list[Instruction]) -> int:
-    return sum(i.width for i in code if i.base in {"LDG", "STG"})
+    return sum(i.width for i in code if i.base in {*LOADS, "STG"})
 
 
-def widths(code: list[Instruction], base: str) -> dict[int, int]:
-    """How many `base` accesses of which width in bytes: {16: 6}."""
-    return dict(sorted(Counter(i.width for i in code if i.base == base).items()))
+def products(code: list[Instruction]) -> int:
+    return sum(bool(PRODUCTS.match(i.opcode)) for i in code)
 
 
-def loads_before_use(code: list[Instruction]) -> int:
-    """Bytes one lane has requested when it first needs one of them: what it keeps in flight."""
-    most = requested = 0
+def loads_a_product(code: list[Instruction]) -> float:
+    """Loads, from global and shared memory, for each product: at 1/4 a multiprocessor that issues four instructions a
+    clock, of which one a load, is as busy with the ones as with the others."""
+    loads = sum(i.base in {*LOADS, "LDS", "LDSM"} for i in code)
+    return loads / products(code) if products(code) else 0.0
+
+
+def widths(code: list[Instruction], bases: set[str]) -> dict[int, int]:
+    """How many accesses by these instructions of which width in bytes: {16: 6}."""
+    return dict(sorted(Counter(i.width for i in code if i.base in bases).items()))
+
+
+@dataclass(frozen=True, order=True)
+class Flight:
+    """What one lane has requested of global memory when it first needs some of it."""
+
+    bytes: int = 0
+    loads: int = 0
+
+
+def loads_before_use(code: list[Instruction]) -> Flight:
+    """The most that one lane keeps in flight; asynchronous copies into shared memory fly until they are waited for."""
+    most = flight = Flight()
     waiting: set[int] = set()
     for i in code:
-        if i.base == "LDG":
-            target = re.match(r"R(\d+)", i.operands)
-            if target:
+        if i.base in LOADS:
+            if i.base == "LDG" and (target := re.match(r"R(\d+)", i.operands)):
                 waiting.update(range(int(target[1]), int(target[1]) + max(i.width // 4, 1)))
-            requested += i.width
-            most = max(most, requested)
-        elif waiting & {int(r) for r in re.findall(r"\bR(\d+)", i.operands)}:
+            flight = Flight(flight.bytes + i.width, flight.loads + 1)
+            most = max(most, flight)
+        elif i.base == "DEPBAR" or waiting & {int(r) for r in re.findall(r"\bR(\d+)", i.operands)}:
             waiting.clear()
-            requested = 0
+            flight = Flight()
     return most
 
 
@@ -158,7 +185,7 @@ def read_cubin(cubin: Path, arch: int, log: str | None = None) -> list[Kernel]:
     for (mangled, registers, stack, shared, local), name in zip(found, demangle([f[0] for f in found]), strict=True):
         reserve = 1024 if arch >= 90 and int(shared) else 0  # cuobjdump counts the driver's share from sm_90 on
         spills = _spills(log, mangled) if log is not None else None
-        kernels[mangled] = Kernel(name, int(registers), int(stack), int(shared) - reserve, int(local), spills)
+        kernels[mangled] = Kernel(name, mangled, int(registers), int(stack), int(shared) - reserve, int(local), spills)
     listing, _ = run(tool("nvidia-cuda-nvdisasm"), "-c", cubin)
     current: Kernel | None = None
     for line in listing.splitlines():
