@@ -32,7 +32,7 @@ from ..transforms import (
     Transform,
     VariationalDequantize,
 )
-from .option import Chooser
+from .option import Chooser, DivergenceOptions, VelocityOptions
 
 Net = Callable[[int, int], nn.Module]
 """(channels it sees, channels it gives) -> a coupling's network."""
@@ -115,6 +115,12 @@ def stepping(method: str, steps: int | None, rtol: float, atol: float) -> Steppi
     return Adaptive(rtol, atol)
 
 
+def solving(shared: DivergenceOptions, method: str, steps: int | None, rtol: float, atol: float) -> dict[str, Any]:
+    """What a Continuous takes beside its field."""
+    estimate = {"divergence": shared["divergence"], "probes": shared["probes"], "noise": shared["noise"]}
+    return {**estimate, "method": method, "stepping": stepping(method, steps, rtol, atol)}
+
+
 # ---- layers ----------------------------------------------------------------------------------------------------------
 
 
@@ -158,48 +164,43 @@ LAYERED = {"activation": "silu", "time": "concat", "patch": 1}
 """Options that not every network has: the first two are those of "vector" and "image", the last is that of "dit"."""
 
 
-def velocity(
-    space: Space,
-    architecture: str,
-    condition: dict[str, Any],
-    *,
-    width: Any,
-    depth: Any,
-    frequency: float = 0.0,
-    **others: Any,
-) -> Field:
+def velocity(space: Space, shared: VelocityOptions, frequency: float = 0.0) -> Field:
     """The network of an architecture, of events or, "vector", of flat ones, as :func:`by_network` has chosen it.
 
     On a manifold it sees what that says of points; with a ``frequency`` a perceptron sees as many sines as it is wide.
     """
-    patch = others.pop("patch")
+    chosen: dict[str, Any] = {**shared}
+    architecture, width, depth = (chosen[name] for name in ("architecture", "width", "depth"))
+    known = condition(space, chosen["dropout"])
+    heard = {"activation": chosen["activation"], "time": chosen["time"], **known}
     if frequency and architecture != "vector":
         raise ValueError(f"frequency: expected 0 for architecture {architecture}, got {frequency}")
     if architecture == "vector":
         seen = space.dims if space.geometry is None else space.geometry.embedded
 
         def make(numbers: int) -> Field:
-            return MLPField(numbers, width, depth, **others, **condition)
+            return MLPField(numbers, width, depth, **heard)
 
         return FourierField(seen, (width + 1) // 2, frequency, make) if frequency else make(seen)
     channels, *sides = space.shape
     if architecture == "image":
-        return ConvField(channels, width, depth, **others, **condition)
+        return ConvField(channels, width, depth, **heard)
     if architecture == "dit":
-        return DiT(channels, patch, width, depth, **condition)
+        return DiT(channels, chosen["patch"], width, depth, **known)
     levels = 1
     while min(sides) >= 8 and levels < 4:  # the last has less than 8 pixels a side: there, in the middle, it attends
         sides, levels = [(side + 1) // 2 for side in sides], levels + 1
-    return UNet(channels, width, (1, *[2] * (levels - 1)), depth, (), **condition)
+    return UNet(channels, width, (1, *[2] * (levels - 1)), depth, (), **known)
 
 
 def by_network(space: Space, options: dict[str, Any]) -> dict[str, Any]:
-    """Chooses the network of a velocity for "auto", and those of its options that are None.
+    """Chooses the network and the divergence of a velocity for "auto", and what is None of the network's options.
 
     >>> from pyflowk.space import Space
     >>> names = ("width", "depth", "patch", "activation", "time")
-    >>> by_network(Space((1, 28, 28)), {"architecture": "dit", **dict.fromkeys(names)})
-    {'architecture': 'dit', 'width': 64, 'depth': 4, 'activation': 'silu', 'time': 'concat', 'patch': 4}
+    >>> chosen = by_network(Space((1, 28, 28)), {"architecture": "dit", "divergence": "auto", **dict.fromkeys(names)})
+    >>> chosen["depth"], chosen["patch"], chosen["divergence"]
+    (4, 4, 'hutchinson')
     """
     architecture, shape = options["architecture"], space.shape
     if architecture == "auto":
@@ -215,7 +216,8 @@ def by_network(space: Space, options: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"{name}: expected None for architecture {architecture}, got {options[name]!r}")
     if architecture == "dit":
         usual["patch"] = fitting_patch(shape, options["patch"])
-    return {"architecture": architecture, **{name: options[name] or value for name, value in usual.items()}}
+    found = {name: options[name] or value for name, value in usual.items()}
+    return {"architecture": architecture, "divergence": cheap(space, options), **found}
 
 
 def fitting_patch(shape: tuple[int, ...], patch: int | None) -> int:
@@ -237,6 +239,14 @@ def fitting_patch(shape: tuple[int, ...], patch: int | None) -> int:
 
 
 # ---- choices ---------------------------------------------------------------------------------------------------------
+
+
+def cheap(space: Space, options: dict[str, Any]) -> str:
+    """The divergence, exact for "auto" where that costs no more than an estimate is worth."""
+    dims = space.dims if space.geometry is None else space.geometry.dim
+    if options["divergence"] == "auto":
+        return "exact" if dims <= 3 else "hutchinson"
+    return str(options["divergence"])
 
 
 def by_architecture(side: int, vector: dict[str, Any], multiscale: dict[str, Any]) -> Chooser:

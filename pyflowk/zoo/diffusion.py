@@ -4,29 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from typing_extensions import Unpack
+
 from ..nets import Preconditioned
 from ..objectives import edm_matching, score_matching
-from ..ops.hutchinson import NOISES
 from ..paths import EDM, PREDICTIONS, VE, VP, Cosine, Schedule, SubVP
 from ..space import Space
-from ..transforms.continuous import DIVERGENCES
-from .blocks import by_network, condition, stepping, velocity
+from .blocks import by_network, solving, velocity
 from .matching_model import MatchingModel
-from .option import (
-    WIDTH,
-    Dropout,
-    Method,
-    Option,
-    Patch,
-    Steps,
-    Tolerance,
-    Velocity,
-    VelocityActivation,
-    VelocityDepth,
-    VelocityTime,
-    VelocityWidth,
-    one_of,
-)
+from .option import Method, Steps, Tolerance, VelocityOptions, one_of
 from .registry import register
 
 PROCESSES: dict[str, type[Schedule]] = {"vp": VP, "sub_vp": SubVP, "cosine": Cosine, "ve": VE, "edm": EDM}
@@ -35,17 +21,15 @@ PLAIN = {"vp": PREDICTIONS, "sub_vp": PREDICTIONS, "cosine": ("velocity", "data"
 
 
 def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
-    """The network and its sizes, the weighting that belongs to the prediction; the exact divergence if it is cheap."""
-    process, prediction, divergence = (options[name] for name in ("process", "prediction", "divergence"))
+    """The network with its sizes, the divergence, the weighting that belongs to the prediction."""
+    process, prediction = options["process"], options["prediction"]
     if prediction not in ("denoiser", *PLAIN[process]):
         expected = " or ".join(("denoiser", *PLAIN[process]))
         raise ValueError(f"prediction: expected {expected} of a network for process {process}, got {prediction}")
     weighting = options["weighting"]
     if weighting == "auto":
         weighting = "edm" if prediction == "denoiser" else "simple"
-    if divergence == "auto":
-        divergence = "exact" if space.dims <= 3 else "hutchinson"
-    return {"weighting": weighting, "divergence": divergence, **by_network(space, options)}
+    return {"weighting": weighting, **by_network(space, options)}
 
 
 @register("diffusion", _choose)
@@ -57,20 +41,11 @@ def diffusion(
     weighting: Annotated[
         str, one_of("how much each time counts; auto: edm or simple", ("auto", "edm", "simple", "likelihood", "none"))
     ] = "auto",
-    architecture: Velocity = "auto",
-    width: VelocityWidth = None,
-    depth: VelocityDepth = None,
-    patch: Patch = None,
-    activation: VelocityActivation = None,
-    time: VelocityTime = None,
-    dropout: Dropout = 0.0,
-    divergence: Annotated[str, one_of("of the field; auto: exact up to 3 elements", ("auto", *DIVERGENCES))] = "auto",
-    probes: Annotated[int, Option("random directions of an estimate; an even number for hutch++", 1, WIDTH)] = 1,
-    noise: Annotated[str, one_of("kind of the random directions", NOISES)] = "rademacher",
     method: Method = "dopri5",
     steps: Steps = None,
     rtol: Tolerance = 1e-6,
     atol: Tolerance = 1e-6,
+    **shared: Unpack[VelocityOptions],
 ) -> MatchingModel:
     """A diffusion by its score, as an equation and by chance (Song et al., 2021, arXiv:2011.13456).
 
@@ -92,20 +67,14 @@ def diffusion(
     >>> zoo.diffusion((2,), process="edm").sample(3, method="edm_heun", steps=4).shape
     torch.Size([3, 2])
     """
-    net = velocity(
-        space, architecture, condition(space, dropout), width=width, depth=depth, patch=patch, activation=activation,
-        time=time,
-    )  # fmt: skip
+    net = velocity(space, shared)
     schedule, told = PROCESSES[process](), prediction
     deviation = 1.0 if space.levels is None else 0.5
     if prediction == "denoiser":
         net, told = Preconditioned(net, schedule, deviation), "data"
     if weighting == "edm":
-        objective = edm_matching(schedule, deviation, prediction=told, dropout=dropout)
+        objective = edm_matching(schedule, deviation, prediction=told, dropout=shared["dropout"])
     else:
-        objective = score_matching(schedule, told, weighting, dropout=dropout)
-    solver = {
-        "divergence": divergence, "probes": probes, "noise": noise, "method": method,
-        "stepping": stepping(method, steps, rtol, atol),
-    }  # fmt: skip
-    return MatchingModel(space, net, objective, flat=architecture == "vector", solver=solver)
+        objective = score_matching(schedule, told, weighting, dropout=shared["dropout"])
+    solver = solving(shared, method, steps, rtol, atol)
+    return MatchingModel(space, net, objective, flat=shared["architecture"] == "vector", solver=solver)

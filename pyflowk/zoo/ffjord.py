@@ -5,16 +5,27 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from torch import Generator, Tensor
+from typing_extensions import Unpack
 
 from ..nets import FIELD_ACTIVATIONS, ConvField, MLPField
 from ..objectives.rnode import rnode
-from ..ops.hutchinson import NOISES
 from ..space import Space
 from ..transforms import Compose, Continuous, Transform
-from ..transforms.continuous import DIVERGENCES
-from .blocks import by_architecture, condition, flatten, gaussian, multiscale, normed, stepping
+from .blocks import by_architecture, cheap, condition, flatten, gaussian, multiscale, normed, solving
 from .flow_model import FlowModel
-from .option import LAYERS, WIDTH, Architecture, Dequantizer, Method, Option, Steps, Time, Tolerance, one_of
+from .option import (
+    LAYERS,
+    WIDTH,
+    Architecture,
+    Dequantizer,
+    DivergenceOptions,
+    Method,
+    Option,
+    Steps,
+    Time,
+    Tolerance,
+    one_of,
+)
 from .registry import register
 
 
@@ -44,10 +55,7 @@ class ContinuousModel(FlowModel):
 def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
     """The architecture and its sizes; the exact divergence where it is cheap."""
     vector, multiscale = {"width": 64, "activation": "tanh"}, {"width": 32, "activation": "softplus"}
-    divergence = options["divergence"]
-    if divergence == "auto":
-        divergence = "exact" if space.dims <= 3 else "hutchinson"
-    return {"divergence": divergence, **by_architecture(16, vector, multiscale)(space, options)}
+    return {"divergence": cheap(space, options), **by_architecture(16, vector, multiscale)(space, options)}
 
 
 @register("ffjord", _choose)
@@ -63,9 +71,6 @@ def ffjord(
         str | None, one_of("units' function; None: tanh, multiscale softplus", FIELD_ACTIVATIONS)
     ] = None,
     time: Time = "concatsquash",
-    divergence: Annotated[str, one_of("of the field; auto: exact up to 3 elements", ("auto", *DIVERGENCES))] = "auto",
-    probes: Annotated[int, Option("random directions of an estimate; an even number for hutch++", 1, WIDTH)] = 1,
-    noise: Annotated[str, one_of("kind of the random directions", NOISES)] = "rademacher",
     method: Method = "rk4",
     steps: Steps = 8,
     rtol: Tolerance = 1e-5,
@@ -73,6 +78,7 @@ def ffjord(
     kinetic: Annotated[float, Option("weight of the squared speed in the training loss (RNODE)", least=0)] = 0.0,
     jacobian: Annotated[float, Option("weight of the squared Jacobian in the training loss (RNODE)", least=0)] = 0.0,
     steer: Annotated[float, Option("half-width of the random end time in training (STEER)", least=0, below=1)] = 0.0,
+    **shared: Unpack[DivergenceOptions],
 ) -> ContinuousModel:
     """FFJORD, free-form continuous flows with an unbiased trace (Grathwohl et al., 2019, arXiv:1810.01367).
 
@@ -93,10 +99,7 @@ def ffjord(
     torch.Size([3, 2])
     """
     net: dict[str, Any] = {"width": width, "depth": depth, "activation": activation, "time": time, **condition(space)}
-    solver: dict[str, Any] = {
-        "divergence": divergence, "probes": probes, "noise": noise, "method": method, "steer": steer,
-        "stepping": stepping(method, steps, rtol, atol),
-    }  # fmt: skip
+    solver = {**solving(shared, method, steps, rtol, atol), "steer": steer}
 
     def fields(channels: int, kind: type[MLPField | ConvField]) -> list[Transform]:
         return normed(channels, [Continuous(kind(channels, **net), **solver) for _ in range(flows)])

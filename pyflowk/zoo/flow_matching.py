@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
+from typing_extensions import Unpack
 
 from ..manifolds import MANIFOLDS
 from ..nets import Preconditioned
 from ..objectives import Matching
-from ..ops.hutchinson import NOISES
 from ..paths import (
     SCHEDULES,
     TIME_LAWS,
@@ -22,24 +22,9 @@ from ..paths import (
     independent,
 )
 from ..space import Space
-from ..transforms.continuous import DIVERGENCES
-from .blocks import by_network, condition, stepping, velocity
+from .blocks import by_network, solving, velocity
 from .matching_model import MatchingModel
-from .option import (
-    WIDTH,
-    Dropout,
-    Method,
-    Option,
-    Patch,
-    Steps,
-    Tolerance,
-    Velocity,
-    VelocityActivation,
-    VelocityDepth,
-    VelocityTime,
-    VelocityWidth,
-    one_of,
-)
+from .option import Method, Option, Steps, Tolerance, VelocityOptions, one_of
 from .registry import FLOWS, register
 
 STARTS = {name: schedule().at(torch.zeros((), device="cpu")) for name, schedule in SCHEDULES.items()}
@@ -55,8 +40,8 @@ HINTED = tuple(name for name in PATHS if STARTS[name].alpha > 0)  # there is dat
 
 
 def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
-    """The network and its sizes; the exact divergence where it is cheap."""
-    divergence, path, manifold = options["divergence"], options["path"], space.geometry
+    """The network with its sizes, the divergence, the sines that it sees."""
+    path, manifold = options["path"], space.geometry
     if manifold is not None and (options["prediction"], options["pairing"]) != ("velocity", "independent"):
         asked = f"{options['prediction']} and {options['pairing']}"
         raise ValueError(f"prediction, pairing: expected velocity and independent on a manifold, got {asked}")
@@ -65,10 +50,8 @@ def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
             f"prediction: noise says nothing of the data where there is none, at t = 0 of path {path}; expected path "
             f"{' or '.join(HINTED)}"
         )
-    if divergence == "auto":
-        divergence = "exact" if (space.dims if manifold is None else manifold.dim) <= 3 else "hutchinson"
     frequency = (0.0 if manifold is None else 24.0) if options["frequency"] is None else options["frequency"]
-    return {"divergence": divergence, "frequency": frequency, **by_network(space, options)}
+    return {"frequency": frequency, **by_network(space, options)}
 
 
 @register("flow_matching", _choose, (*FLOWS, *MANIFOLDS))
@@ -79,23 +62,14 @@ def flow_matching(
     prediction: Annotated[str, one_of("what the network learns", ("velocity", "noise", "data"))] = "velocity",
     pairing: Annotated[str, one_of("which noise of a batch goes with which event", PAIRINGS)] = "independent",
     time_law: Annotated[str, one_of("how likely each time is in training", LAWS)] = "uniform",
-    architecture: Velocity = "auto",
-    width: VelocityWidth = None,
-    depth: VelocityDepth = None,
-    patch: Patch = None,
-    activation: VelocityActivation = None,
-    time: VelocityTime = None,
     frequency: Annotated[
         float | None, Option("of sines that a perceptron sees, too; 0: none; None: 24 on a manifold, else 0", 0, 1e6)
     ] = None,
-    dropout: Dropout = 0.0,
-    divergence: Annotated[str, one_of("of the field; auto: exact up to 3 elements", ("auto", *DIVERGENCES))] = "auto",
-    probes: Annotated[int, Option("random directions of an estimate; an even number for hutch++", 1, WIDTH)] = 1,
-    noise: Annotated[str, one_of("kind of the random directions", NOISES)] = "rademacher",
     method: Method = "rk4",
     steps: Steps = 20,
     rtol: Tolerance = 1e-5,
     atol: Tolerance = 1e-5,
+    **shared: Unpack[VelocityOptions],
 ) -> MatchingModel:
     """Flow matching, a flow trained by regression on velocities of paths (Lipman et al., 2023, arXiv:2210.02747).
 
@@ -127,14 +101,7 @@ def flow_matching(
     >>> zoo.flow_matching((2,)).sample(3, method="euler", steps=4).shape
     torch.Size([3, 2])
     """
-    net = velocity(
-        space, architecture, condition(space, dropout), width=width, depth=depth, patch=patch, activation=activation,
-        time=time, frequency=frequency or 0.0,
-    )  # fmt: skip
-    solver = {
-        "divergence": divergence, "probes": probes, "noise": noise, "method": method,
-        "stepping": stepping(method, steps, rtol, atol),
-    }  # fmt: skip
+    net = velocity(space, shared, frequency or 0.0)
     schedule = SCHEDULES[path]()
     weight: Weight | None = None
     if prediction == "data":
@@ -142,6 +109,7 @@ def flow_matching(
         net = Preconditioned(net, schedule, deviation, "velocity")  # which divides by nothing at either end
         prediction, weight = "velocity", UnitWeight(schedule, "velocity", deviation=deviation)
     way = AffinePath(schedule) if space.geometry is None else GeodesicPath(space.geometry, schedule)
-    objective = Matching(way, prediction, PAIRINGS[pairing], TIME_LAWS[time_law](), weight, dropout=dropout)
-    flat = architecture == "vector" and space.geometry is None
+    objective = Matching(way, prediction, PAIRINGS[pairing], TIME_LAWS[time_law](), weight, dropout=shared["dropout"])
+    flat = shared["architecture"] == "vector" and space.geometry is None
+    solver = solving(shared, method, steps, rtol, atol)
     return MatchingModel(space, net, objective, flat=flat, whole=pairing == "semidiscrete", solver=solver)

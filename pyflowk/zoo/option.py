@@ -15,10 +15,14 @@ from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Annotated, Any
 
+from typing_extensions import TypedDict  # torch brings it
+
 from .._hints import did_you_mean
 from ..nets import CONDITIONER_ACTIVATIONS, FIELD_ACTIVATIONS, TIMES
+from ..ops.hutchinson import NOISES
 from ..solvers import METHODS
 from ..space import Space
+from ..transforms.continuous import DIVERGENCES
 
 LAYERS, WIDTH = 1000, 1 << 16
 """More layers, or units of one, are taken for a slip: they would fill the memory before the first error."""
@@ -30,6 +34,7 @@ class Option:
 
     ``above`` and ``below`` are limits that are not reached. Type, default and whether None is taken come from the
     signature that the option stands in: ``width: Annotated[int | None, Option("units of a layer", 1, 512)] = None``.
+    One that stands in a TypedDict, which builders share as ``**shared: Unpack[...]``, has its own ``default``.
     """
 
     meaning: str
@@ -85,9 +90,9 @@ class Option:
         )
 
 
-def one_of(meaning: str, choices: Iterable[str]) -> Option:
+def one_of(meaning: str, choices: Iterable[str], default: str | None = None) -> Option:
     """An option with names for values."""
-    return Option(meaning, choices=tuple(choices))
+    return Option(meaning, choices=tuple(choices), default=default)
 
 
 # what several systems have
@@ -99,30 +104,47 @@ Architecture = Annotated[
     str, one_of("for flat events, or images in several scales; auto: by the shape", ("auto", "vector", "multiscale"))
 ]
 Limit = Annotated[float, Option("largest log-scale of a layer", above=0, most=80)]
-Velocity = Annotated[
-    str,
-    one_of(
-        "the network: perceptron, plain convolutions, U-Net or transformer; auto: by the shape",
-        ("auto", "vector", "image", "unet", "dit"),
-    ),
-]
-VelocityWidth = Annotated[
-    int | None,
-    Option("units (vector: 128), channels (image: 32, unet: 16 at its first level) or of a token (dit: 64)", 1, WIDTH),
-]
-VelocityDepth = Annotated[
-    int | None, Option("hidden layers (3), blocks of a level (unet: 1) or all (dit: 4)", 1, LAYERS)
-]
-VelocityActivation = Annotated[
-    str | None, one_of("what hidden units compute, if vector (silu) or image (silu)", FIELD_ACTIVATIONS)
-]
-VelocityTime = Annotated[str | None, one_of("how layers hear the time, if vector (concat) or image (concat)", TIMES)]
-Patch = Annotated[int | None, Option("side of a token in pixels, if dit; None: 2 up, for 4 to 64 tokens", 1, WIDTH)]
 Time = Annotated[str, one_of("how a layer of the field hears the time", TIMES)]
 Method = Annotated[str, one_of("Runge-Kutta or Adams method of the solver", METHODS)]
 Steps = Annotated[int | None, Option("equal steps of the solver; None: adaptive, where the method can", 1, 1 << 16)]
-Dropout = Annotated[float, Option("share of events learned without their context, for guidance", least=0, below=1)]
+Dropout = Annotated[
+    float, Option("share of events learned without their context, for guidance", least=0, below=1, default=0.0)
+]
 Tolerance = Annotated[float, Option("relative (rtol) or absolute (atol) tolerance of adaptive steps", least=0)]
+
+
+class DivergenceOptions(TypedDict, total=False):
+    """What all systems take whose density needs a divergence: a builder's ``**shared: Unpack[DivergenceOptions]``."""
+
+    divergence: Annotated[str, one_of("of the field; auto: exact up to 3 elements", ("auto", *DIVERGENCES), "auto")]
+    probes: Annotated[int, Option("random directions of an estimate; an even number for hutch++", 1, WIDTH, default=1)]
+    noise: Annotated[str, one_of("kind of the random directions", NOISES, "rademacher")]
+
+
+class VelocityOptions(DivergenceOptions, total=False):
+    """What all systems take whose velocity is a network, of vectors or of images."""
+
+    architecture: Annotated[
+        str,
+        one_of(
+            "the network: perceptron, plain convolutions, U-Net or transformer; auto: by the shape",
+            ("auto", "vector", "image", "unet", "dit"),
+            "auto",
+        ),
+    ]
+    width: Annotated[
+        int | None,
+        Option(
+            "units (vector: 128), channels (image: 32, unet: 16 at its first level) or of a token (dit: 64)", 1, WIDTH
+        ),
+    ]
+    depth: Annotated[int | None, Option("hidden layers (3), blocks of a level (unet: 1) or all (dit: 4)", 1, LAYERS)]
+    patch: Annotated[int | None, Option("side of a token in pixels, if dit; None: 2 up, for 4 to 64 tokens", 1, WIDTH)]
+    activation: Annotated[
+        str | None, one_of("what hidden units compute, if vector (silu) or image (silu)", FIELD_ACTIVATIONS)
+    ]
+    time: Annotated[str | None, one_of("how layers hear the time, if vector (concat) or image (concat)", TIMES)]
+    dropout: Dropout
 
 
 Chooser = Callable[[Space, dict[str, Any]], dict[str, Any]]
@@ -137,15 +159,25 @@ def declared(declaration: Callable[..., Any]) -> dict[str, Option]:
     """
     hints = typing.get_type_hints(declaration, include_extras=True)
     if dataclasses.is_dataclass(declaration):
-        defaults = {field.name: field.default for field in dataclasses.fields(declaration)}
-    else:
-        parameters = inspect.signature(declaration).parameters.values()
-        defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    return {name: _option(name, hints[name], default) for name, default in defaults.items()}
+        fields = dataclasses.fields(declaration)
+        return {field.name: _option(field.name, hints[field.name], field.default) for field in fields}
+    known = {}
+    for name, parameter in inspect.signature(declaration).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            known[name] = _option(name, hints[name], parameter.default)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            for shared in typing.get_args(hints[name]):
+                for key, hint in typing.get_type_hints(shared, include_extras=True).items():
+                    known[key] = _option(key, hint, *(mark.default for mark in _marks(hint)))
+    return known
 
 
-def _option(name: str, hint: Any, default: Any) -> Option:
-    marks = [mark for mark in typing.get_args(hint)[1:] if isinstance(mark, Option)]
+def _marks(hint: Any) -> list[Option]:
+    return [mark for mark in typing.get_args(hint)[1:] if isinstance(mark, Option)]
+
+
+def _option(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> Option:
+    marks = _marks(hint)
     if not marks or default is inspect.Parameter.empty or default is dataclasses.MISSING:
         raise TypeError(f"{name}: expected a default, and an Option in the annotation, got {hint} and {default}")
     kind = typing.get_args(hint)[0]

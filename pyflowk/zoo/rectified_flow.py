@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated
+
+from typing_extensions import Unpack
 
 from ..objectives import rectified_flow as objective_of_straight_lines
-from ..ops.hutchinson import NOISES
 from ..paths import TIME_LAWS, Times, start_times
 from ..space import Space
-from ..transforms.continuous import DIVERGENCES
-from .blocks import by_network, condition, stepping, velocity
+from .blocks import by_network, solving, velocity
 from .matching_model import MatchingModel
-from .option import (
-    WIDTH,
-    Dropout,
-    Method,
-    Option,
-    Patch,
-    Steps,
-    Tolerance,
-    Velocity,
-    VelocityActivation,
-    VelocityDepth,
-    VelocityTime,
-    VelocityWidth,
-    one_of,
-)
+from .option import Method, Steps, Tolerance, VelocityOptions, one_of
 from .registry import register
 
 LAWS: dict[str, Times] = {
@@ -35,33 +21,16 @@ LAWS: dict[str, Times] = {
 }
 
 
-def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
-    """The network and its sizes; the exact divergence where it is cheap."""
-    divergence = options["divergence"]
-    if divergence == "auto":
-        divergence = "exact" if space.dims <= 3 else "hutchinson"
-    return {"divergence": divergence, **by_network(space, options)}
-
-
-@register("rectified_flow", _choose)
+@register("rectified_flow", by_network)
 def rectified_flow(
     space: Space,
     *,
     time_law: Annotated[str, one_of("how likely each time is in training; start: none but 0", LAWS)] = "uniform",
-    architecture: Velocity = "auto",
-    width: VelocityWidth = None,
-    depth: VelocityDepth = None,
-    patch: Patch = None,
-    activation: VelocityActivation = None,
-    time: VelocityTime = None,
-    dropout: Dropout = 0.0,
-    divergence: Annotated[str, one_of("of the field; auto: exact up to 3 elements", ("auto", *DIVERGENCES))] = "auto",
-    probes: Annotated[int, Option("random directions of an estimate; an even number for hutch++", 1, WIDTH)] = 1,
-    noise: Annotated[str, one_of("kind of the random directions", NOISES)] = "rademacher",
     method: Method = "rk4",
     steps: Steps = 20,
     rtol: Tolerance = 1e-5,
     atol: Tolerance = 1e-5,
+    **shared: Unpack[VelocityOptions],
 ) -> MatchingModel:
     """Rectified flow, straight lines whose flow learns from its own ends (Liu et al., 2023, arXiv:2209.03003).
 
@@ -75,13 +44,7 @@ def rectified_flow(
     >>> zoo.rectified_flow((2,)).sample(3, method="euler", steps=1).shape
     torch.Size([3, 2])
     """
-    net = velocity(
-        space, architecture, condition(space, dropout), width=width, depth=depth, patch=patch, activation=activation,
-        time=time,
-    )  # fmt: skip
-    solver = {
-        "divergence": divergence, "probes": probes, "noise": noise, "method": method,
-        "stepping": stepping(method, steps, rtol, atol),
-    }  # fmt: skip
-    objective = replace(objective_of_straight_lines(), times=LAWS[time_law], dropout=dropout)
-    return MatchingModel(space, net, objective, flat=architecture == "vector", solver=solver)
+    net = velocity(space, shared)
+    objective = replace(objective_of_straight_lines(), times=LAWS[time_law], dropout=shared["dropout"])
+    solver = solving(shared, method, steps, rtol, atol)
+    return MatchingModel(space, net, objective, flat=shared["architecture"] == "vector", solver=solver)

@@ -100,6 +100,11 @@ def register(
             model.config = json.loads(json.dumps(written, allow_nan=False))
             return model
 
+        shown = inspect.signature(builder)
+        plain = [p for p in shown.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        shared = [key for key in known if key not in shown.parameters]
+        more = [inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=known[key].default) for key in shared]
+        cast(Any, build).__signature__ = shown.replace(parameters=[*plain, *more])
         sampling = built(builder, GenerativeModel).sampling_options
         _SYSTEMS[name] = Entry(build, known, sampling, tuple(takes), owner)
         return cast(Any, build)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass
@@ -12,6 +13,7 @@ from typing import Annotated, Any, Optional
 import pytest
 import torch
 from torch import Generator, Tensor
+from typing_extensions import TypedDict, Unpack
 
 from pyflowk import zoo
 from pyflowk.space import Context, Events, Ragged, Space
@@ -280,6 +282,45 @@ def test_what_a_registered_system_must_say(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(ValueError, match=r"takes: expected real, levels, symbols, variable, .*; got 'images'"):
         zoo.register("x", takes=("images",))
     assert zoo.names() == ["echo"]
+
+
+class Voice(TypedDict, total=False):
+    """What several systems share."""
+
+    pitch: Annotated[int, Option("of the voice", 1, 9, default=4)]
+    owner: Annotated[str | None, Option("whose it is")]
+
+
+class Silence(TypedDict, total=False):
+    """An option that has no default, nor may be None."""
+
+    pitch: Annotated[int, Option("of the voice", 1, 9)]
+
+
+def singing(space: Space, *, height: Annotated[int, Option("steps", 1)] = 2, **shared: Unpack[Voice]) -> Echo:
+    """Sings."""
+    assert shared["pitch"] == 3
+    return Echo(space)
+
+
+def silent(space: Space, **shared: Unpack[Silence]) -> Echo:
+    """Does not."""
+    return Echo(space)
+
+
+def test_systems_share_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyflowk.zoo.registry._SYSTEMS", {})
+    build: Any = zoo.register("singing")(singing)
+    used = {"height": 2, "pitch": 3, "owner": None}
+    assert build((2,), pitch=3).config == {"name": "singing", "space": {"shape": [2]}, **used}
+    shown = [(p.name, p.default) for p in inspect.signature(build).parameters.values()][1:]
+    assert shown == [*zoo.defaults("singing").items()] == [("height", 2), ("pitch", 4), ("owner", None)]
+    with pytest.raises(TypeError, match=r"singing has no option pich \(did you mean 'pitch'"):
+        build((2,), pich=3)
+    with pytest.raises(ValueError, match="pitch: expected an integer from 1 to 9, got 10"):
+        build((2,), pitch=10)
+    with pytest.raises(TypeError, match="the default of pitch: expected an integer from 1 to 9, got None"):
+        zoo.register("silent")(silent)
 
 
 def test_options_of_samples_are_declared_so_that_they_can_be_asked_for() -> None:
