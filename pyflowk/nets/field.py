@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..ops.describe import described
 from ..ops.divergence import exact_divergence, push_forward
-from .context import Network, uncompiled, with_context
+from .context import Network, uncompiled
 
 __all__ = ["Field", "FunctionField", "FusedParameters", "as_field"]
 
@@ -86,9 +86,15 @@ class FunctionField(Field):
         self.function, self.takes_context = function, conditional
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
-        if context is None or not self.takes_context:
-            return self.function(t, x)
-        return with_context(self.function, t, x, context)
+        asked = (t, x) if context is None or not self.takes_context else (t, x, context)
+        try:
+            return self.function(*asked)
+        except TypeError as error:
+            if "positional argument" not in str(error):
+                raise
+            how = "(t, x)" if len(asked) == 2 else "(t, x, context) where a context is given: if it takes none, "
+            how += "" if len(asked) == 2 else "say conditional=False, or leave the context out"
+            raise TypeError(f"{error}; a field is called with {how}") from error
 
 
 class _CompiledField(FunctionField):

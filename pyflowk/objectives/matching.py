@@ -13,6 +13,8 @@ from torch import Tensor
 from ..distributions import DiagonalGaussian, Distribution
 from ..nets.context import drop_context
 from ..nets.field import Field, as_field
+from ..ops.describe import described
+from ..ops.divergence import as_slope
 from ..ops.draw import draw_keys, draw_uniform
 from ..ops.dtypes import state_dtype
 from ..ops.path_sample import noise_of
@@ -28,6 +30,7 @@ from ..paths import (
     convert,
     independent,
 )
+from ..space import Ragged
 from .nll import reduce
 
 __all__ = ["Matching"]
@@ -49,7 +52,8 @@ class Matching:
     result is (B,), an average over elements, or its mean or sum.
 
     Raises ValueError for an unknown prediction or reduction, for a score on another path or of another source than
-    standard normal noise, for dropout with a field that cannot do without, and for answers that are not shaped as x.
+    standard normal noise, for dropout with a field that cannot do without, and for answers that are not shaped as x;
+    TypeError for events, contexts and answers that are no tensors.
     Cost: one evaluation of the field. Lipman et al., 2023, arXiv:2210.02747; Tong et al., 2024, arXiv:2302.00482;
     dropout: Ho, Salimans, 2022, arXiv:2207.12598.
 
@@ -86,6 +90,7 @@ class Matching:
         generator: torch.Generator | None = None,
         reduction: str = "none",
     ) -> Tensor:
+        check_batch(x, context)
         rows, device, dtype = x.shape[0], x.device, state_dtype(x)
         x0: Tensor | None = None
         if self.prediction in ("velocity", "data") and self.pairing is independent and is_normal(self.source, x):
@@ -99,9 +104,8 @@ class Matching:
         if self.dropout and context is not None:
             dropped = draw_uniform((rows,), generator, dtype=torch.float32, device=device) < self.dropout
             context = drop_context(context, dropped, predicting.no_context())
-        predicted, wanted = predicting(sample.t, sample.x_t, context), self._wanted(x0, x1, sample)
-        if predicted.shape != wanted.shape:
-            raise ValueError(f"field: expected an answer {tuple(wanted.shape)}, got {tuple(predicted.shape)}")
+        wanted = self._wanted(x0, x1, sample)
+        predicted = as_slope(predicting(sample.t, sample.x_t, context), wanted)
         weight = self._weight_of(sample)
         if weight is None and reduction == "mean":
             return F.mse_loss(predicted, wanted)  # one node of autograd where there would be four
@@ -126,6 +130,16 @@ class Matching:
 def standard_normal(source: Distribution | None) -> bool:
     """Whether noise of the source, or without any, is what scores are known of."""
     return source is None or (isinstance(source, DiagonalGaussian) and not source.learned)
+
+
+def check_batch(x: object, context: object) -> None:
+    """TypeError for events or a context that are no tensors, ValueError for events without rows."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: expected a tensor of events (B, *event), got {described(x)}")
+    if x.dim() == 0:
+        raise ValueError("x: expected events (B, *event), got a tensor ()")
+    if context is not None and not isinstance(context, (Tensor, Ragged)):
+        raise TypeError(f"context: expected a tensor, one row per event of x, got {described(context)}")
 
 
 def paired(

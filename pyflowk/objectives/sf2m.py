@@ -13,7 +13,7 @@ from ..distributions import Distribution
 from ..nets.field import Field, as_field
 from ..ops.divergence import as_slope
 from ..paths import BrownianBridge, Pairing, Sinkhorn, Times, UniformTimes
-from .matching import paired
+from .matching import check_batch, paired
 from .nll import reduce
 
 __all__ = ["SF2M"]
@@ -68,6 +68,7 @@ class SF2M:
         generator: torch.Generator | None = None,
         reduction: str = "none",
     ) -> Tensor:
+        check_batch(x, context)
         pairing = Sinkhorn(2 * self.sigma**2) if self.pairing is None else self.pairing
         x0, x1, context = paired(self.source, pairing, x, context, generator)
         t = self.times(len(x1), generator, dtype=x1.dtype, device=x1.device)

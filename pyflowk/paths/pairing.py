@@ -13,6 +13,7 @@ from .._checks import require_counts, require_numbers
 from ..ops.assignment import assignment_of_points
 from ..ops.draw import draw_integers
 from ..ops.dtypes import state_dtype
+from ..ops.modes import transformed
 
 __all__ = [
     "CONDITIONS",
@@ -70,9 +71,10 @@ class OptimalTransport:
     of a batch if none is given; with ``gather`` the batches of all processes are paired as one, and each gets the
     noise of its own events, else each pairs its own.
 
-    Raises ValueError for unknown names, NaN, a context of another number of rows, and batches of processes that differ
-    in shape. Cost: :func:`pyflowk.ops.assignment_of_points`, for each label. Tong et al., 2024, arXiv:2302.00482;
-    Pooladian et al., 2023, arXiv:2304.14772; conditions: Cheng and Schwing, 2025, arXiv:2503.10636.
+    Raises ValueError for unknown names, NaN and infinity, which are no distance from anything, a context of another
+    number of rows, and batches of processes that differ in shape. Cost: :func:`pyflowk.ops.assignment_of_points`, for
+    each label. Tong et al., 2024, arXiv:2302.00482; Pooladian et al., 2023, arXiv:2304.14772; conditions: Cheng and
+    Schwing, 2025, arXiv:2503.10636.
 
     >>> import torch
     >>> from pyflowk.paths import OptimalTransport
@@ -103,6 +105,8 @@ class OptimalTransport:
         dtype = torch.promote_types(state_dtype(x0), state_dtype(x1))
         x0, x1 = (x.to(dtype).flatten(1) if x.dim() > 1 else x.to(dtype)[:, None] for x in (x0, x1))
         kind = condition_kind(type(self).__name__, self.condition, context, x1.shape[0])
+        for name, x in (("x0", x0), ("x1", x1)):
+            _require_finite(name, x)
         if context is None or kind == "ignore":
             return self._solve(x0, x1)
         if kind == "numbers":
@@ -176,6 +180,13 @@ def coordinates_beside(x0: Tensor, x1: Tensor, context: Tensor, weight: float) -
     spread = 2 * (context - context.mean(0)).square().sum(1).mean()
     far = (x0 - x1.mean(0)).square().sum(1).mean() + (x1 - x1.mean(0)).square().sum(1).mean()
     return context * (weight * far / spread).sqrt().where(spread > 0, 0.0)
+
+
+def _require_finite(name: str, x: Tensor) -> None:
+    """Raise for rows (B, D) that are not, naming one, on the CPU: elsewhere looking would stall the device."""
+    if x.is_cpu and not transformed() and not bool((finite := x.isfinite().all(1)).all()):
+        row = int(finite.logical_not().nonzero()[0])
+        raise ValueError(f"OptimalTransport: expected finite numbers, got NaN or infinity in row {row} of {name}")
 
 
 def _gathered(x: Tensor) -> Tensor:

@@ -232,6 +232,11 @@ class Checkpoint:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{self.folder}: {name}.safetensors is not readable ({error})") from error
 
+    @property
+    def prepared(self) -> dict[str, Tensor]:
+        """What the model has found of all training rows; nothing, usually, and in older runs."""
+        return self.weights("prepared") if "prepared.safetensors" in self.meta["files"] else {}
+
     def state(self) -> dict[str, Any]:
         """What the trainer needs to go on."""
         state: dict[str, Any] = torch.load(self.folder / "trainer.pt", map_location="cpu", weights_only=True)

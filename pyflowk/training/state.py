@@ -22,12 +22,14 @@ from .ema import MovingAverage
 class State:
     """The weights of a model, their optimiser and moving average, the best ones so far, the step and the clock.
 
-    The model is on its device and has its first weights. `advance` takes a step of the optimiser, `save` writes a
-    checkpoint and `restore` goes on from one: with the same batches and noise, bit for bit.
+    The model is on its device, has its first weights and what it has `prepared`. `advance` takes a step of the
+    optimiser, `save` writes a checkpoint and `restore` goes on from one: with the same batches and noise, bit for bit.
     """
 
-    def __init__(self, model: GenerativeModel, config: TrainConfig, accelerator: Accelerator) -> None:
-        self.model, self.config, self.accelerator = model, config, accelerator
+    def __init__(
+        self, model: GenerativeModel, config: TrainConfig, accelerator: Accelerator, prepared: dict[str, Tensor]
+    ) -> None:
+        self.model, self.config, self.accelerator, self.prepared = model, config, accelerator, prepared
         self.step, self.elapsed, self.best = 0, 0.0, math.inf
         self.best_weights: dict[str, Tensor] = {}
         self.average = MovingAverage(model, config.ema, model.targets, model.teachers) if config.ema else None
@@ -88,6 +90,7 @@ class State:
             "best_valid_loss": self.best if math.isfinite(self.best) else None,
         }
         weights = {"model": model, "ema": average, "best": self.best_weights or average}
+        weights |= {"prepared": self.prepared} if self.prepared else {}
         checkpoint.write(folder, weights, state, meta)
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:

@@ -128,10 +128,11 @@ class Trainer:
             saved.load_into(model, "model")
         rows, context = data.part("train")
         known = context if model.space.context is not None else None
-        model.prepare(
-            rows, known, step_generator(config.seed, 0, -2, self.device), None if watch is None else watch("prepared")
-        )
-        self.state = State(model, config, self.accelerator)
+        prepared = model.prepare(
+            rows, known, step_generator(config.seed, 0, -2, self.device), None if watch is None else watch("prepared"),
+            {} if saved is None else saved.prepared,
+        )  # fmt: skip
+        self.state = State(model, config, self.accelerator, prepared)
         if saved is not None:
             self.state.restore(saved)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +18,7 @@ from ..nets import Field, TangentField, VelocityField
 from ..objectives import Matching
 from ..ops.dtypes import state_dtype
 from ..ops.modes import transformed
-from ..paths import AffinePath, GeodesicPath, Given, OptimalTransport, Semidiscrete
+from ..paths import AffinePath, GeodesicPath, Given, OptimalTransport, Semidiscrete, independent
 from ..solvers import Guided, Operator, flower, masking, uniform_grid
 from ..space import Paired, Space, check_events
 from ..transforms import ActNorm, Compose, Continuous, Scale
@@ -42,8 +44,8 @@ class MatchingModel(FlowModel):
 
     In a space with a manifold the path is a :class:`pyflowk.paths.GeodesicPath`, the ``net`` that of a
     :class:`pyflowk.nets.TangentField`, the source uniform (standard normal along Euclidean factors), nothing is
-    scaled, and densities are those with respect to the manifold's volume. Raises ValueError for another path, and for
-    events that are no points.
+    scaled, and densities are those with respect to the manifold's volume. Raises ValueError for another path, for
+    events that are no points, and for a temperature where no factor is Euclidean.
 
     >>> from pyflowk.nets import MLPField
     >>> from pyflowk.objectives import Matching
@@ -126,11 +128,17 @@ class MatchingModel(FlowModel):
         context: Any = None,
         generator: Generator | None = None,
         watch: Callable[[float], None] | None = None,
-    ) -> None:
-        """With ``whole`` the transport of all noise to all rows is fitted, the same for the same generator: a run that
-        goes on need not have kept it. Raises ValueError for contexts that are no labels, and for rows on demand."""
+        found: Mapping[str, Tensor] = {},
+    ) -> dict[str, Tensor]:
+        """With ``whole`` the transport of all noise to all rows is fitted, unless it was ``found`` before. Raises
+        ValueError for contexts that are no labels, and for rows on demand; warns of a pairing that pairs do without."""
+        if isinstance(x, Paired) and self.objective.pairing is not independent:
+            warnings.warn(
+                f"pairs of noise and data are learned as they are: {self.objective.pairing} pairs none of them",
+                stacklevel=2,
+            )
         if not self.whole or isinstance(x, Paired):
-            return
+            return {}
         if not isinstance(x, Tensor) or (context is not None and self.space.classes is None):
             raise ValueError("pairing: expected rows in memory, and labels or no context, for semidiscrete transport")
         inside, _ = self.flow.enter(x.to(self.flow.base.anchor.device), None)
@@ -138,8 +146,12 @@ class MatchingModel(FlowModel):
         for layer in self.flow.transform.layers()[: self._moving[0]]:
             inside, _ = layer(inside, None, generator)
         pairing = Semidiscrete(inside, labels, source=self.flow.base)
-        pairing.fit(FIT, generator=generator, watch=watch)
+        if found:
+            pairing.load_state_dict(found)
+        else:
+            pairing.fit(FIT, generator=generator, watch=watch)
         self._whole = [(x, pairing)]
+        return pairing.state_dict()
 
     def initialize(self, x: Any, context: Tensor | None = None, generator: Generator | None = None) -> None:
         if not isinstance(x, Paired):  # whose scale is that of the model that has made them
@@ -155,7 +167,10 @@ class MatchingModel(FlowModel):
 
     def chosen(self, options: dict[str, Any]) -> SamplingOptions:
         found: Any = super().chosen(options)
-        moving: Any = self._parts()[1]
+        manifold, moving = self.space.geometry, self._parts()[1]
+        if manifold is not None and manifold.log_volume < math.inf and found.temperature != 1:
+            where = f"the {self.space.manifold}, where noise is even already"
+            raise ValueError(f"temperature: expected 1 on {where}, got {found.temperature}")
         guided(moving.field, found)  # an error, before a run has learned in vain, if it cannot do without a context
         return found
 

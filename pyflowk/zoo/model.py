@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, ClassVar, NamedTuple
@@ -171,10 +171,12 @@ class GenerativeModel(nn.Module):
         context: Any = None,
         generator: Generator | None = None,
         watch: Callable[[float], None] | None = None,
-    ) -> None:
+        found: Mapping[str, Tensor] = {},
+    ) -> dict[str, Tensor]:
         """Find what must be known of all training rows x, a tensor or rows that are read on demand, before the first
-        step, and again, by the same generator, before a run goes on: nothing, usually. ``watch`` hears of the part that
-        is done."""
+        step: nothing, usually. ``watch`` hears of the part that is done. What it gives is kept with the checkpoint, and
+        ``found`` when a run goes on, by the same generator."""
+        return {}
 
     def after_step(self, step: int) -> None:
         """What follows step number ``step`` of the optimiser, such as moving the ``targets``; nothing, usually."""

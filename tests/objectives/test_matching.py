@@ -7,14 +7,15 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 import pyflowk
 from pyflowk.distributions import DiagonalGaussian, Uniform
 from pyflowk.nets import MLPField, VelocityField
-from pyflowk.objectives import Matching
+from pyflowk.objectives import SF2M, Matching
 from pyflowk.ops.draw import draw_keys
 from pyflowk.paths import (
     PREDICTIONS,
@@ -163,9 +164,31 @@ def test_noise_is_the_same_mixed_in_or_seen(prediction: str) -> None:
         torch.testing.assert_close(other, found[0])
 
 
-def test_an_answer_of_another_shape_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"field: expected an answer \(3, 2\), got \(3, 1\)"):
-        Matching()(lambda t, x: x[:, :1], torch.zeros(3, 2))
+ANSWERS: list[tuple[Any, Any, str]] = [
+    (lambda t, x: x[:, :1], None, r"field: expected the state's shape \(3, 2\); got \(3, 1\)"),
+    (lambda t, x: (x, x), None, r"field: expected a tensor of the state's shape \(3, 2\); got a tuple of"),
+    (nn.Sequential(nn.Linear(2, 2)), None, r"2 positional .* 3 were given; a field is called with \(t, x\)$"),
+    (lambda t, x: x, torch.zeros(3, 2), r"a field is called with \(t, x, context\) where a context is given.*leave"),
+    (lambda t, x, context: x, 3, "context: expected a tensor, one row per event of x, got a int"),
+    (torch.zeros(3, 2), None, r"field: expected a function of \(t, x\) or \(t, x, context\); got a tensor \(3, 2\)"),
+]
+
+
+@pytest.mark.parametrize("field, context, message", ANSWERS, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_is_no_answer_no_field_and_no_context_is_named(field: Any, context: Any, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        Matching()(field, torch.zeros(3, 2), context)
+
+
+def test_what_is_no_event_is_named() -> None:
+    for x, message in (
+        (np.zeros((3, 2)), r"x: expected a tensor of events \(B, \*event\), got a numpy array \(3, 2\), float64"),
+        (torch.zeros(()), r"x: expected events \(B, \*event\), got a tensor \(\)"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            Matching()(lambda t, x: x, x)
+        with pytest.raises((TypeError, ValueError), match=message):
+            SF2M()(lambda t, x: x, lambda t, x: x, x)
 
 
 @schedules

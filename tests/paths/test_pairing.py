@@ -137,8 +137,13 @@ def test_what_does_not_fit_is_named() -> None:
         OptimalTransport()(x, x[:, :1])
     with pytest.raises(ValueError, match=r"expected a context of 4 rows, got \(3,\)"):
         OptimalTransport()(x, x, torch.arange(3))
-    with pytest.raises(ValueError, match="expected finite numbers"):
-        OptimalTransport()(x / 0, x)
+    spoilt = x.clone()
+    spoilt[2] = torch.nan
+    for bad, name in (((spoilt, x), "x0"), ((x, spoilt), "x1")):
+        for labels in (None, torch.arange(4) % 2):
+            message = f"OptimalTransport: expected finite numbers, got NaN or infinity in row 2 of {name}"
+            with pytest.raises(ValueError, match=message):
+                OptimalTransport()(*bad, labels)
 
 
 def test_rows_that_are_alike() -> None:

@@ -61,6 +61,24 @@ def test_a_resumed_run_is_bit_for_bit_the_straight_one(digits, tmp_path, until):
     assert len(a) == 3 and a == b
 
 
+def test_what_was_found_of_all_rows_is_kept(tmp_path, monkeypatch):
+    """The transport of noise to all rows takes long to fit: a run that goes on has it."""
+    monkeypatch.setattr("pyflowk.zoo.matching_model.FIT", 20)
+    data = datasets.load("moons")
+
+    def run(out, resume=False):
+        torch.manual_seed(0)
+        model = zoo.create("flow_matching", data.space.shape, width=8, depth=1, pairing="semidiscrete")
+        return Trainer(model, data, CONFIG, out=out, resume=resume)
+
+    run(tmp_path / "a").run()
+    run(tmp_path / "b").run(until=4)
+    monkeypatch.setattr("pyflowk.paths.Semidiscrete.fit", None)
+    run(tmp_path / "b", resume=True).run()
+    a, b = files(tmp_path / "a"), files(tmp_path / "b")
+    assert all(same(a[name], b[name]) for name in a)
+
+
 def test_the_weights_of_this_step_are_validated(tmp_path):
     """Without a moving average it is the model's own packed weights that a fused optimiser leaves behind."""
     data, config = datasets.load("moons"), replace(CONFIG, ema=0.0, steps=8)

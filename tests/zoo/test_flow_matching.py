@@ -134,6 +134,10 @@ def test_pairs_are_learned_from_as_they_lie_inside() -> None:
     field, (a, b) = model.flow.transform.layers()[-1].field, (x0.flatten(1), x1.flatten(1))
     wanted = (field(t, torch.lerp(a, b, t[:, None])) - (b - a)).square().mean(1)
     torch.testing.assert_close(loss, wanted)
+    assert model.prepare(Paired(x0, x1)) == {}
+    paired = zoo.flow_matching((1, 2, 2), pairing="optimal_transport", architecture="vector", width=8)
+    with pytest.warns(UserWarning, match="pairs .* are learned as they are: OptimalTransport.* pairs none of them"):
+        paired.prepare(Paired(x0, x1))
     with pytest.raises(ValueError, match=r"expected the halves of pairs \(B, 1, 2, 2\), got \(5, 4\)"):
         model.loss(Paired(x0.flatten(1), x1.flatten(1)))
 
@@ -242,11 +246,13 @@ def test_noise_finds_its_rows_among_all_of_them(monkeypatch: pytest.MonkeyPatch)
     model = zoo.flow_matching((2,), classes=2, pairing="semidiscrete", width=8)
     model.initialize(x, labels)
     heard: list[float] = []
-    model.prepare(x, labels, seeded(), heard.append)
+    found = model.prepare(x, labels, seeded(), heard.append)
     assert heard and heard[-1] == 1
     again = zoo.flow_matching((2,), classes=2, pairing="semidiscrete", width=8)
     again.load_state_dict(model.state_dict())
-    again.prepare(x, labels, seeded())
+    with monkeypatch.context() as patch:
+        patch.setattr("pyflowk.paths.Semidiscrete.fit", None)  # a run that goes on knows them already
+        again.prepare(x, labels, seeded(), found=found)
     asked = torch.arange(64) % 2
     first = model.loss(x[:64], asked, seeded())
     assert torch.equal(first, again.loss(torch.zeros(64, 2), asked, seeded()))

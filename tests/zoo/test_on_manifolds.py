@@ -141,6 +141,16 @@ def test_nan_and_adaptive_steps() -> None:
         assert model.log_prob(x).isnan().tolist() == [False, False, True, False]
 
 
+def test_even_noise_has_no_temperature() -> None:
+    for name in ("sphere", "torus", "so3"):
+        with pytest.raises(
+            ValueError, match=f"temperature: expected 1 on the {name}, where noise is even already, got 0.5"
+        ):
+            bent(name).sample(2, temperature=0.5)
+    warm, cold = (bent("product").sample(9, label("product"), seeded(), temperature=t) for t in (1.0, 0.5))
+    assert not torch.equal(warm, cold)  # along its line
+
+
 def test_what_does_not_fit_is_named() -> None:
     model = bent("sphere")
     with pytest.raises(ValueError, match=r"x: expected points of Sphere\(\(3,\)\), got one that is off by 0.73"):
