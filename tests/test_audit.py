@@ -7,14 +7,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks" / "audit"))
 
 pytest.importorskip("tomllib", reason="the audit needs Python 3.11")
 import audit  # noqa: E402
+import calls  # noqa: E402
 import machine  # noqa: E402
 import sass  # noqa: E402
 
@@ -239,6 +242,60 @@ int main() {
     }
 }
 """
+
+
+# ---- whole calls -----------------------------------------------------------------------------------------------------
+
+
+def test_formula_by_hand() -> None:
+    """What is only looked at otherwise costs nothing, a small operation a launch, a large one its bytes or products."""
+    gpu = machine.GPUS["H200"]
+    x, w = torch.zeros(1024, 512), torch.zeros(512, 512)
+    small = calls.of_formula(lambda: x.T[1:].view(511, 1024)[0] + 1, gpu)
+    assert (small.launches, small.seconds) == (1, machine.LAUNCH)
+    large = torch.zeros(1).expand(1 << 28)  # read once, written whole
+    copied = calls.of_formula(lambda: large.contiguous(), gpu)
+    assert copied.seconds == pytest.approx((4 + 2**30) / (0.9 * 4.8e12))
+    product = calls.of_formula(lambda: x @ w, gpu)
+    share = 1024 * 512 / (machine.GEMM_TILE * gpu.sms)
+    assert share < 1 and product.seconds == pytest.approx(2 * 1024 * 512 * 512 / (0.9 * 66.9e12 * share), rel=1e-2)
+
+
+def launch(blocks: int, **counted: int) -> SimpleNamespace:
+    nothing = dict.fromkeys(("loads", "stores", "sectors", "shared", "wavefronts", "instructions"), 0)
+    shape = {"kernel": "k", "grid": (blocks, 1, 1), "block": (256, 1, 1), "dynamic_shared": 0}
+    return SimpleNamespace(**shape, **(nothing | counted))
+
+
+def test_kernel_by_hand() -> None:
+    """Bound by memory, by one multiprocessor's pipes, by the waits of a single block."""
+    gpu = machine.GPUS["H200"]
+    code = [sass.Instruction("LDG.E", "R0, [R2]", False), sass.Instruction("FADD", "R0, R0, R1", False)]
+    kernels = {"k": sass.Kernel("k", "k", 32, 0, 0, 0, 0, code)}
+
+    def seconds(moved: int, *launches: SimpleNamespace) -> float:
+        return calls.of_launches(launches, kernels, moved, gpu).seconds
+
+    assert seconds(0, launch(1), launch(1)) == 2 * machine.LAUNCH
+    assert seconds(2**30, launch(2**15, sectors=1024)) == pytest.approx(2**30 / (0.9 * 4.8e12))
+    busy = launch(2 * gpu.sms, instructions=32 * 4 * 10**6)
+    assert seconds(0, busy) == pytest.approx(2 * 10**6 / gpu.clock)
+    alone = launch(1, loads=8 * 1000, sectors=8 * 1000)
+    assert seconds(32 * 8000, alone) == pytest.approx(1000 * machine.DRAM_LATENCY)
+    assert seconds(0, alone) == pytest.approx(1000 * machine.CACHE_LATENCY / gpu.clock)
+
+
+def test_a_kernel_slower_than_its_formula_fails_unless_it_leaves_the_call() -> None:
+    slow, fast = calls.Estimate(1, 1, 2e-5), calls.Estimate(9, 0, 1e-5)
+    assert "64 rows: the kernel is predicted to take 20.0 us" in calls.Comparison("op", 64, slow, fast, False).failure
+    assert calls.Comparison("op", 64, slow, fast, True).failure == ""
+    assert calls.Comparison("op", 64, fast, slow, False).failure == ""
+
+
+def test_a_real_call_is_compared() -> None:
+    (forward, backward) = calls.compare(["hutchinson"], [64])
+    assert forward.kernel.launches == backward.kernel.launches == 1 and forward.kernel.blocks >= 64
+    assert not forward.failure and not backward.failure and "| hutchinson | 64 | 1 |" in calls.report([forward])
 
 
 def test_occupancy_equals_nvidias_calculator(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """Static audit of the CUDA kernels' machine code: no card needed, every time figure is predicted.
 
-    python benchmarks/audit/audit.py [--arch sm_80 sm_90 sm_100] [--write]
+    python benchmarks/audit/audit.py [--arch sm_80 sm_90 sm_100] [--calls [OP ...]] [--write]
 
 compiles the source of every spec file (benchmarks/audit/*.toml) with nvcc, disassembles the cubins, and checks each
 kernel against its row: no spills, no local memory, no accidental double, width of the global accesses in the hot loop,
 loads in flight there, loads a product in the innermost loop of products, bytes per element against the minimum,
-occupancy, bytes in flight, memory-bound by roofline. A gate that fails prints its reason on one line and the exit
-status is 1. `--write` also writes benchmarks/results/audit.md.
+occupancy, bytes in flight, memory-bound by roofline. `--calls` also compares whole calls with their formulas: a kernel
+must be predicted faster, or leave the call to the formula (calls.py). A gate that fails prints its reason on one line
+and the exit status is 1. `--write` does all that and writes benchmarks/results/audit.md.
 """
 
 from __future__ import annotations
@@ -231,6 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--spec", nargs="+", type=Path, default=sorted(SPECS.glob("*.toml")), help="spec files")
     parser.add_argument("--arch", nargs="+", default=["sm_80", "sm_90", "sm_100"], help="architectures, as sm_90")
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.relative_to(sass.ROOT)}")
+    parser.add_argument("--calls", nargs="*", metavar="OP", help="whole calls too, of these ops or all; takes minutes")
     chosen = parser.parse_args(arguments)
     archs = [int(name.removeprefix("sm_")) for name in chosen.arch]
     if unknown := [arch for arch in archs if arch not in machine.SMS]:
@@ -243,6 +245,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         facts, failed = audit(spec, archs)
         text += "\n" + report(spec, facts)
         failures += failed
+    if chosen.write or chosen.calls is not None:
+        import calls  # torch, and the bench of tests/simt
+
+        found = list(calls.compare(chosen.calls or ()))
+        text += "\n" + calls.report(found)
+        failures += [c.failure for c in found if c.failure]
     print(text)
     if chosen.write:
         RESULT.parent.mkdir(exist_ok=True)

@@ -15,6 +15,17 @@ WARPS_PER_SCHEDULER_STEP = 4  # four schedulers a multiprocessor: warps are hand
 PEAK_FRACTION = 0.9  # share of the data-sheet bandwidth that a plain copy reaches; the target of every prediction
 DRAM_LATENCY = 0.6e-6  # seconds from a load to its data when DRAM is busy; assumed, for the bytes-in-flight rule
 
+# Of whole calls, assumed alike for all cards here; the latencies are those that microbenchmarks of such cards report.
+LAUNCH = 4e-6  # seconds from one launch to the next where the kernels are shorter
+CACHE_BANDWIDTH = 5.5e12  # bytes/s of the second-level cache
+CACHE_LATENCY = 270  # clocks, of the second-level cache
+SHARED_LATENCY = 25  # clocks
+ISSUE_LATENCY = 2  # clocks between two instructions of one warp, half of which wait for the one before
+SCHEDULERS = 4  # a multiprocessor, each one instruction of a warp a clock
+SECTOR = 32  # bytes
+SECTORS_A_CLOCK = 2  # that a multiprocessor gets from the second-level cache
+GEMM_TILE = 64 * 64  # outputs that torch's products give to one multiprocessor at least
+
 
 @dataclass(frozen=True)
 class Sm:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import re
+import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +50,48 @@ class _TrafficRow(ctypes.Structure):
     )
 
 
+@dataclass
+class Launch:
+    """One launch: the kernel's mangled name, its shape, and of the blocks that ran, if they were counted, what they did
+    all together: warp-wide `loads` and `stores` of global memory and the `sectors` of 32 bytes that they touched,
+    accesses of `shared` memory and their bank wavefronts, `instructions` of all threads (of PTX alone).
+    """
+
+    kernel: str
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    dynamic_shared: int
+    loads: int
+    stores: int
+    sectors: int
+    shared: int
+    wavefronts: int
+    instructions: int
+
+
+class _LaunchRow(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("offset", ctypes.c_uint64),
+        ("grid", ctypes.c_uint * 3),
+        ("block", ctypes.c_uint * 3),
+        ("dynamic_shared", ctypes.c_uint64),
+        ("requests", ctypes.c_uint64 * 2 * 2),
+        ("units", ctypes.c_uint64 * 2 * 2),
+        ("instructions", ctypes.c_uint64),
+    )
+
+
 class Bench:
     """One loaded library with its own core."""
 
     def __init__(self, library: Path, *, check: bool = False) -> None:
         self.library = ctypes.CDLL(str(library))
-        self.check = check
+        self.check, self.path = check, library
         lib = self.library
         lib.simt_report.restype = ctypes.c_char_p
         lib.simt_report_count.restype = lib.simt_traffic_count.restype = ctypes.c_size_t
+        lib.simt_launch_count.restype = ctypes.c_size_t
         lib.simt_allocate.restype = ctypes.c_void_p
         self.configure()
 
@@ -69,11 +105,12 @@ class Bench:
         host_memory: bool = False,
         count: bool = False,
         fuzz: bool = False,
+        log: bool = False,
         shared_limit: int = CARD_SHARED_BYTES,
         blocks: tuple[int, int] = (0, 2**64 - 1),
     ) -> None:
         """Set every option; those left out return to their defaults (check: what the bench was made with)."""
-        flags = [ctypes.c_int(f) for f in (self.check if check is None else check, host_memory, count, fuzz)]
+        flags = [ctypes.c_int(f) for f in (self.check if check is None else check, host_memory, count, fuzz, log)]
         self.library.simt_set_options(
             ctypes.c_int(ORDERS.index(order)),
             ctypes.c_uint64(seed),
@@ -121,6 +158,28 @@ class Bench:
             rows.append(Traffic(row.where.decode(), row.array.decode(), bool(row.shared), bool(row.write), *numbers))
         self.library.simt_clear_traffic()
         return rows
+
+    @cached_property
+    def _names(self) -> dict[int, str]:
+        """What stands where in the library."""
+        listing = subprocess.run(["nm", str(self.path)], capture_output=True, text=True, check=True).stdout
+        return {int(at, 16): name for at, name in re.findall(r"^(\w+) \w (\S+)$", listing, re.MULTILINE)}
+
+    def launches(self) -> list[Launch]:
+        """The log of launches since the last call (option `log`)."""
+        found = []
+        for i in range(self.library.simt_launch_count()):
+            row = _LaunchRow()
+            self.library.simt_launch(ctypes.c_size_t(i), ctypes.byref(row))
+            name = row.name.decode() if row.name else self._names[row.offset]
+            (loads, stores), (reads, writes) = row.requests
+            sectors, wavefronts = map(sum, row.units)
+            found.append(
+                Launch(name, (*row.grid,), (*row.block,), row.dynamic_shared, loads, stores, sectors, reads + writes,
+                       wavefronts, row.instructions)
+            )  # fmt: skip
+        self.library.simt_clear_launches()
+        return found
 
 
 class Buffer:

@@ -101,6 +101,24 @@ def test_the_kernels_really_ran_here(bench: Bench) -> None:
     assert arrays == {"input 0", "input 1", "output 2", "output 3"}
 
 
+def test_launches_are_logged_with_what_their_blocks_did(bench: Bench) -> None:
+    x, params = torch.randn(64, 2048), torch.randn(64, 2048)
+    logged = {}
+    for blocks in ((0, 0), (0, 1), (0, 2)):  # that run
+        with bench.options(log=True, count=True, blocks=blocks):
+            pyflowk.ops.affine_coupling(x, params)
+        (logged[blocks[1]],) = bench.launches()
+    none, one, two = (logged[n] for n in range(3))
+    assert "forward" in none.kernel and none.block == (256, 1, 1) and none.grid[0] * 8 >= 64
+    assert (none.loads, none.stores, none.sectors, none.instructions) == (0, 0, 0, 0)
+    assert one.loads and one.stores and one.sectors >= 4 * one.loads
+    assert (two.loads, two.sectors) == (2 * one.loads, 2 * one.sectors)
+    with bench.options(count=True):
+        pyflowk.ops.affine_coupling(x, params)
+    assert bench.launches() == []
+    bench.traffic()
+
+
 @pytest.mark.parametrize(
     "case, blocks", [module.PANELS for module in MODULES.values() if "PANELS" in vars(module)], ids=str
 )

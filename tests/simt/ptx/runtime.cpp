@@ -26,8 +26,10 @@ void run(const Kernel& kernel, void* const* args) {
     frame.code = ptx_words + kernel.start;
     frame.args = args;
     frame.local = aligned(reinterpret_cast<char*>(&frame) + registers);
-    for (const u64* at = frame.code; at;)
+    u64 executed = 0;
+    for (const u64* at = frame.code; at; ++executed)
         at = forms[*at](frame, at + 1);
+    simt::count_instructions(executed);
 }
 
 } // namespace
@@ -53,7 +55,9 @@ cudaError_t launch(const Kernel& kernel, const simt::Launch& config, void* const
     const dim3 block = config.block;
     if (block.x * block.y * block.z > static_cast<unsigned>(kernel.max_threads))
         return cudaErrorInvalidValue;
-    return simt::launch(config, [&] { run(kernel, args); });
+    simt::Launch named = config;
+    named.name = kernel.name;
+    return simt::launch(named, [&] { run(kernel, args); });
 }
 
 } // namespace ptx

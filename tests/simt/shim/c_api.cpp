@@ -1,12 +1,14 @@
 // The core for Python's ctypes.
 #include "core.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 
 extern "C" {
 
 void simt_set_options(int order, std::uint64_t seed, unsigned preempt, int check, int host_memory, int count, int fuzz,
-                      std::uint64_t shared_limit, std::uint64_t first_block, std::uint64_t last_block) {
+                      int log, std::uint64_t shared_limit, std::uint64_t first_block, std::uint64_t last_block) {
     simt::options() = {static_cast<simt::Order>(order),
                        seed,
                        preempt,
@@ -14,6 +16,7 @@ void simt_set_options(int order, std::uint64_t seed, unsigned preempt, int check
                        host_memory != 0,
                        count != 0,
                        fuzz != 0,
+                       log != 0,
                        static_cast<std::size_t>(shared_limit),
                        first_block,
                        last_block};
@@ -48,4 +51,28 @@ void simt_traffic(std::size_t i, TrafficRow* row) {
     *row = {where.c_str(), array.c_str(), t.shared, t.write, t.requests, t.units, t.minimum};
 }
 void simt_clear_traffic() { simt::clear_traffic(); }
+
+// Row i of the log of launches; a kernel without a name is told by its place in this library.
+struct LaunchRow {
+    const char* name;
+    std::uint64_t offset;
+    unsigned grid[3], block[3];
+    std::uint64_t dynamic_shared;
+    simt::Counters counters;
+};
+std::size_t simt_launch_count() { return simt::launches().size(); }
+void simt_launch(std::size_t i, LaunchRow* row) {
+    const simt::Launched& launch = simt::launches().at(i);
+    const auto [grid, block, shared, kernel, name] = launch.config;
+    Dl_info info = {};
+    if (!name)
+        dladdr(kernel, &info);
+    *row = {name,
+            reinterpret_cast<std::uint64_t>(kernel) - reinterpret_cast<std::uint64_t>(info.dli_fbase),
+            {grid.x, grid.y, grid.z},
+            {block.x, block.y, block.z},
+            shared,
+            launch.counters};
+}
+void simt_clear_launches() { simt::clear_launches(); }
 }

@@ -19,6 +19,8 @@ Context scheduler;
 const std::function<void()>* body = nullptr;
 std::uint64_t random_state = 0;
 std::vector<std::string> found;
+std::vector<Launched> launched;
+Counters counters; // of the running launch
 constexpr std::size_t max_reports = 50;
 constexpr std::size_t default_shared_limit = 48 * 1024;
 
@@ -138,7 +140,7 @@ void run_block(std::uint64_t number) {
     start_threads();
     run_threads();
     if (options().count)
-        flush_counters();
+        flush_counters(counters);
 }
 
 // Blocks in the chosen order: a walk with a stride that shares no divisor with their number visits each once.
@@ -184,6 +186,10 @@ Options& options() {
 const std::vector<std::string>& reports() { return found; }
 void clear_reports() { found.clear(); }
 
+const std::vector<Launched>& launches() { return launched; }
+void clear_launches() { launched.clear(); }
+void count_instructions(std::uint64_t executed) { counters.instructions += executed; }
+
 void report(cudaError_t code, const std::string& text) {
     if (block.error == cudaSuccess)
         block.error = code;
@@ -227,9 +233,12 @@ cudaError_t launch(const Launch& config, const std::function<void()>& per_thread
     block.failed = false;
     block.error = cudaSuccess;
     body = &per_thread;
+    counters = {};
     start_shared_arena();
     run_grid();
     check_red_zones();
+    if (options().log)
+        launched.push_back({config, counters});
     return block.error;
 }
 

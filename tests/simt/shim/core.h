@@ -39,6 +39,7 @@ struct Options {
     bool host_memory = false;      // checker accepts memory that nobody registered (races still found, bounds not)
     bool count = false;            // sector and bank counters
     bool fuzz = false;             // approximate device functions move by up to 2 ulp
+    bool log = false;              // launches() grows
     std::size_t shared_limit = 227 * 1024; // opt-in shared memory of the card (99 KiB on sm_86, 64 KiB on sm_75)
     std::uint64_t first_block = 0;         // only linear block numbers first_block <= b < last_block run
     std::uint64_t last_block = ~0ull;
@@ -50,11 +51,25 @@ struct Launch {
     dim3 grid, block;
     std::size_t dynamic_shared = 0;
     const void* kernel = nullptr; // identity for the opt-in to more than 48 KiB of shared memory
+    const char* name = nullptr;   // mangled, where a front end knows it; else `kernel` is the function's address
 };
 // Runs body() once per thread. Refuses what a driver refuses (cudaErrorInvalidConfiguration, cudaErrorInvalidValue);
 // cudaErrorIllegalAddress, cudaErrorMisalignedAddress, cudaErrorLaunchFailure: a report says why.
 cudaError_t launch(const Launch& config, const std::function<void()>& body);
 cudaError_t allow_dynamic_shared(const void* kernel, std::size_t bytes); // cudaFuncSetAttribute
+
+// What was launched (options().log), and with options().count what its blocks that ran did.
+struct Counters {
+    std::uint64_t requests[2][2] = {}, units[2][2] = {}; // by shared, write; as in Traffic
+    std::uint64_t instructions = 0;                      // of all threads, where the front end counts them
+};
+struct Launched {
+    Launch config;
+    Counters counters;
+};
+const std::vector<Launched>& launches(); // since clear_launches()
+void clear_launches();
+void count_instructions(std::uint64_t executed); // by the running thread
 
 const std::vector<std::string>& reports(); // everything found since clear_reports()
 void clear_reports();

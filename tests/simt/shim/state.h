@@ -68,6 +68,6 @@ void check_red_zones();
 void forget_cells(const void* address, std::size_t bytes);
 void mark_cells(const void* address, std::size_t bytes);
 void count_access(const Region& region, bool write, const void* address, std::size_t bytes, Where where);
-void flush_counters(); // at the end of a block
+void flush_counters(Counters& launch); // at the end of a block
 
 } // namespace simt

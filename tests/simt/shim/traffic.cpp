@@ -73,7 +73,7 @@ void count_access(const Region& region, bool write, const void* address, std::si
     groups[{where.bits, current->number / 32, n}].lanes[lane()] = {reinterpret_cast<std::uintptr_t>(address), bytes};
 }
 
-void flush_counters() {
+void flush_counters(Counters& launch) {
     for (const auto& [key, group] : groups) {
         const Instruction& instruction = instructions[key.where];
         Where where;
@@ -82,11 +82,14 @@ void flush_counters() {
                              .try_emplace(key.where, Traffic{where, instruction.array, instruction.shared,
                                                              instruction.write, 0, 0, 0})
                              .first->second;
+        const std::uint64_t before = total.units;
         ++total.requests;
         if (instruction.shared)
             add_wavefronts(group, total);
         else
             add_sectors(group, total);
+        ++launch.requests[instruction.shared][instruction.write];
+        launch.units[instruction.shared][instruction.write] += total.units - before;
     }
     groups.clear();
     executions.clear();
