@@ -12,7 +12,8 @@ from .base import DTYPES, OpCase
 
 def _case(noise: str, probes: int, size: int) -> OpCase:
     def call(images: Tensor) -> tuple[Tensor, ...]:  # one key, so that a row is the same alone
-        return trace_estimate(images, Probes(torch.full(images.shape[:1], 2**61 + 12345), probes, noise))
+        keys = torch.full(images.shape[:1], 2**61 + 12345, device=images.device)
+        return trace_estimate(images, Probes(keys, probes, noise))
 
     def inputs(rows: int, state: torch.dtype = torch.float64, params: torch.dtype | None = None) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(rows + 17 * size)

@@ -17,7 +17,8 @@ def _case(size: int, inverse: bool) -> OpCase:
 
     def call(lu: Tensor) -> tuple[Tensor, ...]:
         n = lu.shape[0]
-        return ops.lu_weight(lu, permutation.expand(n, -1).contiguous(), signs.expand(n, -1).contiguous(), inverse)
+        rows = (t.to(lu.device).expand(n, -1).contiguous() for t in (permutation, signs))
+        return ops.lu_weight(lu, *rows, inverse)
 
     def inputs(rows: int, state: torch.dtype = torch.float64, params: torch.dtype | None = None) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(rows + 17 * size)

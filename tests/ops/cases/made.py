@@ -46,7 +46,7 @@ def case(
     options = {"activation": activation, **which, **options}
 
     def call(x: Tensor, weights: Tensor, shift: Tensor | None = None) -> tuple[Tensor, ...]:
-        return function(x, weights, shift, plan.plan, plan.hidden, **options)
+        return function(x, weights, shift, plan.plan.to(x.device), plan.hidden, **options)
 
     def inputs(rows: int, state: torch.dtype = torch.float64, params: torch.dtype | None = None) -> tuple[Tensor, ...]:
         generator = torch.Generator().manual_seed(rows + 17 * features)

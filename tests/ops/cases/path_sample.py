@@ -17,7 +17,8 @@ def _case(op: str, event: tuple[int, ...]) -> OpCase:
 
     def call(x1: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         x0, coefficients = (None, rest) if drawn else (rest[0], rest[1:])
-        keys = torch.full(x1.shape[:1], 2**61 + 12345) if drawn else None  # one key, so that a row is the same alone
+        # one key, so that a row is the same alone
+        keys = torch.full(x1.shape[:1], 2**61 + 12345, device=x1.device) if drawn else None
         return ops.path_sample(x1, coefficients, keys=keys, x0=x0)
 
     def inputs(rows: int, state: torch.dtype = torch.float64, params: torch.dtype | None = None) -> tuple[Tensor, ...]:
