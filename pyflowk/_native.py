@@ -59,7 +59,8 @@ def _switched_off(wish: str) -> dict[str, dict[str, str]]:
                 f"PYFLOWK_OFF: expected back end:op, separated by commas, with back ends {', '.join(off)} and ops "
                 f"{', '.join(registry())}; got {entry!r}"
             )
-        off[name] |= {op: "PYFLOWK_OFF", f"{op}_backward": "PYFLOWK_OFF"}
+        parts = [part.name for part in registry()[op].parts]
+        off[name] |= dict.fromkeys([op, f"{op}_backward", *parts], "PYFLOWK_OFF")
     return off
 
 

@@ -1,4 +1,4 @@
-// made_forward, made_inverse and their backwards: checks, allocation, launch.
+// made_forward, made_inverse and their backwards, and made_solve: checks, allocation, launch.
 
 #include "../math/made.h"
 #include "function.h"
@@ -17,7 +17,6 @@ constexpr int64_t kMostWidth = 1 << 24; // of a layer: up to which no product of
 
 struct Network {
     MadePlan plan;
-    MadeMap map;
     int64_t first, hidden; // units of the first layer, of all hidden layers
 };
 
@@ -38,8 +37,7 @@ MadeMap map_of(const char* op, int map, int bins, const Numbers& numbers, bool i
 }
 
 Network network_of(const char* op, const Tensor& x, const Tensor& weights, const Tensor& shift, const Indices& plan,
-                   const std::vector<int64_t>& hidden, int activation, int residual, int code, int bins,
-                   const Numbers& numbers, bool inverse) {
+                   const std::vector<int64_t>& hidden, int activation, int residual, int64_t params) {
     const bool narrow = weights.dtype == DType::BF16 || weights.dtype == DType::F16;
     if (x.dtype != accumulator(x.dtype))
         refuse<TypeError>(op, ": x must be float32 or float64; got ", name(x.dtype));
@@ -54,13 +52,10 @@ Network network_of(const char* op, const Tensor& x, const Tensor& weights, const
                                       name(plan.device));
     if (activation < 0 || activation >= kActivations || residual < 0 || residual >= kResiduals)
         refuse<std::invalid_argument>(op, ": no such activation or residual: ", activation, ", ", residual);
-    const MadeMap map = map_of(op, code, bins, numbers, inverse);
     if (x.ndim != 2 || x.shape[1] < 1)
         refuse<std::invalid_argument>(op, ": x must be (B, D) with D >= 1; got ", shape_text(x));
-    Network network{{x.shape[1], static_cast<int64_t>(hidden.size()), map.params(), plan.data},
-                    map,
-                    hidden.empty() ? 0 : hidden[0],
-                    0};
+    Network network{
+        {x.shape[1], static_cast<int64_t>(hidden.size()), params, plan.data}, hidden.empty() ? 0 : hidden[0], 0};
     for (const int64_t width : hidden) {
         if (width < 1 || width > kMostWidth || (residual != 0 && width != hidden[0]))
             refuse<std::invalid_argument>(op, ": hidden layers must have 1 to ", kMostWidth,
@@ -124,8 +119,8 @@ void require_consistent(const char*, const Network&, const Tensor&, const std::v
 Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
                const Indices& plan, const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
                const Numbers& numbers, bool inverse) {
-    const Network network =
-        network_of(op, x, weights, shift, plan, hidden, activation, residual, map, bins, numbers, inverse);
+    const MadeMap moves = map_of(op, map, bins, numbers, inverse);
+    const Network network = network_of(op, x, weights, shift, plan, hidden, activation, residual, moves.params());
     require_consistent(op, network, weights, hidden);
     Tensor y = frame.empty_like(x);
     Tensor ladj = frame.empty(x.shape, 1, x.dtype, x.device);
@@ -134,7 +129,7 @@ Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weig
                  static_cast<Activation>(activation),
                  static_cast<Residual>(residual),
                  inverse,
-                 network.map,
+                 moves,
                  x.dtype,
                  weights.dtype,
                  (x.rows() + panel - 1) / panel,
@@ -149,7 +144,8 @@ Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weig
                  shift.shape[1],
                  y.data,
                  ladj.data,
-                 network.hidden};
+                 network.hidden,
+                 x.device.id};
     const int64_t scratch = PFK_SCRATCH(made, problem);
     if (scratch > 0)
         problem.scratch = frame.empty(&scratch, 1, x.dtype, x.device).data;
@@ -157,11 +153,19 @@ Outputs<2> run(const char* op, Frame& frame, const Tensor& x, const Tensor& weig
     return {y, ladj};
 }
 
+Outputs<2> made_inverse(Frame& frame, const Tensor& z, const Tensor& weights, const Tensor& shift, const Indices& plan,
+                        const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
+                        const Numbers& numbers) {
+    return run("made_inverse", frame, z, weights, shift, plan, hidden, activation, residual, map, bins, numbers, true);
+}
+
+#ifdef PFK_BACKEND_CPU
+
 Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
                         const Indices& plan, const Tensor& dy, const Tensor& dladj, const std::vector<int64_t>& hidden,
                         int activation, int residual, int map, int bins, const Numbers& numbers, bool inverse) {
-    const Network network =
-        network_of(op, x, weights, shift, plan, hidden, activation, residual, map, bins, numbers, inverse);
+    const MadeMap moves = map_of(op, map, bins, numbers, inverse);
+    const Network network = network_of(op, x, weights, shift, plan, hidden, activation, residual, moves.params());
     require_consistent(op, network, weights, hidden);
     require_same_shape(op, x, "x", dy, "dy");
     require_dtype(op, dy, "dy", x.dtype);
@@ -182,7 +186,7 @@ Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Ten
                          static_cast<Activation>(activation),
                          static_cast<Residual>(residual),
                          inverse,
-                         network.map,
+                         moves,
                          x.dtype,
                          weights.dtype,
                          (x.rows() + panel - 1) / panel,
@@ -204,9 +208,6 @@ Outputs<3> run_backward(const char* op, Frame& frame, const Tensor& x, const Ten
                          inputs.data,
                          deltas.data,
                          network.hidden};
-    const int64_t scratch = PFK_SCRATCH(made_backward, problem);
-    if (scratch > 0)
-        problem.scratch = frame.empty(&scratch, 1, x.dtype, x.device).data;
     PFK_LAUNCH(frame, x.device, made_backward, problem, 2 * panel * problem.weights_size / kProductsPerElement);
     MadeWeights gradient{network.plan, x.dtype,     weights.dtype, network.plan.blocks() * (network.plan.layers + 1),
                          x.rows(),     inputs.data, deltas.data,   dweights.data};
@@ -219,12 +220,6 @@ Outputs<2> made_forward(Frame& frame, const Tensor& x, const Tensor& weights, co
                         const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
                         const Numbers& numbers) {
     return run("made_forward", frame, x, weights, shift, plan, hidden, activation, residual, map, bins, numbers, false);
-}
-
-Outputs<2> made_inverse(Frame& frame, const Tensor& z, const Tensor& weights, const Tensor& shift, const Indices& plan,
-                        const std::vector<int64_t>& hidden, int activation, int residual, int map, int bins,
-                        const Numbers& numbers) {
-    return run("made_inverse", frame, z, weights, shift, plan, hidden, activation, residual, map, bins, numbers, true);
 }
 
 Outputs<3> made_forward_backward(Frame& frame, const Tensor& x, const Tensor& weights, const Tensor& shift,
@@ -243,13 +238,62 @@ Outputs<3> made_inverse_backward(Frame& frame, const Tensor& x, const Tensor& we
                         bins, numbers, true);
 }
 
+#else
+
+// The sums over rows that the gradient through the inverse waits for, coordinate by coordinate.
+Outputs<2> made_solve(Frame& frame, const Tensor& dy, const Tensor& slopes, const Tensor& rates, const Tensor& terms,
+                      const Tensor& weights, const Indices& plan, const std::vector<int64_t>& hidden, int residual) {
+    const char* const op = "made_solve";
+    const int64_t d = dy.ndim == 2 ? dy.shape[1] : 0, params = d > 0 && rates.ndim == 2 ? rates.shape[1] / d : 0;
+    const Network network = network_of(op, dy, weights, slopes, plan, hidden, 0, residual, params);
+    require_same_shape(op, rates, "rates", terms, "terms");
+    for (const auto& [tensor, name] : {std::pair(rates, "rates"), std::pair(terms, "terms")}) {
+        require_dtype(op, tensor, name, dy.dtype);
+        require_same_device(op, dy, "dy", tensor, name);
+    }
+    if (params < 1 || rates.rows() != dy.rows() || rates.shape[1] != d * params || slopes.shape[1] != network.hidden)
+        refuse<std::invalid_argument>(op, ": rates must be (B, D params) and slopes (B, ", network.hidden, "); got dy ",
+                                      shape_text(dy), ", rates ", shape_text(rates), ", slopes ", shape_text(slopes));
+    const int64_t shape[] = {dy.rows(), network.hidden + rates.shape[1]};
+    Tensor g = frame.empty_like(dy), deltas = frame.empty(shape, 2, dy.dtype, dy.device);
+    MadeSolve problem{network.plan,
+                      static_cast<Residual>(residual),
+                      dy.dtype,
+                      weights.dtype,
+                      dy.rows(),
+                      dy.data,
+                      dy.row_stride,
+                      slopes.data,
+                      slopes.row_stride,
+                      rates.data,
+                      terms.data,
+                      rates.row_stride,
+                      terms.row_stride,
+                      weights.data,
+                      g.data,
+                      deltas.data,
+                      network.hidden,
+                      dy.device.id};
+    const int64_t scratch = PFK_SCRATCH(made_solve, problem);
+    if (scratch > 0)
+        problem.scratch = frame.empty(&scratch, 1, dy.dtype, dy.device).data;
+    PFK_LAUNCH(frame, dy.device, made_solve, problem, 0);
+    return {g, deltas};
+}
+
+#endif
+
 } // namespace
 
 void expose_made(Module& module) {
+    module.add<made_inverse>("made_inverse");
+#ifdef PFK_BACKEND_CPU
     module.add<made_forward>("made_forward");
     module.add<made_forward_backward>("made_forward_backward");
-    module.add<made_inverse>("made_inverse");
     module.add<made_inverse_backward>("made_inverse_backward");
+#else
+    module.add<made_solve>("made_solve");
+#endif
 }
 
 } // namespace pfk::bind

@@ -1,389 +1,398 @@
-// MADE on the GPU: a block owns 32 samples, one a lane, and walks all coordinates; its warps share the units of a
-// degree. Samples are independent, so nothing is ever waited for beyond the block. A call of many samples is walked by
-// the same few hundred blocks, whose activations stay in a scratch of fixed size.
+// What is sequential in MADE on the GPU: the inverse, and the triangular system of its gradient. All else is products,
+// which are torch's. A block owns 16 samples and walks all coordinates; samples are independent, so nothing is ever
+// waited for beyond it. Both walks are blocked triangular solves: what lies between blocks of kMadeBlock coordinates
+// goes by wide products, and inside a block each coordinate is followed by exactly the units of its degree.
 
 #include "../math/made.h"
 #include "device.cuh"
-#include "spline.cuh"
+#include "made_map.cuh"
 
 namespace pfk::cuda {
 namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / warp_size;
 constexpr int64_t kMostBlocks = 512;
-constexpr int kTile = warp_size;
+
+// A lane has two neighbouring samples, so that a weight that was loaded serves twice, and a part of every sum's terms.
+constexpr int kPair = 2, kParts = 4, kTile = kMapPitch; // samples of a block
+static_assert(kTile == kPair * warp_size / kParts, "a warp has every sample of the tile in each part");
 
 // With fewer registers the calls of a double division would spill.
-template <class A> constexpr int blocks_at_once(int of_float) { return sizeof(A) == sizeof(double) ? 1 : of_float; }
+template <class A> constexpr int blocks_at_once() { return sizeof(A) == sizeof(double) ? 1 : 2; }
 
 int64_t tiles_of(int64_t samples) { return (samples + kTile - 1) / kTile; }
-int64_t blocks_of(int64_t samples) {
+unsigned blocks_of(int64_t samples) {
     const int64_t tiles = tiles_of(samples);
-    return tiles < kMostBlocks ? tiles : kMostBlocks;
+    return static_cast<unsigned>(tiles < kMostBlocks ? tiles : kMostBlocks);
 }
 
-template <class A> PFK_DEVICE A activated(Activation kind, A pre) {
-    switch (kind) {
-    case Activation::Relu:
-        return activate<Activation::Relu>(pre);
-    case Activation::Tanh:
-        return activate<Activation::Tanh>(pre);
-    case Activation::Silu:
-        return activate<Activation::Silu>(pre);
-    case Activation::Elu:
-        return activate<Activation::Elu>(pre);
-    case Activation::LeakyRelu:
-        return activate<Activation::LeakyRelu>(pre);
-    default:
-        return activate<Activation::Selu>(pre);
-    }
+// Rows of the room in which a block keeps its tile, [row][sample].
+PFK_HD int64_t rows_of(const Made& p, int64_t hidden) {
+    const int64_t d = p.plan.features;
+    return d + hidden * (p.residual != Residual::None ? 2 : 1) + (d < kMadeBlock ? d : kMadeBlock) * p.plan.params;
+}
+PFK_HD int64_t rows_of(const MadeSolve& p, int64_t hidden) { return p.plan.features * (1 + p.plan.params) + hidden; }
+
+PFK_HD int64_t plan_room(const MadePlan& plan) { return (plan.size() + 1) / 2 * 2; } // rows begin at 16 bytes
+
+// The room is in shared memory, behind the plan, or, where that is too small, in global memory that only this block
+// touches.
+template <class A, class Problem> PFK_DEVICE A* room_of(const Problem& p, MadePlan& plan) {
+    PFK_DYN_SHARED(int64_t, shared);
+    if (p.scratch != nullptr)
+        return static_cast<A*>(p.scratch) + blockIdx.x * rows_of(p, p.hidden) * kTile;
+#pragma unroll 2
+    for (int64_t i = threadIdx.x; i < plan.size(); i += kThreads)
+        shared[i] = plan.data[i];
+    __syncthreads();
+    plan.data = shared;
+    return reinterpret_cast<A*>(shared + plan_room(plan));
 }
 
-template <class A> PFK_DEVICE A slope_of(Activation kind, A pre) {
-    switch (kind) {
-    case Activation::Relu:
-        return activation_slope<Activation::Relu>(pre);
-    case Activation::Tanh:
-        return activation_slope<Activation::Tanh>(pre);
-    case Activation::Silu:
-        return activation_slope<Activation::Silu>(pre);
-    case Activation::Elu:
-        return activation_slope<Activation::Elu>(pre);
-    case Activation::LeakyRelu:
-        return activation_slope<Activation::LeakyRelu>(pre);
-    default:
-        return activation_slope<Activation::Selu>(pre);
-    }
-}
+// A thread's place.
+struct Place {
+    int lane, warp, part;
+    int pair;         // the first of this lane's samples
+    int sample, half; // where sums are dealt out: the sample, and which of two rows
+    int64_t first;    // of the tile
 
-// ---- the maps of a coordinate: any struct like these can stand in their place --------------------------------------
-
-template <class A> using Params = Column<A, kTile>; // of a coordinate, for this lane's sample
-
-template <class A> struct AffineMap {
-    static constexpr int kBlocks = 2; // of the gradient, at once
-    Bound bound;
-    A limit, inverse_limit;
-
-    PFK_DEVICE explicit AffineMap(const MadeMap& map)
-        : bound(map.bound), limit(static_cast<A>(map.limit)), inverse_limit(static_cast<A>(map.inverse_limit)) {}
-
-    // x moved, or moved back; leaves the log-slope of the map in s. May overwrite the params.
-    template <bool Inverse> PFK_DEVICE A move(A x, Params<A> params, A& s) const {
-        const A raw = params[0], t = params[bound != Bound::Additive];
-        switch (bound) {
-        case Bound::None:
-            return affine<Inverse, Bound::None>(x, raw, t, limit, inverse_limit, s);
-        case Bound::Tanh:
-            return affine<Inverse, Bound::Tanh>(x, raw, t, limit, inverse_limit, s);
-        case Bound::Sigmoid:
-            return affine<Inverse, Bound::Sigmoid>(x, raw, t, limit, inverse_limit, s);
-        case Bound::Softclip:
-            return affine<Inverse, Bound::Softclip>(x, raw, t, limit, inverse_limit, s);
-        case Bound::Softplus:
-            return affine<Inverse, Bound::Softplus>(x, raw, t, limit, inverse_limit, s);
-        case Bound::FlooredSigmoid:
-            return affine<Inverse, Bound::FlooredSigmoid>(x, raw, t, limit, inverse_limit, s);
-        default:
-            return affine<Inverse, Bound::Additive>(x, raw, t, limit, inverse_limit, s);
-        }
-    }
-
-    // From the data side x: returns the gradient of what went in, x or z, and leaves those of the params in dparams.
-    PFK_DEVICE A gradient(bool inverse, A x, Params<A> params, A dy, A dladj, Params<A> dparams) const {
-        const AffineGradient<A> g =
-            inverse ? gradient_from<true>(x, params, dy, dladj) : gradient_from<false>(x, params, dy, dladj);
-        dparams[0] = g.raw;
-        dparams[bound != Bound::Additive] = g.t;
-        return g.x;
-    }
-
-  private:
-    template <bool Inverse> PFK_DEVICE AffineGradient<A> gradient_from(A x, Params<A> params, A dy, A dladj) const {
-        const A raw = params[0], t = params[bound != Bound::Additive];
-        A s;
-        const A y = Inverse ? x : move<false>(x, params, s);
-        switch (bound) {
-        case Bound::None:
-            return affine_gradient<Inverse, Bound::None>(y, raw, t, dy, dladj, limit, inverse_limit);
-        case Bound::Tanh:
-            return affine_gradient<Inverse, Bound::Tanh>(y, raw, t, dy, dladj, limit, inverse_limit);
-        case Bound::Sigmoid:
-            return affine_gradient<Inverse, Bound::Sigmoid>(y, raw, t, dy, dladj, limit, inverse_limit);
-        case Bound::Softclip:
-            return affine_gradient<Inverse, Bound::Softclip>(y, raw, t, dy, dladj, limit, inverse_limit);
-        case Bound::Softplus:
-            return affine_gradient<Inverse, Bound::Softplus>(y, raw, t, dy, dladj, limit, inverse_limit);
-        case Bound::FlooredSigmoid:
-            return affine_gradient<Inverse, Bound::FlooredSigmoid>(y, raw, t, dy, dladj, limit, inverse_limit);
-        default:
-            return affine_gradient<Inverse, Bound::Additive>(y, raw, t, dy, dladj, limit, inverse_limit);
-        }
-    }
+    PFK_DEVICE Place()
+        : lane(static_cast<int>(threadIdx.x) % warp_size), warp(static_cast<int>(threadIdx.x) / warp_size),
+          part(lane / (kTile / kPair)), pair(lane % (kTile / kPair) * kPair), sample(pair + part % kPair),
+          half(part / kPair), first(0) {}
 };
 
-// The direction is that of the call, which its spline knows.
-template <class A> struct SplineMap {
-    static constexpr int kBlocks = 1; // two would spill
-    const Spline& spline;
+// Between rows of the room and (samples, n) in global memory, a warp a sample: body(its number, its place in the tile).
+template <class Body> PFK_DEVICE void each_sample(const Place& at, Body body) {
+    for (int s = at.warp; s < kTile; s += kWarps)
+        body(at.first + s, s);
+}
 
-    PFK_DEVICE explicit SplineMap(const MadeMap& map) : spline(map.spline) {}
+// ---- the inverse ---------------------------------------------------------------------------------------------------
 
-    template <bool> PFK_DEVICE A move(A x, Params<A> params, A& s) const {
-        A slope;
-        const A y = move_by_spline(spline, spline.template shape<A>(), params, x, slope);
-        s = log(slope);
-        return y;
-    }
-
-    PFK_DEVICE A gradient(bool, A x, Params<A> params, A dy, A dladj, Params<A> dparams) const {
-#pragma unroll 4
-        for (int k = 0; k < spline.params(); ++k)
-            dparams[k] = params[k];
-        return gradient_by_spline(
-            spline, spline.template shape<A>(), dparams, [&](int k) { return params[k]; }, x, dy, dladj);
-    }
-};
-
-// The activations of a tile, [row][sample], in global memory that only this block touches. `Problem` is Made or
-// MadeBackward: their common part is read here.
-template <class A, class P, class Problem> struct Network {
-    const Problem& p;
+template <class A, class P> struct Inverse {
+    const Made& p;
+    const MadePlan& plan;
+    const Place& at;
     const P* weights;
-    A *x, *pre, *act, *params; // params: of all coordinates
-    int lane, warp;
-    int64_t first; // sample of lane 0
+    A *x, *act, *pre, *params; // pre: of residual networks; params: of one block of coordinates
 
-    PFK_DEVICE Network(const Problem& problem, A* scratch)
-        : p(problem), weights(static_cast<const P*>(problem.weights)), lane(static_cast<int>(threadIdx.x) % warp_size),
-          warp(static_cast<int>(threadIdx.x) / warp_size), first(0) {
-        const int64_t hidden = p.plan.hidden();
-        x = scratch;
-        pre = x + p.plan.features * kTile;
-        act = pre + hidden * kTile;
-        params = act + hidden * kTile;
-    }
-    PFK_DEVICE A* end() const { return params + p.plan.features * p.plan.params * kTile; }
-
-    PFK_DEVICE bool linear(int64_t layer) const { return is_linear(p.residual, layer, p.plan.layers); }
-    PFK_DEVICE bool lives() const { return first + lane < p.samples; }
-    PFK_DEVICE const A* inputs(int64_t layer) const { return layer == 0 ? x : act + p.plan.offset(layer - 1) * kTile; }
-    // The packed row, whose elements are kMadeRows apart.
-    PFK_DEVICE const P* row_of(int64_t block, int64_t layer, int64_t row) const {
-        const int64_t inside = row - p.plan.end(layer, block * kMadeBlock - 1);
-        return weights + p.plan.start(block, layer) +
-               inside / kMadeRows * kMadeRows * p.plan.seen(layer, p.plan.last_of(block)) + inside % kMadeRows;
+    PFK_DEVICE Inverse(const Made& problem, const MadePlan& where, const Place& place, A* room)
+        : p(problem), plan(where), at(place), weights(static_cast<const P*>(problem.weights)) {
+        x = room;
+        act = x + plan.features * kTile;
+        pre = act + p.hidden * kTile;
+        params = p.residual != Residual::None ? pre + p.hidden * kTile : pre;
     }
 
-    // One row of a layer for the 32 samples, of that degree.
-    PFK_DEVICE A dot(int64_t layer, int64_t row, int64_t degree) const {
-        const P* const w = row_of(degree / kMadeBlock, layer, row);
-        const A* const h = inputs(layer) + lane;
-        const int64_t seen = p.plan.seen(layer, degree);
-        A sum = A(widen(weights[p.plan.offset(layer) + row]));
-#pragma unroll 4
-        for (int64_t k = 0; k < seen; ++k)
-            sum += A(widen(w[k * kMadeRows])) * h[k * kTile];
-        return sum;
+    PFK_DEVICE const A* inputs(int64_t layer) const { return layer == 0 ? x : act + plan.offset(layer - 1) * kTile; }
+    // Rows of a block in a layer: sums that grow, and become activations.
+    PFK_DEVICE A* outputs(int64_t block, int64_t layer) const {
+        return layer == plan.layers ? params
+                                    : act + (plan.offset(layer) + plan.end(layer, block * kMadeBlock - 1)) * kTile;
     }
 
-    PFK_DEVICE void hidden_unit(int64_t layer, int64_t row, int64_t degree) const {
-        A value = dot(layer, row, degree);
-        const int64_t unit = p.plan.offset(layer) + row;
-        if (unit < p.shift_units && lives())
-            value += static_cast<const A*>(p.shift)[(first + lane) * p.shift_stride + unit];
-        if (p.residual != Residual::None && layer > 0 && layer % 2 == 0)
-            value += pre[(p.plan.offset(layer - 2) + row) * kTile + lane];
-        pre[unit * kTile + lane] = value;
-        act[unit * kTile + lane] = linear(layer) ? value : activated(p.activation, value);
+    // What columns [begin, end) add to R rows of a group, in all parts of the warp. The loads of a stretch of columns
+    // are under way together.
+    template <int R> PFK_DEVICE void dot(const P* w, const A* h, int64_t begin, int64_t end, A (&sum)[R][kPair]) const {
+        constexpr int ahead = R == 1 ? 16 : sizeof(P) == 2 ? 6 : 8; // of 16 bits more would spill
+        for (int64_t stretch = begin; stretch < end; stretch += kParts * ahead) {
+            A weight[ahead][R];
+            Vec<A, kPair> value[ahead];
+#pragma unroll
+            for (int j = 0; j < ahead; ++j) {
+                const int64_t k = stretch + j * kParts + at.part;
+                const bool there = k < end;
+                value[j] = there ? vload<kPair>(h + k * kTile + at.pair) : Vec<A, kPair>{};
+#pragma unroll
+                for (int r = 0; r < R; ++r)
+                    weight[j][r] = there ? A(widen(w[k * kMadeRows + r])) : A(0);
+            }
+#pragma unroll
+            for (int j = 0; j < ahead; ++j)
+#pragma unroll
+                for (int r = 0; r < R; ++r)
+#pragma unroll
+                    for (int s = 0; s < kPair; ++s)
+                        sum[r][s] += weight[j][r] * value[j][s];
+        }
+#pragma unroll
+        for (int r = 0; r < R; ++r)
+#pragma unroll
+            for (int s = 0; s < kPair; ++s)
+#pragma unroll
+                for (int step = warp_size / kParts; step < warp_size; step *= 2)
+                    sum[r][s] += __shfl_xor_sync(full_warp, sum[r][s], step);
     }
 
-    // The units of one degree in a layer, or its output rows, dealt out to the warps.
-    PFK_DEVICE void rows_of(int64_t layer, int64_t degree) const {
-        for (int64_t row = p.plan.end(layer, degree - 1) + warp; row < p.plan.end(layer, degree); row += kWarps) {
-            if (layer == p.plan.layers)
-                params[row * kTile + lane] = dot(layer, row, degree);
-            else
-                hidden_unit(layer, row, degree);
+    // done(row, sum) for each of R rows and this thread's sample.
+    template <int R, class Done> PFK_DEVICE void deal(const A (&sum)[R][kPair], Done done) const {
+        const bool odd = at.sample % kPair;
+        if constexpr (R == 1) {
+            if (at.half == 0)
+                done(0, odd ? sum[0][1] : sum[0][0]);
+        } else {
+#pragma unroll
+            for (int r = 0; r < R; r += 2) {
+                const A even = odd ? sum[r][1] : sum[r][0], next = odd ? sum[r + 1][1] : sum[r + 1][0];
+                done(r + at.half, at.half == 0 ? even : next);
+            }
         }
     }
 
-    PFK_DEVICE Params<A> params_of(int64_t i) const { return {params + i * p.plan.params * kTile + lane}; }
-
-    PFK_DEVICE void load(A* to, const void* from, int64_t stride) const {
-        for (int64_t i = warp; i < p.plan.features; i += kWarps)
-            to[i * kTile + lane] =
-                lives() ? static_cast<const A*>(from)[(first + lane) * stride + p.plan.order(i)] : A(0);
+    // Biases, shifts, and what earlier blocks add, for all rows of a block. Groups of rows are dealt out to the warps.
+    PFK_DEVICE void begin(int64_t block) const {
+        const int64_t first = block * kMadeBlock, last = plan.last_of(block), sample = at.first + at.sample;
+        int64_t group = at.warp;
+        for (int64_t layer = 0; layer <= plan.layers; ++layer) {
+            const int64_t low = plan.end(layer, first - 1), rows = plan.end(layer, last) - low;
+            const int64_t unit = plan.offset(layer) + low, columns = plan.seen(layer, last);
+            const int64_t groups = (rows + kMadeRows - 1) / kMadeRows;
+            A* const to = outputs(block, layer) + at.sample;
+            for (; group < groups; group += kWarps) {
+                A sum[kMadeRows][kPair] = {};
+                dot(weights + plan.start(block, layer) + group * kMadeRows * columns, inputs(layer), 0,
+                    plan.known(layer, first), sum);
+                deal(sum, [&](int r, A value) {
+                    const int64_t row = group * kMadeRows + r;
+                    if (row >= rows)
+                        return;
+                    value += A(widen(weights[unit + row]));
+                    if (unit + row < p.shift_units && sample < p.samples)
+                        value += static_cast<const A*>(p.shift)[sample * p.shift_stride + unit + row];
+                    to[row * kTile] = value;
+                });
+            }
+            group -= groups;
+        }
     }
 
-    // From x: all units and parameters.
-    PFK_DEVICE void forward() const {
-        for (int64_t layer = 0; layer <= p.plan.layers; ++layer) {
-            for (int64_t degree = 0; degree < p.plan.features; ++degree)
-                rows_of(layer, degree);
+    // The rows [from, to) of one degree, R at a time: what their own block adds, and the activation.
+    template <int R>
+    PFK_DEVICE void finish(int64_t block, int64_t layer, int64_t degree, int64_t from, int64_t to) const {
+        const int64_t columns = plan.seen(layer, plan.last_of(block)), seen = plan.seen(layer, degree);
+        const int64_t known = plan.known(layer, block * kMadeBlock), low = plan.end(layer, block * kMadeBlock - 1);
+        A* const rows = outputs(block, layer) + at.sample;
+        for (int64_t row = from / R * R + at.warp * R; row < to; row += kWarps * R) {
+            A sum[R][kPair] = {};
+            dot(weights + plan.start(block, layer) + row / kMadeRows * kMadeRows * columns + row % kMadeRows,
+                inputs(layer), known, seen, sum);
+            deal(sum, [&](int r, A value) {
+                if (row + r >= from && row + r < to)
+                    rows[(row + r) * kTile] += value;
+            });
+            if (layer == plan.layers)
+                continue;
+#pragma unroll 1
+            for (int r = at.half; r < R; r += 2)
+                if (row + r >= from && row + r < to)
+                    activate_unit(layer, low + row + r, rows + (row + r) * kTile);
+        }
+    }
+
+    PFK_DEVICE void activate_unit(int64_t layer, int64_t row, A* cell) const {
+        A value = *cell;
+        if (p.residual != Residual::None) {
+            if (layer > 0 && layer % 2 == 0)
+                value += pre[(plan.offset(layer - 2) + row) * kTile + at.sample];
+            pre[(plan.offset(layer) + row) * kTile + at.sample] = value;
+        }
+        *cell = is_linear(p.residual, layer, plan.layers) ? value : activated(p.activation, value);
+    }
+
+    // Everything that coordinate i is mapped by, and the units on the way.
+    PFK_DEVICE void parameters(int64_t block, int64_t i) const {
+        for (int64_t layer = 0; layer <= plan.layers; ++layer) {
+            const int64_t low = plan.end(layer, block * kMadeBlock - 1);
+            const int64_t from = plan.end(layer, i - 1) - low, to = plan.end(layer, i) - low;
+            if (from == to)
+                continue;
+            if (to - from > 2 * kWarps)
+                finish<kMadeRows>(block, layer, i, from, to);
+            else
+                finish<1>(block, layer, i, from, to);
             __syncthreads();
         }
     }
 };
 
 template <class A, class P, template <class> class Map>
-__global__ void __launch_bounds__(kThreads, blocks_at_once<A>(2)) run(const Made p) {
-    const int64_t d = p.plan.features, layers = p.plan.layers;
-    const int64_t size = (d + 2 * p.plan.hidden() + d * p.plan.params) * kTile;
-    Network<A, P, Made> net(p, static_cast<A*>(p.scratch) + blockIdx.x * size);
+__global__ void __launch_bounds__(kThreads, blocks_at_once<A>()) invert(const Made p) {
+    MadePlan plan = p.plan;
+    A* const room = room_of<A>(p, plan);
+    Place at;
+    const Inverse<A, P> net(p, plan, at, room);
     const Map<A> map(p.map);
-    const int64_t tiles = (p.samples + kTile - 1) / kTile;
+    const int64_t d = plan.features, tiles = (p.samples + kTile - 1) / kTile;
     for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        net.first = tile * kTile;
-        const bool leads = net.warp == 0, lives = net.lives();
-        A* const y = static_cast<A*>(p.y) + (net.first + net.lane) * d;
-        A ladj = 0; // of warp 0
-        if (p.inverse) {
-            const A* const z = static_cast<const A*>(p.x) + (net.first + net.lane) * p.x_stride;
-            for (int64_t i = 0; i < d; ++i) {
-                for (int64_t layer = 0; layer <= layers; ++layer) {
-                    net.rows_of(layer, i);
+        at.first = tile * kTile;
+        each_sample(at, [&](int64_t sample, int s) {
+            const A* const z = static_cast<const A*>(p.x) + sample * p.x_stride;
+#pragma unroll 2
+            for (int64_t i = at.lane; i < d; i += warp_size)
+                net.x[i * kTile + s] = sample < p.samples ? z[plan.order(i)] : A(0);
+        });
+        __syncthreads();
+        A ladj = 0; // of the threads that map
+        for (int64_t block = 0; block < plan.blocks(); ++block) {
+            net.begin(block);
+            __syncthreads();
+            for (int64_t i = block * kMadeBlock; i <= plan.last_of(block); ++i) {
+                net.parameters(block, i);
+                if (threadIdx.x < kTile) {
+                    A* const params = net.params + i % kMadeBlock * plan.params * kTile + threadIdx.x;
+                    A s, *const cell = net.x + i * kTile + threadIdx.x;
+                    *cell = map.inverse(*cell, {params}, s);
+                    ladj -= s;
+                }
+                __syncthreads();
+            }
+        }
+        each_sample(at, [&](int64_t sample, int s) {
+            A* const y = static_cast<A*>(p.y) + sample * d;
+            for (int64_t i = at.lane; sample < p.samples && i < d; i += warp_size)
+                y[plan.order(i)] = net.x[i * kTile + s];
+        });
+        if (threadIdx.x < kTile && at.first + threadIdx.x < p.samples)
+            static_cast<A*>(p.ladj)[at.first + threadIdx.x] = ladj;
+        __syncthreads();
+    }
+}
+
+// ---- the system of its gradient ------------------------------------------------------------------------------------
+
+template <class A, class P> struct Solve {
+    const MadePlan& plan;
+    const Place& at;
+    const P* weights;
+    A *g, *deltas;
+
+    // Columns [begin, end) of a layer gain what rows [from, to) of a block give them; `group`: of eight columns, the
+    // one that this warp begins with. A lane has a column, and the fourth one after it.
+    PFK_DEVICE void spread(int64_t block, int64_t layer, int64_t from, int64_t to, int64_t begin, int64_t end,
+                           int64_t& group) const {
+        constexpr int columns = 2;
+        const int64_t low = plan.end(layer, block * kMadeBlock - 1), width = plan.seen(layer, plan.last_of(block));
+        const P* const matrix = weights + plan.start(block, layer);
+        const A* const given = deltas + (plan.offset(layer) + low) * kTile + at.pair;
+        A* const gaining = (layer == 0 ? g : deltas + plan.offset(layer - 1) * kTile) + at.pair;
+        const int64_t groups = (end - begin + columns * kParts - 1) / (columns * kParts);
+        for (; group < groups; group += kWarps) {
+            const int64_t column = begin + group * columns * kParts + at.part;
+            const int64_t opens = from / kMadeRows * kMadeRows;
+            const P* w = matrix + opens * width + column * kMadeRows;
+            const A* delta = given + opens * kTile;
+            A sum[columns][kPair] = {};
+            int before = static_cast<int>(from - opens), left = static_cast<int>(to - opens); // rows from here
+#pragma unroll 2
+            for (; left > 0; left -= kMadeRows, before -= kMadeRows) {
+#pragma unroll
+                for (int r = 0; r < kMadeRows; ++r) {
+                    const bool there = r >= before && r < left;
+                    const auto value = there ? vload<kPair>(delta + r * kTile) : Vec<A, kPair>{};
+#pragma unroll
+                    for (int c = 0; c < columns; ++c) {
+                        const bool has = there && column + c * kParts < end;
+                        const A weight = has ? A(widen(w[c * kParts * kMadeRows + r])) : A(0);
+#pragma unroll
+                        for (int s = 0; s < kPair; ++s)
+                            sum[c][s] += weight * value[s];
+                    }
+                }
+                w += kMadeRows * width;
+                delta += kMadeRows * kTile;
+            }
+#pragma unroll
+            for (int c = 0; c < columns; ++c)
+                if (column + c * kParts < end) {
+                    A* const cell = gaining + (column + c * kParts) * kTile;
+                    Vec<A, kPair> total = vload<kPair>(cell);
+#pragma unroll
+                    for (int s = 0; s < kPair; ++s)
+                        total[s] += sum[c][s];
+                    *reinterpret_cast<Vec<A, kPair>*>(cell) = total;
+                }
+        }
+        group -= groups;
+    }
+
+    // What rows [from, to) of degree i give to their own block.
+    PFK_DEVICE void spread_inside(int64_t block, int64_t layer, int64_t i, int64_t from, int64_t to) const {
+        const int64_t low = plan.end(layer, block * kMadeBlock - 1);
+        int64_t group = at.warp;
+        spread(block, layer, from - low, to - low, plan.known(layer, block * kMadeBlock), plan.seen(layer, i), group);
+    }
+
+    PFK_DEVICE void spread_before(int64_t block) const {
+        const int64_t first = block * kMadeBlock;
+        int64_t group = at.warp;
+        for (int64_t layer = 0; layer <= plan.layers; ++layer)
+            spread(block, layer, 0, plan.end(layer, plan.last_of(block)) - plan.end(layer, first - 1), 0,
+                   plan.known(layer, first), group);
+    }
+};
+
+template <class A, class P> __global__ void __launch_bounds__(kThreads, blocks_at_once<A>()) solve(const MadeSolve p) {
+    constexpr int rows_at_once = kThreads / kTile;
+    MadePlan plan = p.plan;
+    A* const room = room_of<A>(p, plan);
+    Place at;
+    const int64_t d = plan.features, units = plan.units(), tiles = (p.samples + kTile - 1) / kTile;
+    const Solve<A, P> net{plan, at, static_cast<const P*>(p.weights), room, room + d * kTile};
+    const int s = static_cast<int>(threadIdx.x) % kTile, own = static_cast<int>(threadIdx.x) / kTile; // of a thread
+    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
+        at.first = tile * kTile;
+        each_sample(at, [&](int64_t sample, int place) {
+            const A* const dy = static_cast<const A*>(p.dy) + sample * p.dy_stride;
+#pragma unroll 2
+            for (int64_t i = at.lane; i < d; i += warp_size)
+                net.g[i * kTile + place] = sample < p.samples ? dy[i] : A(0);
+        });
+        for (int64_t i = threadIdx.x; i < p.hidden * kTile; i += kThreads)
+            net.deltas[i] = A(0);
+        __syncthreads();
+        const int64_t sample = at.first + s;
+        const bool lives = sample < p.samples;
+        const A* const rates = static_cast<const A*>(p.rates) + sample * p.rates_stride;
+        const A* const terms = static_cast<const A*>(p.terms) + sample * p.terms_stride;
+        const A* const slopes = static_cast<const A*>(p.slopes) + sample * p.slopes_stride;
+        for (int64_t block = plan.blocks() - 1; block >= 0; --block) {
+            for (int64_t i = plan.last_of(block); i >= block * kMadeBlock; --i)
+                for (int64_t layer = plan.layers; layer >= 0; --layer) {
+                    const int64_t from = plan.end(layer, i - 1), to = plan.end(layer, i), offset = plan.offset(layer);
+                    if (from == to)
+                        continue;
+                    for (int64_t row = from + own; row < to; row += rows_at_once) {
+                        A* const delta = net.deltas + (offset + row) * kTile + s;
+                        if (!lives)
+                            *delta = A(0);
+                        else if (layer == plan.layers)
+                            *delta = rates[row] * net.g[i * kTile + s] + terms[row];
+                        else
+                            *delta *= slopes[offset + row];
+                        if (p.residual != Residual::None && layer % 2 == 0 && layer + 2 < plan.layers)
+                            *delta += net.deltas[(plan.offset(layer + 2) + row) * kTile + s];
+                    }
+                    __syncthreads();
+                    net.spread_inside(block, layer, i, from, to);
                     __syncthreads();
                 }
-                if (leads) {
-                    A s;
-                    const A value = map.template move<true>(lives ? z[p.plan.order(i)] : A(0), net.params_of(i), s);
-                    net.x[i * kTile + net.lane] = value;
-                    ladj -= s;
-                    if (lives)
-                        y[p.plan.order(i)] = value;
-                }
-                __syncthreads();
-            }
-        } else {
-            net.load(net.x, p.x, p.x_stride);
+            net.spread_before(block);
             __syncthreads();
-            net.forward();
-#pragma unroll 1
-            for (int64_t i = net.warp; i < d; i += kWarps) {
-                A s;
-                const A value = map.template move<false>(net.x[i * kTile + net.lane], net.params_of(i), s);
-                net.params_of(i)[0] = s;
-                if (lives)
-                    y[p.plan.order(i)] = value;
-            }
-            __syncthreads();
-#pragma unroll 4
-            for (int64_t i = 0; leads && i < d; ++i)
-                ladj += net.params_of(i)[0];
         }
-        if (leads && lives)
-            static_cast<A*>(p.ladj)[net.first + net.lane] = ladj;
-    }
-}
-
-template <class A, class P, template <class> class Map>
-__global__ void __launch_bounds__(kThreads, blocks_at_once<A>(Map<A>::kBlocks)) run_backward(const MadeBackward p) {
-    const int64_t d = p.plan.features, layers = p.plan.layers, hidden = p.plan.hidden(), units = p.plan.units();
-    const int64_t size = (2 * d + 2 * hidden + d * p.plan.params + units) * kTile;
-    Network<A, P, MadeBackward> net(p, static_cast<A*>(p.scratch) + blockIdx.x * size);
-    A* const deltas = net.end();
-    A* const gx = deltas + units * kTile;
-    const Map<A> map(p.map);
-    const int lane = net.lane;
-
-    // What column c of a layer receives from the layer's rows of degree `from` and above.
-    const auto gather = [&](int64_t layer, int64_t c, int64_t from) {
-        A sum = 0;
-        const A* const delta = deltas + p.plan.offset(layer) * kTile + lane;
-        for (int64_t block = from / kMadeBlock; block < p.plan.blocks(); ++block) {
-            const int64_t low = block * kMadeBlock > from ? block * kMadeBlock : from;
-            const int64_t end = p.plan.end(layer, p.plan.last_of(block));
-#pragma unroll 4
-            for (int64_t row = p.plan.end(layer, low - 1); row < end; ++row)
-                sum += A(widen(net.row_of(block, layer, row)[c * kMadeRows])) * delta[row * kTile];
-        }
-        return sum;
-    };
-
-    const int64_t tiles = (p.samples + kTile - 1) / kTile;
-    for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
-        net.first = tile * kTile;
-        const int64_t sample = net.first + lane;
-        net.load(net.x, p.x, p.x_stride);
-        net.load(gx, p.dy, p.dy_stride);
-        __syncthreads();
-        net.forward();
-        const A dladj = net.lives() ? static_cast<const A*>(p.dladj)[sample * p.dladj_stride] : A(0);
-        for (int64_t i = d - 1; i >= 0; --i) {
-            if (net.warp == 0) {
-                const A x = net.x[i * kTile + lane], dy = gx[i * kTile + lane], through = gather(0, i, i + 1);
-                const Params<A> dparams = {deltas + (hidden + i * p.plan.params) * kTile + lane};
-                A dx = map.gradient(p.inverse, x, net.params_of(i), p.inverse ? dy + through : dy, dladj, dparams);
-                if (!p.inverse)
-                    dx += through;
-                if (net.lives())
-                    static_cast<A*>(p.dx)[sample * d + p.plan.order(i)] = dx;
-            }
-            __syncthreads();
-            for (int64_t layer = layers - 1; layer >= 0; --layer) {
-                for (int64_t row = p.plan.end(layer, i - 1) + net.warp; row < p.plan.end(layer, i); row += kWarps) {
-                    const int64_t unit = (p.plan.offset(layer) + row) * kTile + lane;
-                    A delta = gather(layer + 1, row, i);
-                    if (!net.linear(layer))
-                        delta *= slope_of(p.activation, net.pre[unit]);
-                    if (p.residual != Residual::None && layer % 2 == 0 && layer + 2 < layers)
-                        delta += deltas[(p.plan.offset(layer + 2) + row) * kTile + lane];
-                    deltas[unit] = delta;
-                }
-                __syncthreads();
-            }
-        }
-        for (int64_t s = net.warp; s < kTile && net.first + s < p.samples; s += kWarps) { // a warp a sample
-            A* const inputs = static_cast<A*>(p.inputs) + (net.first + s) * (d + hidden);
-            for (int64_t i = lane; i < d; i += warp_size)
-                inputs[i] = net.x[i * kTile + s];
-            for (int64_t i = lane; i < hidden; i += warp_size)
-                inputs[d + i] = net.act[i * kTile + s];
-            for (int64_t i = lane; i < units; i += warp_size)
-                static_cast<A*>(p.deltas)[(net.first + s) * units + i] = deltas[i * kTile + s];
-            if (p.dshift != nullptr)
-                for (int64_t i = lane; i < p.shift_units; i += warp_size)
-                    static_cast<A*>(p.dshift)[(net.first + s) * p.shift_units + i] = deltas[i * kTile + s];
-        }
+        each_sample(at, [&](int64_t sample, int place) {
+            A* const g = static_cast<A*>(p.g) + sample * d;
+            A* const deltas = static_cast<A*>(p.deltas) + sample * units;
+            for (int64_t i = at.lane; sample < p.samples && i < d; i += warp_size)
+                g[i] = net.g[i * kTile + place];
+            for (int64_t i = at.lane; sample < p.samples && i < units; i += warp_size)
+                deltas[i] = net.deltas[i * kTile + place];
+        });
         __syncthreads();
     }
 }
 
-// A thread an element of the packed weights, samples in their order. blockIdx.x: the matrix.
-template <class A, class P> __global__ void __launch_bounds__(kThreads) run_weights(const MadeWeights p) {
-    const MadePlan& plan = p.plan;
-    const unsigned layers = static_cast<unsigned>(plan.layers) + 1; // 64-bit division is a call
-    const int64_t block = blockIdx.x / layers, layer = blockIdx.x % layers;
-    const int64_t first = block * kMadeBlock, last = plan.last_of(block), from = plan.end(layer, first - 1);
-    const int64_t rows = plan.end(layer, last) - from, columns = plan.seen(layer, last);
-    const int64_t width = plan.features + plan.hidden(), units = plan.units();
-    const A* const inputs = static_cast<const A*>(p.inputs) + (layer == 0 ? 0 : plan.features + plan.offset(layer - 1));
-    const A* const deltas = static_cast<const A*>(p.deltas) + plan.offset(layer) + from;
-    P* const dweights = static_cast<P*>(p.dweights);
-    const int64_t thread = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
-    const int64_t threads = static_cast<int64_t>(gridDim.y) * kThreads;
-    for (int64_t row = thread; row < rows; row += threads) {
-        A sum = 0;
-        for (int64_t s = 0; s < p.samples; ++s)
-            sum += deltas[s * units + row];
-        dweights[plan.offset(layer) + from + row] = narrow<P>(sum);
-    }
-    for (int64_t group = 0; group < rows; group += kMadeRows)
-        for (int64_t e = thread; e < kMadeRows * columns; e += threads) {
-            const int64_t row = group + e % kMadeRows, column = e / kMadeRows;
-            bool sees = false; // the row's degree is found by the prefix that ends above it
-            for (int64_t degree = first; row < rows && degree <= last; ++degree)
-                if (from + row < plan.end(layer, degree)) {
-                    sees = column < plan.seen(layer, degree);
-                    break;
-                }
-            A sum = 0;
-            for (int64_t s = 0; sees && s < p.samples; ++s)
-                sum += deltas[s * units + row] * inputs[s * width + column];
-            dweights[plan.start(block, layer) + group * columns + e] = narrow<P>(sum);
-        }
-}
+// ---- launches ------------------------------------------------------------------------------------------------------
 
 // Calls body(Type<arithmetic>, Type<weights in memory>).
 template <class Body> cudaError_t with_types(DType param, Body body) {
@@ -399,52 +408,44 @@ template <class Body> cudaError_t with_types(DType param, Body body) {
     }
 }
 
-template <class A, class P, template <class> class Map> auto kernel_of(const Made&) { return run<A, P, Map>; }
-template <class A, class P, template <class> class Map> auto kernel_of(const MadeBackward&) {
-    return run_backward<A, P, Map>;
+template <class Problem> std::size_t shared_of(const Problem& p) {
+    const int64_t bytes = p.state == DType::F64 ? sizeof(double) : sizeof(float);
+    return static_cast<std::size_t>(plan_room(p.plan) * int64_t(sizeof(int64_t)) +
+                                    rows_of(p, p.hidden) * kTile * bytes);
 }
 
-// Calls body with the kernel of a call's types and map.
-template <class Problem, class Body> cudaError_t with_kernel(const Problem& p, Body body) {
-    return with_types(p.param, [&](auto arithmetic, auto param) {
-        using A = typename decltype(arithmetic)::type;
-        using P = typename decltype(param)::type;
-        return p.map.spline.bins > 0 ? body(kernel_of<A, P, SplineMap>(p)) : body(kernel_of<A, P, AffineMap>(p));
-    });
+template <class Problem> int64_t scratch_of(const Problem& p) {
+    int most = 0;
+    cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, p.device);
+    return shared_of(p) <= static_cast<std::size_t>(most) ? 0 : blocks_of(p.samples) * rows_of(p, p.hidden) * kTile;
+}
+
+template <class Problem> cudaError_t launch_tiles(void (*kernel)(Problem), const Problem& p, void* stream) {
+    return launch(kernel, blocks_of(p.samples), kThreads, p.scratch == nullptr ? shared_of(p) : 0,
+                  static_cast<cudaStream_t>(stream), p);
 }
 
 } // namespace
 
-int64_t made_scratch(const Made& p) {
-    return blocks_of(p.samples) * kTile * (p.plan.features * (1 + p.plan.params) + 2 * p.hidden);
-}
-
-int64_t made_backward_scratch(const MadeBackward& p) {
-    return blocks_of(p.samples) * kTile * (2 * p.plan.features * (1 + p.plan.params) + 3 * p.hidden);
-}
+int64_t made_scratch(const Made& p) { return scratch_of(p); }
+int64_t made_solve_scratch(const MadeSolve& p) { return scratch_of(p); }
 
 Error made(const Made& p, void* stream) {
     if (p.samples == 0)
         return cudaSuccess;
-    return with_kernel(p, [&](auto kernel) {
-        return launch(kernel, static_cast<unsigned>(blocks_of(p.samples)), kThreads, 0,
-                      static_cast<cudaStream_t>(stream), p);
+    return with_types(p.param, [&](auto arithmetic, auto param) {
+        using A = typename decltype(arithmetic)::type;
+        using P = typename decltype(param)::type;
+        return p.map.spline.bins > 0 ? launch_tiles(invert<A, P, SplineMap>, p, stream)
+                                     : launch_tiles(invert<A, P, AffineMap>, p, stream);
     });
 }
 
-Error made_backward(const MadeBackward& p, void* stream) {
+Error made_solve(const MadeSolve& p, void* stream) {
     if (p.samples == 0)
         return cudaSuccess;
-    return with_kernel(p, [&](auto kernel) {
-        return launch(kernel, static_cast<unsigned>(blocks_of(p.samples)), kThreads, 0,
-                      static_cast<cudaStream_t>(stream), p);
-    });
-}
-
-Error made_weights(const MadeWeights& p, void* stream) {
     return with_types(p.param, [&](auto arithmetic, auto param) {
-        return launch(run_weights<typename decltype(arithmetic)::type, typename decltype(param)::type>,
-                      dim3(static_cast<unsigned>(p.rows), 8), kThreads, 0, static_cast<cudaStream_t>(stream), p);
+        return launch_tiles(solve<typename decltype(arithmetic)::type, typename decltype(param)::type>, p, stream);
     });
 }
 

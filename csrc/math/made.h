@@ -1,4 +1,5 @@
 // One call of made_forward, made_inverse or of their backwards, as every back end receives it, and how weights lie.
+// CUDA has made_inverse, and made_solve for the gradient through it: all else there is products, which are torch's.
 //
 // Coordinates are numbered 0..D-1 in the order of the autoregression. A hidden unit of degree m sees coordinates below
 // m and units of the layer before up to degree m; coordinate i is mapped with parameters that see units up to degree i.
@@ -90,6 +91,7 @@ struct Made {
     int64_t shift_stride, shift_units;
     void *y, *ladj;
     int64_t hidden;          // units of all hidden layers
+    int device;              // CUDA: its number
     void* scratch = nullptr; // CUDA: made_scratch(...) accumulators
 };
 
@@ -114,7 +116,6 @@ struct MadeBackward {
     void* inputs; // (samples, D + hidden): coordinates and activations, for the gradient of the weights
     void* deltas; // (samples, units): the gradient of every unit before its activation, and of the output rows
     int64_t hidden;
-    void* scratch = nullptr; // CUDA: made_backward_scratch(...) accumulators
 };
 
 // The gradient of the packed weights: a sum over samples in their order, whatever the threads.
@@ -127,10 +128,34 @@ struct MadeWeights {
     void* dweights;
 };
 
+// The linear system of the gradient through the inverse: g_i = dy_i + what the network's input i receives, where the
+// parameters of coordinate i have the gradient rates g_i + terms. Coordinates and units are in the plan's order.
+struct MadeSolve {
+    MadePlan plan;
+    Residual residual;
+    DType state, param; // of all but weights; of weights
+    int64_t samples;
+    const void* dy;
+    int64_t dy_stride;
+    const void* slopes; // (samples, hidden): of the activations
+    int64_t slopes_stride;
+    const void *rates, *terms; // (samples, D params)
+    int64_t rates_stride, terms_stride;
+    const void* weights;
+    void *g, *deltas; // (samples, D); (samples, units): the gradient of every unit before its activation, of the params
+    int64_t hidden;
+    int device;
+    void* scratch = nullptr; // made_solve_scratch(...) accumulators
+};
+
 PFK_KERNEL(made, Made)
 PFK_SCRATCH_OF(made, Made)
+#if defined(PFK_ISA) || defined(PFK_BACKEND_CPU)
 PFK_KERNEL(made_backward, MadeBackward)
-PFK_SCRATCH_OF(made_backward, MadeBackward)
 PFK_KERNEL(made_weights, MadeWeights)
+#else
+PFK_KERNEL(made_solve, MadeSolve)
+PFK_SCRATCH_OF(made_solve, MadeSolve)
+#endif
 
 } // namespace pfk

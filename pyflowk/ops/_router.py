@@ -42,9 +42,9 @@ def all_ops() -> dict[str, FusedOp]:
 
 
 def registry() -> dict[str, FusedOp]:
-    """Return every op by its name, the backward ops left out."""
-    backward = {op.backward.name for op in _ops.values() if op.backward is not None}
-    return {name: op for name, op in _ops.items() if name not in backward}
+    """Return every op by its name, the ops left out that are backward ones or parts of them."""
+    inner = {part.name for op in _ops.values() for part in (op.backward, *op.parts) if part is not None}
+    return {name: op for name, op in _ops.items() if name not in inner}
 
 
 class FusedOp:
@@ -68,6 +68,7 @@ class FusedOp:
         prefers_formula: asked with a call's arguments, unchecked ones, on a card unless a back end is forced: whether
             the formula, whose products are the library's there, is predicted faster than the kernel. It looks at
             shapes and dtypes alone.
+        parts: ops that the formula of the backward op calls, where a back end has kernels for parts of it alone.
     """
 
     def __init__(
@@ -84,7 +85,9 @@ class FusedOp:
         indices: Collection[str] = (),
         expand_below: int = EXPAND_BELOW,
         prefers_formula: Callable[..., bool] | None = None,
+        parts: Collection[FusedOp] = (),
     ) -> None:
+        self.parts = parts
         self.name, self.formula, self.check, self.backward = name, formula, check, backward
         self._fake, self._saved, self.expand_below = fake, saved, expand_below
         self.prefers_formula = prefers_formula
@@ -166,6 +169,8 @@ class FusedOp:
         for tensor in self._inputs(args):
             if not isinstance(tensor, Tensor):
                 raise TypeError(f"{self.name}: expected torch.Tensor arguments; got {type(tensor).__name__}")
+        if self.backward is None and functional():  # where torch's derivative of the op would fail
+            return self._by_formula(args, inplace)
         outputs = self._from_library(*args)
         return _overwrite(args[0], outputs) if inplace else outputs
 

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from ._router import FusedOp
 from .made_formula import (
-    MADE_ACTIVATIONS,
     MADE_BOUNDS,
-    RESIDUAL,
     SPLINE,
     forward_backward_formula,
     forward_formula,
@@ -25,6 +23,8 @@ from .made_formula import (
     inverse_formula,
 )
 from .made_layout import plan_size
+from .made_network import MADE_ACTIVATIONS, RESIDUAL
+from .made_solve import solve_op
 from .rq_spline import check_spline, tails_code
 
 __all__ = ["MADE_ACTIVATIONS", "MADE_BOUNDS", "SPLINE", "made_forward", "made_inverse"]
@@ -83,7 +83,9 @@ _TENSORS = "Tensor weights, Tensor shift, Tensor plan"
 _CONFIG = "int[] hidden, int activation, int residual, int map, int bins, float[] numbers"
 
 
-def _op(name: str, first: str, formula: object, backward: object, saves_output: bool) -> FusedOp:
+def _op(
+    name: str, first: str, formula: object, backward: object, saves_output: bool, parts: tuple[FusedOp, ...] = ()
+) -> FusedOp:
     return FusedOp(
         name,
         f"(Tensor {first}, {_TENSORS}, {_CONFIG}) -> (Tensor, Tensor)",
@@ -102,11 +104,12 @@ def _op(name: str, first: str, formula: object, backward: object, saves_output: 
         shared=("weights", "plan"),
         indices=("plan",),
         expand_below=0,
+        parts=parts,
     )
 
 
 _forward = _op("made_forward", "x", forward_formula, forward_backward_formula, saves_output=False)
-_inverse = _op("made_inverse", "z", inverse_formula, inverse_backward_formula, saves_output=True)
+_inverse = _op("made_inverse", "z", inverse_formula, inverse_backward_formula, saves_output=True, parts=(solve_op,))
 
 
 def made_forward(
@@ -149,7 +152,8 @@ def made_forward(
     Raises:
         ValueError, TypeError: unknown names; numbers of a map out of range; shapes, dtypes or devices that do not fit.
 
-    Cost: the multiplications that the masks leave, about half of the dense network's; the backward three times that.
+    Cost: the multiplications that the masks leave, about half of the dense network's; the backward three times that. On
+    a card torch's products of the whole matrices are faster, and there this is its formula.
     Sources: Germain, Gregor, Murray, Larochelle 2015 (arXiv:1502.03509); Papamakarios, Pavlakou, Murray 2017
     (arXiv:1705.07057); splines: Durkan, Bekasov, Murray, Papamakarios 2019 (arXiv:1906.04032).
 

@@ -9,16 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .activations import named
 from .affine_coupling import ADDITIVE, BOUNDS, _slope, log_scale
 from .made_layout import matrix_shapes, positions
+from .made_network import activations, dense, pull, run, slopes
+from .made_solve import made_solve
 from .masks import MASKS
 from .rq_spline_formula import free_slopes, spline_backward_formula, spline_formula
 
 __all__ = [
-    "MADE_ACTIVATIONS",
     "MADE_BOUNDS",
-    "RESIDUAL",
     "SPLINE",
     "forward_backward_formula",
     "forward_formula",
@@ -26,69 +25,10 @@ __all__ = [
     "inverse_formula",
 ]  # fmt: skip
 
-#: name -> code of the activation in `csrc/math/activation.h`.
-MADE_ACTIVATIONS = {"relu": 0, "tanh": 1, "silu": 2, "elu": 3, "leaky_relu": 4, "selu": 5}
 #: name -> code of the bound in `csrc/math/affine.h`: those of couplings, and those of flows trained elsewhere.
 MADE_BOUNDS = {"additive": ADDITIVE, **BOUNDS, "softclip": 4, "softplus": 5, "floored_sigmoid": 6}
-RESIDUAL = {False: 0, True: 1, "linear": 2, "bare": 3}  # `Residual` of csrc/math/made.h
-
 #: a map's code is that of its bound, or, of a spline, this and that of its tails.
 SPLINE = len(MADE_BOUNDS)
-
-
-# ---- the network ----------------------------------------------------------------------------------------------------
-
-
-def _dense(weights: Tensor, plan: Tensor, shapes: Sequence[tuple[int, int]], params: int) -> list[tuple[Tensor, ...]]:
-    """(masked weight, bias) of every layer, sorted by degree."""
-    layers: list[tuple[Tensor, ...]] = []
-    at = 0
-    for (position, seen), (rows, _) in zip(positions(plan, shapes, params), shapes, strict=True):
-        matrix = torch.where(seen, weights[torch.where(seen, position, 0)], 0)
-        layers.append((matrix, weights[at : at + rows]))
-        at += rows
-    return layers
-
-
-def _run(x: Tensor, layers: list[tuple[Tensor, ...]], shift: Tensor, activation: int, residual: int) -> list[Tensor]:
-    """What every layer has before its activation, the output rows last; x sorted into coordinates."""
-    pres: list[Tensor] = []
-    act = named(MADE_ACTIVATIONS, activation)
-    h, at = x, 0
-    for layer, (weight, bias) in enumerate(layers):
-        pre = torch.nn.functional.linear(h, weight, bias)
-        if layer == len(layers) - 1:
-            return [*pres, pre]
-        if at < shift.shape[1]:
-            pre = pre + shift[:, at : at + pre.shape[1]]
-            at += pre.shape[1]
-        if residual and layer and layer % 2 == 0:
-            pre = pre + pres[layer - 2]
-        pres.append(pre)
-        h = pre if _linear(layer, layers, residual) else act.value(pre)
-    raise AssertionError("there is always an output layer")
-
-
-def _pull(
-    douts: Tensor, pres: list[Tensor], layers: list[tuple[Tensor, ...]], activation: int, residual: int
-) -> tuple[list[Tensor], Tensor]:
-    """The gradients of every layer before its activation and of x, from that of the output rows."""
-    act, deltas = named(MADE_ACTIVATIONS, activation), [douts]
-    for layer in range(len(layers) - 2, -1, -1):
-        delta = deltas[0] @ layers[layer + 1][0]
-        if not _linear(layer, layers, residual):
-            delta = delta * act.slope(pres[layer])
-        if residual and layer % 2 == 0 and layer + 2 < len(layers) - 1:
-            delta = delta + deltas[1]
-        deltas.insert(0, delta)
-    return deltas, deltas[0] @ layers[0][0]
-
-
-def _linear(layer: int, layers: list[tuple[Tensor, ...]], residual: int) -> bool:
-    """Whether this hidden layer goes on as it is."""
-    if residual == RESIDUAL["bare"]:
-        return layer % 2 == 0
-    return residual == RESIDUAL["linear"] and layer == len(layers) - 2
 
 
 # ---- the scale -------------------------------------------------------------------------------------------------------
@@ -160,12 +100,15 @@ class _Map:
         return MASKS["all"], self.bins, self.code - SPLINE, *self.numbers, True, inverse
 
 
+_Pairs = list[tuple[Tensor, Tensor]]  # one a layer
+
+
 def _prepare(
     x: Tensor, weights: Tensor, plan: Tensor, hidden: Sequence[int], map: _Map
-) -> tuple[Tensor, list[tuple[int, int]], list[tuple[Tensor, ...]]]:
-    """(order, shapes, dense layers) of a call."""
-    shapes = matrix_shapes(x.shape[1], hidden, map.params)
-    return plan[: x.shape[1]], shapes, _dense(weights.to(x.dtype), plan, shapes, map.params)
+) -> tuple[Tensor, _Pairs, _Pairs]:
+    """(order, positions, dense layers) of a call."""
+    places = positions(plan, matrix_shapes(x.shape[1], hidden, map.params), map.params)
+    return plan[: x.shape[1]], places, dense(weights.to(x.dtype), places)
 
 
 def forward_formula(
@@ -175,7 +118,7 @@ def forward_formula(
     of = _Map(*map)
     order, _, layers = _prepare(x, weights, plan, hidden, of)
     x = x[:, order]
-    z, ladj = of.move(x, _run(x, layers, shift, activation, residual)[-1], False)
+    z, ladj = of.move(x, run(x, layers, shift, activation, residual)[-1], False)
     return z[:, order.argsort()], ladj
 
 
@@ -189,7 +132,7 @@ def inverse_formula(
     z = z[:, order]
     x, columns, total = torch.zeros_like(z), torch.arange(z.shape[1], device=z.device), z.new_zeros(z.shape[:1])
     for i in range(z.shape[1]):
-        params = _run(x, layers, shift, activation, residual)[-1][:, i * of.params : (i + 1) * of.params]
+        params = run(x, layers, shift, activation, residual)[-1][:, i * of.params : (i + 1) * of.params]
         value, ladj = of.move(z[:, i : i + 1], params, True)
         x = torch.where(columns == i, value, x)
         total = total + ladj
@@ -201,24 +144,26 @@ def _backward(
     hidden: Sequence[int], activation: int, residual: int, *map: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     of = _Map(*map)
-    order, shapes, layers = _prepare(x, weights, plan, hidden, of)
+    order, places, layers = _prepare(x, weights, plan, hidden, of)
     x, dy = x[:, order], dy[:, order]
-    pres = _run(x, layers, shift, activation, residual)
-    g = dy
-    for _ in range(x.shape[1] if inverse else 0):  # triangular: one sweep of the kernel, D iterations here
-        dparams = of.gradient(x, pres[-1], g, dladj, inverse)[1]
-        g = dy + _pull(dparams, pres, layers, activation, residual)[1]
-    dx, dparams = of.gradient(x, pres[-1], g, dladj, inverse)
-    deltas, through = _pull(dparams, pres, layers, activation, residual)
-    dx = dx if inverse else dx + through
-    act = named(MADE_ACTIVATIONS, activation)
-    inputs = [x, *(p if _linear(i, layers, residual) else act.value(p) for i, p in enumerate(pres[:-1]))]
+    pres = run(x, layers, shift, activation, residual)
+    of_layers = slopes(pres, activation, residual)
+    if inverse:  # linear in the gradient g of x, and in that of ladj
+        dx, rates = of.gradient(x, pres[-1], torch.ones_like(dy), torch.zeros_like(dladj), True)
+        of_ladj, terms = of.gradient(x, pres[-1], torch.zeros_like(dy), dladj, True)
+        joined = torch.cat(of_layers, 1) if of_layers else x[:, :0]
+        g, joined = made_solve(dy, joined, rates, terms, weights, plan, hidden, residual)
+        dx, deltas = dx * g + of_ladj, list(joined.split([len(bias) for _, bias in layers], 1))
+    else:
+        dx, dparams = of.gradient(x, pres[-1], dy, dladj, False)
+        deltas, through = pull(dparams, of_layers, layers, residual)
+        dx = dx + through
+    inputs = [x, *activations(pres, activation, residual)]
     dweights = [torch.cat([delta.sum(0) for delta in deltas])]
-    places, values, size = [], [], weights.shape[0]
-    for (position, seen), delta, h in zip(positions(plan, shapes, of.params), deltas, inputs, strict=True):
-        places.append(torch.where(seen, position, size).flatten())  # what is not seen falls into a place of its own
-        values.append((delta.t() @ h).flatten())
-    matrices = x.new_zeros(size + 1).scatter(0, torch.cat(places), torch.cat(values))
+    size = weights.shape[0]  # what is not seen falls into a place of its own behind
+    to = torch.cat([torch.where(seen, position, size).flatten() for position, seen in places])
+    values = torch.cat([(delta.t() @ h).flatten() for delta, h in zip(deltas, inputs, strict=True)])
+    matrices = x.new_zeros(size + 1).scatter(0, to, values)
     dweights.append(matrices[dweights[0].shape[0] : size])
     return (
         dx[:, order.argsort()],
@@ -232,5 +177,8 @@ def forward_backward_formula(*args: object) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def inverse_backward_formula(*args: object) -> tuple[Tensor, Tensor, Tensor]:
-    """With g = J^-T (dL/dx + dladj grad ladj), the gradients are g and the network's own at g (implicit function)."""
+    """With g = J^-T (dL/dx + dladj grad ladj), the gradients are g and the network's own at g (implicit function).
+
+    What is sequential in it is an op of its own, so that with its kernel this is the way on a card.
+    """
     return _backward(True, *args)  # type: ignore[arg-type]

@@ -117,22 +117,23 @@ def positions(plan: Tensor, shapes: Sequence[tuple[int, int]], params: int) -> l
     """For every layer's matrix: where each element lies in the packed weights, and whether its row sees its column."""
     features, layers = shapes[0][1], len(shapes) - 1
     numbers = torch.arange(features, device=plan.device)
-    starts = plan[features * (layers + 1) + layers + 1 :].view(-1, layers + 1)
+    output = params * (numbers + 1)
+    ends = torch.cat([plan[features : features * (layers + 1)], output]).view(layers + 1, features)
+    starts = plan[features * (layers + 1) + layers + 1 :].view(-1, layers + 1).t()
+    # of every degree, by its block: rows before it, columns, and where its matrix begins
+    block = numbers // _BLOCK
+    last = (block * _BLOCK + _BLOCK - 1).clamp(max=features - 1)
+    before = torch.cat([torch.zeros_like(ends[:, :1]), ends], 1)[:, block * _BLOCK]
+    columns = torch.cat([last[None], ends[:-1, last]])
+    table = torch.stack([before, columns, starts[:, block]])
     found, column_degrees = [], numbers + 1
-    for layer, (rows, _) in enumerate(shapes):
+    for layer, (rows, width) in enumerate(shapes):
         row = torch.arange(rows, device=plan.device)
-        if layer == layers:
-            degrees, ends = row // params, (numbers + 1) * params
-        else:
-            ends = plan[features * (layer + 1) : features * (layer + 2)]
-            degrees = (ends <= row[:, None]).sum(1)
-        block = degrees // _BLOCK
-        before = torch.where(block > 0, ends[(block * _BLOCK - 1).clamp(min=0)], 0)
-        last = (block * _BLOCK + _BLOCK).clamp(max=features) - 1
-        depth = (column_degrees <= last[:, None]).sum(1)
-        inside = row - before
-        begin = starts[block, layer] + inside // _ROWS * _ROWS * depth + inside % _ROWS
-        column = torch.arange(len(column_degrees), device=plan.device)
-        found.append((begin[:, None] + column * _ROWS, column_degrees <= degrees[:, None]))
+        degrees = torch.searchsorted(ends[layer], row, right=True)
+        first, depth, begin = table[:, layer, degrees]
+        inside = row - first
+        begin = begin + inside // _ROWS * _ROWS * depth + inside % _ROWS
+        places = torch.arange(0, width * _ROWS, _ROWS, device=plan.device)
+        found.append((begin[:, None] + places, column_degrees <= degrees[:, None]))
         column_degrees = degrees
     return found

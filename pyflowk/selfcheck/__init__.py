@@ -152,7 +152,7 @@ def _section(entry: Backend, megabytes: float) -> Section:
 
 
 def _switch_off(entry: Backend, op: FusedOp, problem: str) -> None:
-    for part in (op, op.backward):
+    for part in (op, op.backward, *op.parts):
         if part is not None:
             entry.switch_off(part.name, "it failed the self-check")
     warnings.warn(

@@ -4,7 +4,8 @@ Who adds an op adds its file here, with lists ALL, SMALL (one per kind of path, 
 and FEW (a handful, for compile and opcheck); the files are found by themselves. A list THIN, where ALL is the product
 of all options, holds as many of them as show each pair: for the benches of the CUDA kernels, which take a thousand
 times as long. BARRIERS, where the CUDA kernel has any, says how each is shown to be needed (`Barriers` in base.py);
-PANELS, where its blocks take several panels of 32 samples, by which case and from how many blocks on.
+PANELS, where its blocks take several panels of 32 samples, by which case and from how many blocks on; PRODUCTS names
+ops that are torch's products on a card.
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ MODULES = {
 }
 #: ops without a CUDA kernel
 CPU_ONLY = frozenset(
-    case.op for name, module in MODULES.items() if not (CSRC / "cuda" / f"{name}.cu").exists() for case in module.ALL
+    case.op
+    for name, module in MODULES.items()
+    for case in module.ALL
+    if not (CSRC / "cuda" / f"{name}.cu").exists() or case.op in getattr(module, "PRODUCTS", ())
 )
 
 ALL_CASES = [case for module in MODULES.values() for case in module.ALL]
 THIN_CASES = [case for module in MODULES.values() for case in getattr(module, "THIN", module.ALL)]
-BENCH_CASES = [case for case in THIN_CASES if case.op not in CPU_ONLY and not case.costly]
+BENCH_CASES = [case.on_card() for case in THIN_CASES if case.op not in CPU_ONLY and not case.costly]
 SMALL_CASES = [case for module in MODULES.values() for case in module.SMALL]
 FEW_CASES = [case for module in MODULES.values() for case in module.FEW]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ class OpCase:
     extremes: bool = True  # whether infinities and huge values must come out as the formula has them
     spreads_nan: bool = False  # whether the formula may carry a NaN to outputs of the same row that the kernel spares
     gradients_of_torch: bool = False  # whether they are its formula's, whose rounding depends on mates and threads
+    products_on_card: bool = False  # whether that is so on a card
     costly: bool = False  # too many products for the benches of the CUDA kernels, which count each
     conditioning: float = 1.0  # how much more than one operation it magnifies a rounding, of either implementation
 
@@ -48,6 +49,10 @@ class OpCase:
     def of_rows(self, change: Callable[[Tensor], Tensor], tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The inputs (or their gradients), those that have rows changed."""
         return tuple(t if i in self.shared else change(t) for i, t in enumerate(tensors))
+
+    def on_card(self) -> OpCase:
+        """The case as the CUDA kernels have it."""
+        return replace(self, gradients_of_torch=self.gradients_of_torch or self.products_on_card)
 
     def takes(self, *dtypes: torch.dtype) -> bool:
         return dtypes in self.dtypes

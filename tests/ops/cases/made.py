@@ -67,7 +67,7 @@ def case(
     )
     return OpCase(
         f"{name}-{kind}{flags}-{mapped}-{activation}", name, call, inputs, shared=frozenset({1}), dtypes=TAKES,
-        extremes=False, spreads_nan=True, conditioning=spline["bins"] ** 2 if spline else 1.0,
+        extremes=False, spreads_nan=True, products_on_card=True, conditioning=spline["bins"] ** 2 if spline else 1.0,
     )  # fmt: skip
 
 
@@ -114,5 +114,8 @@ FEW = [
     case(True, 3, (4, 3), "none", "tanh", True),
     case(True, 2, (3,), spline=spline(2, "bounded")),
 ]
-BARRIERS = Barriers(("made.cu",), 9, ((FEW[0], 512 * 32 + 1), *((case, 40) for case in ALL)))
-PANELS = (FEW[0], 512)
+BARRIERS = Barriers(
+    ("made.cu",), 13, ((FEW[1], 512 * 16 + 1), *((case, 20) for case in ALL if case.op == "made_inverse"))
+)
+PANELS = (FEW[1], 256)  # of 32, in blocks of 16
+PRODUCTS = ("made_forward",)
