@@ -8,6 +8,7 @@
 #include "python_call.h"
 
 #ifdef PFK_BACKEND_CPU
+#include "../cpu/dispatch.h"
 #include "snapshot.h"
 #endif
 
@@ -50,6 +51,9 @@ PyObject* call(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
         PyErr_SetString(PyExc_ValueError, error.what());
     } catch (const std::bad_alloc&) {
         PyErr_NoMemory();
+#ifdef PFK_BACKEND_CPU
+    } catch (const pfk::cpu::Interrupted&) { // what the signal's handler raised is set
+#endif
     } catch (const std::exception& error) {
         PyErr_SetString(PyExc_RuntimeError, error.what());
     }
@@ -86,6 +90,7 @@ PYBIND11_MODULE(PFK_MODULE, m) {
     });
     py::class_<Snapshot>(m, "Snapshot").def(py::init<const py::list&>()).def("same", &Snapshot::same);
     m.attr("isa") = pfk::cpu::isa();
+    pfk::cpu::signal_raised = [] { return PyErr_CheckSignals() != 0; };
 #else
     m.def("device_error", [] { return pfk::cuda::device_error(); });
     m.attr("architectures") = PFK_CUDA_ARCHITECTURES;

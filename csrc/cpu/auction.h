@@ -188,6 +188,7 @@ template <class Costs> class Auction {
     // kNear + 1 of those (from `from` on, if Cut) do not exceed, and not many more: of the least of kWideRow lanes of
     // columns, the one that is kNear places behind the first.
     template <bool Bounds, bool Cut> double reduce(int64_t i, double* reduced, double from) {
+        patience_.step();
         constexpr int64_t parts = kWideRow / kDoubles;
         Doubles least[parts];
         for (Doubles& part : least)
@@ -278,6 +279,7 @@ template <class Costs> class Auction {
                 return false;
             if (bids-- < 0)
                 return true;
+            patience_.step();
             if constexpr (Costs::kBounded)
                 look_ahead(waiting);
             const int64_t i = waiting_[--waiting];
@@ -351,6 +353,7 @@ template <class Costs> class Auction {
         int64_t closed = 0, j = -1;
         double reach = 0;
         for (;;) {
+            patience_.step();
             const Queue::Entry next = queue_.first();
             queue_.remove_first();
             if (next.key >= size_) {
@@ -423,6 +426,7 @@ template <class Costs> class Auction {
     int64_t* const closed_;
     double* const closed_at_;
     Queue queue_;
+    Patience patience_;
     double lanes_[kWideRow];
     int64_t looks_left_ = 0, bids_left_ = 0;
     int32_t search_ = 0;

@@ -11,6 +11,7 @@
 #include <string>
 
 #include <dlfcn.h>
+#include <pthread.h>
 
 namespace pfk::cpu {
 
@@ -76,10 +77,15 @@ void run_task(int64_t begin, int64_t end, void* task) {
     Task& t = *static_cast<Task*>(task);
     try {
         t.work(t.context, begin, end);
-    } catch (const std::bad_alloc&) { // all that a kernel throws; torch's threads must not see it
+    } catch (const std::bad_alloc&) { // torch's threads must not see what a kernel throws
         t.out_of_memory = true;
+    } catch (const Interrupted&) { // which `interrupted` says
     }
 }
+
+// Of the call that is going on: Python's lock is held, there is no other.
+pthread_t caller;
+std::atomic<bool> interrupted{false};
 
 // Elements below which a second thread costs more than it brings. Affine coupling, Zen 5: 49,152 elements take 18 us,
 // 13 with a second thread that still spins, but 24 instead of 23 with one that sleeps, and 131,072 take 44 instead
@@ -98,6 +104,7 @@ const char* isa() { return kNames[level()]; }
 void parallel_rows(int64_t rows, int64_t cost, void (*work)(void*, int64_t, int64_t), void* context) {
     if (rows <= 0)
         return;
+    caller = pthread_self(), interrupted = false;
     const ParallelFor parallel_for = rows > 1 && rows * cost > kSerial ? torch_parallel_for() : nullptr;
     if (parallel_for == nullptr)
         return work(context, 0, rows);
@@ -107,6 +114,17 @@ void parallel_rows(int64_t rows, int64_t cost, void (*work)(void*, int64_t, int6
         throw std::runtime_error("torch_parallel_for failed");
     if (task.out_of_memory)
         throw std::bad_alloc();
+    if (interrupted)
+        throw Interrupted{};
+}
+
+bool (*signal_raised)() = nullptr;
+
+void check_interrupt() {
+    if (signal_raised != nullptr && pthread_equal(caller, pthread_self()) && signal_raised())
+        interrupted = true;
+    if (interrupted)
+        throw Interrupted{};
 }
 
 } // namespace pfk::cpu

@@ -16,4 +16,14 @@ const char* isa();
 // `cost` is the number of elements of one row.
 void parallel_rows(int64_t rows, int64_t cost, void (*work)(void*, int64_t, int64_t), void* context);
 
+// What a kernel throws, and parallel_rows, where the call is to end before it is done.
+struct Interrupted {};
+
+// Throws Interrupted where it is, for kernels that may work for seconds: the thread that called asks Python, the others
+// hear of it.
+void check_interrupt();
+
+// Whether a signal's handler has raised, which Python then knows; set by the module.
+extern bool (*signal_raised)();
+
 } // namespace pfk::cpu

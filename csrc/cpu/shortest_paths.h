@@ -5,6 +5,7 @@
 #pragma once
 
 #include "costs.h"
+#include "patience.h"
 #include "scratch.h"
 
 namespace pfk::cpu {
@@ -134,7 +135,8 @@ template <class Costs> class ShortestPaths {
         return left;
     }
 
-    Least two_least(int64_t i) const {
+    Least two_least(int64_t i) {
+        patience_.step();
         const Doubles none = all_of(kInfinity);
         Least least[2] = {{none, none, {}, {}}, {none, none, {}, {}}};
         const auto row = costs_.row(i);
@@ -182,6 +184,7 @@ template <class Costs> class ShortestPaths {
 
     // Distances by way of row i; returns the nearest column that is not closed, and how far it is.
     int64_t nearest(int64_t i, double offset, double& reach) {
+        patience_.step();
         Doubles least = all_of(kInfinity);
         Ints at = lane_numbers(), least_at = {};
         const Ints from = all_of(i);
@@ -223,6 +226,7 @@ template <class Costs> class ShortestPaths {
     double *const distance_, *const barred_; // of columns; prices, -infinity of closed columns
     int64_t *const reached_from_, *const waiting_, *const closed_;
     double* const closed_at_;
+    Patience patience_;
 };
 
 } // namespace

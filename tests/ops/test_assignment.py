@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -48,6 +49,30 @@ def test_small_problems(n: int, dims: int, name: str) -> None:
         assert_optimal(assignment_of_points(x0, x1), distances(x0, x1))
         cost = noise(n, n, seed=2)
         assert_optimal(assignment(cost), cost)
+
+
+@pytest.mark.parametrize("problems", [1, 3])
+def test_a_long_search_hears_signals(problems: int) -> None:
+    """Of three alarms during one call, which takes seconds, the third ends it; else one is heard, behind its end."""
+    points = noise(2, problems, 4096, 2) / noise(2, problems, 4096, 2, seed=1)
+    heard, found = [], []
+
+    def alarm(number: int, frame: object) -> None:
+        heard.append(number)
+        if len(heard) == 3:
+            raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    try:
+        with pytest.raises(TimeoutError):
+            found.append(assignment_of_points(*points))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert not found
+    x0, x1 = points[:, 0, :600]
+    assert_optimal(assignment_of_points(x0, x1), distances(x0, x1))
 
 
 @pytest.mark.parametrize("dims", [1, 2, 5, 63])
