@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from typing_extensions import Unpack
 
 from ..nets import Preconditioned
 from ..objectives import edm_matching, score_matching
-from ..paths import EDM, PREDICTIONS, VE, VP, Cosine, Schedule, SubVP
+from ..paths import EDM, PREDICTIONS, VE, VP, Cosine, ErrorWeight, Schedule, SubVP
 from ..space import Space
 from .blocks import by_network, solving, velocity
 from .matching_model import MatchingModel
@@ -71,10 +72,13 @@ def diffusion(
     schedule, told = PROCESSES[process](), prediction
     deviation = 1.0 if space.levels is None else 0.5
     if prediction == "denoiser":
-        net, told = Preconditioned(net, schedule, deviation), "data"
+        told = "data" if process == "vp" else "velocity"  # exact up to the end, but for vp's, whose slope is infinite
+        net = Preconditioned(net, schedule, deviation, told)
     if weighting == "edm":
         objective = edm_matching(schedule, deviation, prediction=told, dropout=shared["dropout"])
     else:
         objective = score_matching(schedule, told, weighting, dropout=shared["dropout"])
+        if weighting == "none" and prediction == "denoiser":  # errors of the data that it tells
+            objective = replace(objective, weight=ErrorWeight(schedule, told, "data"))
     solver = solving(shared, method, steps, rtol, atol)
     return MatchingModel(space, net, objective, flat=shared["architecture"] == "vector", solver=solver)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pyflowk import zoo
-from pyflowk.nets import Preconditioned, VelocityField
-from pyflowk.paths import LogNormalTimes, UniformTimes
+from pyflowk.nets import Field, Preconditioned, VelocityField
+from pyflowk.paths import LogNormalTimes, UniformTimes, convert
 from pyflowk.solvers import METHODS
 from pyflowk.zoo.matching_sampling import GRIDS, SAMPLERS
 from tests.zoo.test_flow_matching import ring, seeded
@@ -36,7 +36,7 @@ def trained(steps: int, width: int = 48, **options: Any) -> zoo.GenerativeModel:
 
 def standard(**options: Any) -> zoo.GenerativeModel:
     """One that has learned nothing yet, of data of unit scale."""
-    model = zoo.diffusion((2,), **options)
+    model = zoo.diffusion((2,), width=8, depth=1, **options)
     model.initialize(torch.tensor([[1.0, -1.0], [-1.0, 1.0]]))
     return model
 
@@ -77,9 +77,12 @@ def test_a_plain_network_learns_noise() -> None:
 def test_what_each_choice_is_made_of() -> None:
     model = zoo.diffusion((2,), process="edm")
     moving, objective = model._parts()[1], model.objective
-    assert isinstance(moving.field, VelocityField) and isinstance(moving.field.net, Preconditioned)
-    assert moving.field.net.deviation == 1 and isinstance(objective.times, LogNormalTimes)
-    assert zoo.diffusion((2,), levels=4)._parts()[1].field.net.deviation == 0.5
+    assert isinstance(moving.field, Preconditioned) and moving.field.prediction == "velocity"
+    steep = zoo.diffusion((2,), process="vp")._parts()[1].field
+    assert isinstance(steep, VelocityField) and steep.net.prediction == steep.prediction == "data"
+    assert moving.field.deviation == 1 and isinstance(objective.times, LogNormalTimes)
+    assert zoo.diffusion((2,), levels=4, process="ve")._parts()[1].field.deviation == 0.5
+    assert isinstance(zoo.diffusion((2,), prediction="noise")._parts()[1].field, VelocityField)
     assert isinstance(zoo.diffusion((2,), weighting="likelihood").objective.times, UniformTimes)
     assert zoo.diffusion((2,)).config["weighting"] == "edm"
     assert zoo.diffusion((2,), prediction="noise").config["weighting"] == "simple"
@@ -105,6 +108,47 @@ def test_wide_noise_is_where_samples_begin_and_latents_end(process: str, width: 
     torch.testing.assert_close(model.log_prob(x), known, rtol=1e-4, atol=1e-4)
     drawn = model.sample(4000, None, seeded(), method="edm_heun", grid="karras")
     assert drawn.std().item() == pytest.approx(1, abs=0.06)
+
+
+class Narrow(Field):
+    """What a denoiser of data N(0, 1) has to add, by the logarithm of sigma / alpha, for those of N(0, s^2)."""
+
+    def __init__(self, s: float) -> None:
+        super().__init__()
+        self.s = s
+
+    def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
+        ratio = torch.exp(4 * (t[:, None] if t.dim() else t))
+        return ratio * (self.s**2 - 1) / (self.s**2 + ratio.square()) * x
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("process", ["vp", "sub_vp", "cosine", "ve", "edm"])
+def test_densities_are_exact_where_the_network_is(process: str) -> None:
+    """At the defaults, of each event and of samples on average, for Gaussian data a tenth as wide as they seem, too."""
+    end = 0.01 if process == "ve" else 0.0
+    for s in (1.0, 0.1):
+        model = standard(process=process)
+        field = model._parts()[1].field
+        (field.net if process == "vp" else field).net = Narrow(s)
+        deviation = math.hypot(s, end)
+        x = deviation * torch.randn(64, 2, generator=seeded())
+        drawn, log_prob = model.sample_and_log_prob(64, None, seeded())
+        close = 0.02 if process == "vp" else 0.003
+        for events, found, limit in ((x, model.log_prob(x), close), (drawn, log_prob, 0.05)):
+            known = torch.distributions.Normal(0.0, deviation).log_prob(events).sum(1)
+            assert (found - known).abs().mean() < limit
+
+
+def test_errors_of_data_count_as_such() -> None:
+    """Without a weighting, whatever the network is made to say: that of the data, at a time of even noise."""
+    model = standard(process="cosine", weighting="none")
+    x, objective, schedule = torch.ones(5, 2), model.objective, model.objective.path.schedule
+    t = torch.full((5,), 0.5)
+    sample = objective.path.sample(torch.randn(5, 2, generator=seeded()), x, t)
+    data = convert(model._parts()[1].field(t, sample.x_t), sample.x_t, t, schedule, "velocity", "data")
+    error = (model._parts()[1].field(t, sample.x_t) - sample.target).square().mean(1) * objective.weight(t)
+    torch.testing.assert_close(error, (data - x).square().mean(1))
 
 
 @torch.no_grad()
