@@ -1,30 +1,36 @@
 #!/usr/bin/env bash
-# Everything that only a machine with an NVIDIA card can tell, in one call: build, tests, self-check, benchmarks.
+# What only a machine with an NVIDIA card can tell, in one call, or in two where a call must be short.
 #
-#   benchmarks/gpu_check.sh [folder for the logs, default gpu_check]
+#   benchmarks/gpu_check.sh --quick [folder for the logs]    build, self-check, every op on streams, in graphs and timed
+#   benchmarks/gpu_check.sh [folder for the logs]            build, and the rest: all tests of ops, sanitizer, benchmarks
 #
-# Installs this checkout (editable) into the Python environment that is active, which must hold a torch that sees the
-# card. Every step runs even if an earlier one failed; the exit status is 1 if any did. Attach the logs to a report.
+# Made for a bare machine: no index is asked, the build is for the one card that is there, and --quick ends within ten
+# minutes. The active Python environment must hold a torch that sees the card; this checkout is installed into it
+# (editable). What it lacks besides is taken from wheels in $WHEELS, or in wheels/ here. Logs and figures go to the
+# folder, else to $OUT, else to gpu_check/. Every step runs even if an earlier one failed; the exit status is 1 if any did.
 set -u
 cd "$(dirname "$0")/.." || exit 1
-logs=${1:-gpu_check}
-mkdir -p "$logs" || exit 1
+quick=
+[ "${1:-}" = --quick ] && quick=yes && shift
+logs=${1:-${OUT:-gpu_check}}
+python=${PYTHON:-python3}
 failed=()
+mkdir -p "$logs" || exit 1
 
-step() { # step NAME COMMAND...
-    local name=$1
-    shift
+step() { # step NAME SECONDS COMMAND...
+    local name=$1 limit=$2 start=$SECONDS
+    shift 2
     printf '== %s: %s\n' "$name" "$*"
-    if "$@" >"$logs/$name.log" 2>&1; then
-        echo "   ok"
+    if timeout "$limit" "$@" >"$logs/$name.log" 2>&1; then
+        echo "   ok, $((SECONDS - start)) s"
     else
-        echo "   FAILED, see $logs/$name.log"
+        echo "   FAILED after $((SECONDS - start)) s, see $logs/$name.log"
         tail -n 15 "$logs/$name.log" | sed 's/^/   | /'
         failed+=("$name")
     fi
 }
 
-python -c 'import torch; raise SystemExit(not torch.cuda.is_available())' || {
+"$python" -c 'import torch; raise SystemExit(not torch.cuda.is_available())' || {
     echo "gpu_check: torch sees no card here" >&2
     exit 1
 }
@@ -33,19 +39,36 @@ if ! command -v nvcc >/dev/null && [ -z "${CUDACXX:-}" ] && [ -z "${CUDA_HOME:-}
     exit 1
 fi
 
-card=$(python -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
-step machine bash -c 'nvidia-smi; nvcc --version; python -m torch.utils.collect_env'
-step build python -m pip install -v -e '.[test]' -C cmake.define.PYFLOWK_CUDA=ON -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$card"
-step card_tests python -m pytest tests/cuda tests/triton_backend tests/ops tests/test_selfcheck.py
-step selfcheck python -m pyflowk selfcheck --megabytes 256
-if command -v compute-sanitizer >/dev/null; then
-    step sanitizer compute-sanitizer --error-exitcode 1 python -m pytest tests/cuda/test_on_card.py -k "alignment or large"
-fi
-step benchmarks python -m pyflowk bench
+card=$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capability())')
+lacking=$("$python" -c 'from importlib.util import find_spec
+print(*(name for name in ("cmake", "ninja", "pybind11", "pytest", "scikit_build_core") if find_spec(name) is None))')
+install=("$python" -m pip --disable-pip-version-check install --no-index --no-deps)
+step machine 60 bash -c "nvidia-smi; nvcc --version; nproc; $python -m pip list"
+[ -n "$lacking" ] && step wheels 60 "${install[@]}" "${WHEELS:-wheels}"/*.whl
+step build 300 "${install[@]}" -v --no-build-isolation -e . -C build-dir=build/card -C cmake.define.PYFLOWK_CUDA=ON \
+    -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$card-real" -C cmake.define.PYFLOWK_LEVELS=native
 
-cat "$logs/selfcheck.log"
+tests=("$python" -m pytest -q -p no:cacheprovider)
+if [ $quick ]; then
+    step selfcheck 120 "$python" -c 'from pyflowk import selfcheck
+report = selfcheck.run(megabytes=256)
+print(report.text())
+raise SystemExit(not report.ok)'
+    step card_tests 240 "${tests[@]}" tests/cuda/test_on_card.py tests/cuda/test_streams_and_graphs.py -k "not pretended and not triton"
+    left=$((580 - SECONDS))
+    step card $((left > 60 ? left : 60)) "$python" -m benchmarks --only card --out "$logs"
+    cat "$logs/selfcheck.log"
+else
+    step op_tests 1800 "${tests[@]}" tests/cuda tests/triton_backend tests/ops tests/test_selfcheck.py
+    if command -v compute-sanitizer >/dev/null; then
+        step sanitizer 1800 compute-sanitizer --error-exitcode 1 "${tests[@]}" tests/cuda/test_on_card.py \
+            -k "alignment or large"
+    fi
+    step benchmarks 7200 "$python" -m pyflowk bench
+fi
+
 if [ ${#failed[@]} -gt 0 ]; then
     echo "gpu_check: failed: ${failed[*]}"
     exit 1
 fi
-echo "gpu_check: all steps passed; logs are in $logs"
+echo "gpu_check: all steps passed in $SECONDS s; logs are in $logs"
