@@ -13,6 +13,8 @@ from .affine_coupling import affine_coupling_from_output as affine_coupling_from
 from .assignment import Assignment as Assignment
 from .assignment import assignment as assignment
 from .assignment import assignment_of_points as assignment_of_points
+from .attention import attention as attention
+from .attention import attention_with_tangents as attention_with_tangents
 from .cnf_trajectory import cnf_trajectory as cnf_trajectory
 from .conv1x1 import conv1x1 as conv1x1
 from .conv1x1 import conv1x1_gradients as conv1x1_gradients
