@@ -1,4 +1,5 @@
-"""Flow matching of pictures after equal CPU time on one thread: `python -m benchmarks --only images`.
+"""Flow matching of pictures after equal CPU time on one thread: `--only images`, or a part of it by
+`python -m benchmarks.bench_images --help`.
 
 Digits and Fashion-MNIST, given their labels. Ours and torchcfm's objective train the same U-Net in the same trainer,
 whose clock is the CPU time of the process, and draw in the same steps; Glow and RealNVP have that time, too. Samples
@@ -10,8 +11,11 @@ images_<data>.png, ten of each label.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
+import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -32,7 +36,7 @@ from pyflowk.training import TrainConfig, Trainer
 from pyflowk.training.pictures import draw_samples
 from pyflowk.zoo import Ability
 
-from .report import OURS, machine, save
+from .report import OURS, RESULTS, machine, save
 
 ON_REQUEST = True
 PEER = "torchcfm"
@@ -110,17 +114,20 @@ class Judge:
         return found, samples
 
 
-def contest(name: str, minutes: float, keep: Callable[[dict[str, Any]], None], folder: Path | None) -> dict[str, Any]:
-    """All systems on one data set."""
+Keep = Callable[[dict[str, Any]], None]
+
+
+def contest(name: str, minutes: float, seeds: int, keep: Keep, folder: Path | None) -> dict[str, Any]:
+    """All systems on one data set; the two that match with several seeds."""
     data = datasets.load(name)
-    budget, seeds, scored, settings = PLANS[name]
-    judge = Judge(data, scored if minutes >= 1 else 20)
-    page: dict[str, Any] = {"minutes": minutes * budget, "accuracy of test pictures": judge.accuracy, "runs": []}
-    print(f"{name}, {60 * minutes * budget:.0f} s of CPU time, one thread; of test pictures {judge.accuracy:.3f} told")
+    _, _, scored, settings = PLANS[name]
+    judge = Judge(data, scored if minutes > 0.1 else 20)
+    page: dict[str, Any] = {"minutes": minutes, "accuracy of test pictures": judge.accuracy, "runs": []}
+    print(f"{name}, {60 * minutes:.0f} s of CPU time, one thread; of test pictures {judge.accuracy:.3f} told")
     turns = [(system, seed) for seed in range(seeds) for system in (OURS, PEER)[: 1 + HAS_PEER]]
     for system, seed in [*turns, ("glow", 0), ("realnvp", 0)]:
         config = TrainConfig(
-            minutes=minutes * budget, cpu=True, threads=1, tensorboard=False, sample_every=0, seed=seed, **settings
+            minutes=minutes, cpu=True, threads=1, tensorboard=False, sample_every=0, seed=seed, **settings
         )
         model, steps = train(system, data, config)
         found, samples = judge(model)
@@ -142,19 +149,21 @@ def line(run: dict[str, Any]) -> str:
     )
 
 
-def run(minutes: float, folder: Path | None) -> bool:
-    """Train everything, print a line each, write folder/images.json after each; always True."""
-    torch.set_num_threads(1)
-    whole: dict[str, Any] = {"machine": machine(), "sampling": SAMPLING}
+def table(plans: dict[str, tuple[float, int]], folder: Path | None) -> None:
+    """Data sets, in so many minutes and with so many seeds; folder/images.json is written after each run, and keeps
+    data sets that are not asked for."""
+    path = None if folder is None else folder / "images.json"
+    whole: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
+    facts = machine()
+    for name, (minutes, seeds) in plans.items():
 
-    def keep(name: str, page: dict[str, Any]) -> None:
-        whole[name] = page
-        if folder is not None:
-            save(folder, "images", whole)
+        def keep(page: dict[str, Any], name: str = name) -> None:
+            whole[name] = {"machine": facts, "sampling": SAMPLING, **page}
+            if folder is not None:
+                save(folder, "images", whole)
 
-    for name in PLANS:
         try:
-            page = contest(name, minutes, lambda found, name=name: keep(name, found), folder)
+            page = contest(name, minutes, seeds, keep, folder)
         except FileNotFoundError as missing:
             print(f"{name} left out: {missing}")
             continue
@@ -164,4 +173,27 @@ def run(minutes: float, folder: Path | None) -> bool:
                 for system in {run["system"] for run in page["runs"]}
             }
             print(f"  {figure}: ", ", ".join(f"{system} {mean:.3f}" for system, mean in sorted(means.items())))
+
+
+def run(minutes: float, folder: Path | None) -> bool:
+    """Everything, in `minutes` times the time of its plan; always True."""
+    torch.set_num_threads(1)
+    table({name: (minutes * plan[0], plan[1]) for name, plan in PLANS.items()}, folder)
     return True
+
+
+def main() -> int:
+    """A part of it, or another time."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", nargs="+", choices=list(PLANS), default=list(PLANS))
+    parser.add_argument("--minutes", type=float, help="of CPU time for each training; by default those of the plan")
+    parser.add_argument("--seeds", type=int, help="of the two that match; by default those of the plan")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    table({name: (given.minutes or PLANS[name][0], given.seeds or PLANS[name][1]) for name in given.data}, given.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -59,12 +59,12 @@ def moons(labelled: bool) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]
 
 
 @cache
-def semidiscrete(labelled: bool, steps: int) -> tuple[Semidiscrete, float]:
-    """The transport of the whole ring to all training rows, and the CPU seconds of its fit."""
+def semidiscrete(labelled: bool, steps: int) -> tuple[Semidiscrete, dict[str, float]]:
+    """The transport of the whole ring to all training rows, and how its fit went."""
     rows, labels, *_ = moons(labelled)
     pairing, start = Semidiscrete(rows, labels, source=source()), time.process_time()
-    pairing.fit(steps, generator=Generator().manual_seed(0))
-    return pairing, time.process_time() - start
+    fit = pairing.fit(steps, generator=Generator().manual_seed(0))
+    return pairing, {"chi2": fit.chi2, "error": fit.error, "seconds": time.process_time() - start}
 
 
 def learn(net: MLPField, loss: Callable[[Tensor, Generator], Tensor], steps: int, generator: Generator) -> None:
@@ -164,7 +164,8 @@ def run(minutes: float, folder: Path | None) -> bool:
             figures = "  ".join(_spread([one[f"w2 squared, {n}"] for one in found]) for n in WALKS)
             seconds = statistics.mean(one["seconds"] for one in found)
             print(f"  {method:20}{figures}   {seconds:.0f} s of training", flush=True)
-    print("fits of semidiscrete transport, s: ", *(f"{told} {value:.0f}" for told, value in page["fit"].items()))
+    for told, fit in page["fit"].items():
+        print(f"fit {told}: chi2 {fit['chi2']:.4f} +- {fit['error']:.4f}, {fit['seconds']:.0f} s")
     return True
 
 
