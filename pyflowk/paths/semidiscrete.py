@@ -18,7 +18,7 @@ from .pairing import equal_rows
 __all__ = ["SeededPairs", "Semidiscrete", "SemidiscreteFit"]
 
 _PIECE = 1 << 24  # numbers of rows on demand, and chances, that are looked at together
-_FIRST, _LAST, _WINDOW = 1e-2, 1e-5, 8  # lengths of steps beside the spread of the rows; the average is over 1 / 8
+_FIRST, _LAST, _WINDOW = 1e-2, 1e-5, 8  # lengths of steps beside the spread of <x0, x1>; the average is over 1 / 8
 
 
 class SemidiscreteFit(NamedTuple):
@@ -85,9 +85,8 @@ class Semidiscrete(nn.Module):
             self._kept = {int(numbers[0]): self._points(numbers) for numbers in self.labels}
         squares = [points.square().sum(1) / 2 for _, points in self._pieces(torch.arange(len(rows)))]
         self.register_buffer("halves", torch.cat(squares), persistent=False)
-        for numbers in self.labels:  # where the rows lie as a whole tells no noise from another
-            centre = self._moments(numbers)[0]
-            start = torch.cat([points @ centre for _, points in self._pieces(numbers)])
+        for numbers in self.labels:
+            start = self._start(numbers)
             self.potentials[numbers] = start - start.mean()
 
     def fit(
@@ -101,13 +100,13 @@ class Semidiscrete(nn.Module):
     ) -> SemidiscreteFit:
         r"""Find the potentials by stochastic ascent, and say how even the shares of the rows are.
 
-        Each of the ``steps`` of a label draws ``batch`` noises and lifts the rows that had less than their share, at a
-        rate that falls from 1e-2 to 1e-5 of the rows' spread (Adam, with averaged iterates). The fit of a label ends
-        when :math:`\chi^2 = \sum_j p_j^2 / b_j - 1`, with p the shares of rows and b what they should be, is not above
+        The potentials start as those of Gaussians as wide as noise and rows. Each of the ``steps`` of a label draws
+        ``batch`` noises and lifts the rows that had less than their share, at a rate that falls from 1e-2 to 1e-5 of
+        the deviation of the rows times that of the noise (Adam, with averaged iterates). The fit of a label ends when
+        :math:`\chi^2 = \sum_j p_j^2 / b_j - 1`, with p the shares of rows and b what they should be, is not above
         ``tolerance`` by its unbiased estimate plus a standard error. Looks at it, with new noise, come at 64, 128, 256
         ... steps and cost half as much as the steps. ``watch`` hears of the part that is done, 0 to 1. A fit that is
-        interrupted leaves what it has, from which the next one starts. Cost: 1.5 steps batch N D
-        products a label.
+        interrupted leaves what it has, from which the next one starts. Cost: 1.5 steps batch N D products a label.
         """
         require_counts("fit", steps=steps, batch=batch)
         require_numbers("fit", tolerance=tolerance)
@@ -137,7 +136,7 @@ class Semidiscrete(nn.Module):
         """Steps, chi2 and its standard error."""
         g = self.potentials[rows]
         average, first, second = g.clone(), torch.zeros_like(g), torch.zeros_like(g)
-        spread = self._moments(rows)[1]
+        spread = math.sqrt(self._moments(rows)[1] * self._moments_of_noise(rows)[1])
         chi2, error, seen, look = math.inf, 0.0, 0, 64
         try:
             for step in range(1, steps + 1):
@@ -184,6 +183,21 @@ class Semidiscrete(nn.Module):
             return draw_normal((n, self.size), generator, dtype=like.dtype, device=like.device)
         context = None if self.context is None else self.context[rows[:1]].expand(n, *self.context.shape[1:])
         return source.sample(n, context, generator).to(like).reshape(n, self.size)
+
+    def _moments_of_noise(self, rows: Tensor) -> tuple[Tensor, float]:
+        """The same of the noise for a label, by draws that are always the same."""
+        like = self.potentials
+        if self._source[0] is None:
+            return like.new_zeros(self.size), float(self.size)
+        noise = self._noise(1024, rows, Generator(like.device).manual_seed(0)).detach()
+        return noise.mean(0), float((noise - noise.mean(0)).square().sum(1).mean()) or 1.0
+
+    def _start(self, rows: Tensor) -> Tensor:
+        """What the potentials are where noise and rows are Gaussians of their widths, and transport is a scaling."""
+        (centre, spread), (middle, width) = self._moments(rows), self._moments_of_noise(rows)
+        ratio = math.sqrt(width / spread)
+        towards = torch.cat([points @ (ratio * centre - middle) for _, points in self._pieces(rows)])
+        return towards + (1 - ratio) * self.halves[rows]
 
     def _points(self, rows: Tensor) -> Tensor:
         """Some rows, flat, in the dtype of the potentials; all of them without a copy."""

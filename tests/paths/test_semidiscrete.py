@@ -87,6 +87,15 @@ def test_every_row_gets_its_share(demanded: bool, monkeypatch: pytest.MonkeyPatc
     assert (apart >= -1e-4).all()
 
 
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_noise_of_any_size_is_shared_as_soon(scale: float) -> None:
+    """Potentials are as large as the noise is wide, and so must steps towards them be."""
+    source = DiagonalGaussian((2,), learned=True).requires_grad_(False)
+    source.log_std.fill_(math.log(scale))
+    found = Semidiscrete(normal(200, 2), source=source).fit(400, 1024, generator=generator(1))
+    assert found.chi2 < 0.02
+
+
 def test_each_label_has_a_transport_of_its_own() -> None:
     labels = torch.arange(90) % 3
     rows = normal(90, 2) + 3.0 * labels[:, None]
