@@ -13,6 +13,7 @@ from typing import Any
 
 import torch  # before the kernels: they borrow its threads
 
+from .ops import modes
 from .ops._backends import Backend, backends, register_backend
 from .ops._router import all_ops, registry
 from .ops._triton import backend as triton
@@ -20,16 +21,18 @@ from .ops._triton import backend as triton
 __all__ = ["show_config"]
 
 
-def _load(name: str) -> ModuleType | None:
+def _load(name: str, allocate: modes.Allocate) -> ModuleType | None:
     """Return the compiled module, or None where this build has none; a module that exists but breaks says so itself."""
     if importlib.util.find_spec(f"pyflowk.{name}") is None:
         return None
-    return importlib.import_module(f"pyflowk.{name}")
+    module = importlib.import_module(f"pyflowk.{name}")
+    module._allocate_by(allocate)
+    return module
 
 
 def register() -> None:
     """Register the back ends of this installation, in order of choice."""
-    cpu = _load("_cpu")
+    cpu = _load("_cpu", modes.empty_on_cpu)
     if cpu is None:
         raise ImportError(
             f"pyflowk was imported from {os.path.dirname(__file__)}, where its compiled kernels are not built. "
@@ -38,7 +41,7 @@ def register() -> None:
         )
     off = _switched_off(os.environ.get("PYFLOWK_OFF", ""))
     register_backend(Backend("cpu", "cpu", cpu, off=off["cpu"]))
-    module = _load("_cuda")
+    module = _load("_cuda", modes.empty_on_card)
     if module is not None:
         cuda = Kernels(module)
         on_card = Backend("cuda", "cuda", cuda, _no_nvidia(), off=off["cuda"], ask=lambda: _cuda_error(cuda), card=True)

@@ -31,16 +31,13 @@ struct Tensor {
     int64_t* strides; // in elements
     uint64_t byte_offset;
 };
-struct ManagedTensor; // opaque here: it only passes through
-
-using SetError = void (*)(void* context, const char* kind, const char* message);
 
 struct ExchangeAPI {
     Version version;
     ExchangeAPI* previous;
-    int (*allocate)(Tensor* prototype, ManagedTensor** out, void* context, SetError set_error);
-    int (*managed_from_object)(void* object, ManagedTensor** out);
-    int (*managed_to_object)(ManagedTensor* tensor, void** out);
+    void (*allocate)(); // unused, as what they give is not known to torch's allocator
+    void (*managed_from_object)();
+    void (*managed_to_object)();
     int (*tensor_from_object)(void* object, Tensor* out); // borrowed: valid while the object lives
     int (*current_stream)(int32_t device_type, int32_t device_id, void** out);
 };

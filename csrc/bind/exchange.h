@@ -27,6 +27,7 @@ inline const dlpack::ExchangeAPI* table_of(PyTypeObject* type) {
         api = api->previous;
     if (api == nullptr)
         throw std::runtime_error("this torch speaks another major version of DLPack than pyflowk does (1)");
+    api = seen_by_binding(api);
     for (int i = 0; i < 2; ++i) // Tensor and Parameter are the first two types that arrive
         if (known[i] == nullptr) {
             Py_INCREF(type);
@@ -47,20 +48,6 @@ inline DType dtype_of(dlpack::DataType t) {
     if (t.lanes == 1 && t.code == dlpack::kFloat && t.bits == 16)
         return DType::F16;
     throw TypeError("expected a float32, float64, bfloat16 or float16 tensor");
-}
-
-inline dlpack::DataType dlpack_type(DType t) {
-    switch (t) {
-    case DType::F64:
-        return {dlpack::kFloat, 64, 1};
-    case DType::BF16:
-        return {dlpack::kBfloat, 16, 1};
-    case DType::F16:
-        return {dlpack::kFloat, 16, 1};
-    case DType::F32:
-        break;
-    }
-    return {dlpack::kFloat, 32, 1};
 }
 
 inline bool rows_are_dense(const dlpack::Tensor& t) {

@@ -2,6 +2,7 @@
 // PFK_SCRATCH(op, problem): how many accumulators of scratch memory that kernel needs.
 #pragma once
 
+#include "dlpack.h"
 #include "tensor.h"
 
 #ifdef PFK_BACKEND_CPU
@@ -32,7 +33,6 @@ constexpr Device::Kind kDevice = Device::CPU;
 #define PFK_LAUNCH(frame, device, op, problem, cost)                                                                   \
     do {                                                                                                               \
         static_cast<void>(cost);                                                                                       \
-        const pfk::cuda::DeviceGuard guard(device.id);                                                                 \
         pfk::cuda::check(#op, pfk::cuda::op(problem, frame.stream(device)), device.id);                                \
     } while (false)
 #define PFK_SCRATCH(op, problem) pfk::cuda::op##_scratch(problem)
@@ -52,5 +52,6 @@ namespace pfk::bind {
 inline void observe(const Tensor&, bool) {}
 inline void observe(const Indices&) {}
 inline void forget_observed() {}
+inline const dlpack::ExchangeAPI* seen_by_binding(const dlpack::ExchangeAPI* of_torch) { return of_torch; }
 } // namespace pfk::bind
 #endif

@@ -78,6 +78,7 @@ void add_functions(py::module_& m) {
 
 PYBIND11_MODULE(PFK_MODULE, m) {
     using namespace pfk::bind;
+    m.def("_allocate_by", [](py::object allocate) { torch().allocate = std::move(allocate); });
     add_functions(m);
 #ifdef PFK_BACKEND_CPU
     py::register_exception_translator([](std::exception_ptr p) { // what Snapshot throws

@@ -4,6 +4,7 @@
 
 #include "exchange.h"
 #include "function.h"
+#include "torch.h"
 
 namespace pfk::bind {
 
@@ -12,6 +13,7 @@ class PythonCall final : public Call {
     PythonCall(PyObject* const* arguments, size_t count) : arguments_(arguments), given_(count) {}
     ~PythonCall() {
         forget_observed();
+        leave();
         for (int i = 0; i < count_; ++i)
             Py_DECREF(objects_[i]);
         Py_XDECREF(result_);
@@ -98,11 +100,11 @@ class PythonCall final : public Call {
     PyObject* result() { return std::exchange(result_, nullptr); }
 
     Tensor empty(const int64_t* shape, int64_t ndim, DType dtype, Device device) override {
-        return allocate(shape, ndim, dlpack_type(dtype), dtype, device);
+        return allocate(shape, ndim, static_cast<int>(dtype), dtype, device);
     }
 
     Tensor empty_indices(const int64_t* shape, int64_t ndim, Device device) override {
-        return allocate(shape, ndim, {dlpack::kInt, 64, 1}, DType::F64, device);
+        return allocate(shape, ndim, kInt64, DType::F64, device);
     }
 
     void* stream(Device device) override {
@@ -113,19 +115,9 @@ class PythonCall final : public Call {
     }
 
   private:
-    Tensor allocate(const int64_t* shape, int64_t ndim, dlpack::DataType type, DType dtype, Device device) {
-        dlpack::Tensor prototype{nullptr, {device_type_, device.id},   static_cast<int32_t>(ndim),
-                                 type,    const_cast<int64_t*>(shape), nullptr,
-                                 0};
-        dlpack::ManagedTensor* managed = nullptr;
-        void* object = nullptr;
-        const auto set_error = [](void*, const char*, const char* message) {
-            PyErr_SetString(PyExc_RuntimeError, message);
-        };
-        if (api_->allocate(&prototype, &managed, nullptr, set_error) != 0 ||
-            api_->managed_to_object(managed, &object) != 0)
-            throw pybind11::error_already_set();
-        const dlpack::Tensor t = view(api_, keep(static_cast<PyObject*>(object)));
+    Tensor allocate(const int64_t* shape, int64_t ndim, int type, DType dtype, Device device) {
+        PyObject* const object = keep(new_tensor(shape, ndim, type));
+        const dlpack::Tensor t = view(api_, object);
         int64_t dense = 1;
         for (int64_t d = 1; d < ndim; ++d)
             dense *= shape[d];
@@ -133,6 +125,32 @@ class PythonCall final : public Call {
         observe(tensor, false);
         return tensor;
     }
+
+#ifdef PFK_BACKEND_CPU
+    void enter(int) {}
+    void leave() {}
+#else
+    // Makes the device of the first tensor current until the call is over. torch does it, who alone knows which devices
+    // this process uses: to set one back that it does not would wake it, which takes some hundred MB of its memory.
+    void enter(int device) {
+        if (cuda::current_device() == device)
+            return;
+        guard_ = checked(PyObject_CallMethod(torch().cuda.ptr(), "device", "i", device));
+        Py_DECREF(checked(PyObject_CallMethod(guard_, "__enter__", nullptr)));
+    }
+
+    void leave() {
+        if (guard_ == nullptr)
+            return;
+        PyObject* const left = PyObject_CallMethod(guard_, "__exit__", "OOO", Py_None, Py_None, Py_None);
+        if (left == nullptr)
+            PyErr_WriteUnraisable(guard_);
+        Py_XDECREF(left);
+        Py_DECREF(guard_);
+    }
+
+    PyObject* guard_ = nullptr;
+#endif
 
     static PyObject* checked(PyObject* object) {
         if (object == nullptr)
@@ -193,13 +211,15 @@ class PythonCall final : public Call {
             owner = keep(pybind11::handle(owner).attr("contiguous")().release().ptr());
             t = view(api, owner);
         }
-        if (api_ == nullptr)
-            api_ = api;
         if (kDevice == Device::CPU ? t.device.type != dlpack::kCPU && t.device.type != dlpack::kCUDAHost
                                    : t.device.type != dlpack::kCUDA && t.device.type != dlpack::kROCM)
             throw std::invalid_argument(kDevice == Device::CPU
                                             ? "expected a tensor on the CPU; got one on another device"
                                             : "expected a CUDA tensor; got one on another device");
+        if (api_ == nullptr) {
+            api_ = api;
+            enter(t.device.id);
+        }
         return t;
     }
 

@@ -61,7 +61,8 @@ struct Numbers {
     double at[kMost];
 };
 
-// What an op may ask of the world outside: memory, and the stream to work on.
+// What an op may ask of the world outside: memory, and the stream to work on. On a card, the device of its first tensor
+// is current.
 struct Frame {
     virtual Tensor empty(const int64_t* shape, int64_t ndim, DType dtype, Device device) = 0;
     // An output of int64, whose `data` is all that counts: `dtype` only says how wide an element is.

@@ -14,15 +14,10 @@ std::string text_of(cudaError_t error) {
 
 } // namespace
 
-DeviceGuard::DeviceGuard(int device) {
-    int current = device;
-    if (cudaGetDevice(&current) == cudaSuccess && current != device && cudaSetDevice(device) == cudaSuccess)
-        before_ = current; // a failure shows in the launch that follows
-}
-
-DeviceGuard::~DeviceGuard() {
-    if (before_ >= 0)
-        cudaSetDevice(before_);
+int current_device() {
+    int current = -1; // a failure shows in the launch that follows
+    cudaGetDevice(&current);
+    return current;
 }
 
 void check(const char* op, Error error, int device) {

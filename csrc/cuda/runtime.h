@@ -7,17 +7,8 @@
 
 namespace pfk::cuda {
 
-// Makes a device current for the length of a launch.
-class DeviceGuard {
-  public:
-    explicit DeviceGuard(int device);
-    ~DeviceGuard();
-    DeviceGuard(const DeviceGuard&) = delete;
-    DeviceGuard& operator=(const DeviceGuard&) = delete;
-
-  private:
-    int before_ = -1; // nothing to restore
-};
+// The device that is current in this thread; wakes none.
+int current_device();
 
 // Throws std::runtime_error naming op, device and cause unless `error` is success.
 void check(const char* op, Error error, int device);

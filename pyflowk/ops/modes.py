@@ -16,7 +16,10 @@ from torch.autograd import forward_ad
 
 __all__ = [
     "autocasting",
+    "capturing",
     "compiling",
+    "empty_on_card",
+    "empty_on_cpu",
     "exporting",
     "forward_or_functional",
     "functional",
@@ -45,6 +48,10 @@ unwrap: Callable[[Tensor], Tensor] = torch._C._functorch.unwrap_if_dead
 modes_on_stack: Callable[[], int] = torch._C._len_torch_dispatch_stack
 _functorch_stack: Callable[[], list[Any] | None] = torch._C._functorch.get_interpreter_stack
 _Functionalize: object = torch._C._functorch.TransformType.Functionalize
+#: (sizes, strides, dtype) -> memory of torch's allocator, on the CPU or the current card: half the cost of torch.empty
+Allocate = Callable[[Any, Any, torch.dtype], Tensor]
+empty_on_cpu: Allocate = torch._C._dynamo.guards._empty_strided_cpu  # type: ignore[attr-defined]
+empty_on_card: Allocate = torch._C._dynamo.guards._empty_strided_cuda  # type: ignore[attr-defined]
 compiling: Callable[[], bool] = torch.compiler.is_compiling
 exporting: Callable[[], bool] = torch.compiler.is_exporting
 grad_enabled: Callable[[], bool] = torch.is_grad_enabled
@@ -75,6 +82,11 @@ def symbolic() -> bool:
 def forward_or_functional() -> bool:
     """Whether forward AD or torch.func is active, whose derivatives no `requires_grad` tells of."""
     return bool(functional() or forward_ad._current_level >= 0)
+
+
+def capturing(tensor: Tensor) -> bool:
+    """Whether a CUDA graph is captured where this tensor is: nothing may be read back, nor remembered for later."""
+    return not compiling() and tensor.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def mapped(tensor: Tensor) -> bool:

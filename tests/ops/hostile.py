@@ -79,7 +79,7 @@ def targets() -> list[tuple[str, Callable[..., Any], list[tuple[Any, ...]]]]:
     found = [(f"torch.ops.pyflowk.{name}", getattr(torch.ops.pyflowk, name), calls) for name, calls in valid.items()]
     valid["_elementary"] = [(torch.linspace(-3, 3, 9), function) for function in range(6)]
     for name, function in inspect.getmembers(_cpu, callable):
-        if name != "Snapshot" and not name.startswith("__"):
+        if name not in ("Snapshot", "_allocate_by") and not name.startswith("__"):
             found.append((f"pyflowk._cpu.{name}", function, valid[name]))
     return found
 

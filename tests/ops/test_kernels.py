@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 import pyflowk
+from pyflowk import _cpu
+from pyflowk.ops import modes
 from tests.ops.cases import ALL_CASES, DTYPES, FEW_CASES, SMALL_CASES, OpCase, tensors_of
 
 
@@ -18,7 +20,9 @@ def poisoned_memory() -> Iterator[None]:
     """New memory is full of NaN, so that an element which a kernel forgets cannot pass for an old right value."""
     torch.use_deterministic_algorithms(True)
     assert torch.empty(4).isnan().all()
+    _cpu._allocate_by(lambda sizes, strides, dtype: torch.empty_strided(sizes, strides, dtype=dtype))
     yield
+    _cpu._allocate_by(modes.empty_on_cpu)
     torch.use_deterministic_algorithms(False)
 
 

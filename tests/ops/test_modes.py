@@ -26,6 +26,9 @@ def test_private_names_of_torch_are_there() -> None:
         assert forward_ad._current_level == 0
     assert jvp(lambda x: x + forward_ad._current_level, (torch.ones(1),), (torch.ones(1),))[0].item() >= 1
     assert modes.tracing() is None
+    made = modes.empty_on_cpu((2, 3), (3, 1), torch.float64)
+    assert made.shape == (2, 3) and made.dtype == torch.float64 and made.untyped_storage().resizable()
+    assert callable(modes.empty_on_card)
     assert not modes.functionalizing()
     assert torch.func.functionalize(lambda x: x * float(modes.functionalizing()))(torch.ones(1)).item() == 1
 

@@ -10,11 +10,12 @@ from pathlib import Path
 from types import ModuleType
 
 from pyflowk.ops._backends import Backend, register_backend
+from pyflowk.ops.modes import empty_on_cpu
 
 from . import build
 from .bench import Bench
 
-CUDA = build.ROOT / "csrc" / "cuda"
+CUDA, BIND = build.ROOT / "csrc" / "cuda", build.ROOT / "csrc" / "bind"
 
 
 def binding_flags() -> list[str]:
@@ -22,17 +23,19 @@ def binding_flags() -> list[str]:
     import pybind11
 
     flags = ["-DPFK_BACKEND_SIMT", "-DPFK_MODULE=_simt", '-DPFK_CUDA_ARCHITECTURES="simt"', "-fvisibility=hidden"]
-    return [*flags, f"-isystem{pybind11.get_include()}", f"-isystem{sysconfig.get_paths()['include']}"]
+    return [*flags, f"-I{BIND}", f"-isystem{pybind11.get_include()}", f"-isystem{sysconfig.get_paths()['include']}"]
 
 
 def library(mode: str, *, replaced: Path | None = None, kernel_flags: Sequence[str] = ()) -> Path:
     """Build the extension module; bindings are compiled plainly, kernels in `mode`.
 
-    `replaced` stands in for the kernel file of the same name.
+    `replaced` stands in for the file of the same name.
     """
-    bind = build.ROOT / "csrc" / "bind"
-    kernels = [replaced if replaced and replaced.name == k.name else k for k in sorted(CUDA.glob("*.cu"))]
-    host = [*sorted(CUDA.glob("*.cpp")), *sorted(bind.glob("*.cpp"))]
+    kernels, *host = (
+        [replaced if replaced and replaced.name == source.name else source for source in sorted(sources)]
+        for sources in (CUDA.glob("*.cu"), CUDA.glob("*.cpp"), BIND.glob("*.cpp"))
+    )
+    host = [source for sources in host for source in sources]
     return build.build(kernels, mode, host=host, host_flags=binding_flags(), kernel_flags=kernel_flags, module="_simt")
 
 
@@ -43,6 +46,7 @@ def load(path: Path, check: bool) -> tuple[ModuleType, Bench]:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    module._allocate_by(empty_on_cpu)
     return module, Bench(path, check=check)
 
 

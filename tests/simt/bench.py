@@ -90,9 +90,9 @@ class Bench:
         self.check, self.path = check, library
         lib = self.library
         lib.simt_report.restype = ctypes.c_char_p
-        lib.simt_report_count.restype = lib.simt_traffic_count.restype = ctypes.c_size_t
-        lib.simt_launch_count.restype = ctypes.c_size_t
-        lib.simt_allocate.restype = ctypes.c_void_p
+        for counts in (lib.simt_report_count, lib.simt_traffic_count, lib.simt_launch_count, lib.simt_event_count):
+            counts.restype = ctypes.c_size_t
+        lib.simt_allocate.restype = lib.simt_stream.restype = ctypes.c_void_p
         self.configure()
 
     def configure(

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 SHIM = Path(__file__).resolve().parent / "shim"
 CACHE = ROOT / "build" / "simt"
-PARTS = ("core", "fiber", "warp", "memory", "checker", "traffic", "atomic", "describe")
+PARTS = ("core", "fiber", "warp", "memory", "machine", "checker", "traffic", "atomic", "describe")
 CORE = tuple(SHIM / f"{part}.cpp" for part in PARTS)
 FRONT = (SHIM / "cudart.cpp", SHIM / "c_api.cpp")
 PARALLEL = 2

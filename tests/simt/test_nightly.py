@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 from simt import backend, build, mutate
 from simt.bench import Bench
+from simt.recorder import pretended
 
 import pyflowk
 from tests.ops.cases import MODULES
@@ -121,3 +124,27 @@ def test_generic_op_cases_under_sanitizers() -> None:
     environment["PYTHONPATH"] = os.pathsep.join([str(build.ROOT), str(build.ROOT / "tests"), *sys.path])
     done = subprocess.run([sys.executable, "-c", SANITIZED], env=environment, capture_output=True, text=True)
     assert done.stdout == "clean\n", done.stderr
+
+
+#: what stands in python_call.h and what in its place would be wrong
+BINDING_FAULTS = {
+    "the card is not made current": ("enter(t.device.id);", ""),
+    "the card stays current": ("        leave();\n", ""),
+    "the legacy stream": ("return stream;", "return nullptr;"),
+    "another card's stream": ("device.id, &stream)", "1 - device.id, &stream)"),
+}
+
+
+@pytest.mark.parametrize("fault", BINDING_FAULTS)
+def test_a_fault_of_the_binding_is_noticed(fault: str, tmp_path: Path) -> None:
+    right, wrong = BINDING_FAULTS[fault]
+    text = (backend.BIND / "python_call.h").read_text()
+    assert right in text
+    (tmp_path / "python_call.h").write_text(text.replace(right, wrong))
+    shutil.copy(backend.BIND / "module.cpp", tmp_path)
+    bench = backend.register("checker", "mutant", backend.library("checker", replaced=tmp_path / "module.cpp"))
+    x = torch.ones(2, 8)
+    with pyflowk.backend("mutant"), pretended(bench, 1, 0) as machine:
+        with suppress(RuntimeError):  # some are refused as well
+            pyflowk.ops.affine_coupling(x, x)
+        assert machine.faults() != []

@@ -11,12 +11,13 @@ std::map<const void*, std::string>& names() { // host stub -> PTX name; registra
     return map;
 }
 
-cudaError_t start(const void* function, dim3 grid, dim3 block, void** args, std::size_t shared) {
+cudaError_t start(const void* function, const cudaLaunchConfig_t& config, void** args) {
     auto name = names().find(function);
     const ptx::Kernel* kernel = name == names().end() ? nullptr : ptx::find(name->second.c_str());
     if (!kernel)
         return cudaErrorInvalidDeviceFunction;
-    return ptx::launch(*kernel, {grid, block, shared, function}, args);
+    return ptx::launch(*kernel, {config.gridDim, config.blockDim, config.dynamicSmemBytes, function, config.stream},
+                       args);
 }
 
 } // namespace
@@ -47,7 +48,7 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, std::size_t, cu
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* function, void** args) {
     if (config->numAttrs)
         return cudaErrorNotSupported;
-    return start(function, config->gridDim, config->blockDim, args, config->dynamicSmemBytes);
+    return start(function, *config, args);
 }
 
 } // extern "C"

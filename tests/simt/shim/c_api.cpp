@@ -22,6 +22,28 @@ void simt_set_options(int order, std::uint64_t seed, unsigned preempt, int check
                        last_block};
 }
 
+// Tensors are on one card, the thread has made one current; nothing has happened yet.
+void simt_start(int tensors_on, int current, int capturing, int both_awake) {
+    simt::machine() = {tensors_on, current, capturing != 0, true, {both_awake != 0, both_awake != 0}};
+    simt::machine().awake[tensors_on] = true; // torch put them there
+    simt::events().clear();
+}
+void simt_stop() { simt::machine() = {}; }
+int simt_current() { return simt::machine().current; }
+void simt_make_current(int card) { cudaSetDevice(card); }
+const void* simt_stream(int card) { return simt::stream_of(card); }
+int simt_awake(int card) { return simt::machine().awake[card]; }
+
+struct EventRow {
+    const char* call;
+    int card, on_its_stream;
+};
+std::size_t simt_event_count() { return simt::events().size(); }
+void simt_event(std::size_t i, EventRow* row) {
+    const simt::Event& e = simt::events().at(i);
+    *row = {e.call, e.card, e.stream == simt::stream_of(e.card)};
+}
+
 std::size_t simt_report_count() { return simt::reports().size(); }
 const char* simt_report(std::size_t i) { return simt::reports().at(i).c_str(); }
 void simt_clear_reports() { simt::clear_reports(); }
@@ -63,7 +85,7 @@ struct LaunchRow {
 std::size_t simt_launch_count() { return simt::launches().size(); }
 void simt_launch(std::size_t i, LaunchRow* row) {
     const simt::Launched& launch = simt::launches().at(i);
-    const auto [grid, block, shared, kernel, name] = launch.config;
+    const auto [grid, block, shared, kernel, stream, name] = launch.config;
     Dl_info info = {};
     if (!name)
         dladdr(kernel, &info);

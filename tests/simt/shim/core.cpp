@@ -222,6 +222,8 @@ cudaError_t allow_dynamic_shared(const void* kernel, std::size_t bytes) {
 cudaError_t launch(const Launch& config, const std::function<void()>& per_thread) {
     static std::mutex one_at_a_time;
     std::lock_guard<std::mutex> guard(one_at_a_time);
+    if (cudaError_t refused = happen({"launch", machine().current, config.stream}))
+        return refused;
     if (cudaError_t refused = check_launch(config))
         return refused;
     random_state = options().seed;

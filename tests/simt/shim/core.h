@@ -51,7 +51,8 @@ struct Launch {
     dim3 grid, block;
     std::size_t dynamic_shared = 0;
     const void* kernel = nullptr; // identity for the opt-in to more than 48 KiB of shared memory
-    const char* name = nullptr;   // mangled, where a front end knows it; else `kernel` is the function's address
+    cudaStream_t stream = nullptr;
+    const char* name = nullptr; // mangled, where a front end knows it; else `kernel` is the function's address
 };
 // Runs body() once per thread. Refuses what a driver refuses (cudaErrorInvalidConfiguration, cudaErrorInvalidValue);
 // cudaErrorIllegalAddress, cudaErrorMisalignedAddress, cudaErrorLaunchFailure: a report says why.
@@ -73,6 +74,30 @@ void count_instructions(std::uint64_t executed); // by the running thread
 
 const std::vector<std::string>& reports(); // everything found since clear_reports()
 void clear_reports();
+
+// ---- The machine: two pretended cards, of each of which torch has one stream current
+// ----------------------------------------
+struct Machine {
+    int tensors_on = 0;     // the card that every tensor is on
+    int current = 0;        // the card that the calling thread has made current
+    bool capturing = false; // whether the current streams are being captured into a graph
+    bool record = false;    // whether events are kept
+    bool awake[2] = {};     // which cards this process has a context on
+};
+Machine& machine();
+constexpr int cards = 2;
+cudaStream_t stream_of(int card);
+
+// A call of the runtime, and the card that was current (for "set": that became so).
+struct Event {
+    const char* call;
+    int card;
+    cudaStream_t stream;
+};
+std::vector<Event>& events();
+// Keeps the event, and wakes the card if the call needs a context. A stream that is not the current card's or, during a
+// capture, no captured one, is refused, and so is what may not be captured.
+cudaError_t happen(const Event& event);
 
 // ---- Inside a kernel: who am I (const: a thread never changes its place, and the instrumenter sees no load)
 // ----------

@@ -40,9 +40,9 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     if (config->numAttrs)
         return cudaErrorNotSupported;
     const std::tuple<std::decay_t<P>...> parameters(std::forward<A>(args)...);
-    return simt::launch(
-        {config->gridDim, config->blockDim, config->dynamicSmemBytes, reinterpret_cast<const void*>(kernel)},
-        [&] { std::apply(kernel, parameters); });
+    return simt::launch({config->gridDim, config->blockDim, config->dynamicSmemBytes,
+                         reinterpret_cast<const void*>(kernel), config->stream},
+                        [&] { std::apply(kernel, parameters); });
 }
 
 // After the launch, whose configuration has members of these names (kernels fill it by position).

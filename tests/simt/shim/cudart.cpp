@@ -1,4 +1,4 @@
-// The few functions of the CUDA runtime that launchers and the binding call, with one pretended card.
+// The few functions of the CUDA runtime that launchers and the binding call, with two pretended cards.
 #include "core.h"
 #include "state.h"
 
@@ -11,6 +11,9 @@ cudaError_t remember(cudaError_t error) {
         last_error = error;
     return error;
 }
+cudaError_t happen(const char* call, cudaStream_t stream = nullptr) {
+    return remember(simt::happen({call, simt::machine().current, stream}));
+}
 } // namespace
 
 extern "C" {
@@ -20,6 +23,7 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
         return remember(cudaErrorNotSupported);
     if (value < 0)
         return remember(cudaErrorInvalidValue);
+    happen("attribute");
     return remember(simt::allow_dynamic_shared(kernel, static_cast<std::size_t>(value)));
 }
 
@@ -51,6 +55,12 @@ const char* cudaGetErrorName(cudaError_t error) {
         return "cudaErrorInvalidConfiguration";
     case cudaErrorNotSupported:
         return "cudaErrorNotSupported";
+    case cudaErrorInvalidResourceHandle:
+        return "cudaErrorInvalidResourceHandle";
+    case cudaErrorStreamCaptureUnsupported:
+        return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureImplicit:
+        return "cudaErrorStreamCaptureImplicit";
     case cudaErrorIllegalAddress:
         return "cudaErrorIllegalAddress";
     case cudaErrorMisalignedAddress:
@@ -62,13 +72,21 @@ const char* cudaGetErrorName(cudaError_t error) {
     }
 }
 
-cudaError_t cudaGetDeviceCount(int* count) { return *count = 1, cudaSuccess; }
-cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
-cudaError_t cudaSetDevice(int device) { return device == 0 ? cudaSuccess : remember(cudaErrorInvalidDevice); }
+cudaError_t cudaGetDeviceCount(int* count) { return *count = simt::cards, cudaSuccess; }
+cudaError_t cudaGetDevice(int* device) {
+    *device = simt::machine().current;
+    return happen("get");
+}
+cudaError_t cudaSetDevice(int device) {
+    if (device < 0 || device >= simt::cards)
+        return remember(cudaErrorInvalidDevice);
+    simt::machine().current = device;
+    return happen("set");
+}
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
 cudaError_t cudaDriverGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() { return happen("synchronize"); }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return happen("synchronize", stream); }
 
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     switch (attribute) {
@@ -102,7 +120,9 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
     return cudaSuccess;
 }
 
-cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t) {
+cudaError_t cudaMemsetAsync(void* to, int value, std::size_t bytes, cudaStream_t stream) {
+    if (const cudaError_t refused = happen("memset", stream))
+        return refused;
     std::memset(to, value, bytes);
     simt::mark_initialised(to, bytes);
     return cudaSuccess;

@@ -1,8 +1,10 @@
-// Tells the checker about the tensors of one call of the binding (csrc/bind/launch.h, PFK_BACKEND_SIMT).
+// What the binding does otherwise over the shim (csrc/bind/launch.h, PFK_BACKEND_SIMT): it tells the checker about the
+// tensors of a call, and sees them on a pretended card.
 #pragma once
 
 #include "core.h"
 
+#include "csrc/bind/dlpack.h"
 #include "csrc/bind/tensor.h"
 
 #include <algorithm>
@@ -40,6 +42,25 @@ inline void forget_observed() {
     for (const auto& tensor : observed())
         simt::forget(tensor.first);
     observed().clear();
+}
+
+// torch's table, whose tensors are on the pretended card, and whose streams are its.
+inline const dlpack::ExchangeAPI* seen_by_binding(const dlpack::ExchangeAPI* of_torch) {
+    static const dlpack::ExchangeAPI* real = of_torch;
+    static const dlpack::ExchangeAPI pretended = [] {
+        dlpack::ExchangeAPI api = *real;
+        api.tensor_from_object = [](void* object, dlpack::Tensor* out) {
+            const int failed = real->tensor_from_object(object, out);
+            out->device.id = out->device.type == dlpack::kCPU ? simt::machine().tensors_on : out->device.id;
+            return failed;
+        };
+        api.current_stream = [](int32_t, int32_t card, void** out) {
+            *out = simt::stream_of(card);
+            return 0;
+        };
+        return api;
+    }();
+    return &pretended;
 }
 
 } // namespace pfk::bind
