@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .._checks import require_counts
 from ..ops.derived import Derived
 from ..ops.kept import Keeper, Kept
-from ..ops.modes import autocasting, functional, watched, while_loop, wrapped
+from ..ops.modes import autocasting, capturing, functional, watched, while_loop, wrapped
 
 
 class SpectralLayer(Keeper, Derived):
@@ -135,7 +135,7 @@ class SpectralLayer(Keeper, Derived):
 
     def _exact(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The leading singular vectors, computed where they are not those of this weight."""
-        looks, compiling = not watched(), torch.compiler.is_compiling()
+        looks, compiling = not (watched() or capturing(weight)), torch.compiler.is_compiling()
         same: Any = torch.equal(self.seen, weight) if looks else (self.seen == weight).all()
         if looks and same and self.converged:
             return self.leading_u.clone(), self.leading_v.clone()

@@ -10,7 +10,7 @@ from torch import Tensor
 from ._backends import forced
 from ._router import FusedOp
 from .dtypes import FLOATING
-from .modes import watched
+from .modes import capturing, watched
 
 __all__ = ["Assignment", "assignment", "assignment_of_points"]
 
@@ -191,7 +191,7 @@ def _solve(op: FusedOp, *tensors: Tensor) -> Assignment:
     """Call the op, on the CPU where that is faster, and see what came of it where looking costs nothing."""
     first = tensors[0]
     there = first.is_cuda and first.ndim == 3 and first.shape[0] < FEW and forced() is None and not watched()
-    if there and not torch.cuda.is_current_stream_capturing():
+    if there and not capturing(first):
         return Assignment(*(result.to(first.device) for result in _solve(op, *(t.cpu() for t in tensors))))
     solved = Assignment(*op(tuple(t.detach() for t in tensors)))
     if solved.total.is_cpu and not watched() and not solved.total.isfinite().all():

@@ -28,9 +28,10 @@ def stage_times(method: Rows, t0: float, t1: float, steps: int, like: Tensor) ->
     >>> stage_times([[1 / 2], [0.0, 1.0]], 0.0, 1.0, 2, torch.zeros(()))
     tensor([0.0000, 0.2500, 0.5000, 0.7500])
     """
-    inside = [0.0, *map(sum, method[:-1])]
-    times = [t0 + (t1 - t0) * (i + c) / steps for i in range(steps) for c in inside]
-    return torch.tensor(times, dtype=like.dtype, device=like.device)
+    place = torch.zeros((), dtype=torch.float64, device=like.device)
+    inside = torch.stack([place + sum(row) for row in ((), *method[:-1])])  # no number is copied to a card
+    times = t0 + (t1 - t0) * (torch.arange(steps, device=like.device)[:, None] + inside) / steps
+    return times.flatten().to(like.dtype)
 
 
 def _stages(numbers: Sequence[float]) -> int:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ._backends import backends, forced
-from .modes import transformed
+from .modes import capturing, transformed
 
 __all__ = ["Keeper", "Kept"]
 
@@ -24,8 +24,9 @@ class Kept:
     Nothing is known by its address or its version counter: fused optimisers, writes through ``.data`` or numpy and
     memory that is used again change neither. The tensors are compared with a copy of them (C++, one call, at the speed
     of memcmp), which stops at the first difference. Where values cannot be looked at without waiting for a device, or
-    not at all (compilers, functional transformations), and where a gradient is wanted, nothing is remembered. Copies
-    and pickles begin without, but for those that are frozen, which never look again.
+    not at all (compilers, functional transformations), where a gradient is wanted, and where a CUDA graph is captured,
+    which would hold the memory of what is made again later, nothing is remembered. Copies and pickles begin without,
+    but for those that are frozen, which never look again.
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,8 @@ class Kept:
 
     def get(self, tensors: Sequence[Tensor], make: Callable[[], Made], which: Hashable = None) -> Made:
         """Return ``make()`` of these tensors, or what it was before; ``which`` tells apart what the same ones make."""
+        if capturing(tensors[0]):
+            return make()
         entry = self._entries.get(which)
         if self.frozen:
             place = tensors[0].dtype, tensors[0].device

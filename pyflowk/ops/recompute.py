@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
+from .modes import capturing
+
 __all__ = ["Place", "Standing", "computed_again", "holding"]
 
 Place = tuple[dict[str, Any], str]
@@ -151,11 +153,10 @@ def computed_again(
             _check_same(first[0], reached, changed)
         return result
 
-    on_card = any(isinstance(x, Tensor) and x.is_cuda for x in args)
-    capturing = on_card and torch.cuda.is_current_stream_capturing()  # a graph, in which no generator can be set back
+    captured = any(isinstance(x, Tensor) and capturing(x) for x in args)  # a graph can set no generator back
     with set_checkpoint_early_stop(False):
         return checkpoint(
-            run, *args, use_reentrant=False, preserve_rng_state=not capturing,
+            run, *args, use_reentrant=False, preserve_rng_state=not captured,
             context_fn=lambda: (contextlib.nullcontext(), standing),
         )  # fmt: skip
 

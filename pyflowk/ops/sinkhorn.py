@@ -13,7 +13,7 @@ from .._checks import require_counts
 from ._router import FusedOp
 from .draw import draw_uniform
 from .dtypes import FLOATING, state_dtype
-from .modes import transformed
+from .modes import capturing, transformed
 
 __all__ = ["Potentials", "sinkhorn", "sinkhorn_draw", "sinkhorn_plan"]
 
@@ -298,8 +298,8 @@ def sinkhorn(
 
     Cost: a pass over B x N numbers an iteration, which are kept up to 2^25 of them and made again beyond; problems run
     beside each other on threads, an iteration on one. On a card nothing is kept, and the host looks after every 64
-    iterations, so no CUDA graph can hold it. Sources: Cuturi 2013 (arXiv:1306.0895); Chizat et al. 2018
-    (arXiv:1607.05816); Anderson 1965.
+    iterations whether to go on; a CUDA graph holds all of them. Sources: Cuturi 2013 (arXiv:1306.0895); Chizat et al.
+    2018 (arXiv:1607.05816); Anderson 1965.
 
     >>> x0, x1 = torch.tensor([[0.0], [1.0]]), torch.tensor([[1.1], [0.1]])
     >>> found = sinkhorn(x0, x1, reg=0.05)
@@ -326,7 +326,7 @@ def sinkhorn(
     f, g = torch.zeros_like(left), torch.zeros_like(right)
     steps = min(iterations + 1, _AT_ONCE.get(x0.device.type, 64))
     for start in range(0, iterations + 1 if count * sources * targets else 0, steps):
-        if start and bool((state[:, DONE] == 1).all()):
+        if start and not capturing(state) and bool((state[:, DONE] == 1).all()):
             break
         f, g, state = _op((x0, x1s, left, right, f, g, state, float(reg), reg_m, float(tolerance), iterations, steps))
     found = Potentials(f, g, state[:, STEPS].long(), state[:, ERROR], state[:, ERROR] <= tolerance)

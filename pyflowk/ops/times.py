@@ -19,6 +19,8 @@ def as_time(t: Tensor | float, x: Tensor) -> Tensor:
     >>> as_time(0.5, torch.zeros(2, 3)), as_time(torch.tensor([[0.5], [0.25]]), torch.zeros(2, 3))
     (tensor(0.5000), tensor([0.5000, 0.2500]))
     """
+    if isinstance(t, float):
+        return torch.full((), t, dtype=state_dtype(x), device=x.device)  # filled there: nothing is copied to a card
     t = torch.as_tensor(t, dtype=state_dtype(x), device=x.device)
     if t.dim() > 1 and t.shape == (x.shape[0], *[1] * (x.dim() - 1)):
         return t.reshape(-1)

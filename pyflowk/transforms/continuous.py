@@ -160,7 +160,7 @@ class Continuous(Transform):
     def velocity(self, time: float, x: Tensor, context: Tensor | None = None) -> Tensor:
         """dx/dt (B, *event) at a time, where x (B, *event) is."""
         x, context = self._arguments(x, context)
-        return self._field(torch.tensor(time, dtype=x.dtype, device=x.device), x, context)
+        return self._field(torch.full((), time, dtype=x.dtype, device=x.device), x, context)
 
     def transport(
         self,

@@ -27,7 +27,6 @@ class _EventRow(ctypes.Structure):
         ("call", ctypes.c_char_p),
         ("card", ctypes.c_int),
         ("on_its_stream", ctypes.c_int),
-        ("kernel", ctypes.c_uint64),
     )
 
 

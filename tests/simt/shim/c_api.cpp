@@ -85,7 +85,7 @@ struct LaunchRow {
 std::size_t simt_launch_count() { return simt::launches().size(); }
 void simt_launch(std::size_t i, LaunchRow* row) {
     const simt::Launched& launch = simt::launches().at(i);
-    const auto [grid, block, shared, kernel, stream, name] = launch.config;
+    const auto& [grid, block, shared, kernel, stream, name] = launch.config;
     Dl_info info = {};
     if (!name)
         dladdr(kernel, &info);
