@@ -21,8 +21,10 @@ from torch import Tensor
 
 from pyflowk import _cpu, ops
 from pyflowk.ops import _router
+from pyflowk.ops.made_solve import made_solve
 from tests.ops import test_rk_control
 from tests.ops.cases import ALL_CASES
+from tests.ops.cases.made import layout
 
 ROWS, MEMORY = 3, 6 << 30
 INTEGERS = (-(2**63), -(2**31), -7, -1, 0, 1, 2, 3, 5, 17, 64, 2**31 - 1, 2**31, 2**62, 2**62 + 1, 2**63 - 1, 2**64)
@@ -57,6 +59,8 @@ def recorded() -> dict[str, list[tuple[Any, ...]]]:
         ops.nearest(points[0], points[1])
         ops.sinkhorn(points, points + 1, 1.0, iterations=20)
         ops.sinkhorn_draw(points, None, torch.zeros(ROWS, 2), 1.0)
+        plan, one = layout(2, (3,), False, 2), torch.ones(ROWS, 4)
+        made_solve(one[:, 2:], one[:, 1:], one, one, torch.zeros(len(plan.source)), plan.plan, plan.hidden, 0)
         for noise in ("rademacher", "gaussian"):
             ops.draw_probes(torch.zeros(ROWS, 5), 2, noise).directions(torch.zeros(ROWS, 5))
     finally:
