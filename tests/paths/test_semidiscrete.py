@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyflowk.distributions import DiagonalGaussian
+from pyflowk.ops import assignment_of_points
 from pyflowk.paths import SeededPairs, Semidiscrete
 
 POINTS = torch.tensor([[-1.0], [0.0], [2.0]])
@@ -148,6 +149,30 @@ def test_pairs_are_kept_as_seeds_and_places() -> None:
         pairs(x0, x1, torch.zeros(64))
     with pytest.raises(ValueError, match="M > 0"):
         SeededPairs(rows, pairs.keys[:0], pairs.index[:0])
+
+
+def test_a_fit_of_many_rows_begins_with_an_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of some noises to as many rows: every row is then as near as the nearest to one of these noises, and the bound
+    on what the transport costs is that of the assignment."""
+    monkeypatch.setattr("pyflowk.paths.semidiscrete._SOME", 50)
+    rows, labels, begun = eight(100), torch.arange(100) % 2, []
+    pairing, noise = Semidiscrete(rows, labels), normal(50, 2, seed=3)
+    monkeypatch.setattr(pairing, "_noise", lambda *_: noise)
+    for numbers in pairing.labels:
+        pairing._begin(numbers, generator())
+        costs, g = (noise[:, None] - rows[numbers]).square().sum(2) / 2, pairing.potentials[numbers]
+        least = (costs - g).min(1).values
+        torch.testing.assert_close((costs - g - least[:, None]).min(0).values, torch.zeros(50), rtol=0, atol=1e-5)
+        known = assignment_of_points(noise, rows[numbers]).total / 100
+        assert float(least.mean() + g.mean()) == pytest.approx(float(known), abs=1e-5)
+    monkeypatch.setattr("pyflowk.paths.semidiscrete._SOME", 49)
+    monkeypatch.setattr(Semidiscrete, "_begin", lambda *a: begun.append(len(a[1])))
+    pairing.fit(1, 4)
+    other = Semidiscrete(rows, labels)
+    other.load_state_dict(pairing.state_dict())
+    for again in (pairing, other):
+        again.fit(1, 4)  # a fit that goes on does not
+    assert begun == [50, 50]
 
 
 def test_an_interrupted_fit_leaves_what_it_has() -> None:
