@@ -38,6 +38,11 @@ void require_rows(const char* op, const Tensor& t, const char* t_name, const Ten
                                       shape_text(t));
 }
 
+// Accumulators for sums in pieces; null for none.
+void* scratch_of(Frame& frame, int64_t count, const Tensor& y) {
+    return count > 0 ? frame.empty(&count, 1, accumulator(y.dtype), y.device).data : nullptr;
+}
+
 Outputs<1> rk_combine(Frame& frame, const Tensor& y, const Tensor& h, const Tensors& k, const Numbers& weights) {
     constexpr const char* op = "rk_combine";
     const Slopes slopes = slopes_of(op, y, "y", k, weights);
@@ -62,6 +67,7 @@ OutputsAndList<2> rk_combine_backward(Frame& frame, const Tensor& h, const Tenso
         outputs.list.at[j] = frame.empty_like(dy);
         problem.dk[j] = outputs.list[j].data;
     }
+    problem.scratch = scratch_of(frame, PFK_SCRATCH(rk_combine_backward, problem), dy);
     PFK_LAUNCH(frame, dy.device, rk_combine_backward, problem, 2 * problem.size);
     return outputs;
 }
@@ -80,6 +86,7 @@ Outputs<1> rk_error(Frame& frame, const Tensor& y0, const Tensor& y1, const Tens
     Tensor norm = frame.empty(y0.shape, 1, h.dtype, h.device);
     RkError problem{y0.dtype, y0.rows(), y0.row_size(), slopes,        rtol,         atol,     y0.data,
                     y1.data,  h.data,    y0.row_stride, y1.row_stride, h.row_stride, norm.data};
+    problem.scratch = scratch_of(frame, PFK_SCRATCH(rk_error, problem), y0);
     PFK_LAUNCH(frame, y0.device, rk_error, problem, problem.size);
     return {norm};
 }
@@ -132,6 +139,7 @@ Outputs<4> rk_control(Frame& frame, const Tensor& y0, const Tensor& y1, const Te
     problem.k = outputs[1].data;
     problem.after = static_cast<double*>(outputs[2].data);
     problem.times = outputs[3].data;
+    problem.scratch = scratch_of(frame, PFK_SCRATCH(rk_control, problem), y0);
     PFK_LAUNCH(frame, y0.device, rk_control, problem, 2 * problem.size + 64);
     return outputs;
 }

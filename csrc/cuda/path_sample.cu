@@ -1,4 +1,4 @@
-// path_sample on the GPU: a row belongs to a few lanes, a warp or a block, by its size alone; a lane takes four
+// path_sample on the GPU: a row belongs to a few lanes, a warp or blocks, by its size alone; a lane takes four
 // neighbouring elements at a time and makes their noise from the counter.
 
 #include "../math/path_sample.h"
@@ -36,7 +36,7 @@ __global__ void __launch_bounds__(kThreads) sample(const PathSample p, const Sch
         return;
     const auto c = Coefficients<A>::of(p, share.row);
     const uint64_t key = key_of<Drawn>(p, share.row);
-    for (int64_t group = share.lane; group < schedule.units; group += schedule.lanes) {
+    for (int64_t group = share.first; group < share.end; group += schedule.lanes) {
         const int64_t d = group * kGroup, left = p.size - d, out = share.row * p.size + d;
         A data[kGroup], e[kGroup], mixed[kGroup];
         read_group<Whole>(at<T>(p.x1, share.row, p.x1_stride) + d, left, data);
@@ -59,7 +59,7 @@ __global__ void __launch_bounds__(kThreads) differentiate(const PathSample p, co
     if (share.row < p.rows) {
         const auto c = Coefficients<A>::of(p, share.row);
         const uint64_t key = key_of<Drawn>(p, share.row);
-        for (int64_t group = share.lane; group < schedule.units; group += schedule.lanes) {
+        for (int64_t group = share.first; group < share.end; group += schedule.lanes) {
             const int64_t d = group * kGroup, left = p.size - d, out = share.row * p.size + d;
             A data[kGroup], e[kGroup], mixed[kGroup], moved[kGroup];
             read_group<Whole>(at<T>(p.x1, share.row, p.x1_stride) + d, left, data);
@@ -101,10 +101,9 @@ bool is_whole(const PathSample& p) {
 }
 
 // kernel(type, drawn, whole) is the kernel for them.
-template <class Kernel> cudaError_t start(const PathSample& p, void* stream, Kernel kernel) {
+template <class Kernel> cudaError_t start(const PathSample& p, const Schedule& schedule, void* stream, Kernel kernel) {
     if (p.rows == 0)
         return cudaSuccess;
-    const Schedule schedule = schedule_of((p.size + kGroup - 1) / kGroup);
     const auto run = [&](auto chosen) {
         return launch(chosen, schedule.blocks(p.rows), kThreads, 0, static_cast<cudaStream_t>(stream), p, schedule);
     };
@@ -120,13 +119,13 @@ template <class Kernel> cudaError_t start(const PathSample& p, void* stream, Ker
 } // namespace
 
 Error path_sample(const PathSample& p, void* stream) {
-    return start(p, stream, [](auto type, auto drawn, auto whole) {
+    return start(p, schedule_of(p.size, kGroup), stream, [](auto type, auto drawn, auto whole) {
         return sample<decltype(drawn)::value, decltype(whole)::value, typename decltype(type)::type>;
     });
 }
 
 Error path_sample_backward(const PathSample& p, void* stream) {
-    return start(p, stream, [](auto type, auto drawn, auto whole) {
+    return start(p, undivided(p.size, kGroup), stream, [](auto type, auto drawn, auto whole) {
         return differentiate<decltype(drawn)::value, decltype(whole)::value, typename decltype(type)::type>;
     });
 }

@@ -1,6 +1,7 @@
-// rk_combine, rk_error and rk_control on the GPU. A row belongs to a few lanes, a warp or a block, by its size alone,
-// so that its sum is the same in every batch. Rows that 128-bit accesses fit into take the path that is unrolled for
-// the number of slopes; everything else goes element by element, for any number.
+// rk_combine, rk_error and rk_control on the GPU. A row belongs to a few lanes, a warp, a block or several, by its size
+// alone, so that its sum is the same in every batch: several blocks leave theirs in scratch memory, and a second launch
+// adds them. Rows that 128-bit accesses fit into take the path that is unrolled for the number of slopes; everything
+// else goes element by element, for any number.
 
 #include "../math/rk_step.h"
 #include "rows.cuh"
@@ -52,14 +53,16 @@ PFK_DEVICE void slope_of(const Pointers<T, A>& s, int64_t row, int64_t unit, A* 
 
 // ---- kernels -------------------------------------------------------------------------------------------------------
 
-// What every kernel is called with; launch_rows settles the schedule.
+// What every kernel is called with; the launcher settles the schedule. Pieces of row b leave their sums at b * pieces.
 template <class T, class A> struct Rows {
     Schedule schedule;
     Pointers<T, A> slopes;
     int64_t rows, size;
+    A* sums;
 
     template <class Problem>
-    explicit Rows(const Problem& p) : schedule{}, slopes(pointers_of<T, A>(p.slopes)), rows(p.rows), size(p.size) {}
+    Rows(const Problem& p, void* scratch)
+        : schedule{}, slopes(pointers_of<T, A>(p.slopes)), rows(p.rows), size(p.size), sums(static_cast<A*>(scratch)) {}
 };
 
 template <class T, class A> struct Combine : Rows<T, A> {
@@ -69,7 +72,7 @@ template <class T, class A> struct Combine : Rows<T, A> {
     T* out;
 
     explicit Combine(const RkCombine& p)
-        : Rows<T, A>(p), y_stride(p.y_stride), h_stride(p.h_stride), y(static_cast<const T*>(p.y)),
+        : Rows<T, A>(p, nullptr), y_stride(p.y_stride), h_stride(p.h_stride), y(static_cast<const T*>(p.y)),
           h(static_cast<const A*>(p.h)), out(static_cast<T*>(p.out)) {}
 };
 
@@ -79,7 +82,7 @@ __global__ void __launch_bounds__(kThreads) combine(const Combine<T, A> p) {
     if (share.row >= p.rows)
         return;
     const A h = p.h[share.row * p.h_stride];
-    for (int64_t unit = share.lane; unit < p.schedule.units; unit += p.schedule.lanes) {
+    for (int64_t unit = share.first; unit < share.end; unit += p.schedule.lanes) {
         A sum[N];
         slope_of<Count, N>(p.slopes, share.row, unit, sum);
         Vec<T, N> value = vload<N>(p.y + share.row * p.y_stride + unit * N);
@@ -99,7 +102,7 @@ template <class T, class A> struct CombineBackward : Rows<T, A> {
     T* dk[kMostSlopes];
 
     explicit CombineBackward(const RkCombineBackward& p)
-        : Rows<T, A>(p), dy_stride(p.dy_stride), h_stride(p.h_stride), dy(static_cast<const T*>(p.dy)),
+        : Rows<T, A>(p, p.scratch), dy_stride(p.dy_stride), h_stride(p.h_stride), dy(static_cast<const T*>(p.dy)),
           h(static_cast<const A*>(p.h)), dstate(static_cast<T*>(p.dstate)), dh(static_cast<A*>(p.dh)), dk{} {
         for (int j = 0; j < p.slopes.count; ++j)
             dk[j] = static_cast<T*>(p.dk[j]);
@@ -112,7 +115,7 @@ __global__ void __launch_bounds__(kThreads) combine_backward(const CombineBackwa
     A total = 0;
     if (share.row < p.rows) {
         const A h = p.h[share.row * p.h_stride];
-        for (int64_t unit = share.lane; unit < p.schedule.units; unit += p.schedule.lanes) {
+        for (int64_t unit = share.first; unit < share.end; unit += p.schedule.lanes) {
             A sum[N];
             slope_of<Count, N>(p.slopes, share.row, unit, sum);
             const Vec<T, N> dy = vload<N>(p.dy + share.row * p.dy_stride + unit * N);
@@ -131,7 +134,13 @@ __global__ void __launch_bounds__(kThreads) combine_backward(const CombineBackwa
     }
     total = row_sum(total, p.schedule.lanes);
     if (share.lane == 0 && share.row < p.rows)
-        p.dh[share.row] = total;
+        (p.schedule.pieces == 1 ? p.dh[share.row] : p.sums[blockIdx.x]) = total;
+}
+
+template <class T, class A> __global__ void __launch_bounds__(kThreads) add_pieces(const CombineBackward<T, A> p) {
+    const A total = sum_of_pieces(p.sums, blockIdx.x, p.schedule.pieces);
+    if (threadIdx.x == 0)
+        p.dh[blockIdx.x] = total;
 }
 
 template <class T, class A> struct Norm : Rows<T, A> {
@@ -141,18 +150,18 @@ template <class T, class A> struct Norm : Rows<T, A> {
 
     template <class Problem>
     Norm(const Problem& p, double relative, double absolute)
-        : Rows<T, A>(p), y0_stride(p.y0_stride), y1_stride(p.y1_stride), rtol(static_cast<A>(relative)),
+        : Rows<T, A>(p, p.scratch), y0_stride(p.y0_stride), y1_stride(p.y1_stride), rtol(static_cast<A>(relative)),
           atol(static_cast<A>(absolute)), y0(static_cast<const T*>(p.y0)), y1(static_cast<const T*>(p.y1)) {}
 };
 
 PFK_DEVICE float root(float x) { return sqrtf(x); }
 PFK_DEVICE double root(double x) { return sqrt(x); }
 
-// The sum of squares of a lane's elements; A(0) for rows beyond the last.
+// The sum of squares of a thread's elements; A(0) for rows beyond the last.
 template <class T, class A, int N, int Count> PFK_DEVICE A squares(const Norm<T, A>& p, const Share& share, A h) {
     A total = 0;
     if (share.row < p.rows)
-        for (int64_t unit = share.lane; unit < p.schedule.units; unit += p.schedule.lanes) {
+        for (int64_t unit = share.first; unit < share.end; unit += p.schedule.lanes) {
             A sum[N];
             slope_of<Count, N>(p.slopes, share.row, unit, sum);
             const Vec<T, N> y0 = vload<N>(p.y0 + share.row * p.y0_stride + unit * N);
@@ -168,7 +177,7 @@ template <class T, class A, int N, int Count> PFK_DEVICE A squares(const Norm<T,
 }
 
 template <class T, class A> PFK_DEVICE A norm_of(const Norm<T, A>& p, A total) {
-    return root(row_sum(total, p.schedule.lanes) / static_cast<A>(p.size > 0 ? p.size : 1));
+    return root(total / static_cast<A>(p.size > 0 ? p.size : 1));
 }
 
 template <class T, class A> struct ErrorNorm : Norm<T, A> {
@@ -185,29 +194,51 @@ template <class T, class A, int N, int Count>
 __global__ void __launch_bounds__(kThreads) error(const ErrorNorm<T, A> p) {
     const Share share(p.schedule);
     const A h = share.row < p.rows ? p.h[share.row * p.h_stride] : A(0);
-    const A norm = norm_of(p, squares<T, A, N, Count>(p, share, h));
+    const A total = row_sum(squares<T, A, N, Count>(p, share, h), p.schedule.lanes);
     if (share.lane == 0 && share.row < p.rows)
-        p.norm[share.row] = norm;
+        (p.schedule.pieces == 1 ? p.norm[share.row] : p.sums[blockIdx.x]) =
+            p.schedule.pieces == 1 ? norm_of(p, total) : total;
 }
+
+template <class T, class A> __global__ void __launch_bounds__(kThreads) norm_pieces(const ErrorNorm<T, A> p) {
+    const A total = sum_of_pieces(p.sums, blockIdx.x, p.schedule.pieces);
+    if (threadIdx.x == 0)
+        p.norm[blockIdx.x] = norm_of(p, total);
+}
+
+// Rows of several blocks are measured by one launch, and judged by the next: each block for itself, by the same sum.
+enum class Pass { Whole, Measure, Judge };
 
 template <class T, class A> struct Step : Norm<T, A> {
     RkControl all;
+    Pass pass = Pass::Whole;
 
     explicit Step(const RkControl& p) : Norm<T, A>(p, p.control.rtol, p.control.atol), all(p) {}
 };
 
-// The row's first lane turns the clock; all of them see by themselves whether the step is taken, and copy.
+// The row's first thread turns the clock; all of them see by themselves whether the step is taken, and copy.
 template <class T, class A, int N, int Count>
 __global__ void __launch_bounds__(kThreads, 1) control(const Step<T, A> p) {
     const Share share(p.schedule);
     const int64_t row = share.row;
     const double* clock = p.all.clock + row * p.all.clock_stride;
-    const A h = row < p.rows ? static_cast<A>(clock[kStep]) : A(0);
-    const A norm = norm_of(p, squares<T, A, N, Count>(p, share, h));
+    A total;
+    if (p.pass == Pass::Judge)
+        total = sum_of_pieces(p.sums, row, p.schedule.pieces);
+    else {
+        const A h = row < p.rows ? static_cast<A>(clock[kStep]) : A(0);
+        total = row_sum(squares<T, A, N, Count>(p, share, h), p.schedule.lanes);
+        if (p.pass == Pass::Measure) {
+            if (share.lane == 0)
+                p.sums[blockIdx.x] = total;
+            return;
+        }
+    }
     if (row >= p.rows)
         return;
+    const A norm = norm_of(p, total);
     const bool good = accepts(clock[kStatus], norm);
-    if (share.lane == 0) {
+    if (share.first == 0) {
         double* after = p.all.after + row * kClock;
         const auto set = [&](int column, double value) { after[column] = value; };
         advance_clock<true>(p.all.control, static_cast<double>(norm), [&](int column) { return clock[column]; }, set);
@@ -217,7 +248,7 @@ __global__ void __launch_bounds__(kThreads, 1) control(const Step<T, A> p) {
     const T* y = good ? p.y1 + row * p.y1_stride : p.y0 + row * p.y0_stride;
     const T* k = good ? static_cast<const T*>(p.all.k1) + row * p.all.k1_stride
                       : static_cast<const T*>(p.all.k0) + row * p.all.k0_stride;
-    for (int64_t unit = share.lane; unit < p.schedule.units; unit += p.schedule.lanes) {
+    for (int64_t unit = share.first; unit < share.end; unit += p.schedule.lanes) {
         vstore(static_cast<T*>(p.all.y) + row * p.size + unit * N, vload<N>(y + unit * N));
         vstore(static_cast<T*>(p.all.k) + row * p.size + unit * N, vload<N>(k + unit * N));
     }
@@ -238,14 +269,20 @@ template <int N = 1, class Body> cudaError_t with_count(int count, Body body) {
 
 // kernel(n, count) is the kernel for N elements at once and Count slopes. Wide rows take the one of their number.
 template <class T, class Call, class Kernel>
-cudaError_t launch_rows(Call call, bool wide, void* stream, Kernel kernel) {
+cudaError_t launch_rows(const Call& call, bool wide, void* stream, Kernel kernel) {
     constexpr int N = vector_width<T>;
-    call.schedule = schedule_of(call.size / (wide ? N : 1));
     const auto run = [&](auto chosen) {
         return launch(chosen, call.schedule.blocks(call.rows), kThreads, 0, static_cast<cudaStream_t>(stream), call);
     };
     return wide ? with_count(call.slopes.count, [&](auto count) { return run(kernel(Int<N>{}, count)); })
                 : run(kernel(Int<1>{}, Int<0>{}));
+}
+
+// A block a row, if its sum is in pieces.
+template <class Call> cudaError_t launch_sums(void (*kernel)(Call), const Call& call, void* stream) {
+    return call.schedule.pieces == 1
+               ? cudaSuccess
+               : launch(kernel, static_cast<unsigned>(call.rows), kThreads, 0, static_cast<cudaStream_t>(stream), call);
 }
 
 template <class T> bool fits(const void* data, int64_t stride) {
@@ -259,6 +296,11 @@ template <class T> bool fits(const Slopes& s, int64_t size) {
     return all;
 }
 
+template <class Problem> int64_t scratch_of(const Problem& p) {
+    const int64_t pieces = pieces_of(p.size);
+    return pieces == 1 ? 0 : p.rows * pieces;
+}
+
 } // namespace
 
 Error rk_combine(const RkCombine& p, void* stream) {
@@ -268,52 +310,76 @@ Error rk_combine(const RkCombine& p, void* stream) {
         using T = typename decltype(type)::type;
         using A = arithmetic_t<T>;
         const bool wide = fits<T>(p.slopes, p.size) && fits<T>(p.y, p.y_stride) && is_aligned(p.out);
-        return launch_rows<T>(Combine<T, A>(p), wide, stream, [](auto n, auto count) {
+        Combine<T, A> call(p);
+        call.schedule = schedule_of(p.size, wide ? vector_width<T> : 1);
+        return launch_rows<T>(call, wide, stream, [](auto n, auto count) {
             return combine<T, A, decltype(n)::value, decltype(count)::value>;
         });
     });
 }
 
+int64_t rk_combine_backward_scratch(const RkCombineBackward& p) { return scratch_of(p); }
+
 Error rk_combine_backward(const RkCombineBackward& p, void* stream) {
     if (p.rows == 0)
         return cudaSuccess;
-    return with_type(p.type, [&](auto type) {
+    return with_type(p.type, [&](auto type) -> cudaError_t {
         using T = typename decltype(type)::type;
         using A = arithmetic_t<T>;
         bool wide = fits<T>(p.slopes, p.size) && fits<T>(p.dy, p.dy_stride) && is_aligned(p.dstate);
         for (int j = 0; j < p.slopes.count; ++j)
             wide = wide && is_aligned(p.dk[j]);
-        return launch_rows<T>(CombineBackward<T, A>(p), wide, stream, [](auto n, auto count) {
+        CombineBackward<T, A> call(p);
+        call.schedule = schedule_of(p.size, wide ? vector_width<T> : 1);
+        const cudaError_t refused = launch_rows<T>(call, wide, stream, [](auto n, auto count) {
             return combine_backward<T, A, decltype(n)::value, decltype(count)::value>;
         });
+        return refused != cudaSuccess ? refused : launch_sums(add_pieces<T, A>, call, stream);
     });
 }
+
+int64_t rk_error_scratch(const RkError& p) { return scratch_of(p); }
 
 Error rk_error(const RkError& p, void* stream) {
     if (p.rows == 0)
         return cudaSuccess;
-    return with_type(p.type, [&](auto type) {
+    return with_type(p.type, [&](auto type) -> cudaError_t {
         using T = typename decltype(type)::type;
         using A = arithmetic_t<T>;
         const bool wide = fits<T>(p.slopes, p.size) && fits<T>(p.y0, p.y0_stride) && fits<T>(p.y1, p.y1_stride);
-        return launch_rows<T>(ErrorNorm<T, A>(p), wide, stream, [](auto n, auto count) {
+        ErrorNorm<T, A> call(p);
+        call.schedule = schedule_of(p.size, wide ? vector_width<T> : 1);
+        const cudaError_t refused = launch_rows<T>(call, wide, stream, [](auto n, auto count) {
             return error<T, A, decltype(n)::value, decltype(count)::value>;
         });
+        return refused != cudaSuccess ? refused : launch_sums(norm_pieces<T, A>, call, stream);
     });
 }
+
+int64_t rk_control_scratch(const RkControl& p) { return scratch_of(p); }
 
 Error rk_control(const RkControl& p, void* stream) {
     if (p.rows == 0)
         return cudaSuccess;
-    return with_type(p.type, [&](auto type) {
+    return with_type(p.type, [&](auto type) -> cudaError_t {
         using T = typename decltype(type)::type;
         using A = arithmetic_t<T>;
         const bool wide = fits<T>(p.slopes, p.size) && fits<T>(p.y0, p.y0_stride) && fits<T>(p.y1, p.y1_stride) &&
                           fits<T>(p.k0, p.k0_stride) && fits<T>(p.k1, p.k1_stride) && is_aligned(p.y) &&
                           is_aligned(p.k);
-        return launch_rows<T>(Step<T, A>(p), wide, stream, [](auto n, auto count) {
+        const auto kernel = [](auto n, auto count) {
             return control<T, A, decltype(n)::value, decltype(count)::value>;
-        });
+        };
+        Step<T, A> call(p);
+        call.schedule = schedule_of(p.size, wide ? vector_width<T> : 1);
+        if (call.schedule.pieces > 1) {
+            call.pass = Pass::Measure;
+            const cudaError_t refused = launch_rows<T>(call, wide, stream, kernel);
+            if (refused != cudaSuccess)
+                return refused;
+            call.pass = Pass::Judge;
+        }
+        return launch_rows<T>(call, wide, stream, kernel);
     });
 }
 

@@ -38,6 +38,7 @@ struct RkCombineBackward {
     int64_t dy_stride, h_stride;
     void *dstate, *dh; // dense, as are the dk
     void* dk[kMostSlopes];
+    void* scratch = nullptr; // CUDA, as of every one that has a sum: ..._scratch(...) accumulators
 };
 
 // norm_b = root mean square over the row of h_b sum_j w_j k_j / (atol + rtol max(|y0|, |y1|))
@@ -49,6 +50,7 @@ struct RkError {
     const void *y0, *y1, *h;
     int64_t y0_stride, y1_stride, h_stride;
     void* norm; // dense, float or double
+    void* scratch = nullptr;
 };
 
 // The columns of a row's clock, as pyflowk/ops/rk_control.py has them.
@@ -73,6 +75,7 @@ struct RkControl {
     int64_t y0_stride, y1_stride, k0_stride, k1_stride, clock_stride;
     void *y, *k, *times; // dense
     double* after;       // dense
+    void* scratch;
 };
 
 // sum_j w_j k_j; `at(j)` is slope j, widened.
@@ -154,5 +157,8 @@ PFK_KERNEL(rk_combine, RkCombine)
 PFK_KERNEL(rk_combine_backward, RkCombineBackward)
 PFK_KERNEL(rk_error, RkError)
 PFK_KERNEL(rk_control, RkControl)
+PFK_SCRATCH_OF(rk_combine_backward, RkCombineBackward)
+PFK_SCRATCH_OF(rk_error, RkError)
+PFK_SCRATCH_OF(rk_control, RkControl)
 
 } // namespace pfk

@@ -49,6 +49,7 @@ ALL = [
     *(_combine(n, (7,)) for n in range(1, 10)),
     *(_error(n, (7,)) for n in range(1, 10)),
     *(make(4, event) for make in (_combine, _error) for event in EVENTS),
+    *(make(2, event) for make in (_combine, _error) for event in [(4099,), (3, 37, 40)]),  # more than a block's
 ]
 SMALL = [_combine(2, (3,)), _combine(5, (2, 2)), _error(2, (3,)), _error(4, (2, 2))]
 FEW = [_combine(3, (6,)), _error(2, (2, 3))]
