@@ -68,17 +68,90 @@ struct Share {
 
 // ---- between global memory and the columns; the whole warp calls these ----------------------------------------------
 
-// `param`: offset of this lane's first parameter, negative where it has none.
+// In all of it `param` is the offset of this lane's first parameter, negative where it has none.
+
+constexpr int kFlying = 8; // loads of a lane on their way at a time
+
+// The lanes that have params, if they are neighbours whose params are, which then are copied as one piece.
+struct Run {
+    int first, size;
+    int64_t begin;
+    bool whole;
+
+    PFK_DEVICE Run(int64_t param, int count, int lane) {
+        const unsigned present = __ballot_sync(full_warp, param >= 0);
+        first = __ffs(static_cast<int>(present)) - 1;
+        begin = __shfl_sync(full_warp, static_cast<long long>(param), first);
+        const unsigned from_first = present >> first;
+        size = __popc(present) * count;
+        whole = (from_first & (from_first + 1)) == 0 &&
+                __all_sync(full_warp, param < 0 || param == begin + static_cast<int64_t>(lane - first) * count);
+    }
+};
+
+// Where a lane stands that goes through a run in steps of a warp: its parameter, and the column.
+struct Walk {
+    int p, column, step_p, step_column, count;
+
+    PFK_DEVICE Walk(const Run& run, int count_, int lane)
+        : p(lane % count_), column(run.first + lane / count_), step_p(warp_size % count_),
+          step_column(warp_size / count_), count(count_) {}
+    PFK_DEVICE int here() const { return p * kPitch + column; }
+    PFK_DEVICE void advance() {
+        p += step_p;
+        column += step_column;
+        if (p >= count) {
+            p -= count;
+            ++column;
+        }
+    }
+};
+
+template <class P, class A> PFK_DEVICE void bring_run(const P* params, const Run& run, int count, A* tile, int lane) {
+    Walk walk(run, count, lane);
+    for (int begin = lane; begin - lane < run.size; begin += kFlying * warp_size) {
+        P value[kFlying];
+#pragma unroll
+        for (int i = 0; i < kFlying; ++i)
+            value[i] = params[run.begin + min(begin + i * warp_size, run.size - 1)];
+#pragma unroll
+        for (int i = 0; i < kFlying; ++i, walk.advance())
+            if (begin + i * warp_size < run.size)
+                tile[walk.here()] = A(widen(value[i]));
+    }
+}
+
+// One element after the other; columns of lanes without params hold anything.
+template <class P, class A>
+PFK_DEVICE void bring_each(const P* params, int64_t param, int64_t any, int count, A* tile, int lane) {
+    for (int first = 0; first < warp_size; first += kFlying) {
+        int64_t from[kFlying];
+#pragma unroll
+        for (int i = 0; i < kFlying; ++i)
+            from[i] = __shfl_sync(full_warp, static_cast<long long>(param), first + i);
+        for (int p = lane; p < count; p += warp_size) {
+            P value[kFlying];
+#pragma unroll
+            for (int i = 0; i < kFlying; ++i)
+                value[i] = params[(from[i] < 0 ? any : from[i]) + p];
+#pragma unroll
+            for (int i = 0; i < kFlying; ++i)
+                tile[p * kPitch + first + i] = A(widen(value[i]));
+        }
+    }
+}
+
+// Some lane has params.
 template <class P, class A>
 PFK_DEVICE void bring(const P* params, int64_t param, int64_t shift, int count, A* tile, int lane) {
-    if (shift == 1) { // an element's params are neighbours: the warp reads one element after the other
-        for (int other = 0; other < warp_size; ++other) {
-            const int64_t from = __shfl_sync(full_warp, static_cast<long long>(param), other);
-            if (from >= 0)
-                for (int p = lane; p < count; p += warp_size)
-                    tile[p * kPitch + other] = A(widen(params[from + p]));
-        }
+    if (shift == 1) { // an element's params are neighbours
+        const Run run(param, count, lane);
+        if (run.whole)
+            bring_run(params, run, count, tile, lane);
+        else
+            bring_each(params, param, run.begin, count, tile, lane);
     } else if (param >= 0) {
+#pragma unroll 8
         for (int p = 0; p < count; ++p)
             tile[p * kPitch + lane] = A(widen(params[param + p * shift]));
     }
@@ -89,7 +162,11 @@ template <class P, class A>
 PFK_DEVICE void take_back(const A* tile, int64_t param, int64_t shift, int count, P* params, int lane) {
     __syncwarp();
     if (shift == 1) {
-        for (int other = 0; other < warp_size; ++other) {
+        const Run run(param, count, lane);
+        Walk walk(run, count, lane);
+        for (int at = lane; run.whole && at < run.size; at += warp_size, walk.advance())
+            params[run.begin + at] = narrow<P>(tile[walk.here()]);
+        for (int other = 0; !run.whole && other < warp_size; ++other) {
             const int64_t to = __shfl_sync(full_warp, static_cast<long long>(param), other);
             if (to >= 0)
                 for (int p = lane; p < count; p += warp_size)
