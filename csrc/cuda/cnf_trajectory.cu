@@ -1,10 +1,11 @@
-// cnf_trajectory on the GPU: a block takes panels of 32 samples through all steps, one sample a lane, and waits for
-// nobody but itself.
+// cnf_trajectory on the GPU: a block takes panels of samples through all steps and waits for nobody but itself. Panels
+// are of 8 samples as long as each has a multiprocessor of its own, so that few samples fill the card, else of 32.
 //
-// A layer's panel is (units, 32) for values and (units, 32) for the tangent of each probe, side by side, in a scratch
+// A layer's panel is (units, P) for values and (units, P) for the tangent of each probe, side by side, in a scratch
 // that only its block touches. Values and tangents meet a matrix in one product, whose factors pass through shared
-// memory; then a warp takes a row through gate, shift and activation. The backward evaluates each step's stages once
-// more and keeps them, as on the CPU.
+// memory; then threads take rows through gate, shift and activation. The backward evaluates each step's stages once
+// more and keeps them side by side, as it keeps what they give to the layers' products, so that a step has one product
+// a matrix for its gradient.
 
 #include "../math/cnf_trajectory.h"
 #include "product.cuh"
@@ -12,11 +13,16 @@
 namespace pfk::cuda {
 namespace {
 
-constexpr int64_t kBlocks = 264, kBlocksBackward = 132; // two, and one, for each multiprocessor of an H100
+constexpr int64_t kMultiprocessors = 132; // of an H100: two blocks for each forward, one backward
+constexpr int kFew = 8, kMany = 32;       // samples of a panel
 
-int64_t panels_of(const CnfTrajectory& p) { return (p.samples + P - 1) / P; }
+int panel_of(const CnfTrajectory& p) { return p.samples <= kFew * kMultiprocessors ? kFew : kMany; }
+int64_t panels_of(const CnfTrajectory& p) {
+    const int64_t samples = panel_of(p);
+    return (p.samples + samples - 1) / samples;
+}
 int64_t blocks_of(const CnfTrajectory& p, bool backward) {
-    const int64_t panels = panels_of(p), most = backward ? kBlocksBackward : kBlocks;
+    const int64_t panels = panels_of(p), most = backward ? kMultiprocessors : 2 * kMultiprocessors;
     return panels < most ? panels : most;
 }
 
@@ -25,12 +31,14 @@ template <class A> struct Memory : Factors<A> {
     A partial[3][kWarps][warp_size];
 };
 
-// Where the elements of a product go: into whole panels, or on top of a matrix of that many columns.
+// Where the elements of a product go: into panels of an even number of columns, whose rows lie `ld` apart, or on top of
+// a matrix of that many columns.
 template <class A> struct Into {
     A* y;
-    int64_t ld;
+    int64_t ld, columns;
     PFK_DEVICE void operator()(int64_t row, int64_t column, A a, A b) const {
-        vstore<2>(y + row * ld + column, Vec<A, 2>{{a, b}});
+        if (column < columns)
+            vstore<2>(y + row * ld + column, Vec<A, 2>{{a, b}});
     }
 };
 template <class A> struct OnTop {
@@ -48,31 +56,32 @@ template <class A> struct OnTop {
 // ---- one block
 // -------------------------------------------------------------------------------------------------------
 
-// Where everything lies in a block's scratch: panels (rows, P), or (rows, N) with the tangents beside the values.
+// Where everything lies in a block's scratch: panels (rows, P), or (rows, N) with the tangents beside the values. What
+// is kept of each stage lies side by side, (rows, stages P) or (rows, stages N).
 struct Space {
-    int64_t N;
-    int64_t y, bias, input, output; // input and output of the first stage; others follow
-    int64_t hidden, hidden_size;    // layers: forward two in turn, backward all of them and all stages
-    int64_t product, dinput;        // backward, of each stage: the last layer's product; what its input receives
-    int64_t g, below, dy, dbias;
+    int64_t N, all, values; // columns of a stage, of all stages, of all stages' values
+    int64_t y, bias, input, output;
+    int64_t hidden, hidden_size; // layers: forward two in turn, backward all of them
+    int64_t product, dinput;     // backward: the last layer's product; what its input receives
+    int64_t g, dy, dbias;        // g: the gradients of all layers' products
     int64_t size;
 };
 Space space_of(const CnfTrajectory& p, bool backward) {
-    const int64_t D = p.size, H = p.width, S = p.method.stages, widest = D > H ? D : H, N = P * (1 + p.probes);
+    const int64_t D = p.size, H = p.width, S = p.method.stages, P = panel_of(p);
     Space at{};
-    at.N = N;
+    at.N = P * (1 + p.probes), at.all = S * at.N, at.values = S * P;
     const auto take = [&at](int64_t count) {
         const int64_t begin = at.size;
         at.size += count;
         return begin;
     };
     at.y = take(D * P), at.bias = take(p.biased ? H * P : 0);
-    at.input = take(S * D * N), at.output = take(S * D * N);
-    at.hidden_size = H * (backward ? 2 * N + 2 * P : N);
-    at.hidden = take(at.hidden_size * (backward ? S * p.depth : 2));
+    at.input = take(D * at.all), at.output = take(D * at.all);
+    at.hidden_size = H * (backward ? 2 * (at.all + at.values) : at.N);
+    at.hidden = take(at.hidden_size * (backward ? p.depth : 2));
     if (backward) {
-        at.product = take(S * D * N), at.dinput = take(S * D * N);
-        at.g = take(widest * N), at.below = take(widest * N);
+        at.product = take(D * at.all), at.dinput = take(D * at.all);
+        at.g = take((p.depth * H + D) * at.all);
         at.dy = take(D * P), at.dbias = take(p.biased ? H * P : 0);
     }
     return at;
@@ -112,31 +121,34 @@ template <class A> PFK_DEVICE SmoothValue<A> activated(Smooth kind, A pre) {
     }
 }
 
-template <class A> struct Block {
+template <class A, int P> struct Block {
+    static constexpr int kWorkers = kThreads / P; // groups of P threads
+
     const Call<A>& call;
     const CnfTrajectory& p;
     const Space& at;
     A* const base;
     Memory<A>& shared;
-    const int lane, warp;
-    int64_t first; // sample of lane 0
+    const int lane, worker; // the sample of the panel, and who works on it
+    int64_t first;          // sample of lane 0
 
     PFK_DEVICE Block(const Call<A>& c, Memory<A>& s)
         : call(c), p(c.p), at(c.at), base(static_cast<A*>(c.p.panels) + blockIdx.x * c.at.size), shared(s),
-          lane(static_cast<int>(threadIdx.x) % warp_size), warp(static_cast<int>(threadIdx.x) / warp_size), first(0) {}
+          lane(static_cast<int>(threadIdx.x) % P), worker(static_cast<int>(threadIdx.x) / P), first(0) {}
 
     PFK_DEVICE static const A* as(const void* data) { return static_cast<const A*>(data); }
     PFK_DEVICE bool lives() const { return first + lane < p.samples; }
-    PFK_DEVICE A* of_stage(int64_t begin, int stage) const { return base + begin + stage * p.size * at.N; }
+    PFK_DEVICE A* of_stage(int64_t begin, int stage) const { return base + begin + stage * at.N; }
     PFK_DEVICE A* input(int stage) const { return of_stage(at.input, stage); }
     PFK_DEVICE A* output(int stage) const { return of_stage(at.output, stage); }
     PFK_DEVICE A* dinput(int stage) const { return of_stage(at.dinput, stage); }
+    PFK_DEVICE A* gradient(int64_t layer) const { return base + at.g + layer * p.width * at.all; }
 
-    // Each row is its warp's, each sample its lane's, from the first step of a block to its last panel: what `body`
+    // Each row is its worker's, each sample its lane's, from the first step of a block to its last panel: what `body`
     // writes at (row, lane) it may read and write again unsynchronised. What one thread has of another comes by way of
     // products, which begin with a barrier and have one behind them.
     template <class Body> PFK_DEVICE void for_rows(int64_t rows, Body body) const {
-        for (int64_t r = warp; r < rows; r += kWarps)
+        for (int64_t r = worker; r < rows; r += kWorkers)
             body(r);
     }
     PFK_DEVICE A read(const void* from, int64_t stride, int64_t at_row) const {
@@ -159,7 +171,7 @@ template <class A> struct Block {
             for (int64_t probe = 0; probe < p.probes; ++probe) {
                 const A e = read(p.e, p.e_stride, probe * p.size + d);
                 for (int i = 0; i < p.method.stages; ++i)
-                    input(i)[d * at.N + (probe + 1) * P + lane] = e;
+                    input(i)[d * at.all + (probe + 1) * P + lane] = e;
             }
         });
         if (p.biased)
@@ -171,19 +183,24 @@ template <class A> struct Block {
             A value = base[at.y + d * P + lane];
             for (int j = 0; j < stage; ++j)
                 if (call.a[stage][j] != A(0))
-                    value += call.a[stage][j] * output(j)[d * at.N + lane];
-            input(stage)[d * at.N + lane] = value;
+                    value += call.a[stage][j] * output(j)[d * at.all + lane];
+            input(stage)[d * at.all + lane] = value;
         });
     }
 
-    // A hidden layer's panels: the product before gate and shift, then (backward) activation, slope and curvature.
+    // A hidden layer's panels: the product before gate and shift, then (backward) activation, slope and curvature; of
+    // the values alone those two. Rows of the first two lie `ld` apart.
     struct Hidden {
         A *product, *both, *slope, *curvature;
+        int64_t ld;
     };
     template <bool Keep> PFK_DEVICE Hidden hidden(int stage, int64_t layer) const {
-        A* const product = base + at.hidden + (Keep ? stage * p.depth + layer : layer % 2) * at.hidden_size;
-        A* const both = Keep ? product + p.width * at.N : product;
-        return {product, both, both + p.width * at.N, both + p.width * at.N + p.width * P};
+        A* const begin = base + at.hidden + (Keep ? layer : layer % 2) * at.hidden_size;
+        if constexpr (!Keep)
+            return {begin, begin, nullptr, nullptr, at.N};
+        A* const product = begin + stage * at.N;
+        A* const slope = begin + 2 * p.width * at.all + stage * P;
+        return {product, product + p.width * at.all, slope, slope + p.width * at.values, at.all};
     }
 
     // The field and its tangents at the stage's input; with Keep all that its gradient needs stays behind.
@@ -192,19 +209,20 @@ template <class A> struct Block {
         const A* const shifts = as(p.shifts) + evaluation * p.shifts_stride;
         const A* const gates = as(p.gates) + evaluation * p.gates_stride;
         const A* x = input(stage);
+        int64_t x_ld = at.all;
         for (int64_t l = 0; l <= p.depth; ++l) {
             const CnfLayer layer = cnf_layer(p, l);
             const bool last = l == p.depth;
             const Hidden h = hidden<Keep>(stage, l); // of the last layer: not used
             A* const products = !last ? h.product : Keep ? of_stage(at.product, stage) : output(stage);
-            const int64_t step = p.weights_stride;
+            const int64_t ld = last ? at.all : h.ld, step = p.weights_stride;
             multiply<true, false>(shared, Factor<A>{matrix(layer), layer.in * step, step}, layer.out,
-                                  Factor<A>{x, 1, N}, N, layer.in, Into<A>{products, N});
+                                  Factor<A>{x, 1, x_ld}, N, layer.in, Into<A>{products, ld, N});
             __syncthreads();
             for_rows(layer.out, [&](int64_t r) {
                 const A shift = shifts[layer.column + r], gate = p.gated ? gates[layer.column + r] : A(1);
-                const A* const from = products + r * N + lane;
-                A* const to = (last ? output(stage) : h.both) + r * N + lane;
+                const A* const from = products + r * ld + lane;
+                A* const to = (last ? output(stage) : h.both) + r * ld + lane;
                 A value = from[0], scale = gate;
                 if (l == 0 && p.biased)
                     value += base[at.bias + r * P + lane];
@@ -215,15 +233,15 @@ template <class A> struct Block {
                     to[0] = f.value;
                     scale *= f.slope;
                     if constexpr (Keep) {
-                        h.product[r * N + lane] = value;
-                        h.slope[r * P + lane] = f.slope;
-                        h.curvature[r * P + lane] = f.curvature;
+                        h.product[r * ld + lane] = value;
+                        h.slope[r * at.values + lane] = f.slope;
+                        h.curvature[r * at.values + lane] = f.curvature;
                     }
                 }
                 for (int64_t column = P; column < N; column += P)
                     to[column] = scale * from[column];
             });
-            x = h.both;
+            x = h.both, x_ld = h.ld;
         }
     }
 
@@ -234,28 +252,15 @@ template <class A> struct Block {
         const int stages = p.method.stages;
         first = panel * P;
         begin();
-        A divergence = 0, kinetic = 0, jacobian = 0; // of warp 0
+        A divergence = 0, kinetic = 0, jacobian = 0; // of worker 0
         for (int64_t step = 0; step < p.steps; ++step) {
             for (int i = 0; i < stages; ++i) {
                 make_input(i);
                 evaluate<false>(step * stages + i, i);
                 if (call.b[i] == A(0))
                     continue;
-                A sums[3] = {};
-                for_rows(D, [&](int64_t d) {
-                    const A* const f = output(i) + d * at.N + lane;
-                    const A* const e = input(i) + d * at.N + lane;
-                    sums[1] += f[0] * f[0];
-                    for (int64_t column = P; column < at.N; column += P) {
-                        sums[0] += e[column] * f[column];
-                        sums[2] += f[column] * f[column];
-                    }
-                });
-#pragma unroll
-                for (int k = 0; k < 3; ++k)
-                    shared.partial[k][warp][lane] = sums[k];
-                __syncthreads();
-                if (warp == 0) {
+                add_up_rates(i);
+                if (worker == 0) {
                     divergence += call.scaled[i] * total(0);
                     kinetic += call.b[i] * total(1);
                     jacobian += call.scaled[i] * total(2);
@@ -264,17 +269,37 @@ template <class A> struct Block {
             for_rows(D, [&](int64_t d) {
                 A& y = base[at.y + d * P + lane];
                 for (int i = 0; i < stages; ++i)
-                    y += call.b[i] * output(i)[d * at.N + lane];
+                    y += call.b[i] * output(i)[d * at.all + lane];
                 write(p.path, p.steps * D, step * D + d, y);
             });
         }
-        if (warp == 0) {
+        if (worker == 0) {
             write(p.integrals, 3, 0, divergence);
             write(p.integrals, 3, 1, kinetic);
             write(p.integrals, 3, 2, jacobian);
         }
     }
 
+    // The stage's part of the integrals, by as many workers whatever the panel, so that it is the same sum.
+    PFK_DEVICE void add_up_rates(int stage) const {
+        __syncthreads(); // rows are others' too
+        if (worker < kWarps) {
+            A sums[3] = {};
+            for (int64_t d = worker; d < p.size; d += kWarps) {
+                const A* const f = output(stage) + d * at.all + lane;
+                const A* const e = input(stage) + d * at.all + lane;
+                sums[1] += f[0] * f[0];
+                for (int64_t column = P; column < at.N; column += P) {
+                    sums[0] += e[column] * f[column];
+                    sums[2] += f[column] * f[column];
+                }
+            }
+#pragma unroll
+            for (int k = 0; k < 3; ++k)
+                shared.partial[k][worker][lane] = sums[k];
+        }
+        __syncthreads();
+    }
     PFK_DEVICE A total(int which) const {
         A sum = shared.partial[which][0][lane];
 #pragma unroll
@@ -311,9 +336,15 @@ template <class A> struct Block {
             }
             for (int i = stages - 1; i >= 0; --i)
                 differentiate(step * stages + i, i, dparameters);
+            for (int64_t l = 0; l <= p.depth; ++l) {
+                const CnfLayer layer = cnf_layer(p, l);
+                const A* const x = l == 0 ? input(0) : hidden<true>(0, l - 1).both;
+                multiply<true, true>(shared, Factor<A>{gradient(l), at.all, 1}, layer.out, Factor<A>{x, at.all, 1},
+                                     layer.in, at.all, OnTop<A>{dparameters + layer.weights, layer.in});
+            }
             for_rows(D, [&](int64_t d) {
                 for (int i = 0; i < stages; ++i) {
-                    const A* const received = dinput(i) + d * at.N + lane;
+                    const A* const received = dinput(i) + d * at.all + lane;
                     dy[d * P] += received[0];
                     for (int64_t probe = 0; probe < p.probes; ++probe)
                         add(p.de, p.probes * D, probe * D + d, received[(probe + 1) * P]);
@@ -325,52 +356,52 @@ template <class A> struct Block {
             for_rows(H, [&](int64_t r) { write(p.dbias, H, r, base[at.dbias + r * P + lane]); });
     }
 
+    // Adds the sum over the panel; the other workers of the warp may have no such row.
     PFK_DEVICE void add_row(A* to, A value) const {
-        value = warp_reduce(value);
+        const unsigned own = (full_warp >> (warp_size - P)) << (threadIdx.x % warp_size / P * P);
+#pragma unroll
+        for (int step = P / 2; step > 0; step /= 2)
+            value += __shfl_xor_sync(own, value, step);
         if (lane == 0)
             *to += value;
     }
 
-    // From the gradients of y', of the inputs of later stages and of the integrals to that of this stage's input.
+    // From the gradients of y', of the inputs of later stages and of the integrals to that of this stage's input; those
+    // of the layers' products stay behind.
     PFK_DEVICE void differentiate(int64_t evaluation, int stage, A* dparameters) const {
-        const int64_t N = at.N;
         A* const dgates = dparameters + cnf_weights(p) + evaluation * cnf_outputs(p);
         A* const dshifts = dgates + (p.gated ? call.tables : 0);
         const A* const gates = as(p.gates) + evaluation * p.gates_stride;
-        A *g = base + at.g, *below = base + at.below;
         for (int64_t l = p.depth; l >= 0; --l) {
             const CnfLayer layer = cnf_layer(p, l);
+            A* const g = gradient(l) + stage * at.N;
             if (l == p.depth)
                 receive(stage, layer, gates, g, dgates, dshifts);
             else
                 through_activation(hidden<true>(stage, l), l == 0, layer, gates, g, dgates, dshifts);
-            const A* const x = l == 0 ? input(stage) : hidden<true>(stage, l - 1).both;
-            multiply<true, true>(shared, Factor<A>{g, N, 1}, layer.out, Factor<A>{x, N, 1}, layer.in, N,
-                                 OnTop<A>{dparameters + layer.weights, layer.in});
             const int64_t step = p.weights_stride;
+            A* const below = l == 0 ? dinput(stage) : gradient(l - 1) + stage * at.N;
             multiply<false, false>(shared, Factor<A>{matrix(layer), step, layer.in * step}, layer.in,
-                                   Factor<A>{g, 1, N}, N, layer.out, Into<A>{l == 0 ? dinput(stage) : below, N});
-            A* const other = g;
-            g = below, below = other;
+                                   Factor<A>{g, 1, at.all}, at.N, layer.out, Into<A>{below, at.all, at.N});
             __syncthreads();
         }
     }
 
     // g: the gradient of the last layer's products.
     PFK_DEVICE void receive(int stage, const CnfLayer& layer, const A* gates, A* g, A* dgates, A* dshifts) const {
-        const int64_t N = at.N, D = p.size;
+        const int64_t D = p.size, ld = at.all;
         const A ddivergence = call.scaled[stage] * read(p.dintegrals, p.dintegrals_stride, 0);
         const A dkinetic = call.b[stage] * read(p.dintegrals, p.dintegrals_stride, 1);
         const A djacobian = call.scaled[stage] * read(p.dintegrals, p.dintegrals_stride, 2);
         for_rows(D, [&](int64_t d) {
-            const A *const f = output(stage) + d * N + lane, *const e = input(stage) + d * N + lane;
-            const A* const products = of_stage(at.product, stage) + d * N + lane;
-            A* const to = g + d * N + lane;
+            const A *const f = output(stage) + d * ld + lane, *const e = input(stage) + d * ld + lane;
+            const A* const products = of_stage(at.product, stage) + d * ld + lane;
+            A* const to = g + d * ld + lane;
             const A gate = p.gated ? gates[layer.column + d] : A(1);
             A df = call.b[stage] * base[at.dy + d * P + lane] + A(2) * dkinetic * f[0];
             for (int j = stage + 1; j < p.method.stages; ++j)
                 if (call.a[j][stage] != A(0))
-                    df += call.a[j][stage] * dinput(j)[d * N + lane];
+                    df += call.a[j][stage] * dinput(j)[d * ld + lane];
             A across = df * products[0];
             for (int64_t probe = 0; probe < p.probes; ++probe) {
                 const int64_t column = (probe + 1) * P;
@@ -389,14 +420,13 @@ template <class A> struct Block {
     // g: from the gradient of a hidden layer's activation and tangents to that of its products.
     PFK_DEVICE void through_activation(const Hidden& h, bool is_first, const CnfLayer& layer, const A* gates, A* g,
                                        A* dgates, A* dshifts) const {
-        const int64_t N = at.N;
         for_rows(p.width, [&](int64_t r) {
             const A gate = p.gated ? gates[layer.column + r] : A(1);
-            const A slope = h.slope[r * P + lane], curvature = h.curvature[r * P + lane];
-            const A* const products = h.product + r * N + lane;
-            A* const row = g + r * N + lane;
+            const A slope = h.slope[r * at.values + lane], curvature = h.curvature[r * at.values + lane];
+            const A* const products = h.product + r * h.ld + lane;
+            A* const row = g + r * h.ld + lane;
             A across = 0;
-            for (int64_t column = P; column < N; column += P) {
+            for (int64_t column = P; column < at.N; column += P) {
                 const A dtangent = row[column];
                 across += dtangent * products[column];
                 row[column] = dtangent * gate * slope;
@@ -412,18 +442,18 @@ template <class A> struct Block {
     }
 };
 
-// Doubles, and all that the backward holds, need the registers of two blocks.
-template <class A>
-__global__ void __launch_bounds__(kThreads, sizeof(A) == sizeof(double) ? 1 : 2) run(const Call<A> call) {
+// Doubles, few samples, and all that the backward holds, have the registers of two blocks.
+template <class A, int P>
+__global__ void __launch_bounds__(kThreads, sizeof(A) == sizeof(double) || P == kFew ? 1 : 2) run(const Call<A> call) {
     PFK_SHARED(Memory<A>, shared);
-    Block<A> block(call, shared);
+    Block<A, P> block(call, shared);
     for (int64_t panel = blockIdx.x; panel < call.panels; panel += gridDim.x)
         block.forward(panel);
 }
 
-template <class A> __global__ void __launch_bounds__(kThreads, 1) run_backward(const Call<A> call) {
+template <class A, int P> __global__ void __launch_bounds__(kThreads, 1) run_backward(const Call<A> call) {
     PFK_SHARED(Memory<A>, shared);
-    Block<A> block(call, shared);
+    Block<A, P> block(call, shared);
     A* const partial = static_cast<A*>(call.p.partial) + blockIdx.x * call.parameters;
     for (int64_t i = threadIdx.x; i < call.parameters; i += kThreads)
         partial[i] = A(0);
@@ -465,7 +495,8 @@ Error cnf_trajectory(const CnfTrajectory& p, void* stream) {
         return cudaSuccess;
     return with_arithmetic(p.type, [&](auto type) {
         using A = typename decltype(type)::type;
-        return launch(run<A>, static_cast<unsigned>(blocks_of(p, false)), kThreads, 0,
+        const auto kernel = panel_of(p) == kFew ? run<A, kFew> : run<A, kMany>;
+        return launch(kernel, static_cast<unsigned>(blocks_of(p, false)), kThreads, 0,
                       static_cast<cudaStream_t>(stream), call_of<A>(p, false));
     });
 }
@@ -476,8 +507,9 @@ Error cnf_trajectory_backward(const CnfTrajectory& p, void* stream) {
         const int64_t blocks = blocks_of(p, true), parameters = cnf_parameters(p);
         Call<A> call = call_of<A>(p, true);
         call.p.partial = static_cast<A*>(p.panels) + blocks * call.at.size;
+        const auto kernel = panel_of(p) == kFew ? run_backward<A, kFew> : run_backward<A, kMany>;
         const cudaError_t refused = blocks == 0 ? cudaSuccess
-                                                : launch(run_backward<A>, static_cast<unsigned>(blocks), kThreads, 0,
+                                                : launch(kernel, static_cast<unsigned>(blocks), kThreads, 0,
                                                          static_cast<cudaStream_t>(stream), call);
         if (refused != cudaSuccess)
             return refused;

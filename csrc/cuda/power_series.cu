@@ -8,7 +8,8 @@
 namespace pfk::cuda {
 namespace {
 
-constexpr int64_t kBlocks = 264; // two for each multiprocessor of an H100
+constexpr int64_t kBlocks = 264;   // two for each multiprocessor of an H100
+constexpr int64_t P = 2 * kAcross; // samples of a panel
 constexpr int64_t whole_tiles(int64_t units) { return (units + 63) / 64 * 64; } // of a product
 
 int64_t panels_of(const PowerSeries& p) { return (p.samples + P - 1) / P; }
