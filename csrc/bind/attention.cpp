@@ -26,7 +26,8 @@ void require(const Tensor& q, const Tensor& t, const char* t_name, DType dtype, 
 Heads values(const Tensor& t) { return {t.data, t.row_stride, 1, t.shape[2], t.ndim > 3 ? t.shape[3] : 1}; }
 Heads tangents(const Tensor& t) { return {t.data, t.row_stride, t.shape[1], t.shape[3], t.ndim > 4 ? t.shape[4] : 1}; }
 
-Attention problem_of(const Tensor& q, const Tensor& k, const Tensor& v, const Indices& mask, double scale) {
+Attention problem_of(const Tensor& q, const Tensor& k, const Tensor& v, const Indices& mask, bool causal,
+                     double scale) {
     if (q.ndim != 4 || k.ndim != 4 || v.ndim != 4)
         refuse<std::invalid_argument>(kOp, ": q, k and v must be (B, H, T, d), (B, H, S, d) and (B, H, S, e); got ",
                                       shape_text(q), ", ", shape_text(k), ", ", shape_text(v));
@@ -39,7 +40,7 @@ Attention problem_of(const Tensor& q, const Tensor& k, const Tensor& v, const In
         refuse<std::invalid_argument>(kOp, ": q and mask must be on one device; got ", name(q.device), " and ",
                                       name(mask.device));
     Attention p{};
-    p.type = q.dtype, p.scale = scale, p.events = q.shape[0], p.heads = q.shape[1];
+    p.type = q.dtype, p.causal = causal, p.scale = scale, p.events = q.shape[0], p.heads = q.shape[1];
     p.q = values(q), p.k = values(k), p.v = values(v);
     p.mask = mask.shape[1] == 0 ? nullptr : mask.data;
     return p;
@@ -83,9 +84,9 @@ int64_t cost_of(const Attention& p) { return p.k.length * (p.q.size + p.v.size) 
 
 void split_queries(Attention& p) { p.rows = p.events * p.heads * ((p.q.length + kQueries - 1) / kQueries); }
 
-Outputs<2> attention(Frame& frame, const Tensor& q, const Tensor& k, const Tensor& v, const Indices& mask,
+Outputs<2> attention(Frame& frame, const Tensor& q, const Tensor& k, const Tensor& v, const Indices& mask, bool causal,
                      double scale) {
-    Attention p = problem_of(q, k, v, mask, scale);
+    Attention p = problem_of(q, k, v, mask, causal, scale);
     const Outputs<2> outputs = new_outputs(frame, p, q);
     set_outputs(p, q, outputs[0], outputs[1]);
     split_queries(p);
@@ -94,8 +95,8 @@ Outputs<2> attention(Frame& frame, const Tensor& q, const Tensor& k, const Tenso
 }
 
 Outputs<4> attention_tangents(Frame& frame, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& dq,
-                              const Tensor& dk, const Tensor& dv, const Indices& mask, double scale) {
-    Attention p = problem_of(q, k, v, mask, scale);
+                              const Tensor& dk, const Tensor& dv, const Indices& mask, bool causal, double scale) {
+    Attention p = problem_of(q, k, v, mask, causal, scale);
     set_tangents(p, q, dq, dk, dv);
     const Outputs<2> outputs = new_outputs(frame, p, q), images = new_images(frame, p, q);
     set_outputs(p, q, outputs[0], outputs[1]);
@@ -106,8 +107,9 @@ Outputs<4> attention_tangents(Frame& frame, const Tensor& q, const Tensor& k, co
 }
 
 Outputs<3> attention_backward(Frame& frame, const Tensor& q, const Tensor& k, const Tensor& v, const Indices& mask,
-                              const Tensor& y, const Tensor& lse, const Tensor& gy, const Tensor& glse, double scale) {
-    Attention p = problem_of(q, k, v, mask, scale);
+                              const Tensor& y, const Tensor& lse, const Tensor& gy, const Tensor& glse, bool causal,
+                              double scale) {
+    Attention p = problem_of(q, k, v, mask, causal, scale);
     set_outputs(p, q, gy, glse); // the same checks
     p.gy = p.y, p.glse = p.lse;
     set_outputs(p, q, y, lse);
@@ -122,8 +124,8 @@ Outputs<6> attention_tangents_backward(Frame& frame, const Tensor& q, const Tens
                                        const Tensor& dq, const Tensor& dk, const Tensor& dv, const Indices& mask,
                                        const Tensor& y, const Tensor& lse, const Tensor& dy, const Tensor& dlse,
                                        const Tensor& gy, const Tensor& glse, const Tensor& gdy, const Tensor& gdlse,
-                                       double scale) {
-    Attention p = problem_of(q, k, v, mask, scale);
+                                       bool causal, double scale) {
+    Attention p = problem_of(q, k, v, mask, causal, scale);
     set_tangents(p, q, dq, dk, dv);
     set_outputs(p, q, gy, glse), set_images(p, q, gdy, gdlse); // the same checks
     p.gy = p.y, p.glse = p.lse, p.gvy = p.vy, p.gvlse = p.vlse;

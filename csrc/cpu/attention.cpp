@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kKeys = 64; // of a block
 
 inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+template <class A> constexpr A infinity() { return static_cast<A>(__builtin_inf()); }
 
 // ---- rows of a head -------------------------------------------------------------------------------------------------
 
@@ -63,7 +64,7 @@ template <class T, class A> class Staged {
     A* room_;
 };
 
-// Which keys of an event take part.
+// Which keys of an event take part, and which of them a query sees.
 class Kept {
   public:
     Kept(const Attention& p, Scratch& scratch)
@@ -80,7 +81,25 @@ class Kept {
     int64_t count() const { return count_; }
     const int64_t* places() const { return p_.mask == nullptr ? nullptr : places_; }
 
+    // How many of them some queries up to this one see.
+    int64_t seen(int64_t query) const {
+        int64_t count = p_.causal ? 0 : count_;
+        while (count < count_ && place(count) <= last_seen(query))
+            ++count;
+        return count;
+    }
+
+    // Scores of keys `key`, key + 1, ... that come after a query: none of the softmax.
+    template <class A> void hide(A* s, int64_t key, int64_t keys, int64_t query, int64_t n) const {
+        for (int64_t j = 0; p_.causal && j < keys; ++j, s += n)
+            for (int64_t i = 0; i < n && last_seen(query + i) < place(key + j); ++i)
+                s[i] = -infinity<A>();
+    }
+
   private:
+    int64_t place(int64_t j) const { return p_.mask == nullptr ? j : places_[j]; }
+    int64_t last_seen(int64_t query) const { return query + p_.k.length - p_.q.length; }
+
     const Attention& p_;
     int64_t *places_, count_;
 };
@@ -177,7 +196,7 @@ template <class A> struct Stream {
     void begin(int64_t tangents, int64_t n) {
         fill_zero(base, n), fill_zero(sum, n), fill_zero(slopes, tangents * n);
         for (int64_t i = 0; i < n; ++i)
-            top[i] = -detail::power_of_two<A>(detail::Real<A>::bias + 1);
+            top[i] = -infinity<A>();
     }
 
     void look(const A* s, int64_t keys, int64_t n) {
@@ -192,9 +211,8 @@ template <class A> struct Stream {
             *reinterpret_cast<Vec*>(shrink + at) = *reinterpret_cast<const Vec*>(top + at);
             *reinterpret_cast<Vec*>(top + at) = most;
         }
-        const A nothing = -detail::power_of_two<A>(detail::Real<A>::bias + 1);
         for (int64_t i = 0; i < n; ++i) {
-            base[i] = top[i] == nothing ? A(0) : top[i];
+            base[i] = top[i] == -infinity<A>() ? A(0) : top[i];
             shrink[i] = exp(shrink[i] - base[i]);
             moved = moved || shrink[i] != A(1);
         }
@@ -251,9 +269,11 @@ template <class T, class A> void forward(const Attention& p, int64_t begin, int6
             to_panel<T>(p.vq, p.heads, unit, t, first, static_cast<A>(p.scale), vq + t * d * n, n);
         fill_zero(y, e * n), fill_zero(vy, tangents * e * n);
         stream.begin(tangents, n);
-        for (int64_t key = 0; key < side.kept.count(); key += kKeys) {
-            const int64_t keys = least(kKeys, side.kept.count() - key);
+        const int64_t seen = side.kept.seen(first + some - 1);
+        for (int64_t key = 0; key < seen; key += kKeys) {
+            const int64_t keys = least(kKeys, seen - key);
             score<false>(side.k[0] + key * d, d, q, s, keys, n);
+            side.kept.hide(s, key, keys, first, n);
             stream.look(s, keys, n);
             if (key > 0 && stream.moved) {
                 scale_lanes(stream.sum, stream.shrink, 1, n), scale_lanes(y, stream.shrink, e, n);
@@ -382,7 +402,7 @@ template <class T, class A> struct Queries {
         to_panel<T>(p.y, p.heads, unit, 0, first, one, y_panel, n);
         to_lanes(p.lse, p.heads, unit, 0, first, base, n);
         for (int64_t i = 0; i < n; ++i) // no key took part
-            base[i] = base[i] == -detail::power_of_two<A>(detail::Real<A>::bias + 1) ? A(0) : base[i];
+            base[i] = base[i] == -infinity<A>() ? A(0) : base[i];
         to_lanes(p.glse, p.heads, unit, 0, first, bend, n);
         subtract_products(gy_panel, y_panel, bend, e, n);
         for (int64_t t = 0; t < p.tangents; ++t) {
@@ -441,10 +461,12 @@ template <class T, class A> void backward(const Attention& p, int64_t begin, int
         for (int64_t first = 0; first < p.q.length; first += kQueries) {
             const int64_t some = least(kQueries, p.q.length - first), n = padded<A>(some);
             block.enter(unit, first, n);
-            for (int64_t key = 0; key < side.kept.count(); key += kKeys) {
-                const int64_t keys = least(kKeys, side.kept.count() - key);
+            const int64_t seen = side.kept.seen(first + some - 1);
+            for (int64_t key = 0; key < seen; key += kKeys) {
+                const int64_t keys = least(kKeys, seen - key);
                 const A *const k = side.k[0] + key * d, *const v = side.v[0] + key * e;
                 score<false>(k, d, block.q_panel, s, keys, n);
+                side.kept.hide(s, key, keys, first, n);
                 for (int64_t j = 0; j < keys; ++j)
 #pragma omp simd
                     for (int64_t i = 0; i < n; ++i)

@@ -159,6 +159,8 @@ void gemm(W<A> w, const A* x, int64_t ldx, A* y, int64_t ldy, int64_t m, int64_t
     int64_t at = 0;
     for (; at + kGemmWidth<A> <= n; at += kGemmWidth<A>)
         gemm_detail::columns<kTileVectors, Add>(w, x + at, ldx, y + at, ldy, m, k, done);
+    for (; kTileVectors > 2 && at + 2 * kGemmVector<A> <= n; at += 2 * kGemmVector<A>)
+        gemm_detail::columns<2, Add>(w, x + at, ldx, y + at, ldy, m, k, done);
     for (; at + kGemmVector<A> <= n; at += kGemmVector<A>)
         gemm_detail::columns<1, Add>(w, x + at, ldx, y + at, ldy, m, k, done);
     if (at < n)

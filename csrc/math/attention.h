@@ -16,7 +16,8 @@ struct Heads {
 // y = softmax(scale q k^T) v, lse the logarithm of the softmax's sum; their derivatives vy and vlse along `tangents`
 // directions. The gradients `g` of all of them give those of q, k, v, vq, vk, vv.
 struct Attention {
-    DType type; // of all but lse, vlse and their gradients, which are accumulators
+    DType type;  // of all but lse, vlse and their gradients, which are accumulators
+    bool causal; // queries are the last of the tokens, and see none behind them
     double scale;
     int64_t rows; // of the launch: blocks of kQueries queries of a head, or heads where gradients sum over queries
     int64_t events, heads, tangents;

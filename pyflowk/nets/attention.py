@@ -1,4 +1,4 @@
-"""Self-attention of tokens: torch's fused one, and its formula where tangents are asked for."""
+"""Self-attention of tokens: torch's fused one, and our own where tangents are asked for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import ops
 from ..ops.modes import forward_or_functional
 from .dual import Dual, affine, rms_norm
 
@@ -21,27 +22,18 @@ def attention(q: Dual, k: Dual, v: Dual, causal: bool = False) -> Dual:
 
     ``causal``: queries, of which there may be fewer than keys, are the last of the tokens, and see none behind them.
 
-    Tangents are :math:`[P \circ (dS - \mathrm{rowsum}(P \circ dS))] v + P\, dv` with
-    :math:`dS = (dq\, k^T + q\, dk^T) / \sqrt d`. torch's fused attention has no forward derivative, and no second one:
-    for tangents, and under forward-mode AD and torch.func, the formula stands in for it, whose memory grows with T^2.
+    torch's fused attention has no forward derivative, and no second one: for tangents, and under forward-mode AD and
+    torch.func, :func:`pyflowk.ops.attention` stands in for it.
     """
+    if q.tangents is not None:
+        tangents = q.tangents, k.tangents, v.tangents
+        return Dual(*ops.attention_with_tangents(q.value, k.value, v.value, *tangents, causal=causal))
+    if forward_or_functional():
+        return Dual(ops.attention(q.value, k.value, v.value, causal=causal))
     hidden = _hidden(q.value, k.value) if causal else None
-    if q.tangents is None and not forward_or_functional():
-        whole = hidden is not None and hidden.shape[0] == hidden.shape[1]  # of which the fused one needs no mask
-        seen = None if hidden is None or whole else ~hidden
-        return Dual(F.scaled_dot_product_attention(q.value, k.value, v.value, seen, is_causal=whole))
-    scale, dtype = q.value.shape[-1] ** -0.5, v.value.dtype
-    scores = (q.value @ k.value.mT) * scale
-    if hidden is not None:
-        scores = scores.masked_fill(hidden, -torch.inf)
-    shares = torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32))
-    value = shares.to(dtype) @ v.value
-    if q.tangents is None or k.tangents is None or v.tangents is None:
-        return Dual(value)
-    shares = shares.unsqueeze(1)
-    slopes = shares * ((q.tangents @ k.value.unsqueeze(1).mT + q.value.unsqueeze(1) @ k.tangents.mT) * scale)
-    slopes = slopes - shares * slopes.sum(-1, keepdim=True)
-    return Dual(value, slopes.to(dtype) @ v.value.unsqueeze(1) + shares.to(dtype) @ v.tangents)
+    whole = hidden is not None and hidden.shape[0] == hidden.shape[1]  # of which the fused one needs no mask
+    seen = None if hidden is None or whole else ~hidden
+    return Dual(F.scaled_dot_product_attention(q.value, k.value, v.value, seen, is_causal=whole))
 
 
 def _hidden(q: Tensor, k: Tensor) -> Tensor | None:

@@ -19,9 +19,15 @@ def _shown(mask: Tensor, keys: tuple[Tensor, ...], like: Tensor) -> tuple[Tensor
     return tuple(t.masked_fill((mask == 0).view(len(mask), *[1] * (t.ndim - 3), -1, 1), 0) for t in wide)
 
 
-def _scores(q: Tensor, k: Tensor, mask: Tensor, scale: float) -> Tensor:
+def _scores(q: Tensor, k: Tensor, mask: Tensor, causal: bool, scale: float) -> Tensor:
     scores = scale * (q.to(k.dtype) @ k.mT)
-    return scores.masked_fill((mask == 0)[:, None, None], -torch.inf) if mask.shape[1] else scores
+    if mask.shape[1]:
+        scores = scores.masked_fill((mask == 0)[:, None, None], -torch.inf)
+    if causal:
+        queries, keys = scores.shape[2:]
+        behind = torch.ones(queries, keys, dtype=torch.bool, device=q.device).triu(1 + keys - queries)
+        scores = scores.masked_fill(behind, -torch.inf)
+    return scores
 
 
 def _lse(scores: Tensor) -> Tensor:
@@ -40,22 +46,31 @@ def _shares(scores: Tensor, lse: Tensor) -> Tensor:
     return (scores - lse.masked_fill(lse == -torch.inf, 0).unsqueeze(-1)).exp()
 
 
-def _formula(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _formula(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, causal: bool, scale: float) -> tuple[Tensor, Tensor]:
     """The op in plain torch: the reference of the kernels, and what Inductor, functorch and a GPU see."""
     k, v = _shown(mask, (k, v), q)
-    scores = _scores(q, k, mask, scale)
+    scores = _scores(q, k, mask, causal, scale)
     lse = _lse(scores)
     return (_shares(scores, lse) @ v).to(q.dtype), lse
 
 
 def _backward_formula(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, y: Tensor, lse: Tensor, gy: Tensor, glse: Tensor, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor,
+    y: Tensor,
+    lse: Tensor,
+    gy: Tensor,
+    glse: Tensor,
+    causal: bool,
+    scale: float,
 ) -> tuple[Tensor, ...]:
     none = q.new_zeros(len(q), 0, *q.shape[1:])
     moved = none, k.new_zeros(len(k), 0, *k.shape[1:]), v.new_zeros(len(v), 0, *v.shape[1:])
     outputs = y, lse, gy.new_zeros(len(q), 0, *gy.shape[1:]), glse.new_zeros(len(q), 0, *glse.shape[1:])
     gradients = gy, glse, outputs[2], outputs[3]
-    return _tangents_backward_formula(q, k, v, *moved, mask, *outputs, *gradients, scale)[:3]
+    return _tangents_backward_formula(q, k, v, *moved, mask, *outputs, *gradients, causal, scale)[:3]
 
 
 def _slopes(q: Tensor, k: Tensor, dq: Tensor, dk: Tensor, scale: float) -> Tensor | None:
@@ -69,10 +84,10 @@ def _slopes(q: Tensor, k: Tensor, dq: Tensor, dk: Tensor, scale: float) -> Tenso
 
 
 def _tangents_formula(
-    q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, mask: Tensor, scale: float
+    q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, mask: Tensor, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     k, v, dk, dv = _shown(mask, (k, v, dk, dv), q)
-    scores, slopes = _scores(q, k, mask, scale), _slopes(q, k, dq, dk, scale)
+    scores, slopes = _scores(q, k, mask, causal, scale), _slopes(q, k, dq, dk, scale)
     lse = _lse(scores)
     shares = _shares(scores, lse)
     number = max(t.shape[1] for t in (dq, dk, dv))
@@ -89,7 +104,7 @@ def _tangents_formula(
 def _tangents_backward_formula(
     q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, mask: Tensor,
     y: Tensor, lse: Tensor, dy: Tensor, dlse: Tensor, gy: Tensor, glse: Tensor, gdy: Tensor, gdlse: Tensor,
-    scale: float,
+    causal: bool, scale: float,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """With the shares P, the slopes dS and their mean r (dlse), and the cotangents g of y, h of dy: the slopes get
     E = P (h v^T - <h, y> + that of r), the scores F = P (g v^T + h dv^T - <g, y> - <h, dy> + that of lse) + E (dS - r).
@@ -97,7 +112,7 @@ def _tangents_backward_formula(
     dtypes = [t.dtype for t in (q, k, v, dq, dk, dv)]
     k, v, dk, dv = _shown(mask, (k, v, dk, dv), q)
     q, dq, y, dy, gy, gdy = (t.to(k.dtype) for t in (q, dq, y, dy, gy, gdy))
-    shares = _shares(_scores(q, k, mask, scale), lse)
+    shares = _shares(_scores(q, k, mask, causal, scale), lse)
     bent = gy @ v.mT + (glse - (gy * y).sum(-1) - (gdy * dy).sum(-1).sum(1)).unsqueeze(-1)
     gv, gdv = shares.mT @ gy, torch.zeros_like(dv)
     if dv.shape[1]:
@@ -124,7 +139,7 @@ def _tangents_backward_formula(
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, causal: bool, scale: float) -> None:
     """What `csrc/bind/attention.cpp` checks, for the paths that do not go through it."""
     if q.dtype not in FLOATING:
         raise TypeError(f"attention: q must be float32, float64, bfloat16 or float16; got {q.dtype}")
@@ -138,9 +153,9 @@ def _check(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float) -> None:
 
 
 def _check_tangents(
-    q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, mask: Tensor, scale: float
+    q: Tensor, k: Tensor, v: Tensor, dq: Tensor, dk: Tensor, dv: Tensor, mask: Tensor, causal: bool, scale: float
 ) -> None:
-    _check(q, k, v, mask, scale)
+    _check(q, k, v, mask, causal, scale)
     numbers = {t.shape[1] for t in (dq, dk, dv) if t.ndim == 5} - {0}
     for name, t, like in (("dq", dq, q), ("dk", dk, k), ("dv", dv, v)):
         number = max(numbers, default=0) if t.ndim != 5 or t.shape[1] else 0  # (B, 0, ...): it stands still
@@ -174,7 +189,7 @@ def _like(*tensors: Tensor) -> tuple[Tensor, ...]:
 
 _op = FusedOp(
     "attention",
-    "(Tensor q, Tensor k, Tensor v, Tensor mask, float scale) -> (Tensor, Tensor)",
+    "(Tensor q, Tensor k, Tensor v, Tensor mask, bool causal, float scale) -> (Tensor, Tensor)",
     formula=_formula,
     check=_check,
     fake=_fake,
@@ -182,8 +197,8 @@ _op = FusedOp(
     indices=("mask",),
     backward=FusedOp(
         "attention_backward",
-        "(Tensor q, Tensor k, Tensor v, Tensor mask, Tensor y, Tensor lse, Tensor gy, Tensor glse, float scale) -> "
-        "(Tensor, Tensor, Tensor)",
+        "(Tensor q, Tensor k, Tensor v, Tensor mask, Tensor y, Tensor lse, Tensor gy, Tensor glse, bool causal, "
+        "float scale) -> (Tensor, Tensor, Tensor)",
         formula=_backward_formula,
         fake=lambda q, k, v, *_: _like(q, k, v),
         indices=("mask",),
@@ -194,7 +209,7 @@ _MOVED = "Tensor q, Tensor k, Tensor v, Tensor dq, Tensor dk, Tensor dv, Tensor 
 
 _tangents = FusedOp(
     "attention_tangents",
-    f"({_MOVED}, float scale) -> (Tensor, Tensor, Tensor, Tensor)",
+    f"({_MOVED}, bool causal, float scale) -> (Tensor, Tensor, Tensor, Tensor)",
     formula=_tangents_formula,
     check=_check_tangents,
     fake=_fake_tangents,
@@ -203,7 +218,7 @@ _tangents = FusedOp(
     backward=FusedOp(
         "attention_tangents_backward",
         f"({_MOVED}, Tensor y, Tensor lse, Tensor dy, Tensor dlse, Tensor gy, Tensor glse, Tensor gdy, Tensor gdlse, "
-        "float scale) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+        "bool causal, float scale) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
         formula=_tangents_backward_formula,
         fake=lambda *tensors: _like(*tensors[:6]),
         indices=("mask",),
@@ -211,32 +226,41 @@ _tangents = FusedOp(
 )
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, *, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    mask: Tensor | None = None,
+    causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
     r"""Let every query take its share of the values: :math:`y = \mathrm{softmax}(s\, q k^T)\, v`.
 
     Args:
         q: queries (B, \*heads, T, d), float32, float64, bfloat16 or float16; any strides, any length and width.
         k, v: keys (B, \*heads, S, d) and values (B, \*heads, S, e), of q's dtype.
         mask: (B, S), True where a key takes part (not padding); NaN in the others does no harm. None: all of them.
+        causal: queries are the last T of the S tokens, and see none behind them.
         scale: s; :math:`1 / \sqrt d` if nothing is said.
 
     Returns:
         y, (B, \*heads, T, e), of q's dtype; the arithmetic is float32 or better. 0 where no key takes part, NaN in
-        queries that see one.
+        queries that see one, if causal perhaps in those before it.
 
     Raises:
         ValueError, TypeError: shapes, dtypes or devices that do not fit, with both named.
 
-    Cost: 2 B heads T S (d + e) multiplications and additions, the gradient 2.5 times that; memory of what goes in and
-    comes out. Sources: Vaswani et al. 2017 (arXiv:1706.03762); sums while the keys stream: Milakov, Gimelshein 2018
-    (arXiv:1805.02867); Dao et al. 2022 (arXiv:2205.14135).
+    Cost: 2 B heads T S (d + e) multiplications and additions, half of them if causal, the gradient 2.5 times that;
+    memory of what goes in and comes out. Sources: Vaswani et al. 2017 (arXiv:1706.03762); sums while the keys stream:
+    Milakov, Gimelshein 2018 (arXiv:1805.02867); Dao et al. 2022 (arXiv:2205.14135).
 
     >>> q, v = torch.zeros(1, 1, 2), torch.tensor([[[1.0], [3.0], [8.0]]])
     >>> attention(q, torch.ones(1, 3, 2), v, mask=torch.tensor([[True, True, False]]))
     tensor([[[2.]]])
     """
     inputs = (_heads("q", q, 1), _heads("k", k, 1), _heads("v", v, 1))
-    y, _ = _op((*inputs, _kept(mask, k), _scale(scale, q)))
+    y, _ = _op((*inputs, _kept(mask, k), bool(causal), _scale(scale, q)))
     return y.reshape(*q.shape[:-1], v.shape[-1])
 
 
@@ -249,6 +273,7 @@ def attention_with_tangents(
     dv: Tensor | None = None,
     *,
     mask: Tensor | None = None,
+    causal: bool = False,
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Compute y of :func:`attention` and its derivatives along K directions of q, k and v, which share the softmax P.
@@ -283,7 +308,7 @@ def attention_with_tangents(
         like.new_zeros(len(like), 0, *whole.shape[1:]) if t is None else _heads(name, t, 2)
         for (name, (t, like)), whole in zip(given.items(), inputs)
     )
-    y, _, dy, _ = _tangents((*inputs, *tangents, _kept(mask, k), _scale(scale, q)))
+    y, _, dy, _ = _tangents((*inputs, *tangents, _kept(mask, k), bool(causal), _scale(scale, q)))
     shape = (*q.shape[1:-1], v.shape[-1])
     return y.reshape(len(q), *shape), dy.reshape(len(q), dy.shape[1], *shape)
 

@@ -33,6 +33,11 @@ def test_values_of_torchs_own() -> None:
             shown = None if m is None else m[:, None, None]
             expected = F.scaled_dot_product_attention(q, k, v, shown, scale=scale)
             torch.testing.assert_close(attention(q, k, v, mask=m, scale=scale), expected)
+    behind = torch.ones(T, S, dtype=torch.bool).tril(S - T)
+    expected = F.scaled_dot_product_attention(q, k, v, behind)
+    torch.testing.assert_close(attention(q, k, v, causal=True), expected)
+    expected = F.scaled_dot_product_attention(q, k, v, behind & mask[:, None, None])
+    torch.testing.assert_close(attention(q, k, v, mask=mask, causal=True), expected)
     torch.testing.assert_close(attention(q[:, 0], k[:, 0], v[:, 0]), usual(q, k, v)[:, 0])
     split = [t.unflatten(1, (1, 2)) for t in (q, k, v)]
     torch.testing.assert_close(attention(*split), usual(*split))

@@ -11,7 +11,7 @@ from ..trial import Large, Trial, noise
 
 __all__ = ["TRIALS"]
 
-_CONFIGS: list[tuple[Any, ...]] = [(0.25,), (1.0,)]
+_CONFIGS: list[tuple[Any, ...]] = [(False, 0.25), (True, 1.0)]
 
 
 def _mask(rows: int, keys: int) -> Tensor:
@@ -30,7 +30,7 @@ def _with_tangents(config: tuple[Any, ...], rows: int, tokens: int = 66, size: i
     return *values, *tangents, mask
 
 
-_LARGE = (0.125,)
+_LARGE = (True, 0.125)
 
 
 TRIALS = {
