@@ -20,6 +20,7 @@ PFK_OP(sinkhorn)
 #ifdef PFK_BACKEND_CPU // ops that have no CUDA kernel
 PFK_OP(activation_tangents)
 PFK_OP(attention)
+PFK_OP(causal_decode)
 PFK_OP(elementary)
 PFK_OP(lipswish)
 PFK_OP(mlp)

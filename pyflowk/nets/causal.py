@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from .context import Network
 
-__all__ = ["CausalNetwork", "CausalWalk"]
+__all__ = ["Away", "CausalNetwork", "CausalWalk"]
+
+
+class Away(NamedTuple):
+    """How tokens are guided: how far each of T goes, (T,), by which of ``ops.guide``'s rules, and away from a network
+    without its context whose attention has that temperature."""
+
+    weights: Tensor
+    rule: str
+    temperature: float
 
 
 class CausalWalk(Protocol):
@@ -51,6 +60,13 @@ class CausalNetwork(Network):
     def walk(self, like: Tensor, context: Tensor | None = None, **options: float) -> CausalWalk:
         """The network token by token, on as many rows of as many tokens as there are in ``like``."""
         return _Whole(self, like, context, options)
+
+    def decode(
+        self, z: Tensor, context: Tensor | None = None, *, bound: str, limit: float = 1.0, away: Away | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """All tokens that noise z (B, T, D) becomes by the map of a bound, or "additive", and the sums (B,) of its
+        log-scales, in one call and without derivatives; None where there is none."""
+        return None
 
 
 class _Whole:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
+from ..ops.causal_decode import Lead, TransformerSizes, causal_decode, pack_transformer
 from ..ops.dtypes import state_dtype
+from ..ops.kept import Keeper, Kept
 from .attention import Past, SelfAttention, heads_of, zero_
-from .causal import CausalNetwork
+from .causal import Away, CausalNetwork
 from .context import context_vector, make_context
 from .dit import rotary
 from .dual import Dual
@@ -19,7 +24,7 @@ __all__ = ["PLACES", "CausalTransformer"]
 PLACES = ("learned", "rotary", "both")
 
 
-class CausalTransformer(CausalNetwork):
+class CausalTransformer(Keeper, CausalNetwork):
     r"""A transformer whose output for token i is a function of tokens 0..i-1: what moves a token of a causal flow.
 
     (B, T, D) -> (B, P, k D). The tokens go in by a linear layer, through ``depth`` layers
@@ -42,9 +47,9 @@ class CausalTransformer(CausalNetwork):
         qk_norm: queries and keys get a length of their own.
         context_dim, classes, droppable: as in :class:`DiT`. The context is added to every token, if it is no prefix.
 
-    ``walk`` keeps the keys and values of earlier tokens. Raises ValueError for sizes that do not fit and names that
-    are unknown, and for a context that is missing or not wanted. Cost: 12 depth width^2 multiplications a token, and
-    depth width T for T tokens; a walk costs the same in T steps.
+    ``walk`` keeps the keys and values of earlier tokens, and on a CPU ``decode`` takes all steps in one call. Raises
+    ValueError for sizes that do not fit and names that are unknown, and for a context that is missing or not wanted.
+    Cost: 12 depth width^2 multiplications a token, and depth width T for T tokens; a walk costs the same in T steps.
 
     Zhai et al., 2024, arXiv:2412.06329 (pre-norm, learned positions); Gu et al., 2025, arXiv:2506.06276 (the start, the
     prefix, rotary positions).
@@ -106,10 +111,13 @@ class CausalTransformer(CausalNetwork):
         self.start = nn.Parameter(0.01 * torch.randn(width)) if start else None
         seen = self.front + tokens - 1  # the last token is before none
         self.places = nn.Parameter(0.01 * torch.randn(seen, width)) if positions != "rotary" else None
-        shape = (width, self.heads, kv_heads, qk_norm, norm, gated)
-        self.layers = nn.ModuleList(_Layer(*shape) for _ in range(depth))
-        self.norm = _norm(norm, width)
+        hidden = (8 * width // 3 + 7) // 8 * 8 if gated else 4 * width
+        shared = self.heads if kv_heads is None else kv_heads
+        self.sizes = TransformerSizes(width, self.heads, shared, hidden, depth, int(norm == "rms"), gated, qk_norm)
+        self.layers = nn.ModuleList(_Layer(self.sizes) for _ in range(depth))
+        self.norm = _norm(self.sizes)
         self.last = zero_(nn.Linear(width, params_per_element * features))
+        self._kept = Kept()
 
     def forward(self, x: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         self._check(x)
@@ -120,6 +128,37 @@ class CausalTransformer(CausalNetwork):
     def walk(self, like: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Cached:  # type: ignore[override]
         self._check(like)
         return Cached(self, like, context, temperature)
+
+    def decode(
+        self, z: Tensor, context: Tensor | None = None, *, bound: str, limit: float = 1.0, away: Away | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        """By :func:`pyflowk.ops.causal_decode`, for which the weights are packed once."""
+        self._check(z)
+        if not z.is_cpu or z.dtype != self.first.weight.dtype or z.dtype != state_dtype(z):
+            return None
+        rotation, none = self._rotation(z), z.new_empty(0, 0)
+        return causal_decode(
+            z, self._lead(z, context), none if self.places is None else self.places,
+            z.new_empty(2, 0, 0) if rotation is None else torch.stack(rotation), self._packed_weights(),
+            self.sizes, bound=bound, limit=limit, weak=None if away is None else self._lead(z, None),
+            guides=None if away is None else away.weights.to(z.dtype),
+            rule="log_scale" if away is None else away.rule, temperature=1.0 if away is None else away.temperature,
+        )  # fmt: skip
+
+    def keep(self) -> None:
+        self._packed_weights()
+
+    def _packed_weights(self) -> Tensor:
+        layers: Any = self.layers
+        parts = [self.first, *chain.from_iterable(layer.in_order() for layer in layers), self.norm, self.last]
+        tensors = [t for part in parts for t in _tensors(part)]
+        return self._kept.get(tensors, lambda: pack_transformer(tensors))
+
+    def _lead(self, z: Tensor, context: Tensor | None) -> Lead:
+        """What stands in front of the tokens of z, and what the context adds to them."""
+        vector = context_vector(self.context, context, z.shape[0])
+        shift = z.new_empty(z.shape[0], 0) if vector is None or self.prefix else vector
+        return Lead(self._ahead(z.shape[0], vector), shift)
 
     def _ahead(self, rows: int, vector: Tensor | None) -> Tensor:
         """What stands in front of the tokens, (B, front, width)."""
@@ -186,13 +225,19 @@ class Cached:
 class _Layer(nn.Module):
     """Attention and a perceptron, each behind a norm and added to what there is."""
 
-    def __init__(self, width: int, heads: int, kv_heads: int | None, qk_norm: bool, norm: str, gated: bool) -> None:
+    def __init__(self, sizes: TransformerSizes) -> None:
         super().__init__()
-        hidden = (8 * width // 3 + 7) // 8 * 8 if gated else 4 * width
-        self.gated = gated
-        self.norm, self.attention = _norm(norm, width), SelfAttention(width, heads, qk_norm, kv_heads, causal=True)
-        self.second_norm = _norm(norm, width)
-        self.first, self.second = nn.Linear(width, (1 + gated) * hidden), nn.Linear(hidden, width)
+        width, hidden, self.gated = sizes.width, sizes.hidden, sizes.gated
+        self.norm = _norm(sizes)
+        self.attention = SelfAttention(width, sizes.heads, sizes.qk_norm, sizes.kv_heads, causal=True)
+        self.second_norm = _norm(sizes)
+        self.first, self.second = nn.Linear(width, (1 + sizes.gated) * hidden), nn.Linear(hidden, width)
+
+    def in_order(self) -> list[nn.Module]:
+        """Its parts as :func:`pyflowk.ops.pack_transformer` takes their weights."""
+        attention = self.attention
+        gains = [norm for norm in (attention.q_norm, attention.k_norm) if norm is not None]
+        return [self.norm, attention.qkv, *gains, attention.out, self.second_norm, self.first, self.second]
 
     def forward(
         self, h: Tensor, rotation: tuple[Tensor, Tensor] | None, past: Past | None, temperature: float
@@ -207,5 +252,10 @@ class _Layer(nn.Module):
         return h + self.second(u)
 
 
-def _norm(kind: str, width: int) -> nn.Module:
-    return nn.LayerNorm(width) if kind == "layer" else nn.RMSNorm(width, eps=1e-6)
+def _norm(sizes: TransformerSizes) -> nn.Module:
+    return nn.RMSNorm(sizes.width, eps=1e-6) if sizes.norm else nn.LayerNorm(sizes.width)
+
+
+def _tensors(part: Any) -> list[Tensor]:
+    """Weight and bias: parameters or, of a frozen model, buffers."""
+    return [part.weight] if isinstance(part, nn.RMSNorm) else [part.weight, part.bias]

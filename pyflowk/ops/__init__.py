@@ -15,6 +15,10 @@ from .assignment import assignment as assignment
 from .assignment import assignment_of_points as assignment_of_points
 from .attention import attention as attention
 from .attention import attention_with_tangents as attention_with_tangents
+from .causal_decode import Lead as Lead
+from .causal_decode import TransformerSizes as TransformerSizes
+from .causal_decode import causal_decode as causal_decode
+from .causal_decode import pack_transformer as pack_transformer
 from .cnf_trajectory import cnf_trajectory as cnf_trajectory
 from .conv1x1 import conv1x1 as conv1x1
 from .conv1x1 import conv1x1_gradients as conv1x1_gradients

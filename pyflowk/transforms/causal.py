@@ -7,9 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from ..nets.causal import CausalNetwork, CausalWalk
+from ..nets.causal import Away, CausalNetwork, CausalWalk
 from ..nets.context import uncompiled
+from ..ops.dtypes import state_dtype
 from ..ops.guidance import GUIDANCE_RULES, guide
+from ..ops.modes import autocasting, forward_or_functional
 from .base import Transform, zero_ladj
 from .maps import Affine, Map, require_map
 
@@ -75,11 +77,13 @@ class Causal(Transform):
         self, z: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         self._check(z)
-        noise = (z.flip(1) if self.flip else z).split(1, 1)
-        walk: CausalWalk = self.net.walk(z, self._wanted(context))
+        context, noise = self._wanted(context), z.flip(1) if self.flip else z
+        if (decoded := self._decoded(noise, context)) is not None:
+            return decoded
+        walk: CausalWalk = self.net.walk(z, context)
         params, total = walk.first(), zero_ladj(z)
         found: list[Tensor] = []
-        for i, token in enumerate(noise):
+        for i, token in enumerate(noise.split(1, 1)):
             if i:
                 params = walk.after(found[-1])
             if params is not None:
@@ -126,6 +130,14 @@ class Causal(Transform):
         y, ladj = self.map(x.flatten(1), params.flatten(1), mask="all", swap=False, inverse=inverse)
         return y.reshape(x.shape), ladj
 
+    def _decoded(self, noise: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor] | None:
+        """All tokens in one call of the network, where nobody asks for derivatives nor for another precision."""
+        options = self.map.made_options or {}
+        recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (noise, *self.parameters()))
+        if "bound" not in options or recorded or forward_or_functional() or autocasting(noise):
+            return None
+        return self.net.decode(noise, context, **options)
+
     def _wanted(self, context: Tensor | None) -> Tensor | None:
         return context if self.net.takes_context else None
 
@@ -155,12 +167,20 @@ class _Guided(CausalNetwork):
     def walk(self, like: Tensor, context: Tensor | None = None, **options: float) -> CausalWalk:
         return _GuidedWalk(self, like, context)
 
+    def decode(
+        self, z: Tensor, context: Tensor | None = None, *, bound: str, limit: float = 1.0, away: Away | None = None
+    ) -> tuple[Tensor, Tensor] | None:
+        away = Away(self.weights(z.shape[1], z), self.rule, self.blurred.get("temperature", 1.0))
+        return self.net.decode(z, context, bound=self.map.bound, limit=self.map.limit, away=away)
+
+    def weights(self, tokens: int, like: Tensor) -> Tensor:
+        """How far each token goes, (T,)."""
+        places = torch.arange(tokens, device=like.device, dtype=state_dtype(like))
+        return self.weight * (places / max(tokens - 1, 1) if self.rising else torch.ones_like(places))
+
     def guided(self, strong: Tensor, weak: Tensor, first: int, tokens: int) -> Tensor:
         """Parameters (B, n, 2 D) of the tokens from ``first`` on."""
-        w: float | Tensor = self.weight
-        if self.rising:
-            place = torch.arange(first, first + strong.shape[1], device=strong.device, dtype=torch.float32)
-            w = (self.weight / max(tokens - 1, 1) * place).unsqueeze(1)
+        w = self.weights(tokens, strong)[first : first + strong.shape[1], None]
         log_scale, mean = guide(self.map.gaussian(strong), self.map.gaussian(weak), w, self.rule)
         return torch.stack((log_scale, mean), -1).flatten(-2)
 

@@ -26,9 +26,9 @@ FOR_TESTS = {"elementary"}
 OPS = sorted({*LISTED} - FOR_TESTS)
 #: ops without a derivative, which the generic tests do not take: each has a file of its own instead
 NO_GRADIENT = {
-    "assignment": "test_assignment", "assignment_of_points": "test_assignment", "nearest": "test_nearest",
-    "random_numbers": "test_random_numbers", "rk_control": "test_rk_control", "sinkhorn": "test_sinkhorn",
-    "sinkhorn_draw": "test_sinkhorn",
+    "assignment": "test_assignment", "assignment_of_points": "test_assignment",
+    "causal_decode": "test_causal_decode", "nearest": "test_nearest", "random_numbers": "test_random_numbers",
+    "rk_control": "test_rk_control", "sinkhorn": "test_sinkhorn", "sinkhorn_draw": "test_sinkhorn",
 }  # fmt: skip
 
 

@@ -278,7 +278,8 @@ def _cases() -> list[Case]:
         cases.append(Case(f"maf-{name}", build, (1,) if "one" in name else (5,), context=context, networks=True))
     for name, build in _causal_maps().items():
         context = "labels" if "labels" in name else "vector" if "vector" in name else "none"
-        cases.append(Case(f"causal-{name}", build, (4, 3), context=context, networks=True))
+        traces = name in ("affine", "rotary-start", "guided-labels")
+        cases.append(Case(f"causal-{name}", build, (4, 3), context=context, traces=traces, networks=True))
     maps: dict[str, Callable[[], nn.Module]] = {
         "affine": T.Affine,
         "sigmoid-interleaved": lambda: T.Affine("sigmoid", interleaved=True),
