@@ -124,8 +124,9 @@ def contest(name: str, minutes: float, seeds: int, keep: Keep, folder: Path | No
     judge = Judge(data, scored if minutes > 0.1 else 20)
     page: dict[str, Any] = {"minutes": minutes, "accuracy of test pictures": judge.accuracy, "runs": []}
     print(f"{name}, {60 * minutes:.0f} s of CPU time, one thread; of test pictures {judge.accuracy:.3f} told")
-    turns = [(system, seed) for seed in range(seeds) for system in (OURS, PEER)[: 1 + HAS_PEER]]
-    for system, seed in [*turns, ("glow", 0), ("realnvp", 0)]:
+    matching = (OURS, PEER)[: 1 + HAS_PEER]
+    first = [(system, 0) for system in (*matching, "glow", "realnvp")]
+    for system, seed in [*first, *((system, seed) for seed in range(1, seeds) for system in matching)]:
         config = TrainConfig(
             minutes=minutes, cpu=True, threads=1, tensorboard=False, sample_every=0, seed=seed, **settings
         )
