@@ -188,6 +188,12 @@ def _calls(trial: Trial) -> Iterator[tuple[str, tuple[Any, ...], tuple[Any, ...]
     """(in words, configuration, inputs) of everything that an op is tried on."""
     for config, dtype in product(trial.configs, trial.precisions):
         yield f"{config} in {dtype}", config, trial.tensors(config, ROWS, dtype)
+    for other, dtype in product(trial.others, trial.precisions):
+        yield (
+            f"{other.config} in {dtype}, {other.rows} others",
+            other.config,
+            trial.large_tensors(other.rows, dtype, other),
+        )
     large = trial.large
     yield f"{large.config} in {torch.float32}, {large.rows} large rows", large.config, trial.large_tensors(large.rows)
 

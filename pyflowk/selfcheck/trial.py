@@ -41,14 +41,18 @@ class Trial:
     compared: int | None = None
     #: beside them, in float32
     large: Large = field(kw_only=True)
+    #: of other sizes, whose kernels are others, in every precision
+    others: tuple[Large, ...] = field(default=(), kw_only=True)
 
     def tensors(self, config: tuple[Any, ...], rows: int, precision: torch.dtype) -> tuple[Any, ...]:
         """Make `inputs`, the real ones in that precision."""
         return self._narrowed(self.inputs(config, rows), precision)
 
-    def large_tensors(self, rows: int, precision: torch.dtype = torch.float32) -> tuple[Any, ...]:
-        """Make the inputs of `large` likewise."""
-        return self._narrowed(self.large.inputs(rows), precision)
+    def large_tensors(
+        self, rows: int, precision: torch.dtype = torch.float32, large: Large | None = None
+    ) -> tuple[Any, ...]:
+        """Make the inputs of `large`, or of one of the `others`, likewise."""
+        return self._narrowed((large or self.large).inputs(rows), precision)
 
     def _narrowed(self, inputs: tuple[Any, ...], precision: torch.dtype) -> tuple[Any, ...]:
         narrow = each(lambda t: t.to(precision) if t.is_floating_point() else t, inputs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..trial import Large, Trial, noise
@@ -20,11 +19,10 @@ def _points(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
     return noise(rows, 24, 3), noise(rows, 24, 3).flip(1)
 
 
-_PRECISIONS = (torch.float32, torch.float64)
 #: columns and totals are compared: of prices there are many that prove them
 TRIALS = {
-    "assignment": Trial([()], _costs, _PRECISIONS, compared=2, large=Large((), lambda rows: (noise(rows, 96, 96),), 9)),
+    "assignment": Trial([()], _costs, compared=2, large=Large((), lambda rows: (noise(rows, 96, 96),), 3)),
     "assignment_of_points": Trial(
-        [()], _points, _PRECISIONS, compared=2, large=Large((), lambda rows: (*noise(2, rows, 96, 8).unbind(0),), 9)
+        [()], _points, compared=2, large=Large((), lambda rows: (*noise(2, rows, 96, 8).unbind(0),), 3)
     ),
 }

@@ -22,5 +22,9 @@ TRIALS = {
         _inputs,
         (torch.float32, torch.bfloat16, torch.float16),
         large=Large((1,), lambda rows: _inputs((1,), rows, 3072), 65),
+        others=(
+            Large((0,), lambda rows: _inputs((0,), rows, 64), 9),
+            Large((0,), lambda rows: _inputs((0,), rows, 401), 3),
+        ),
     )
 }

@@ -31,11 +31,19 @@ TRIALS = {
         _value,
         conditioning=lambda config: 16.0,
         large=Large(_LARGE, lambda rows: _value(_LARGE, rows, 64, 384), 17),
+        others=(
+            Large(_LARGE, lambda rows: _value(_LARGE, rows, 2, 1032), 3),
+            Large(_LARGE, lambda rows: _value(_LARGE, rows, 2, 1027), 3),
+        ),
     ),
     "modulated_norm_tangents": Trial(
         _CONFIGS,
         _with_tangents,
         conditioning=lambda config: 16.0,
         large=Large(_LARGE, lambda rows: _with_tangents(_LARGE, rows, 64, 384), 17),
+        others=(
+            Large(_LARGE, lambda rows: _with_tangents(_LARGE, rows, 2, 1032), 3),
+            Large(_LARGE, lambda rows: _with_tangents(_LARGE, rows, 2, 1027), 3),
+        ),
     ),
 }

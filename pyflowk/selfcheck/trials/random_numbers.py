@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from ..trial import Large, Trial
 __all__ = ["TRIALS"]
 
 
-def _inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+def _keys(rows: int) -> tuple[Tensor, ...]:
     return (torch.arange(rows) * 2**40,)
 
 
@@ -22,9 +21,12 @@ def _inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
 TRIALS = {
     "random_numbers": Trial(
         [(3, 130, kind, wide) for kind, wide in product(RANDOM.values(), (False, True))],
-        _inputs,
+        lambda config, rows: _keys(rows),
         (torch.float32,),
         lambda config: 4.0,
-        large=Large((3, 3072, RANDOM["normal"], False), lambda rows: (torch.arange(rows) * 2**40,)),
+        large=Large((3, 3072, RANDOM["normal"], False), _keys),
+        others=tuple(
+            Large((3, size, RANDOM["normal"], wide), _keys, 9) for size, wide in product((64, 400, 401), (False, True))
+        ),
     )
 }

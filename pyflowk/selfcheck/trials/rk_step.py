@@ -74,5 +74,6 @@ TRIALS = {
         _control_inputs,
         double=(4,),
         large=Large(_LARGE, lambda rows: _control_inputs(_LARGE, rows, 12288), 17),
+        others=(Large(_LARGE, lambda rows: _control_inputs(_LARGE, rows, 63), 9),),
     ),
 }

@@ -25,11 +25,11 @@ def _configs() -> list[tuple[Any, ...]]:
     ]
 
 
-def _inputs(config: tuple[Any, ...], rows: int) -> tuple[Tensor, ...]:
+def _inputs(config: tuple[Any, ...], rows: int, size: int = 64) -> tuple[Tensor, ...]:
     names = {code: name for name, code in MASKS.items()}
     mask, swap = names[config[0] & ~1], bool(config[0] & 1)
     per_element = spline_params(config[1], {code: name for name, code in TAILS.items()}[config[2]])
-    event = (2, 6, 8) if mask == "checkerboard" else (64,)
+    event = (2, 6, 8) if mask == "checkerboard" else (size,)
     channels = transformed_channels(event[0], mask, swap) * per_element
     return 2 * noise(rows, *event), 0.3 * noise(rows, channels, *event[1:])  # bins of tame widths: no errors grow
 
@@ -44,5 +44,6 @@ TRIALS = {
         (torch.float32, torch.bfloat16, torch.float16),
         lambda config: 256.0,
         large=Large(_LARGE, lambda rows: _inputs(_LARGE, rows), 2049),
+        others=(Large(_LARGE, lambda rows: _inputs(_LARGE, rows, 3001), 3),),
     )
 }

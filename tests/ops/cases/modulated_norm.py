@@ -59,7 +59,7 @@ ALL = [
     *(_value(rms, *shape) for rms in (False, True) for shape in (((3,), 64), ((), 7), ((5,), 33), ((2, 3), 1100))),
     _value(False, (70,), 12), _value(False, (4,), 2),
     _tangents(False, (3,), 64, 1), _tangents(True, (2,), 33, 2), _tangents(False, (), 7, 3),
-    _tangents(False, (2, 2), 1100, 2, moving=False),
+    _tangents(False, (2, 2), 1100, 2, moving=False), _value(True, (), 1027), _tangents(True, (), 1027, 1),
 ]  # fmt: skip
 SMALL = [_value(False, (3,), 5), _value(True, (), 4), _tangents(False, (3,), 5, 2), _tangents(True, (2,), 4, 1)]
 FEW = [_value(False, (2,), 16), _tangents(False, (2,), 16, 2)]
