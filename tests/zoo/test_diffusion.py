@@ -15,23 +15,14 @@ from pyflowk.nets import Field, Preconditioned, VelocityField
 from pyflowk.paths import LogNormalTimes, UniformTimes, convert
 from pyflowk.solvers import METHODS
 from pyflowk.zoo.matching_sampling import GRIDS, SAMPLERS
-from tests.zoo.test_flow_matching import ring, seeded
+from tests.zoo.test_flow_matching import fitted, ring, seeded
 
 
 @cache
 def trained(steps: int, width: int = 48, **options: Any) -> zoo.GenerativeModel:
     torch.manual_seed(0)
-    x = ring(2048, 1)
     model = zoo.diffusion((2,), width=width, depth=2, rtol=1e-4, atol=1e-4, **options)
-    model.initialize(x)
-    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
-    generator = seeded()
-    for step in range(steps):
-        loss = model.loss(x[(step % 8) * 256 : (step % 8 + 1) * 256], None, generator).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model.eval()
+    return fitted(model, ring(2048, 1), steps)
 
 
 def standard(**options: Any) -> zoo.GenerativeModel:
