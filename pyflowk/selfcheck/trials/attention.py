@@ -11,7 +11,7 @@ from ..trial import Large, Trial, noise
 
 __all__ = ["TRIALS"]
 
-_CONFIGS: list[tuple[Any, ...]] = [(False, 0.25), (True, 1.0)]
+_CONFIGS: list[tuple[Any, ...]] = [(False, 0.25), (True, 0.25)]
 
 
 def _mask(rows: int, keys: int) -> Tensor:
@@ -37,13 +37,13 @@ TRIALS = {
     "attention": Trial(
         _CONFIGS,
         _value,
-        conditioning=lambda config: 8.0,
+        conditioning=lambda config: 16.0,
         large=Large(_LARGE, lambda rows: _value(_LARGE, rows, 256, 64), 17),
     ),
     "attention_tangents": Trial(
         _CONFIGS,
         _with_tangents,
-        conditioning=lambda config: 8.0,
+        conditioning=lambda config: 16.0,
         large=Large(_LARGE, lambda rows: _with_tangents(_LARGE, rows, 256, 64), 5),
     ),
 }
