@@ -33,7 +33,10 @@ def _backward_formula(
     """dx = W^T dy, dW = dy x^T and dbias = dy 1, summed over samples and positions; each term gets P sum dladj."""
     columns, dcolumns = _columns(x), _columns(dy)
     dx = torch.matmul(weight.mT, dcolumns).reshape(x.shape).to(x.dtype)
-    dweight = torch.einsum("bip,bjp->ij", dcolumns, columns)
+    if columns.shape[2] < 16:
+        dweight = torch.einsum("bip,bjp->ij", dcolumns, columns)
+    else:  # whose copies of both in another order would cost more than a matrix a sample
+        dweight = torch.matmul(dcolumns, columns.mT).sum(0)
     dbias = dcolumns.sum((0, 2)) if bias.numel() else torch.zeros_like(bias)
     dterms = (math.prod(x.shape[2:]) * dladj.sum()).expand(x.shape[1]).clone()
     return dx, dweight, dbias, dterms
@@ -74,9 +77,9 @@ def _fake_backward(x: Tensor, weight: Tensor, bias: Tensor, *gradients: Tensor) 
 
 
 def _large(x: Tensor, *rest: Tensor) -> bool:
-    """Predicted for an H200: the kernel's products run at 20 TFLOP/s from 64 channels on, the library's at 50, whose
-    launches cost 20 us more."""
-    return x.ndim > 1 and x.shape[1] >= 64 and 2 * x.shape[1] * x.numel() > 7e8
+    """Predicted for an H200: the kernel's products run at 12 TFLOP/s from 64 channels on, the library's at 50, whose
+    launches take 12 us more."""
+    return x.ndim > 1 and x.shape[1] >= 64 and 2 * x.shape[1] * x.numel() > 2e8
 
 
 _op = FusedOp(

@@ -81,9 +81,9 @@ def _fake(lu: Tensor, permutation: Tensor, signs: Tensor, inverse: bool) -> tupl
 
 
 def _large(lu: Tensor, *rest: Tensor | bool) -> bool:
-    """Predicted for an H200: a thread a column takes n^2 steps of 20 ns for an inverse (0.3 ms at 128), one an element
-    n steps of 0.2 us for a product; the library 0.1 ms for either."""
-    return lu.ndim == 3 and lu.shape[1] >= (128 if rest[-1] else 512)
+    """Predicted for an H200: a thread a column takes n^2 steps of some 20 ns for an inverse (0.1 ms at 64), one an
+    element n steps for a product (some 0.1 ms at 512); the library 0.1 ms for either."""
+    return lu.ndim == 3 and lu.shape[1] >= (64 if rest[-1] else 512)
 
 
 _op = FusedOp(
@@ -128,7 +128,7 @@ def lu_weight(lu: Tensor, permutation: Tensor, signs: Tensor, inverse: bool = Fa
         ValueError, TypeError: shapes, dtypes or devices that do not fit, with both named.
 
     Cost: C^3 / 3 multiplications, the inverse and the gradients 2 to 4 times that; in double, but on a card inverses
-    from C = 128 and products from 512 on are torch's, in the dtype of the result. Source: Kingma, Dhariwal 2018
+    from C = 64 and products from 512 on are torch's, in the dtype of the result. Source: Kingma, Dhariwal 2018
     (arXiv:1807.03039), section 3.2.
 
     >>> lu = torch.tensor([[0.0, 1.0], [2.0, 0.0]])

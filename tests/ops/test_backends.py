@@ -100,7 +100,7 @@ def test_what_is_large_on_a_card() -> None:
     for name, size in (("conv1x1", 32), ("conv1x1", 256)):
         arguments = shaped((64, size, 32, 32), (size, size), (0,), (size,))
         assert ops[name].prefers_formula(*arguments) == (size == 256)
-    for n, inverse, large in ((64, True, False), (128, True, True), (128, False, False), (512, False, True)):
+    for n, inverse, large in ((48, True, False), (64, True, True), (64, False, False), (512, False, True)):
         assert ops["lu_weight"].prefers_formula(*shaped((1, n, n), (1, n), (1, n)), inverse) == large
     for width, rows, large in ((64, 1 << 20, False), (512, 128, False), (512, 16384, True)):
         weights, tables = 2 * 64 * width + width**2, (4, 2 * width + 64)
