@@ -1,4 +1,4 @@
-// made_forward, made_inverse and their backwards, and made_solve: checks, allocation, launch.
+// made_forward, made_inverse and their backwards, made_solve, made_dense and made_packed: checks, allocation, launch.
 
 #include "../math/made.h"
 #include "function.h"
@@ -281,6 +281,64 @@ Outputs<2> made_solve(Frame& frame, const Tensor& dy, const Tensor& slopes, cons
     return {g, deltas};
 }
 
+// The problem of both ways between packed and dense weights, without their places; leaves the numbers of the dense
+// form.
+MadeDense repack_of(const char* op, const Tensor& weights, const Indices& plan, int64_t features,
+                    const std::vector<int64_t>& hidden, int64_t params, int64_t& numbers) {
+    if (weights.dtype != accumulator(weights.dtype) || weights.ndim != 1 ||
+        (weights.rows() > 1 && weights.row_stride != 1))
+        refuse<TypeError>(op, ": weights must be packed, (n,), float32 or float64 and contiguous; got ",
+                          shape_text(weights), ", ", name(weights.dtype));
+    if (features < 1 || features > kMostWidth || params < 1 || params > kMostWidth)
+        refuse<std::invalid_argument>(op, ": features and params must be 1 to ", kMostWidth, "; got ", features, ", ",
+                                      params);
+    MadeDense problem{
+        {features, static_cast<int64_t>(hidden.size()), params, plan.data}, weights.dtype, false, 0, nullptr, nullptr};
+    int64_t width = features;
+    numbers = 0;
+    for (const int64_t rows : hidden) {
+        if (rows < 1 || rows > kMostWidth)
+            refuse<std::invalid_argument>(op, ": hidden layers must have 1 to ", kMostWidth, " units; got ", rows);
+        problem.units += rows;
+        numbers += rows * (width + 1);
+        width = rows;
+    }
+    problem.units += features * params;
+    numbers += features * params * (width + 1);
+    if (plan.ndim != 1 || plan.shape[0] != problem.plan.size() || !(plan.device == weights.device))
+        refuse<std::invalid_argument>(op, ": plan must be (", problem.plan.size(), ",) on ", name(weights.device),
+                                      "; got ", shape_text(plan.shape, plan.ndim), " on ", name(plan.device));
+    return problem;
+}
+
+Outputs<1> made_dense(Frame& frame, const Tensor& weights, const Indices& plan, int64_t features,
+                      const std::vector<int64_t>& hidden, int64_t params) {
+    int64_t numbers;
+    MadeDense problem = repack_of("made_dense", weights, plan, features, hidden, params, numbers);
+    Tensor dense = frame.empty(&numbers, 1, weights.dtype, weights.device);
+    problem.packed = weights.data;
+    problem.dense = dense.data;
+    PFK_LAUNCH(frame, weights.device, made_dense, problem, 0);
+    return {dense};
+}
+
+Outputs<1> made_packed(Frame& frame, const Tensor& dense, const Tensor& weights, const Indices& plan, int64_t features,
+                       const std::vector<int64_t>& hidden, int64_t params) {
+    int64_t numbers;
+    MadeDense problem = repack_of("made_packed", weights, plan, features, hidden, params, numbers);
+    require_dtype("made_packed", dense, "dense", weights.dtype);
+    require_same_device("made_packed", weights, "weights", dense, "dense");
+    if (dense.ndim != 1 || dense.rows() != numbers || (numbers > 1 && dense.row_stride != 1))
+        refuse<std::invalid_argument>("made_packed: dense must be (", numbers, ",) and contiguous; got ",
+                                      shape_text(dense));
+    Tensor packed = frame.empty_like(weights);
+    problem.packs = true;
+    problem.packed = packed.data;
+    problem.dense = dense.data;
+    PFK_LAUNCH(frame, weights.device, made_dense, problem, 0);
+    return {packed};
+}
+
 #endif
 
 } // namespace
@@ -293,6 +351,8 @@ void expose_made(Module& module) {
     module.add<made_inverse_backward>("made_inverse_backward");
 #else
     module.add<made_solve>("made_solve");
+    module.add<made_dense>("made_dense");
+    module.add<made_packed>("made_packed");
 #endif
 }
 

@@ -232,10 +232,9 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once<A>()) invert(const Ma
             for (int64_t i = at.lane; i < d; i += warp_size)
                 net.x[i * kTile + s] = sample < p.samples ? z[plan.order(i)] : A(0);
         });
-        __syncthreads();
         A ladj = 0; // of the threads that map
         for (int64_t block = 0; block < plan.blocks(); ++block) {
-            net.begin(block);
+            net.begin(block); // the first has nothing to look at yet
             __syncthreads();
             for (int64_t i = block * kMadeBlock; i <= plan.last_of(block); ++i) {
                 net.parameters(block, i);
@@ -255,7 +254,6 @@ __global__ void __launch_bounds__(kThreads, blocks_at_once<A>()) invert(const Ma
         });
         if (threadIdx.x < kTile && at.first + threadIdx.x < p.samples)
             static_cast<A*>(p.ladj)[at.first + threadIdx.x] = ladj;
-        __syncthreads();
     }
 }
 
@@ -392,6 +390,53 @@ template <class A, class P> __global__ void __launch_bounds__(kThreads, blocks_a
     }
 }
 
+// ---- packed and dense ----------------------------------------------------------------------------------------------
+
+// A warp a row.
+template <class A, bool Packs> __global__ void __launch_bounds__(kThreads) repack(const MadeDense p) {
+    const MadePlan& plan = p.plan;
+    const int lane = static_cast<int>(threadIdx.x) % warp_size;
+    const int64_t unit = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / warp_size;
+    if (unit >= p.units)
+        return;
+    int64_t layer = 0, width = plan.features, opens = p.units; // of the layer: columns, and where its matrix begins
+    for (; layer < plan.layers && unit >= plan.offset(layer + 1); ++layer) {
+        const int64_t rows = plan.offset(layer + 1) - plan.offset(layer);
+        opens += rows * width;
+        width = rows;
+    }
+    const int64_t row = unit - plan.offset(layer);
+    int64_t degree = 0; // the first one whose rows end behind this one
+    for (int64_t count = plan.features; count > 0;) {
+        const int64_t step = count / 2;
+        const bool ends = plan.end(layer, degree + step) <= row;
+        degree = ends ? degree + step + 1 : degree;
+        count = ends ? count - step - 1 : step;
+    }
+    const int64_t block = degree / kMadeBlock, last = plan.last_of(block),
+                  low = plan.end(layer, block * kMadeBlock - 1);
+    const int64_t columns = plan.seen(layer, last), seen = plan.seen(layer, degree);
+    const int64_t inside = row - low, place = inside % kMadeRows;
+    A* const packed = static_cast<A*>(p.packed) + plan.start(block, layer) + (inside - place) * columns;
+    A* const dense = static_cast<A*>(p.dense) + opens + row * width;
+    A *const bias = static_cast<A*>(p.packed) + unit, *const dense_bias = static_cast<A*>(p.dense) + unit;
+    if (Packs) {
+        if (lane == 0)
+            *bias = *dense_bias;
+        const int64_t after = low + inside + 1 == plan.end(layer, last) ? kMadeRows : place + 1; // padding too
+        for (int64_t k = lane; k < columns; k += warp_size) {
+            packed[k * kMadeRows + place] = k < seen ? dense[k] : A(0);
+            for (int64_t r = place + 1; r < after; ++r)
+                packed[k * kMadeRows + r] = A(0);
+        }
+    } else {
+        if (lane == 0)
+            *dense_bias = *bias;
+        for (int64_t k = lane; k < width; k += warp_size)
+            dense[k] = k < seen ? packed[k * kMadeRows + place] : A(0);
+    }
+}
+
 // ---- launches ------------------------------------------------------------------------------------------------------
 
 // Calls body(Type<arithmetic>, Type<weights in memory>).
@@ -447,6 +492,16 @@ Error made_solve(const MadeSolve& p, void* stream) {
     return with_types(p.param, [&](auto arithmetic, auto param) {
         return launch_tiles(solve<typename decltype(arithmetic)::type, typename decltype(param)::type>, p, stream);
     });
+}
+
+Error made_dense(const MadeDense& p, void* stream) {
+    const auto blocks = static_cast<unsigned>((p.units + kWarps - 1) / kWarps);
+    const auto run = [&](auto kernel) {
+        return launch(kernel, blocks, kThreads, 0, static_cast<cudaStream_t>(stream), p);
+    };
+    if (p.type == DType::F64)
+        return p.packs ? run(repack<double, true>) : run(repack<double, false>);
+    return p.packs ? run(repack<float, true>) : run(repack<float, false>);
 }
 
 } // namespace pfk::cuda

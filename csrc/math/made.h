@@ -1,5 +1,6 @@
 // One call of made_forward, made_inverse or of their backwards, as every back end receives it, and how weights lie.
-// CUDA has made_inverse, and made_solve for the gradient through it: all else there is products, which are torch's.
+// CUDA has made_inverse, and made_solve for the gradient through it: all else there is products of dense matrices,
+// which are torch's.
 //
 // Coordinates are numbered 0..D-1 in the order of the autoregression. A hidden unit of degree m sees coordinates below
 // m and units of the layer before up to degree m; coordinate i is mapped with parameters that see units up to degree i.
@@ -148,6 +149,15 @@ struct MadeSolve {
     void* scratch = nullptr; // made_solve_scratch(...) accumulators
 };
 
+// Packed weights and their dense form: all biases, then every layer's matrix, row by row, zero where the mask forbids.
+struct MadeDense {
+    MadePlan plan;
+    DType type;
+    bool packs; // from dense to packed
+    int64_t units;
+    void *packed, *dense;
+};
+
 PFK_KERNEL(made, Made)
 PFK_SCRATCH_OF(made, Made)
 #if defined(PFK_ISA) || defined(PFK_BACKEND_CPU)
@@ -156,6 +166,7 @@ PFK_KERNEL(made_weights, MadeWeights)
 #else
 PFK_KERNEL(made_solve, MadeSolve)
 PFK_SCRATCH_OF(made_solve, MadeSolve)
+PFK_KERNEL(made_dense, MadeDense)
 #endif
 
 } // namespace pfk

@@ -68,7 +68,7 @@ class FusedOp:
         prefers_formula: asked with a call's arguments, unchecked ones, on a card unless a back end is forced: whether
             the formula, whose products are the library's there, is predicted faster than the kernel. It looks at
             shapes and dtypes alone.
-        parts: ops that the formula of the backward op calls, where a back end has kernels for parts of it alone.
+        parts: ops that its formula, or that of the backward op, calls, where a back end has kernels for parts alone.
     """
 
     def __init__(

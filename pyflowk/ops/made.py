@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
+from .made_dense import dense_op, packed_op
 from .made_formula import (
     MADE_BOUNDS,
     SPLINE,
@@ -83,9 +84,7 @@ _TENSORS = "Tensor weights, Tensor shift, Tensor plan"
 _CONFIG = "int[] hidden, int activation, int residual, int map, int bins, float[] numbers"
 
 
-def _op(
-    name: str, first: str, formula: object, backward: object, saves_output: bool, parts: tuple[FusedOp, ...] = ()
-) -> FusedOp:
+def _op(name: str, first: str, formula: object, backward: object, saves_output: bool, *parts: FusedOp) -> FusedOp:
     return FusedOp(
         name,
         f"(Tensor {first}, {_TENSORS}, {_CONFIG}) -> (Tensor, Tensor)",
@@ -104,12 +103,12 @@ def _op(
         shared=("weights", "plan"),
         indices=("plan",),
         expand_below=0,
-        parts=parts,
+        parts=(dense_op, packed_op, *parts),
     )
 
 
-_forward = _op("made_forward", "x", forward_formula, forward_backward_formula, saves_output=False)
-_inverse = _op("made_inverse", "z", inverse_formula, inverse_backward_formula, saves_output=True, parts=(solve_op,))
+_forward = _op("made_forward", "x", forward_formula, forward_backward_formula, False)
+_inverse = _op("made_inverse", "z", inverse_formula, inverse_backward_formula, True, solve_op)
 
 
 def made_forward(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .affine_coupling import ADDITIVE, BOUNDS, _slope, log_scale
-from .made_layout import matrix_shapes, positions
-from .made_network import activations, dense, pull, run, slopes
+from .made_dense import dense_layers, packed_gradients
+from .made_network import activations, pull, run, slopes
 from .made_solve import made_solve
 from .masks import MASKS
 from .rq_spline_formula import free_slopes, spline_backward_formula, spline_formula
@@ -100,15 +100,11 @@ class _Map:
         return MASKS["all"], self.bins, self.code - SPLINE, *self.numbers, True, inverse
 
 
-_Pairs = list[tuple[Tensor, Tensor]]  # one a layer
-
-
 def _prepare(
     x: Tensor, weights: Tensor, plan: Tensor, hidden: Sequence[int], map: _Map
-) -> tuple[Tensor, _Pairs, _Pairs]:
-    """(order, positions, dense layers) of a call."""
-    places = positions(plan, matrix_shapes(x.shape[1], hidden, map.params), map.params)
-    return plan[: x.shape[1]], places, dense(weights.to(x.dtype), places)
+) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+    """(order, dense layers) of a call."""
+    return plan[: x.shape[1]], dense_layers(weights.to(x.dtype), plan, x.shape[1], hidden, map.params)
 
 
 def forward_formula(
@@ -116,7 +112,7 @@ def forward_formula(
     *map: Any,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     of = _Map(*map)
-    order, _, layers = _prepare(x, weights, plan, hidden, of)
+    order, layers = _prepare(x, weights, plan, hidden, of)
     x = x[:, order]
     z, ladj = of.move(x, run(x, layers, shift, activation, residual)[-1], False)
     return z[:, order.argsort()], ladj
@@ -128,7 +124,7 @@ def inverse_formula(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Pass after pass of the whole network, each of which makes one more coordinate right: the kernel's oracle."""
     of = _Map(*map)
-    order, _, layers = _prepare(z, weights, plan, hidden, of)
+    order, layers = _prepare(z, weights, plan, hidden, of)
     z = z[:, order]
     x, columns, total = torch.zeros_like(z), torch.arange(z.shape[1], device=z.device), z.new_zeros(z.shape[:1])
     for i in range(z.shape[1]):
@@ -144,7 +140,7 @@ def _backward(
     hidden: Sequence[int], activation: int, residual: int, *map: Any,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     of = _Map(*map)
-    order, places, layers = _prepare(x, weights, plan, hidden, of)
+    order, layers = _prepare(x, weights, plan, hidden, of)
     x, dy = x[:, order], dy[:, order]
     pres = run(x, layers, shift, activation, residual)
     of_layers = slopes(pres, activation, residual)
@@ -159,15 +155,11 @@ def _backward(
         deltas, through = pull(dparams, of_layers, layers, residual)
         dx = dx + through
     inputs = [x, *activations(pres, activation, residual)]
-    dweights = [torch.cat([delta.sum(0) for delta in deltas])]
-    size = weights.shape[0]  # what is not seen falls into a place of its own behind
-    to = torch.cat([torch.where(seen, position, size).flatten() for position, seen in places])
-    values = torch.cat([(delta.t() @ h).flatten() for delta, h in zip(deltas, inputs, strict=True)])
-    matrices = x.new_zeros(size + 1).scatter(0, to, values)
-    dweights.append(matrices[dweights[0].shape[0] : size])
+    gradients = [(delta.t() @ h, delta.sum(0)) for delta, h in zip(deltas, inputs, strict=True)]
+    dweights = packed_gradients(gradients, weights.to(x.dtype), plan, x.shape[1], hidden, of.params)
     return (
         dx[:, order.argsort()],
-        torch.cat(dweights).to(weights.dtype),
+        dweights.to(weights.dtype),
         torch.cat(deltas[:-1], 1)[:, : shift.shape[1]] if shift.shape[1] else torch.zeros_like(shift),
     )
 

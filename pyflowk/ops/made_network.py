@@ -1,4 +1,4 @@
-"""The network of a MADE in plain torch: its matrices out of packed weights, one way through it and one way back.
+"""The network of a MADE in plain torch: one way through it, and one way back.
 
 Coordinates and units stand in the order of the plan, the output rows last.
 """
@@ -12,24 +12,13 @@ from torch import Tensor
 
 from .activations import named
 
-__all__ = ["MADE_ACTIVATIONS", "RESIDUAL", "activations", "dense", "pull", "run", "slopes"]
+__all__ = ["MADE_ACTIVATIONS", "RESIDUAL", "activations", "pull", "run", "slopes"]
 
 #: name -> code of the activation in `csrc/math/activation.h`.
 MADE_ACTIVATIONS = {"relu": 0, "tanh": 1, "silu": 2, "elu": 3, "leaky_relu": 4, "selu": 5}
 RESIDUAL = {False: 0, True: 1, "linear": 2, "bare": 3}  # `Residual` of csrc/math/made.h
 
-Layers = Sequence[tuple[Tensor, Tensor]]
-
-
-def dense(weights: Tensor, places: Layers) -> list[tuple[Tensor, Tensor]]:
-    """Return (masked weight, bias) of every layer, from the `positions` of its elements."""
-    layers: list[tuple[Tensor, Tensor]] = []
-    at = 0
-    for position, seen in places:
-        matrix = torch.where(seen, weights[torch.where(seen, position, 0)], 0)
-        layers.append((matrix, weights[at : at + len(matrix)]))
-        at += len(matrix)
-    return layers
+Layers = Sequence[tuple[Tensor, Tensor]]  # (weight, bias)
 
 
 def run(x: Tensor, layers: Layers, shift: Tensor, activation: int, residual: int) -> list[Tensor]:

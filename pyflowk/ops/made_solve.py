@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from ._router import FusedOp
-from .made_layout import matrix_shapes, plan_size, positions
-from .made_network import dense, pull
+from .made_dense import dense_layers
+from .made_layout import plan_size
+from .made_network import pull
 
 __all__ = ["made_solve", "solve_op"]
 
@@ -20,7 +21,7 @@ def _formula(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Pass after pass of the whole network, each of which makes one more coordinate right."""
     params = rates.shape[1] // dy.shape[1]
-    layers = dense(weights.to(dy.dtype), positions(plan, matrix_shapes(dy.shape[1], hidden, params), params))
+    layers = dense_layers(weights.to(dy.dtype), plan, dy.shape[1], hidden, params)
     of_layers = slopes.split(tuple(hidden), 1) if hidden else ()
     g, deltas = dy, [terms]
     for _ in range(dy.shape[1] + 1):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 import pyflowk
-from pyflowk.ops.made_layout import matrix_shapes, positions
-from pyflowk.ops.made_network import RESIDUAL, dense, run, slopes
+from pyflowk.ops.made_dense import dense_layers
+from pyflowk.ops.made_network import RESIDUAL, run, slopes
 from pyflowk.ops.made_solve import made_solve
 from tests.ops.cases.made import layout
 
@@ -28,7 +28,7 @@ def test_it_solves_the_dense_system(features: int, hidden: tuple[int, ...], resi
         torch.randn(shape, generator=generator, dtype=torch.float64)
         for shape in ((len(plan.source),), *((4, n * features) for n in (1, 1, params, params)))
     )
-    layers = dense(weights, positions(plan.plan, matrix_shapes(features, plan.hidden, params), params))
+    layers = dense_layers(weights, plan.plan, features, plan.hidden, params)
     shift = [torch.zeros(4, width, dtype=torch.float64, requires_grad=True) for width in plan.hidden]
     given = torch.cat(shift, 1) if shift else x[:, :0]
     pres = run(x, layers, given, TANH, code)

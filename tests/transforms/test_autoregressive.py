@@ -76,6 +76,16 @@ def test_inverse_and_its_gradient_are_those_of_the_passes(net: str, map: str) ->
         torch.testing.assert_close(ours, truth, rtol=1e-10, atol=1e-10)
 
 
+@torch.no_grad()
+def test_off_the_cpu_the_density_is_products_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pretended device: torch's library takes the matrices as they are, and nothing is packed."""
+    maf, x = build(5), torch.randn(2, 5, dtype=torch.float64)
+    expected = maf(x)
+    monkeypatch.setattr(torch.Tensor, "is_cpu", property(lambda self: False))
+    monkeypatch.setattr(maf.made, "_packed_weights", lambda: pytest.fail("packed"))
+    torch.testing.assert_close(maf(x), expected)
+
+
 def test_density_by_the_kernel_is_that_of_the_network() -> None:
     for net, map in itertools.product(NETS, ("affine", "none", "additive", "spline")):
         maf = build(**{"features": 11, "map": MAPS[map](), **NETS[net]})  # type: ignore[arg-type]

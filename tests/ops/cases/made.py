@@ -115,7 +115,7 @@ FEW = [
     case(True, 2, (3,), spline=spline(2, "bounded")),
 ]
 BARRIERS = Barriers(
-    ("made.cu",), 13, ((FEW[1], 512 * 16 + 1), *((case, 20) for case in ALL if case.op == "made_inverse"))
+    ("made.cu",), 9, ((FEW[1], 512 * 16 + 1), *((case, 20) for case in ALL if case.op == "made_inverse"))
 )
 PANELS = (FEW[1], 256)  # of 32, in blocks of 16
 PRODUCTS = ("made_forward",)
