@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +15,13 @@ from simt.ptx import backend, build
 from simt.ptx.parse import only
 
 import pyflowk
+from pyflowk import selfcheck
+from pyflowk.ops import registry
+from pyflowk.ops._backends import backends
 from pyflowk.ops.random_numbers import RANDOM
+from pyflowk.selfcheck.trial import each
 from tests.ops import test_assignment, test_kernels, test_random_numbers
-from tests.ops.cases import BENCH_CASES, DTYPES, FEW_CASES, OpCase, skip_without_kernel
+from tests.ops.cases import ALL_CASES, BENCH_CASES, CPU_ONLY, DTYPES, FEW_CASES, OpCase, skip_without_kernel
 from tests.ops.test_kernels import (  # collected here again, under the fixture below
     test_extreme_inputs,
     test_inplace,
@@ -154,3 +161,44 @@ def test_the_ptx_is_what_computes() -> None:
         with pytest.raises(RuntimeError, match=r"failed with .*\(98\)"):
             pyflowk.ops.affine_coupling(x.double(), params.double())
     bench.reports()
+
+
+#: ops that take points in 16 bits beside numbers as wide as arithmetic, which the self-check's trials do not
+POINTS = ("nearest", "rk_combine", "rk_error", "sinkhorn", "sinkhorn_draw")
+#: ops whose trials leave out float64, in which their formulas are no better than their kernels
+DOUBLE = ("cnf_trajectory", "hutchinson", "rq_spline")
+#: for rows of more than 2**31 numbers alone
+HUGE = re.compile(r"unsigned long>\(.*Call<pfk::RqSpline")
+
+
+def test_every_kernel_of_the_module_is_reached(bench: Bench) -> None:
+    """By the cases of the tests in all dtypes, or the self-check's trials; of what is launched here no block runs."""
+    there = {name for part in backend.compiled() for name in re.findall(r"\.entry (\w+)\(", part.ptx[80])}
+    with bench.options(check=False, log=True, blocks=(0, 0)):
+        for case, dtypes in product(ALL_CASES, DTYPES):
+            if case.op not in CPU_ONLY and case.takes(*dtypes):
+                inputs = case.inputs(3, *dtypes)
+                ones = [torch.ones_like(o) for o in case.call(*inputs)]
+                test_kernels.values_and_gradients(case, inputs, tuple(ones))
+        for name, op in registry().items():
+            if hasattr(backends["ptxsim"].kernels, name):
+                for args in every_trial(name):
+                    op.run(args)
+                    if op.backward is not None:
+                        op.backward.run(op.backward_arguments(args))
+        reached = {launch.kernel for launch in bench.launches()}
+    missing = subprocess.run("c++filt", input="\n".join(there - reached), capture_output=True, text=True).stdout
+    assert reached <= there
+    assert [name for name in missing.splitlines() if not HUGE.search(name)] == []
+
+
+def every_trial(name: str) -> Iterator[tuple[Any, ...]]:
+    """The arguments of all calls by which the self-check tries an op, and of its larger ones in every precision."""
+    trial = selfcheck.TRIALS[name]
+    yield from ((*inputs, *config) for _, config, inputs in selfcheck._calls(trial))
+    precisions = {*trial.precisions, *([torch.float64] if name in DOUBLE else [])}
+    for large, dtype in product((trial.large, *trial.others), precisions):
+        yield *trial.large_tensors(3 if large is trial.large else large.rows, dtype, large), *large.config
+    for config, dtype in product(trial.configs, (torch.bfloat16, torch.float16) if name in POINTS else ()):
+        tensors = trial.tensors(config, 3, torch.float32)
+        yield *each(lambda t: t.to(dtype) if t.ndim == tensors[0].ndim else t, tensors), *config  # noqa: B023
