@@ -22,7 +22,18 @@ from torch.autograd import Function, forward_ad
 from torch.nn import Parameter
 
 from ._backends import implementation, on_change
-from .modes import compiling, exporting, functional, functionalizing, grad_enabled, modes_on_stack, tracing, unwrap
+from .modes import (
+    compiling,
+    exporting,
+    functional,
+    functionalizing,
+    grad_enabled,
+    modes_on_stack,
+    of_no_device,
+    tracing,
+    unwatched,
+    unwrap,
+)
 
 __all__ = ["FusedOp", "all_ops", "flat", "registry"]
 
@@ -97,8 +108,9 @@ class FusedOp:
             raise ValueError(f"{name}: no tensor of its schema is called {', '.join(sorted(unknown))}")
         self._tensors, self._arguments = len(tensors), len(arguments)
         self._lists = any(argument[0] == "Tensor[]" for argument in arguments)
-        self._results = [result.strip() for result in schema.split("->")[1].strip("( )").split(",")]
-        self._single = self._results == ["Tensor"]  # such an op returns it bare where torch calls it
+        results = [result.strip() for result in schema.split("->")[1].strip("( )").split(",")]
+        self._listed = [result == "Tensor[]" for result in results]
+        self._single = results == ["Tensor"]  # such an op returns it bare where torch calls it
         self._shared = tuple(tensor in shared for tensor in tensors)
         self._real = tuple(tensor not in indices for tensor in tensors)
         self._implementations: dict[str, Callable[..., Any]] = {}
@@ -223,7 +235,19 @@ class FusedOp:
         torch.library.register_fake(f"pyflowk::{self.name}", self._checked_fake, lib=_library)
         setup, backward = (_library_backward if self.backward else _formula_backward)(self)
         torch.library.register_autograd(f"pyflowk::{self.name}", backward, setup_context=setup, lib=_library)
+        for device in _DEVICES:
+            _library.impl(self.name, self._at_autograd, f"Autograd{device.upper()}", with_keyset=True)
         self._library_op = getattr(torch.ops.pyflowk, self.name).default
+
+    def _at_autograd(self, keys: Any, *args: Any) -> Any:
+        """A call of the torch.library op, from a compiled program say. Where nothing watches it, it goes the short way:
+        torch's own would enter Python twice, and costs as much again."""
+        differentiated = grad_enabled() and any(tensor.requires_grad for tensor in self._inputs(args))
+        if not unwatched(keys) or (differentiated and self.backward is None):
+            return self._library_op.redispatch(of_no_device(keys), *args)
+        if forward_ad._current_level >= 0:
+            return self._bare(self.reference(*args))
+        return self._bare(self._eager.apply(False, *self._spread(args)) if differentiated else self.run(args))
 
     def _checked_fake(self, *args: Any) -> Any:
         if self.check is not None:
@@ -232,9 +256,9 @@ class FusedOp:
 
     def _bare(self, outputs: tuple[Any, ...]) -> Any:
         """What torch gets where it calls the op, one tensor bare: another number than promised breaks its stack."""
-        found = ["Tensor[]" if isinstance(output, list) else "Tensor" for output in outputs]
-        if found != self._results:
-            raise ValueError(f"{self.name}: arguments that do not fit each other gave ({', '.join(found)})")
+        if [type(output) is list for output in outputs] != self._listed:
+            found = ", ".join("Tensor[]" if type(output) is list else "Tensor" for output in outputs)
+            raise ValueError(f"{self.name}: arguments that do not fit each other gave ({found})")
         return outputs[0] if self._single else outputs
 
     def _from_library(self, *args: Any) -> tuple[Tensor, ...]:

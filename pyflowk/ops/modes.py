@@ -28,10 +28,12 @@ __all__ = [
     "mapped",
     "modes_on_stack",
     "no_tangents",
+    "of_no_device",
     "plain_autograd",
     "symbolic",
     "tracing",
     "transformed",
+    "unwatched",
     "unwrap",
     "watched",
     "while_loop",
@@ -52,6 +54,9 @@ _Functionalize: object = torch._C._functorch.TransformType.Functionalize
 Allocate = Callable[[Any, Any, torch.dtype], Tensor]
 empty_on_cpu: Allocate = torch._C._dynamo.guards._empty_strided_cpu  # type: ignore[attr-defined]
 empty_on_card: Allocate = torch._C._dynamo.guards._empty_strided_cuda  # type: ignore[attr-defined]
+_below_autograd: Any = torch._C._after_ADInplaceOrView_keyset
+_DENSE = (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)
+_OTHER = torch._C.DispatchKeySet(torch._C.DispatchKey.AutogradOther)
 compiling: Callable[[], bool] = torch.compiler.is_compiling
 exporting: Callable[[], bool] = torch.compiler.is_exporting
 grad_enabled: Callable[[], bool] = torch.is_grad_enabled
@@ -87,6 +92,16 @@ def forward_or_functional() -> bool:
 def capturing(tensor: Tensor) -> bool:
     """Whether a CUDA graph is captured where this tensor is: nothing may be read back, nor remembered for later."""
     return not compiling() and tensor.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def unwatched(keys: Any) -> bool:
+    """Whether a call that torch brought to an autograd key, with these dispatch keys, has only a kernel before it."""
+    return (keys & _below_autograd).highestPriorityTypeId() in _DENSE
+
+
+def of_no_device(keys: Any) -> Any:
+    """The keys of the same call with the autograd key that is no device's: there stands what torch made for all."""
+    return keys & _below_autograd | _OTHER
 
 
 def mapped(tensor: Tensor) -> bool:

@@ -37,7 +37,7 @@ def test_results_that_the_schema_does_not_promise_are_refused() -> None:
     with pytest.raises(ValueError, match="expected 1 weights, one a slope; got 3"):
         torch.ops.pyflowk.rk_error_backward(y, y, h, [y], h, h, [0.1, 0.2, 0.3], 0.3, 0.2)
     for op in ops._router._ops.values():
-        promised = len(op._results)
+        promised = len(op._listed)
         with pytest.raises(ValueError, match="do not fit each other"):
             op._bare((y,) * (promised + 1))
 

@@ -33,6 +33,18 @@ def test_private_names_of_torch_are_there() -> None:
     assert torch.func.functionalize(lambda x: x * float(modes.functionalizing()))(torch.ones(1)).item() == 1
 
 
+def test_a_call_with_only_a_kernel_before_it_is_known() -> None:
+    x = torch.ones(2)
+    negative = torch.complex(x, -x).conj().imag
+    keys = torch._C._dispatch_keys
+    assert modes.unwatched(keys(x)) and modes.unwatched(keys(x.requires_grad_()))
+    assert not modes.unwatched(keys(negative))
+    with torch._subclasses.FakeTensorMode() as mode:
+        assert not modes.unwatched(keys(mode.from_tensor(x)))
+    assert modes.of_no_device(keys(x)).has(torch._C.DispatchKey.AutogradOther)
+    assert not modes.of_no_device(keys(x)).has(torch._C.DispatchKey.AutogradCPU)
+
+
 def test_autocast_is_told_on_every_device() -> None:
     x, none = torch.ones(1), torch.ones(1, device="meta")
     assert not modes.autocasting(x) and not modes.autocasting(none)
