@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyflowk import _cpu, ops
+from pyflowk import _cpu
 from pyflowk.ops import _router
+from pyflowk.ops.made_dense import dense_op, packed_op
 from pyflowk.ops.made_solve import made_solve
-from tests.ops import test_rk_control
+from pyflowk.selfcheck import TRIALS
 from tests.ops.cases import ALL_CASES
 from tests.ops.cases.made import layout
 
@@ -35,7 +36,7 @@ STRANGE = (None, "nan", (), 1.5, True, torch.zeros(()), object(), torch.Tensor)
 
 
 def recorded() -> dict[str, list[tuple[Any, ...]]]:
-    """Valid arguments of every op, forward and backward, by its name: those that the cases bring about."""
+    """Valid arguments of every op, forward and backward, by its name: what cases bring about, or else the trials."""
     found: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _router._ops}
     route = _router.FusedOp.__call__
 
@@ -49,24 +50,17 @@ def recorded() -> dict[str, list[tuple[Any, ...]]]:
             inputs = tuple(t.requires_grad_() for t in case.inputs(ROWS, torch.float32))
             outputs = case.call(*inputs)
             torch.autograd.grad(outputs, inputs, [torch.ones_like(o) for o in outputs])
-        for n in range(1, 10):
-            states, clock, slopes = test_rk_control.inputs(ROWS, (4,), n, torch.float32)
-            weights = test_rk_control.WEIGHTS[:n]
-            ops.rk_control(*states, clock, slopes, weights, test_rk_control.PID, test_rk_control.TIMES)
-        ops.assignment(torch.rand(ROWS, 5, 5))
-        ops.assignment_of_points(torch.rand(ROWS, 5, 2), torch.rand(ROWS, 5, 2))
-        points = torch.arange(4.0 * ROWS).reshape(ROWS, 2, 2)
-        ops.nearest(points[0], points[1])
-        ops.sinkhorn(points, points + 1, 1.0, iterations=20)
-        ops.sinkhorn_draw(points, None, torch.zeros(ROWS, 2), 1.0)
-        plan, one = layout(2, (3,), False, 2), torch.ones(ROWS, 4)
-        made_solve(one[:, 2:], one[:, 1:], one, one, torch.zeros(len(plan.source)), plan.plan, plan.hidden, 0)
-        for noise in ("rademacher", "gaussian"):
-            ops.draw_probes(torch.zeros(ROWS, 5), 2, noise).directions(torch.zeros(ROWS, 5))
+        plan, one = layout(2, (3,), False, 2), torch.ones(ROWS, 4)  # what MADE is made of on cards alone
+        config = plan.plan, 2, plan.hidden, 2
+        packed_op((*dense_op((weights := torch.zeros(len(plan.source)), *config)), weights, *config))
+        made_solve(one[:, 2:], one[:, 1:], one, one, weights, plan.plan, plan.hidden, 0)
     finally:
         _router.FusedOp.__call__ = route  # type: ignore[method-assign]
+    for name, trial in TRIALS.items():
+        if not found[name]:
+            found[name] = [(*trial.tensors(config, ROWS, torch.float32), *config) for config in trial.configs]
     if missing := [name for name, calls in found.items() if not calls]:
-        raise RuntimeError(f"no case calls {', '.join(missing)}")
+        raise RuntimeError(f"no case and no trial calls {', '.join(missing)}")
     return found
 
 
