@@ -2,6 +2,8 @@
 
 #ifdef PFK_BACKEND_CPU
 
+#include <algorithm>
+
 #include "../math/causal_decode.h"
 #include "function.h"
 #include "launch.h"
@@ -35,6 +37,9 @@ Outputs<2> causal_decode(Frame& frame, const Tensor& z, const Tensor& ahead, con
         sizes[0] % sizes[1] != 0 || sizes[1] % sizes[2] != 0)
         refuse<std::invalid_argument>(kOp, ": sizes must be the width, heads that divide it, heads of keys that divide "
                                            "these, hidden units and layers");
+    if (weights.ndim != 1 || *std::max_element(sizes.begin(), sizes.end()) > weights.shape[0])
+        refuse<std::invalid_argument>(kOp, ": weights must be (n,); got ", shape_text(weights),
+                                      ", fewer than one of the sizes");
     if (bound < 0 || bound >= kCouplingBounds || guidance < 0 || guidance >= kGuidances || norm < 0 || norm > 1)
         refuse<std::invalid_argument>(kOp, ": no such norm, bound or guidance: ", norm, ", ", bound, ", ", guidance);
     if (!(limit > 0) || limit > kLargestLimit || !(temperature > 0))
