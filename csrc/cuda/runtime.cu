@@ -12,6 +12,25 @@ std::string text_of(cudaError_t error) {
     return std::string(cudaGetErrorName(error)) + ": " + cudaGetErrorString(error);
 }
 
+// Errors that end a context. Kernels run behind the host, so a launch is told of them by whoever ran before it.
+bool of_any_kernel_before(cudaError_t code) {
+    switch (code) {
+    case cudaErrorAssert:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalAddress:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorMisalignedAddress:
+        return true;
+    default:
+        return false;
+    }
+}
+
 } // namespace
 
 int current_device() {
@@ -28,6 +47,8 @@ void check(const char* op, Error error, int device) {
     std::string text = std::string(op) + " on cuda:" + std::to_string(device) + " failed with " + text_of(code);
     if (code == cudaErrorNoKernelImageForDevice || code == cudaErrorUnsupportedPtxVersion)
         text += "; pyflowk's kernels were not compiled for this card: pyflowk.show_config() lists the architectures";
+    if (of_any_kernel_before(code))
+        text += "; any kernel that ran before it, of whichever package, may be at fault: CUDA_LAUNCH_BLOCKING=1 tells";
     throw std::runtime_error(text);
 }
 

@@ -169,6 +169,13 @@ def _wide(x: Tensor, probes: Tensor, bias: Tensor, weights: Tensor, *rest: Any) 
     return 2 * weights.numel() * x.shape[0] * (1 + probes.shape[1]) > 4e9
 
 
+def _wide_or_heavy(x: Tensor, probes: Tensor, bias: Tensor, weights: Tensor, *rest: Any) -> bool:
+    """Of the way there: predicted for an H200, reading more weights than this, for however few samples, takes a block
+    longer than all launches of the library."""
+    heavy = weights.numel() > 140_000 and next(number for number in rest if isinstance(number, int)) >= 256
+    return heavy or _wide(x, probes, bias, weights, *rest)
+
+
 _INPUTS = "Tensor x, Tensor probes, Tensor bias, Tensor weights, Tensor gates, Tensor shifts"
 _CONFIG = "int width, int depth, int activation, float[] method, int steps, float step, float scale"
 
@@ -189,7 +196,7 @@ _op = FusedOp(
         prefers_formula=_wide,
     ),
     shared=("weights", "gates", "shifts"),
-    prefers_formula=_wide,
+    prefers_formula=_wide_or_heavy,
     expand_below=0,
 )
 

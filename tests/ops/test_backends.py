@@ -97,15 +97,18 @@ def shaped(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
 
 def test_what_is_large_on_a_card() -> None:
     ops = registry()
-    for name, size in (("conv1x1", 32), ("conv1x1", 256)):
+    for name, size in (("conv1x1", 32), ("conv1x1", 48), ("conv1x1", 256)):
         arguments = shaped((64, size, 32, 32), (size, size), (0,), (size,))
-        assert ops[name].prefers_formula(*arguments) == (size == 256)
+        assert ops[name].prefers_formula(*arguments) == (size > 32)
     for n, inverse, large in ((48, True, False), (64, True, True), (64, False, False), (512, False, True)):
         assert ops["lu_weight"].prefers_formula(*shaped((1, n, n), (1, n), (1, n)), inverse) == large
-    for width, rows, large in ((64, 1 << 20, False), (512, 128, False), (512, 16384, True)):
+    for width, rows, there, back in (
+        (64, 1 << 20, False, False), (256, 128, False, False), (512, 128, True, False), (512, 16384, True, True),
+    ):  # fmt: skip
         weights, tables = 2 * 64 * width + width**2, (4, 2 * width + 64)
         arguments = shaped((rows, 64), (rows, 1, 64), (rows, 0), (weights,), tables, tables)
-        assert ops["cnf_trajectory"].prefers_formula(*arguments, width, 2, 0, [1.0], 4, 0.1, 1.0) == large
+        for way, large in ((ops["cnf_trajectory"], there), (ops["cnf_trajectory"].backward, back)):
+            assert way.prefers_formula(*arguments, width, 2, 0, [1.0], 4, 0.1, 1.0) == large
     for size, large in ((2, False), (784, True)):
         assert ops["nearest"].prefers_formula(*shaped((8, size), (9, size), (9,))) == large
 

@@ -138,7 +138,7 @@ def reports_of(bench: Bench) -> str:
         (lambda text: text.replace("bar.sync", "// bar.sync", 1), r"(RACE|UNINITIALISED) .*shared partial"),
         (
             lambda text: re.sub(r"(?s)(.*)setp\.lt\.s64(.*?bra)", r"\1setp.le.s64\2", text, count=1),
-            "OUT OF BOUNDS .* at ",
+            r"OUT OF BOUNDS .* at (?s:.*); any kernel that ran before it, .*CUDA_LAUNCH_BLOCKING=1",
         ),
         (lambda text: re.sub(r"(ld\.global\.v4.*?\[%rd\d+)\]", r"\1+4]", text, count=1), "MISALIGNED read of 16 bytes"),
     ],
