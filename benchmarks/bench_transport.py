@@ -141,7 +141,7 @@ class Net(nn.Sequential):
         super().__init__(*layers, nn.Linear(64, dims))
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        return super().forward(torch.cat((x, t.expand(len(x))[:, None]), 1))
+        return super().forward(torch.cat((x, t.reshape(-1, 1).expand(len(x), 1)), 1))
 
 
 # ---- one run ---------------------------------------------------------------------------------------------------------

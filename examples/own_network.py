@@ -25,8 +25,8 @@ def main(steps: int = 3000) -> dict[str, float]:
         torch.nn.Linear(3, 64), torch.nn.SiLU(), torch.nn.Linear(64, 64), torch.nn.SiLU(), torch.nn.Linear(64, 2)
     )
 
-    def velocity(t: Tensor, x: Tensor) -> Tensor:
-        return net(torch.cat((x, t.expand(len(x)).unsqueeze(1)), 1))
+    def velocity(t: Tensor, x: Tensor) -> Tensor:  # t comes as (B,), () or (B, 1)
+        return net(torch.cat((x, t.reshape(-1, 1).expand(len(x), 1)), 1))
 
     objective, optimizer = Matching(), torch.optim.Adam(net.parameters(), 3e-3)
     for _ in range(steps):

@@ -40,7 +40,7 @@ class Velocity(nn.Module):
         self.net = nn.Sequential(nn.Linear(3, 64), nn.SiLU(), *hidden, nn.Linear(64, 2))
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        return self.net(torch.cat((x, t.expand(len(x)).unsqueeze(1)), 1))
+        return self.net(torch.cat((x, t.reshape(-1, 1).expand(len(x), 1)), 1))
 
 
 def train(batch: Batch, steps: int, start: Velocity | None = None) -> Velocity:

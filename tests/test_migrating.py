@@ -94,6 +94,9 @@ def test_torchcfm(page: dict[str, Any]) -> None:
     assert [*plan.argmax(0)] == paths.OptimalTransport().order(x0, x1).tolist()
     velocity, sample = page["field"].double(), objectives.i_cfm().path.sample(*ends)
     error = velocity(t, sample.x_t) - sample.target
+    torch.testing.assert_close(
+        page["sample"].x_t, (1 - page["t"][:, None]) * page["a"] + page["t"][:, None] * page["b"]
+    )
     taken = objectives.Matching(pairing=paths.Given(x0, x1), times=lambda n, generator, **kind: t)
     torch.testing.assert_close(taken(velocity, x1, reduction="mean"), error.square().mean())
 

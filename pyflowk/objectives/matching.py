@@ -40,16 +40,16 @@ __all__ = ["Matching"]
 class Matching:
     r"""Conditional flow matching: :math:`w_t\,|f(t, x_t, c) - q|^2 / D`, with q the velocity of the path at x_t.
 
-    Called with a field, or a function of (t, x) or (t, x, context), and x (B, \*event) of D elements, data: for each
-    event noise x0 is drawn from ``source`` (standard normal, if none is given), ``pairing`` says whose noise it is, and
-    a time from ``times``; then x_t, its velocity and the weight come from ``path``. The field is trained to predict the
-    velocity or, as ``prediction`` says, the "noise" x0, the "data" x1 or, on an affine path, the "score"
-    :math:`-x_0 / \sigma_t`, of which :func:`pyflowk.paths.convert` makes the velocity. ``weight``, a function of the
-    times, multiplies the path's: :class:`pyflowk.paths.ErrorWeight` makes one of these losses of another. The best
-    field is the average of q over all pairs that pass through x_t, whatever the weight, where the loss is what is left
-    of its variance, not 0; gradients are on average those of the squared distance to it. For guidance a share
-    ``dropout`` of the events, drawn anew each time, is shown without its context to a field that can do without. The
-    result is (B,), an average over elements, or its mean or sum.
+    Called with a field, or a function of (t, x) or (t, x, context) that is handed t as (B,), and x (B, \*event) of D
+    elements, data: for each event noise x0 is drawn from ``source`` (standard normal, if none is given), ``pairing``
+    says whose noise it is, and a time from ``times``; then x_t, its velocity and the weight come from ``path``. The
+    field is trained to predict the velocity or, as ``prediction`` says, the "noise" x0, the "data" x1 or, on an affine
+    path, the "score" :math:`-x_0 / \sigma_t`, of which :func:`pyflowk.paths.convert` makes the velocity. ``weight``, a
+    function of the times, multiplies the path's: :class:`pyflowk.paths.ErrorWeight` makes one of these losses of
+    another. The best field is the average of q over all pairs that pass through x_t, whatever the weight, where the
+    loss is what is left of its variance, not 0; gradients are on average those of the squared distance to it. For
+    guidance a share ``dropout`` of the events, drawn anew each time, is shown without its context to a field that can
+    do without. The result is (B,), an average over elements, or its mean or sum.
 
     Raises ValueError for an unknown prediction or reduction, for a score on another path or of another source than
     standard normal noise, for dropout with a field that cannot do without, and for answers that are not shaped as x;

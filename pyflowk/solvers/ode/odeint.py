@@ -136,7 +136,8 @@ def odeint(
 
     Args:
         f: f(t, y) -> slope, shaped as y (a tuple for a tuple). t is 0-d where all rows are at one time (fixed steps,
-            rows=False), else (B, 1, ..., 1), so that it broadcasts against y (against the first state of a tuple).
+            rows=False), else (B, 1, ..., 1), so that it broadcasts against y (against the first state of a tuple);
+            whatever the steps, t.reshape(-1, 1).expand(len(y), 1) is the column that a network sees beside y (B, D).
         y0: (B, *event), or a tuple of such states of one batch size; with rows=False of any shapes. Complex numbers
             are solved for as pairs.
         t: (T,), or (B, T) for times of each row's own; rising or falling, repetitions allowed. Differentiable.
