@@ -26,6 +26,8 @@ def _load(name: str, allocate: modes.Allocate) -> ModuleType | None:
     if importlib.util.find_spec(f"pyflowk.{name}") is None:
         return None
     module = importlib.import_module(f"pyflowk.{name}")
+    if not hasattr(module, "_allocate_by"):
+        raise ImportError(f"pyflowk.{name} is older than the Python files beside it: pip install -e . again")
     module._allocate_by(allocate)
     return module
 

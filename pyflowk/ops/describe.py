@@ -22,4 +22,4 @@ def described(x: Any) -> str:
     name = "tensor" if isinstance(x, Tensor) else type(x).__name__
     if isinstance(x, Tensor) or name == "ndarray":
         return f"a {'numpy array' if name == 'ndarray' else name} {tuple(x.shape)}, {x.dtype}"
-    return "None" if x is None else f"a {name}"
+    return "None" if x is None else f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"

@@ -169,7 +169,7 @@ ANSWERS: list[tuple[Any, Any, str]] = [
     (lambda t, x: (x, x), None, r"field: expected a tensor of the state's shape \(3, 2\); got a tuple of"),
     (nn.Sequential(nn.Linear(2, 2)), None, r"2 positional .* 3 were given; a field is called with \(t, x\)$"),
     (lambda t, x: x, torch.zeros(3, 2), r"a field is called with \(t, x, context\) where a context is given.*leave"),
-    (lambda t, x, context: x, 3, "context: expected a tensor, one row per event of x, got a int"),
+    (lambda t, x, context: x, 3, "context: expected a tensor, one row per event of x, got an int"),
     (torch.zeros(3, 2), None, r"field: expected a function of \(t, x\) or \(t, x, context\); got a tensor \(3, 2\)"),
 ]
 

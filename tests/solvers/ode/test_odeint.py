@@ -387,7 +387,7 @@ def test_a_step_longer_than_the_way_is_one(size: float) -> None:
     "make, words",
     [
         (lambda: Adaptive("small"), "rtol: expected a number or numbers; got 'small'"),
-        (lambda: Adaptive(norm=3), "norm: expected a function of an error; got a int"),
+        (lambda: Adaptive(norm=3), "norm: expected a function of an error; got an int"),
         (lambda: Adaptive(grow="x"), "grow: expected a number; got a str"),
         (lambda: Adaptive(max_steps="many"), "max_steps: expected a number; got a str"),
         (lambda: Adaptive(pid=("a", 1.0, 0.0)), "pid: expected a number; got a str"),
