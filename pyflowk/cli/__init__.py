@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -31,6 +33,16 @@ def _require_typeguard() -> None:
         )
 
 
+def _unread() -> bool:
+    """Whether standard output is a pipe that nobody reads any more, as after `| head`; the rest then goes nowhere."""
+    output = select.poll()
+    output.register(sys.stdout, 0)
+    closed = any(event & select.POLLERR for _, event in output.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return closed
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; the process of a group that it was given ends with it at once."""
     status = _run(argv)
@@ -55,11 +67,16 @@ def _run(argv: Sequence[str] | None) -> int:
         _require_typeguard()
         from .commands import parse
 
-        return parse(words).run()
+        try:
+            return parse(words).run()
+        finally:
+            sys.stdout.flush()  # here, where there is an answer if nobody reads it
     except KeyboardInterrupt:
         print("pyflowk: interrupted", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _unread():
+            return FAILURE
         if "--debug" in words:
             raise
         if isinstance(error, ImportError):

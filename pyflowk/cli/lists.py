@@ -22,6 +22,8 @@ def zoo(command: Zoo) -> int:
         print_pairs(Console(), [(name, systems.describe(name)) for name in systems.names()])
         return 0
     print(systems.describe(command.model))
+    if sentence := systems.condition(command.model):
+        print(f"{sentence} Here --conditional takes the labels of the data, --given columns of a table.")
     print(f"Options, with their defaults: pyflowk train {command.model} --set KEY=VALUE KEY=VALUE ...")
     print_options(systems.options(command.model))
     if declared := systems.sampling(command.model):

@@ -23,7 +23,7 @@ from ..training.drawing import draw
 from ..training.evaluation import Report
 from ..training.log import read_rows
 from ..training.pictures import draw_loss
-from ..zoo import GenerativeModel, MatchingModel
+from ..zoo import Ability, GenerativeModel, MatchingModel
 from .options import check_number, check_options, parse_options
 from .runs import data_of, origin_of, portable_name
 from .tables import Progress, print_pairs, say
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .commands import Train
 
 INTERRUPTED = 130
+SOLVED = 2000
+"""Test rows, at most, that are scored after training where each takes the solution of a differential equation."""
 
 
 def train(command: Train) -> int:
@@ -57,6 +59,7 @@ def train(command: Train) -> int:
         )  # fmt: skip
         model = build(name, data, options, config.seed, conditional=command.conditional)
         check_pairs(model, data)
+        check_sampling(model, sampling)
     return fit(model, data, config, out, sampling, resume=saved is not None)
 
 
@@ -82,7 +85,11 @@ def fit(
         say(trainer.console, f"interrupted at step {result.step}: the checkpoint is in {place}; go on with: {again}")
         return INTERRUPTED
     if trainer.main:
-        finish(trainer, out, trainer.console)
+        try:
+            finish(trainer, out, trainer.console)
+        except KeyboardInterrupt:
+            say(trainer.console, f"not tested: the checkpoint is in {out / 'checkpoint'}; pyflowk eval {out} tests it")
+            return INTERRUPTED
     return 0
 
 
@@ -93,6 +100,16 @@ def check_pairs(model: GenerativeModel, data: Dataset) -> None:
             f"--data: {data.name} holds pairs of noise and what a model has made of it, in scales of its own; "
             "pyflowk reflow makes such pairs and goes on with that model"
         )
+
+
+def check_sampling(model: GenerativeModel, sampling: dict[str, Any]) -> None:
+    """ValueError for samples that the model could not draw once it is trained."""
+    try:
+        model.chosen(sampling)
+    except ValueError as error:
+        unaware = sampling.get("guidance") and not model.config.get("dropout")
+        more = "; train with --conditional (or --given) and --set dropout=0.1" if unaware else ""
+        raise ValueError(f"--sampling: {error}{more}") from error
 
 
 def given_note(data: Dataset) -> list[str]:
@@ -188,12 +205,16 @@ def finish(trainer: Trainer, out: Path, console: Console) -> None:
     model, saved = training.load_model(out, "best")
     model.to(trainer.device)
     shared: dict[str, Any] = {"seed": seed, "threads": trainer.threads, "sampling": trainer.sampling}
-    report = training.evaluate(model, data, **shared)
+    rows = min(len(data.test), SOLVED) if Ability.TRAJECTORY in model.abilities else len(data.test)
+    scored = f"{rows} of {len(data.test)} test rows (pyflowk eval {out}: all)"
+    scored = scored if rows < len(data.test) else f"{rows} test rows"
+    say(console, f"testing on {scored} and drawing pictures; the checkpoint is saved, Ctrl-C loses nothing of it")
+    report = training.evaluate(model, data, **shared, rows=rows, watch=Progress("tested"))
     say(console, "test set")
     print_pairs(console, report.lines())
     samples = draw(model, data, out / "samples", **shared)
     draw_curve(out, data, report, (trainer.model.loss_unit, model.loss_unit))
-    result = {"step": saved.meta["step"], "seconds": saved.meta["seconds"], **report.as_dict()}
+    result = {"step": saved.meta["step"], "seconds": saved.meta["seconds"], "rows": rows, **report.as_dict()}
     (out / "result.json").write_text(json.dumps(result, indent=2, allow_nan=False), encoding="utf-8")
     say(
         console,

@@ -37,7 +37,8 @@ class TrainConfig:
     epochs: float | None = None
     """Budget in passes over the training set."""
     minutes: float | None = None
-    """Budget in minutes of training, validation included; 1 when no budget is given."""
+    """Budget in minutes of training, validation included, in all: with --resume those before count, too; 1 when no
+    budget is given."""
     batch_size: int = 128
     """Samples per step, over all processes together; N processes are started by putting
     `torchrun --nproc-per-node=N -m pyflowk` (or `accelerate launch --multi_gpu --num_processes=N -m pyflowk`) in place

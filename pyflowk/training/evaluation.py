@@ -18,7 +18,7 @@ from ..metrics import Measure, Score, compare, gaussian_level, ngram_level, scor
 from ..metrics.levels import lengths_of, unit_of
 from ..space import Events, Paired, cat
 from ..zoo import Ability, GenerativeModel
-from .judging import judge
+from .judging import BEST, judge
 from .spaces import check_fit
 from .threads import Threads
 
@@ -142,7 +142,8 @@ class Report:
 
     def lines(self) -> list[tuple[str, str]]:
         """(what, how much) pairs, to be printed as a table."""
-        near = [(f"samples: {name.replace('_', ' ')}", str(measure)) for name, measure in self.samples.items()]
+        best = {name: f"; {words}" for name, words in BEST.items()}
+        near = [(f"samples: {k.replace('_', ' ')}", f"{v}{best.get(k, '')}") for k, v in self.samples.items()]
         return [
             *self._likelihood(),
             *(near or [("samples", "not compared: too few test rows, or numbers of several lengths")]),
@@ -202,6 +203,7 @@ def evaluate(
     draws: int = 1,
     sampling: Mapping[str, Any] | None = None,
     thorough: bool = False,
+    rows: int | None = None,
     threads: Threads | None = None,
     watch: Callable[[float], None] | None = None,
 ) -> Report:
@@ -209,28 +211,35 @@ def evaluate(
 
     A model with a likelihood is scored beside levels that are fitted to the training part. Samples of every model, 1000
     at most, drawn with the options `sampling` and for the contexts of test rows, are compared with these rows;
-    `thorough` also asks what takes longer, :func:`pyflowk.training.judging.judge`. Raises ValueError for data that the
-    model is not for.
+    `thorough` also asks what takes longer, :func:`pyflowk.training.judging.judge`; `rows` is how many test rows, evenly
+    spread, are scored, by default all. Raises ValueError for data that the model is not for.
     """
     check_fit(model.space, data)
     space, noise = data.space, Generator(device_of(model)).manual_seed(seed)
     count = min(COMPARED, len(data.test))
-    rows = torch.arange(count) * (len(data.test) - 1) // max(1, count - 1)  # in integers: floats miss rows beyond 2^24
-    x, context = data.take("test", rows)
+    x, context = data.take("test", _spread(count, len(data.test)))
     given = None if model.space.context is None else context
-    drawn = sample(model, len(rows), given, noise, threads=threads, **(sampling or {}))
+    drawn = sample(model, count, given, noise, threads=threads, **(sampling or {}))
     samples = compare(drawn, x, space, Generator().manual_seed(seed))
     if thorough:
         samples |= judge(model, data, drawn, x, given, Generator().manual_seed(seed))
     if Ability.LIKELIHOOD not in model.abilities:
         return Report(data, None, samples=samples)
-    nats = log_prob(model, data.test, data.test_context, seed=seed, draws=draws, threads=threads, watch=watch)
-    own = score(nats, space, lengths_of(data.test, space))
+    test, conditions = data.test, data.test_context
+    if rows is not None and rows < len(test):
+        test, conditions = data.take("test", _spread(rows, len(test)))
+    nats = log_prob(model, test, conditions, seed=seed, draws=draws, threads=threads, watch=watch)
+    own = score(nats, space, lengths_of(test, space))
     train, known = data.train, data.train_context
     if isinstance(train, Paired):  # a model's own, inside of it
-        train, known = data.test[:0], None
+        train, known = test[:0], None
     if space.kind == "real":  # integers get noise, row by row
         train, known = in_place(train), in_place(known)
-    gaussian = gaussian_level(space, train, data.test, known, data.test_context, seed=seed)
-    bigrams = ngram_level(space, train, data.test)
+    gaussian = gaussian_level(space, train, test, known, conditions, seed=seed)
+    bigrams = ngram_level(space, train, test)
     return Report(data, own, gaussian, bigrams, samples)
+
+
+def _spread(count: int, rows: int) -> Tensor:
+    """Indices of ``count`` of so many rows, in equal distances; in integers, for floats miss rows beyond 2^24."""
+    return torch.arange(count) * (rows - 1) // max(1, count - 1)

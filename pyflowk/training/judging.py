@@ -21,6 +21,8 @@ ROWS = 20_000
 KNOWN = 5_000
 """Training rows, at most, among which copies are looked for."""
 WAYS, POINTS = 200, 21
+BEST = {"data copying": "copies if above 0.5", "straightness": "0 is straight", "path ratio": "1 is straight"}
+"""How to read what has no other scale."""
 
 
 def judge(

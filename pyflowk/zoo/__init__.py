@@ -2,11 +2,11 @@
 
 `create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`,
 `tarflow`, `flow_matching`, `rectified_flow`, `diffusion`. `names` lists them, `describe` says what one is, `options`
-and `defaults` what it takes, `sampling` what its `sample` takes, `takes` which kinds of space it is for, `check`
-whether options are right. All are a `GenerativeModel`, of whose every `Ability` one asks, such as that of telling a
-`Marginal`; those of one flow are a `FlowModel`, those whose velocity is learned by matching a `MatchingModel`, that of
-tokens a `TarFlow`. `register` adds one: each of its options is an `Option`, and those of its sampling are fields of its
-`SamplingOptions`.
+and `defaults` what it takes, `sampling` what its `sample` takes, `takes` which kinds of space it is for, `condition`
+how a context is asked for, `check` whether options are right. All are a `GenerativeModel`, of whose every `Ability` one
+asks, such as that of telling a `Marginal`; those of one flow are a `FlowModel`, those whose velocity is learned by
+matching a `MatchingModel`, that of tokens a `TarFlow`. `register` adds one: each of its options is an `Option`, and
+those of its sampling are fields of its `SamplingOptions`.
 """
 
 from .diffusion import diffusion
@@ -24,13 +24,13 @@ from .nsf import nsf
 from .option import Option
 from .realnvp import realnvp
 from .rectified_flow import rectified_flow
-from .registry import check, create, defaults, describe, names, options, register, sampling, takes
+from .registry import check, condition, create, defaults, describe, names, options, register, sampling, takes
 from .residual_flow import residual_flow
 from .tarflow import TarFlow, tarflow
 
 __all__ = [
     "Ability", "FlowModel", "GenerativeModel", "Marginal", "MatchingModel", "Option", "SamplingOptions", "TarFlow",
-    "check", "create", "defaults", "describe", "diffusion", "ffjord", "flow_matching", "glow", "iaf", "maf", "names",
-    "neural_ode", "nice", "nsf", "options", "realnvp", "rectified_flow", "register", "residual_flow", "sampling",
-    "takes", "tarflow",
+    "check", "condition", "create", "defaults", "describe", "diffusion", "ffjord", "flow_matching", "glow", "iaf",
+    "maf", "names", "neural_ode", "nice", "nsf", "options", "realnvp", "rectified_flow", "register", "residual_flow",
+    "sampling", "takes", "tarflow",
 ]  # fmt: skip

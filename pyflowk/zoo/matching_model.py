@@ -34,7 +34,8 @@ FIT = 3000
 class MatchingModel(FlowModel):
     r"""A FlowModel of one Continuous, whose field learns by a :class:`pyflowk.objectives.Matching`.
 
-    Real numbers are brought to unit scale by the first batch, once; integers get even noise and lie in [-1, 1). The
+    Real numbers are brought to unit scale by the first batch, once, that a model in training mode sees, by ``log_prob``
+    too (:meth:`GenerativeModel.log_prob` says how to avoid it); integers get even noise and lie in [-1, 1). The
     ``net`` predicts what the objective says, of events of the space or, with ``flat``, of the vectors they make.
     ``solver`` is what :class:`pyflowk.transforms.Continuous` takes beside its field: densities, latents and
     trajectories take its steps, samples are drawn in steps of their own. The source is standard normal. If the

@@ -189,7 +189,11 @@ class GenerativeModel(nn.Module):
             raise NotImplementedError(f"{self.name} has no {ability}")
 
     def log_prob(self, x: Any, context: Any = None, generator: Generator | None = None) -> Tensor:
-        """Log-likelihood (B,) in nats per event."""
+        """Log-likelihood (B,) in nats per event.
+
+        In training mode the first batch that a model sees, here too, sets what it learns from data before any step, as
+        the scale of real numbers: ``initialize`` it with training data, or score in ``eval()`` mode.
+        """
         raise self._lacks(Ability.LIKELIHOOD)
 
     def sample_and_log_prob(

@@ -190,12 +190,18 @@ def _option(name: str, hint: Any, default: Any = inspect.Parameter.empty) -> Opt
     return found
 
 
-def checked(owner: str, what: str, known: Mapping[str, Option], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The given options as plain values; TypeError for one that the owner does not have, listing those that it has."""
+def checked(
+    owner: str, what: str, known: Mapping[str, Option], given: Mapping[str, Any], beside: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The given options as plain values; TypeError for one that the owner does not have, listing those that it has and
+    what stands ``beside`` the shape of an event."""
     for name in given:
         if name not in known:
-            there = ", ".join(known) or "none"
-            raise TypeError(f"{owner} has no {what} {name}{did_you_mean(name, known)}; it has {there}")
+            there, more = ", ".join(known) or "none", ", ".join(beside)
+            more = f"; and beside a shape {more}" if more else ""
+            raise TypeError(
+                f"{owner} has no {what} {name}{did_you_mean(name, [*known, *beside])}; it has {there}{more}"
+            )
     return {name: known[name].check(name, value) for name, value in given.items()}
 
 

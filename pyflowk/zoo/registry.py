@@ -28,6 +28,8 @@ PLAIN = {
     "context_dim": Option("the condition is so many numbers", 1, WIDTH, kind=int, optional=True),
 }
 """The arguments that stand beside a shape in place of a Space."""
+CONDITIONS = {"labels": "on labels with classes=N", "numbers": "on N numbers with context_dim=N"}
+"""How those say that models have a context."""
 RESERVED = {"name", "space", "shape", *PLAIN}
 
 
@@ -93,13 +95,17 @@ def register(
             plain = {key: given.pop(key) for key in PLAIN if key in given}
             where = _space(name, space, plain)
             _check_takes(name, takes, where)
-            options = {key: option.default for key, option in known.items()} | checked(name, "option", known, given)
+            options = {key: option.default for key, option in known.items()} | checked(
+                name, "option", known, given, PLAIN
+            )
             options |= choose(where, options) if choose is not None else {}
             model = assemble(where, **options)
             written = {"name": name, "space": where.as_json(), **options}
             model.config = json.loads(json.dumps(written, allow_nan=False))
             return model
 
+        first, *rest = (inspect.getdoc(builder) or "").split("\n\n")
+        build.__doc__ = "\n\n".join(filter(None, (first, _condition(takes), *rest)))
         shown = inspect.signature(builder)
         plain = [p for p in shown.parameters.values() if p.kind is not p.VAR_KEYWORD]
         shared = [key for key in known if key not in shown.parameters]
@@ -125,6 +131,16 @@ def names() -> list[str]:
 def describe(name: str) -> str:
     """The first sentence of the system's documentation."""
     return (inspect.getdoc(_find(name).build) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def condition(name: str) -> str:
+    """How to give the system's models a context, in a sentence; nothing for a system that takes none.
+
+    >>> from pyflowk import zoo
+    >>> zoo.condition("nice")
+    'Conditional on labels with classes=N, on N numbers with context_dim=N, or on the context of a Space.'
+    """
+    return _condition(_find(name).takes)
 
 
 def options(name: str) -> dict[str, Option]:
@@ -165,7 +181,7 @@ def defaults(name: str) -> dict[str, Any]:
 def check(name: str, options: dict[str, Any], sampling: Mapping[str, Any] = {}) -> None:
     """Raise ValueError for a system, TypeError for an option that does not exist, either for a value it cannot take."""
     entry = _find(name)
-    checked(name, "option", entry.options, options)
+    checked(name, "option", entry.options, options, PLAIN)
     checked(name, "sampling option", entry.sampling, sampling)
 
 
@@ -219,6 +235,11 @@ def _space(name: str, space: Space | Sequence[int], plain: dict[str, Any]) -> Sp
     for key, option in PLAIN.items():
         option.check(key, getattr(space, key))
     return space
+
+
+def _condition(takes: Sequence[str]) -> str:
+    ways = [way for word, way in CONDITIONS.items() if word in takes]
+    return f"Conditional {', '.join(ways)}, or on the context of a Space." if ways else ""
 
 
 def _check_takes(name: str, takes: Sequence[str], space: Space) -> None:

@@ -266,6 +266,57 @@ def test_ctrl_c_leaves_a_checkpoint_that_can_go_on(tmp_path):
     assert Checkpoint.open(out).meta["step"] == step + 3
 
 
+@pytest.mark.parametrize("rows", ["50 of 10000 test rows", "10000 test rows"])
+def test_the_test_says_what_it_does_and_ends_in_words(tmp_path, monkeypatch, capsys, rows):
+    solved = "of" in rows
+    monkeypatch.setattr("pyflowk.cli.train.SOLVED", 50)
+    out, tested = tmp_path / "run", []
+    monkeypatch.setattr("pyflowk.training.evaluation.log_prob", lambda model, x, *rest, **more: tested.append(len(x)))
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pyflowk.training.evaluation.score", stop)
+    model = ("flow_matching", "--set", "width=8", "depth=1") if solved else ("nice",)
+    arguments = ["train", *model, "--data", "moons", "--out", str(out), "--no-tensorboard", "--cpu", "--steps", "2"]
+    assert main(arguments) == 130
+    text = capsys.readouterr().out
+    assert f"testing on {rows}" in text and "the checkpoint is saved, Ctrl-C loses nothing of it" in text
+    assert ("pyflowk eval" in text.partition("not tested")[0]) == solved and tested == [50 if solved else 10000]
+    assert f"not tested: the checkpoint is in {out / 'checkpoint'}; pyflowk eval {out} tests it" in text
+    assert Checkpoint.open(out).meta["step"] == 2
+
+
+def test_eval_says_how_its_numbers_are_read(tmp_path, capsys):
+    arguments = ("--data", "moons", "--out", str(tmp_path / "r"), "--no-tensorboard", "--cpu", "--steps", "2")
+    assert main(["train", "flow_matching", *arguments, "--set", "width=8", "depth=1"]) == 0
+    assert main(["eval", str(tmp_path / "r")]) == 0
+    text = capsys.readouterr().out
+    for line in (
+        r"straightness .*; 0 is straight",
+        r"path ratio .*; 1 is straight",
+        r"copying .*; copies if above 0\.5",
+    ):
+        assert re.search(line, text)
+
+
+def test_guidance_without_conditions_says_how_to_train(tmp_path, capsys):
+    arguments = ("--data", "moons", "--sampling", "guidance=1", "--out", str(tmp_path / "r"))
+    assert main(["train", "flow_matching", *arguments]) == 2
+    assert "train with --conditional (or --given) and --set dropout=0.1" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_is_no_error(tmp_path):
+    """The pipe has no reader before the first line."""
+    end, start = os.pipe()
+    os.close(end)
+    with os.fdopen(start, "w") as pipe:
+        done = subprocess.run(
+            started("train", "--help"), stdout=pipe, stderr=subprocess.PIPE, env=ENVIRONMENT, timeout=60
+        )
+    assert done.returncode == 1 and done.stderr == b""
+
+
 def test_long_work_tells_how_far_it_is_and_ends_in_words(run, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("pyflowk.cli.tables.SECONDS", 0.0)
     monkeypatch.setattr("pyflowk.training.evaluation.BATCH", 512)
@@ -429,11 +480,13 @@ def test_what_zoo_prints_can_be_typed_back(name, capsys):
     assert main(["zoo", name]) == 0
     lines = capsys.readouterr().out.splitlines()
     cut = next((i for i, line in enumerate(lines) if "--sampling" in line), len(lines))
-    typed = [parse_options([line.split()[0] for line in part]) for part in (lines[2:cut], lines[cut + 1 :])]
+    first = next(i for i, line in enumerate(lines) if line.startswith("Options")) + 1
+    assert any("classes=" in line and "--conditional" in line for line in lines[:first])
+    typed = [parse_options([line.split()[0] for line in part]) for part in (lines[first:cut], lines[cut + 1 :])]
     known = [{key: o.default for key, o in options.items()} for options in (zoo.options(name), zoo.sampling(name))]
     assert typed == known and [[*map(type, t.values())] for t in typed] == [[*map(type, k.values())] for k in known]
     check_options(name, *typed)
-    assert all(re.search(r"=\S+ +\w.+ \(.+\)$", line) for line in [*lines[2:cut], *lines[cut + 1 :]])
+    assert all(re.search(r"=\S+ +\w.+ \(.+\)$", line) for line in [*lines[first:cut], *lines[cut + 1 :]])
 
 
 COMMANDS = ("train", "sample", "eval", "zoo", "data", "info", "selfcheck", "bench")

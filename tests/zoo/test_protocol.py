@@ -23,7 +23,7 @@ from tests.zoo import test_compile
 from tests.zoo.test_systems import SMALL, build, conditions, context, data, seeded, systems
 
 ROOMS = {"__init__", "blocks", "flow_model", "matching_model", "matching_sampling", "model", "option", "registry"}
-DOORS = {"check", "create", "defaults", "describe", "names", "options", "register", "sampling", "takes"}
+DOORS = {"check", "condition", "create", "defaults", "describe", "names", "options", "register", "sampling", "takes"}
 
 #: how each ability is used, on a model, its events and contexts
 USES: dict[Ability, Callable[[GenerativeModel, Tensor, Tensor | None], Any]] = {

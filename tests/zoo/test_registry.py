@@ -26,6 +26,18 @@ def test_a_wrong_name_lists_the_right_ones() -> None:
 def test_a_wrong_option_lists_the_right_ones() -> None:
     with pytest.raises(TypeError, match=r"realnvp has no option widht .did you mean .width.*; it has arch.*, width"):
         zoo.create("realnvp", (2,), widht=3)
+    with pytest.raises(
+        TypeError, match=r"context .did you mean 'context_dim'.*and beside a shape levels, classes, con"
+    ):
+        zoo.flow_matching((2,), context=1)
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_every_system_says_how_it_is_conditioned(name: str) -> None:
+    words = {"labels": "classes=", "numbers": "context_dim="}
+    said = zoo.condition(name)
+    assert all((way in said) == (kind in zoo.takes(name)) for kind, way in words.items())
+    assert said in (getattr(zoo, name).__doc__ or "")
 
 
 def test_config_is_json_and_complete() -> None:
