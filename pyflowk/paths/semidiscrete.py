@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from torch import Generator, Tensor, nn
 from .._checks import require_counts, require_numbers
 from ..distributions import Distribution
 from ..ops import assignment_of_points, nearest, random_numbers, sinkhorn_draw
+from ..ops.describe import described
 from ..ops.draw import draw_integers, draw_normal, draw_uniform
 from .pairing import equal_rows
 
@@ -47,9 +49,10 @@ class Semidiscrete(nn.Module):
     noise does not tell of it. ``source`` is the distribution of the noise, standard normal if none is given. The state
     dict holds the numbers g, ``potentials``, and no rows.
 
-    Raises ValueError for no rows, another number of contexts, eps with rows on demand, other events in a batch, and
-    labels that the rows have not. Cost: a fit 2 N D flops a noise; memory for the rows of one piece, and where rows in
-    memory have labels for a copy of them; a batch the same.
+    Raises TypeError for rows that give no tensors; ValueError for no rows, NaN and infinity, another number of
+    contexts, eps with rows on demand, other events in a batch, and labels that the rows have not; RuntimeError for a
+    batch before ``fit``, or the state of one, has found g. Cost: a fit 2 N D flops a noise; memory for the rows of one
+    piece, and where rows in memory have labels for a copy of them; a batch the same.
     SD-FM, 2025, arXiv:2509.25519; Genevay et al., 2016, arXiv:1605.08527.
 
     >>> import torch
@@ -69,6 +72,10 @@ class Semidiscrete(nn.Module):
     ) -> None:
         super().__init__()
         require_numbers("Semidiscrete", eps=eps)
+        if not isinstance(getattr(rows, "dtype", None), torch.dtype):
+            raise TypeError(
+                f"rows: expected a tensor (N, *event), or what gives tensors on demand; got {described(rows)}"
+            )
         if len(rows) == 0 or (context is not None and len(context) != len(rows)):
             got = "no context" if context is None else f"a context of {len(context)}"
             raise ValueError(f"Semidiscrete expects rows, and a label for each; got {len(rows)} rows and {got}")
@@ -86,10 +93,13 @@ class Semidiscrete(nn.Module):
             self._kept = {int(numbers[0]): self._points(numbers) for numbers in self.labels}
         squares = [points.square().sum(1) / 2 for _, points in self._pieces(torch.arange(len(rows)))]
         self.register_buffer("halves", torch.cat(squares), persistent=False)
+        if not (finite := self.halves.isfinite()).all():
+            row = int(finite.logical_not().nonzero()[0])
+            raise ValueError(f"rows: expected finite numbers, and squares of them; got others in row {row}")
         for numbers in self.labels:
             start = self._start(numbers)
             self.potentials[numbers] = start - start.mean()
-        self._begun: set[int] = set()  # labels by their numbers
+        self._begun: set[int] = set()  # labels by their numbers, of which a fit has begun
         self.register_load_state_dict_post_hook(lambda module, _: module._begun.update(range(len(module.labels))))
 
     def fit(
@@ -110,8 +120,8 @@ class Semidiscrete(nn.Module):
         averaged iterates). The fit of a label ends when :math:`\chi^2 = \sum_j p_j^2 / b_j - 1`, with p the shares of
         rows and b what they should be, is not above ``tolerance`` by its unbiased estimate plus a standard error. Looks
         at it, with new noise, come at 64, 128, 256 ... steps and cost half as much as the steps. ``watch`` hears of the
-        part that is done, 0 to 1. A fit that is interrupted leaves what it has, from which the next one starts. Cost:
-        1.5 steps batch N D products a label.
+        part that is done, 0 to 1. A fit that is interrupted leaves what it has, from which the next one starts; one
+        that ends above the tolerance warns of it. Cost: 1.5 steps batch N D products a label.
         """
         require_counts("fit", steps=steps, batch=batch)
         require_numbers("fit", tolerance=tolerance)
@@ -124,11 +134,15 @@ class Semidiscrete(nn.Module):
 
             if number not in self._begun and len(rows) > _SOME:
                 self._begin(rows, generator)
-                self._begun.add(number)
+            self._begun.add(number)
             count, chi2, error = self._fit_label(rows, steps, batch, tolerance, generator, part)
             taken, converged = taken + count, converged and chi2 + error <= tolerance
             worst = max(worst, (chi2, error))
             part(1.0)
+        if not converged:
+            uneven = f"{worst[0]:.3g} +- {worst[1]:.3g} after {taken} steps, not within the tolerance of {tolerance:g}"
+            told = f"Semidiscrete: the rows' shares of noise have a chi2 of {uneven}; another fit goes on from here"
+            warnings.warn(told, stacklevel=2)
         return SemidiscreteFit(taken, *worst, converged)
 
     @torch.no_grad()
@@ -268,7 +282,12 @@ class Semidiscrete(nn.Module):
         )
         groups = [torch.arange(len(x0))] if context is None else [group.cpu() for group in equal_rows(context)]
         for group in groups:
-            rows = self.labels[0] if context is None else self._label(context[group[:1]])
+            number = 0 if context is None else self._label(context[group[:1]])
+            if number not in self._begun:
+                raise RuntimeError(
+                    "Semidiscrete: expected fit, or load_state_dict, before noise is paired; got neither"
+                )
+            rows = self.labels[number]
             at, g = group.to(noise.device), self.potentials[rows]
             if self.eps > 0:  # costs of |x0 - x1|^2 are twice ours
                 index = sinkhorn_draw(noise[at], self._points(rows), 2 * g, 2 * self.eps, generator=generator)
@@ -277,12 +296,12 @@ class Semidiscrete(nn.Module):
             found[group] = rows[index.cpu()]
         return found.to(x0.device)
 
-    def _label(self, context: Tensor) -> Tensor:
-        """The rows of a label (1, ...)."""
+    def _label(self, context: Tensor) -> int:
+        """The number of a label (1, ...)."""
         assert self.context is not None
-        for rows in self.labels:
+        for number, rows in enumerate(self.labels):
             if torch.equal(self.context[rows[:1]].to(context), context):
-                return rows
+                return number
         raise ValueError(f"no row has the label {context[0].tolist()}")
 
     def forward(
