@@ -67,9 +67,16 @@ SAMPLERS: dict[str, Callable[[Any, Schedule, int], Callable[..., Tensor]]] = {
 """Samplers of :mod:`pyflowk.solvers` with the settings that are chosen, for events of so many elements."""
 
 
+HEARD = {"eta": ("ddim",), "churn": ("edm_heun",), "diffusion": ("euler_maruyama", "stochastic_heun")}
+"""The methods that an option is for, where it is not for all."""
+
+
 @dataclass(frozen=True)
 class MatchingSampling(FlowSampling):
-    """How to get from noise to data, and how far guidance goes beyond the context."""
+    """How to get from noise to data, and how far guidance goes beyond the context.
+
+    ValueError for an option that the method does not hear of.
+    """
 
     method: Annotated[str, one_of("solver of the equation, or sampler of a diffusion", (*METHODS, *SAMPLERS))] = "rk4"
     steps: Steps = 20
@@ -84,6 +91,14 @@ class MatchingSampling(FlowSampling):
     guidance_from: Annotated[float, Option("time from which there is guidance, 0 noise and 1 data", 0, 1)] = 0.0
     guidance_until: Annotated[float, Option("time until which there is guidance", 0, 1)] = 1.0
 
+    def __post_init__(self) -> None:
+        adaptive = self.method in METHODS and self.steps is None
+        for name in ("rtol", "atol", *HEARD):
+            value, usual, methods = getattr(self, name), getattr(type(self), name), HEARD.get(name, ())
+            if value != usual and not (self.method in methods if methods else adaptive):
+                where = f"is for {' and '.join(methods) or 'steps=None, of a solver that chooses them'}"
+                raise ValueError(f"{name}: {where}; got {value!r} with {self.method} in {self.steps} steps")
+
     @property
     def integrates(self) -> bool:
         """Whether the equation is solved in equal or adaptive steps, so that samples have a density."""
@@ -94,6 +109,9 @@ def guided(field: Field, chosen: MatchingSampling) -> Field:
     """The field with the guidance that is chosen."""
     if not chosen.guidance:
         return field
+    if chosen.guidance_from > chosen.guidance_until:
+        got = f"{chosen.guidance_from} and {chosen.guidance_until}"
+        raise ValueError(f"guidance_from, guidance_until: expected two times in order, got {got}")
     (direction, still), times = DIRECTIONS[chosen.guidance_kind], (chosen.guidance_from, chosen.guidance_until)
     return Guided(field, chosen.guidance, direction=direction, interval=times, still=still)
 

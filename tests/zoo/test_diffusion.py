@@ -50,9 +50,10 @@ def test_every_sampler_draws_it() -> None:
     model = trained(300, process="vp")
     with torch.no_grad():
         for method in SAMPLERS:
-            drawn = model.sample(300, None, seeded(), method=method, steps=50, eta=0.5, churn=10.0)
+            options = {"ddim": {"eta": 0.5}, "edm_heun": {"churn": 10.0}}.get(method, {})
+            drawn = model.sample(300, None, seeded(), method=method, steps=50, **options)
             far_from_gaussian(drawn)
-            assert torch.equal(drawn, model.sample(300, None, seeded(), method=method, steps=50, eta=0.5, churn=10.0))
+            assert torch.equal(drawn, model.sample(300, None, seeded(), method=method, steps=50, **options))
         for grid in GRIDS:
             for method in ("ddim", "heun2"):
                 far_from_gaussian(model.sample(300, None, seeded(), method=method, steps=50, grid=grid))
@@ -167,4 +168,17 @@ def test_what_there_is_not() -> None:
         model.ends(torch.zeros(3, 2), method="heun2", grid="karras")
     with pytest.raises(ValueError, match=r"method: expected .*dpmpp_2m.*, got 'dpm'"):
         model.sample(3, method="dpm")
+    for options, said in (
+        ({"churn": 5.0}, "churn: is for edm_heun; got 5.0 with rk4"),
+        ({"eta": 0.5, "method": "ddpm"}, "eta: is for ddim; got 0.5 with ddpm"),
+        (
+            {"diffusion": "sde", "method": "ddim"},
+            "diffusion: is for euler_maruyama and stochastic_heun; got 'sde' with",
+        ),
+        ({"rtol": 1e-3}, "rtol: is for steps=None, of a solver that chooses them; got 0.001 with rk4 in 20 steps"),
+        ({"atol": 1e-3, "method": "dpmpp_2m"}, "atol: is for steps=None, .* got 0.001 with dpmpp_2m in 20 steps"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            model.sample(3, **options)
+    model.sample(3, eta=0.0, rtol=1e-5)  # what they are anyway
     assert not set(SAMPLERS) & set(METHODS)
