@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..ops.describe import described
+
 
 def straightness(path: Tensor, times: Tensor | None = None) -> Tensor:
     r"""Deviation of B ways (T, B, \*event) from even motion along their chords: (B,) float64, 0 for a straight one.
@@ -97,7 +99,8 @@ def normalised_path_energy(path: Tensor, squared_distance: Tensor | float, times
     """
     least = torch.as_tensor(squared_distance, dtype=torch.float64, device=path.device)
     if least.dim() or not bool(least > 0):
-        raise ValueError(f"squared_distance: expected a number above 0, got {squared_distance}")
+        got = described(least) if least.dim() else f"{least.item():g}"
+        raise ValueError(f"squared_distance: expected a number above 0, got {got}")
     return (path_energy(path, times).mean() - least).abs() / least
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._checks import require_counts
 from ..ops.describe import described
+from ..ops.modes import transformed
 from ..shapes import Rows, check_labels, expand_context
 from ..space import Ragged
 
@@ -114,7 +115,8 @@ class ContextBias(nn.Module):
     (B, context_dim) numbers and the vectors a linear image of them: what concatenating the context to the network's
     input would do. Exactly one of the two is given. With ``droppable`` there is one label more, ``classes``, which says
     that there is none; or one more column of numbers, 1 where they are given, which a context may leave out, and 0
-    beside numbers 0 where they are not. Raises ValueError or TypeError for a context of the wrong kind.
+    beside numbers 0 where they are not. Raises ValueError or TypeError for a context of the wrong kind, and
+    on the CPU for labels that there are not.
 
     >>> import torch
     >>> from pyflowk.nets import ContextBias
@@ -148,7 +150,14 @@ class ContextBias(nn.Module):
 
     def forward(self, context: Tensor) -> Tensor:
         if self.classes is not None:
-            return self.table(check_labels(context))
+            labels = check_labels(context)
+            try:
+                return self.table(labels)
+            except IndexError as error:  # which torch looks for on the CPU, so that nobody looks twice
+                if transformed():
+                    raise
+                got = f"{labels.min()}..{labels.max()}"
+                raise ValueError(f"expected labels in 0..{self.table.weight.shape[0] - 1}, got {got}") from error
         if self.droppable:
             context = _with_flag(context, self.table.weight.shape[1])
         if context.dim() != 2 or context.shape[1] != self.table.weight.shape[1] or not context.is_floating_point():

@@ -31,7 +31,8 @@ class Field(Network):
 
     A subclass gives ``forward(t, x, context=None)``: t is () or one time a row, (B,); x is (B, \*event), and so is the
     answer. Rows must not depend on each other. Everything else has a default that holds for any field, at the cost
-    named, and is overridden where a field knows better. What wraps a field (guidance, another clock) is one.
+    named, and is overridden where a field knows better. What wraps a field (guidance, another clock) is one. A field
+    may say what it ``predicts``, one of :data:`pyflowk.paths.PREDICTIONS`: samplers refuse to take it for another.
 
     >>> import torch
     >>> from pyflowk.nets import Field
@@ -41,6 +42,8 @@ class Field(Network):
     >>> Decay().with_divergence(torch.tensor(0.0), torch.ones(1, 2), torch.tensor([[3.0]]))
     (tensor([[-3., -3.]]), tensor([-6.]))
     """
+
+    predicts: str | None = None
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -93,7 +96,7 @@ class FunctionField(Field):
             if "positional argument" not in str(error):
                 raise
             how = "(t, x)" if len(asked) == 2 else "(t, x, context) where a context is given: if it takes none, "
-            how += "" if len(asked) == 2 else "say conditional=False, or leave the context out"
+            how += "" if len(asked) == 2 else "leave the context out, or say conditional=False of a nets.FunctionField"
             raise TypeError(f"{error}; a field is called with {how}") from error
 
 
@@ -102,7 +105,7 @@ class _CompiledField(FunctionField):
 
     def __init__(self, compiled: Any, field: Field) -> None:
         super().__init__(compiled, field.takes_context)
-        for name in ("with_tangents", "has_divergence", "with_divergence", "fused", "no_context"):
+        for name in ("with_tangents", "has_divergence", "with_divergence", "fused", "no_context", "predicts"):
             setattr(self, name, getattr(field, name))
 
 

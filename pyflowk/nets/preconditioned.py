@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..ops.times import as_time
 from ..paths import CondOT, Schedule
+from ..paths.schedules import require_schedule
 from ..space import Ragged
 from .field import Field, as_field
 
@@ -20,6 +21,7 @@ class _Affine(Field):
 
     def __init__(self, net: Field | Callable[..., Tensor], schedule: Schedule) -> None:
         super().__init__()
+        require_schedule(schedule)
         self.net, self.schedule = as_field(net), schedule
         self.takes_context = self.net.takes_context
 
@@ -83,7 +85,7 @@ class Preconditioned(_Affine):
             raise ValueError(f"Preconditioned expects deviation to be above 0, got {deviation}")
         if prediction not in ("data", "noise", "velocity"):
             raise ValueError(f"prediction: expected data, noise or velocity, got {prediction!r}")
-        self.deviation, self.prediction = float(deviation), prediction
+        self.deviation, self.prediction, self.predicts = float(deviation), prediction, prediction
 
     def _numbers(self, t: Tensor, x: Tensor) -> tuple[Tensor, ...]:
         c = self.schedule.at(as_time(t, x))
@@ -122,6 +124,8 @@ class GaussianBaseline(_Affine):
     >>> field(torch.tensor(1.0), torch.tensor([[100.0, 110.0]]))
     tensor([[100., 110.]])
     """
+
+    predicts = "velocity"
 
     def __init__(
         self,

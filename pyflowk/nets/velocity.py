@@ -7,6 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from ..paths import PREDICTIONS, Schedule, convert
+from ..paths.schedules import require_schedule
 from ..space import Ragged
 from .field import Field, as_field
 
@@ -26,10 +27,13 @@ class VelocityField(Field):
     tensor([[2., 2.]])
     """
 
+    predicts = "velocity"
+
     def __init__(
         self, net: Field | Callable[..., Tensor], schedule: Schedule, prediction: str, least: float = 1e-2
     ) -> None:
         super().__init__()
+        require_schedule(schedule)
         self.net = as_field(net)
         self.takes_context = self.net.takes_context
         self.schedule, self.prediction, self.least = schedule, prediction, least

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..distributions import DiagonalGaussian, Distribution
 from ..nets.context import drop_context
 from ..nets.field import Field, as_field
-from ..ops.describe import described
+from ..ops.describe import described, require_kind
 from ..ops.divergence import as_slope
 from ..ops.draw import draw_keys, draw_uniform
 from ..ops.dtypes import state_dtype
@@ -24,6 +24,7 @@ from ..paths import (
     Pairing,
     Path,
     PathSample,
+    Schedule,
     Times,
     UniformTimes,
     Weight,
@@ -53,7 +54,7 @@ class Matching:
 
     Raises ValueError for an unknown prediction or reduction, for a score on another path or of another source than
     standard normal noise, for dropout with a field that cannot do without, and for answers that are not shaped as x;
-    TypeError for events, contexts and answers that are no tensors.
+    TypeError for events, contexts and answers that are no tensors, and for settings of another kind.
     Cost: one evaluation of the field. Lipman et al., 2023, arXiv:2210.02747; Tong et al., 2024, arXiv:2302.00482;
     dropout: Ho, Salimans, 2022, arXiv:2207.12598.
 
@@ -72,6 +73,16 @@ class Matching:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.path, Schedule):
+            raise TypeError(f"path: expected a Path, got a schedule alone: say AffinePath({self.path})")
+        require_kind("path", self.path, Path, "a Path, such as pyflowk.paths.AffinePath()")
+        require_kind(
+            "pairing", self.pairing, Callable, "a function that pairs, such as pyflowk.paths.OptimalTransport()"
+        )
+        require_kind("times", self.times, Callable, "a law of times, such as pyflowk.paths.UniformTimes()")
+        if self.weight is not None:
+            require_kind("weight", self.weight, Callable, "a function of the times (B,), or None for 1")
+        check_source(self.source)
         if self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction: expected one of {', '.join(PREDICTIONS)}; got {self.prediction!r}")
         if self.prediction == "score" and not isinstance(self.path, AffinePath):
@@ -125,6 +136,14 @@ class Matching:
         if self.prediction == "score":
             return convert(x0, sample.x_t, sample.t, self.path.schedule, "noise", "score")  # type: ignore[attr-defined]
         return x0 if self.prediction == "noise" else x1
+
+
+def check_source(source: object) -> None:
+    """TypeError for a source that is no Distribution."""
+    if isinstance(source, Tensor):
+        raise TypeError("source: expected a Distribution, got a tensor: say pyflowk.distributions.Empirical(tensor)")
+    if source is not None:
+        require_kind("source", source, Distribution, "a Distribution, or None for standard normal noise")
 
 
 def standard_normal(source: Distribution | None) -> bool:

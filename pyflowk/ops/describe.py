@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["described"]
+__all__ = ["described", "require_kind"]
 
 
 def described(x: Any) -> str:
@@ -23,3 +23,17 @@ def described(x: Any) -> str:
     if isinstance(x, Tensor) or name == "ndarray":
         return f"a {'numpy array' if name == 'ndarray' else name} {tuple(x.shape)}, {x.dtype}"
     return "None" if x is None else f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"
+
+
+def require_kind(name: str, value: object, kind: Any, expected: str) -> None:
+    """TypeError unless a value is an object of a kind (``Callable`` among them), and no class of such objects.
+
+    >>> require_kind("schedule", int, int, "a number")
+    Traceback (most recent call last):
+    TypeError: schedule: expected a number, got the class int itself: say int()
+    """
+    if isinstance(value, type):
+        raise TypeError(f"{name}: expected {expected}, got the class {value.__name__} itself: say {value.__name__}()")
+    if not isinstance(value, kind):
+        got = repr(value) if isinstance(value, (str, float, int)) else described(value)
+        raise TypeError(f"{name}: expected {expected}, got {got}")

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from ..ops.dtypes import state_dtype
 from ..ops.path_sample import path_sample
 from .base import Path, PathSample, checked_times
-from .schedules import CondOT, Schedule
+from .schedules import CondOT, Schedule, require_schedule
 
 
 class AffinePath(Path):
@@ -26,6 +26,7 @@ class AffinePath(Path):
 
     def __init__(self, schedule: Schedule | None = None) -> None:
         self.schedule = CondOT() if schedule is None else schedule
+        require_schedule(self.schedule)
 
     def _sample(self, x0: Tensor, x1: Tensor, t: Tensor, generator: Generator | None) -> PathSample:
         return self._mixed(x1, t, x0=x0.to(state_dtype(x1)))

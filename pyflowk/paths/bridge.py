@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 
 from torch import Generator, Tensor
 
@@ -40,9 +41,10 @@ class BrownianBridge(Path):
     least: float = 1e-3
 
     def __post_init__(self) -> None:
+        if isinstance(self.sigma, Real) and self.sigma <= 0:
+            got = f"{self.sigma:g}; an AffinePath has no noise of its own"
+            raise ValueError(f"BrownianBridge expects sigma to be above 0, got {got}")
         require_numbers("BrownianBridge", sigma=self.sigma, least=self.least)
-        if self.sigma == 0:
-            raise ValueError("BrownianBridge expects sigma to be above 0, got 0; an AffinePath has no noise of its own")
         if not 0 < self.least < 0.5:
             raise ValueError(f"BrownianBridge expects least to be above 0 and below 0.5, got {self.least}")
 

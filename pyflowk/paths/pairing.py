@@ -11,6 +11,7 @@ from torch import Generator, Tensor, distributed
 
 from .._checks import require_counts, require_numbers
 from ..ops.assignment import assignment_of_points
+from ..ops.describe import require_kind
 from ..ops.draw import draw_integers
 from ..ops.dtypes import state_dtype
 from ..ops.modes import transformed
@@ -98,6 +99,8 @@ class OptimalTransport:
     @torch.no_grad()
     def order(self, x0: Tensor, x1: Tensor, context: Tensor | None = None) -> Tensor:
         r"""Which row of x0 goes with each of x1, (B,) int64; both (B, \*event) are on one device."""
+        require_kind("x0", x0, Tensor, "a tensor (B, *event)")
+        require_kind("x1", x1, Tensor, "a tensor (B, *event)")
         if x0.shape != x1.shape or x1.dim() == 0:
             raise ValueError(
                 f"expected x0 and x1 of one shape (B, *event), got {tuple(x0.shape)} and {tuple(x1.shape)}"

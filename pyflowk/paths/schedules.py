@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._checks import require_numbers
+from ..ops.describe import require_kind
 
 __all__ = [
     "EDM", "SCHEDULES", "VE", "VP", "Coefficients", "CondOT", "Cosine", "LinearVP", "Lipman", "Polynomial", "Schedule",
@@ -339,6 +340,11 @@ class EDM(Schedule):
 
     def time(self, log_snr: Tensor) -> Tensor:
         return (1 - torch.exp((-log_snr / 2 - math.log(self.sigma_max)) / self.rho)).clamp(0, 1)
+
+
+def require_schedule(schedule: object) -> None:
+    """TypeError for what is no Schedule: a name, or a class of them."""
+    require_kind("schedule", schedule, Schedule, "a Schedule, such as pyflowk.paths.VP()")
 
 
 def _require_growing(owner: str, **limits: float) -> None:

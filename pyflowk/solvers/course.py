@@ -13,6 +13,7 @@ from ..ops.divergence import as_slope
 from ..ops.dtypes import state_dtype
 from ..ops.modes import transformed
 from ..paths import Coefficients, Schedule, convert
+from ..paths.schedules import require_schedule
 from .grids import check_grid
 from .sde import Chance, check_chance, noise_like
 
@@ -41,7 +42,11 @@ class Course:
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 1:
             raise TypeError(f"x: expected a floating-point tensor (B, *event); got {described(x)}")
         check_chance(generator, x)
+        require_schedule(schedule)
         self.field, self.context, self.generator = as_field(field), context, generator
+        if self.field.predicts not in (None, prediction):
+            told = f"{type(self.field).__name__}, which predicts {self.field.predicts}"
+            raise ValueError(f"prediction: expected {self.field.predicts!r} of a {told}; got {prediction!r}")
         self.schedule, self.prediction = schedule, prediction
         self.x, self.grid = x.to(state_dtype(x)), check_grid(grid, x.device)
         self.steps, self.at = len(self.grid) - 1, schedule.at(self.grid)

@@ -126,6 +126,7 @@ class Guided(Field):
         if channels is not None:
             require_counts("Guided", channels=channels)
         self.field = as_field(field)
+        self.predicts = self.field.predicts
         self.other = None if other is None else as_field(other)
         if self.other is None:
             self.field.no_context()  # an error, if there is none

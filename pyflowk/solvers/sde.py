@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ops.describe import described
+from ..ops.describe import described, require_kind
 from ..ops.draw import draw_normal
 from ..ops.dtypes import state_dtype
 from .ode.checked import Checked
@@ -89,6 +89,8 @@ def sdeint(
         raise unexpected("sdeint", others)
     if stepping is not None and not isinstance(stepping, Fixed):
         raise TypeError(f"stepping: expected Fixed(...); got {stepping}")
+    for name, function in (("drift", drift), ("diffusion", diffusion)):
+        require_kind(name, function, Callable, "a function of (t, y)")
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {method!r}")
     if not isinstance(y0, Tensor) or not y0.is_floating_point() or y0.ndim < 1:

@@ -74,8 +74,8 @@ def test_the_energy_of_optimal_transport_is_the_least() -> None:
     energy = (x1 - x0).square().sum(1)
     torch.testing.assert_close(path_energy(crossed), energy)
     assert normalised_path_energy(crossed, 18.0).item() == pytest.approx(energy.mean().item() / 18 - 1)
-    for wrong in (0.0, math.nan, torch.ones(2)):
-        with pytest.raises(ValueError, match="squared_distance: expected a number above 0"):
+    for wrong, got in ((0.0, "0"), (math.nan, "nan"), (torch.ones(2), r"a tensor \(2,\), torch\.float64")):
+        with pytest.raises(ValueError, match=f"squared_distance: expected a number above 0, got {got}$"):
             normalised_path_energy(crossed, wrong)
 
 

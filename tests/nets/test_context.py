@@ -77,6 +77,8 @@ def test_one_row_stands_for_all(name: str, context: dict[str, int]) -> None:
     torch.testing.assert_close(net(one), net(one.expand(4, *one.shape[1:])), rtol=1e-6, atol=1e-6)
     if "classes" in context:
         torch.testing.assert_close(net(one[0]), net(one))
+        with pytest.raises(ValueError, match=r"expected labels in 0\.\.\d+, got 1\.\.99$"):
+            net(torch.tensor([99, 1, 2, 2]))
     with pytest.raises(
         ValueError, match=r"expected a context of 4 rows \(one per event\) or of 1 row \(for all\), got \(3,"
     ):

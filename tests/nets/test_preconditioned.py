@@ -86,6 +86,9 @@ def test_all_predictions_say_the_same_and_the_velocity_is_finite_at_both_ends(sc
     whole = c.alpha_rate * said["data"](TIMES, X) + c.sigma_rate * said["noise"](TIMES, X)
     torch.testing.assert_close(said["velocity"](TIMES, X), whole)
     assert whole.isfinite().all()
+    assert all(field.predicts == name for name, field in said.items())
+    assert GaussianBaseline(nothing).predicts == VelocityField(nothing, schedule, "data").predicts == "velocity"
+    assert FunctionField(nothing).predicts is None
     with pytest.raises(ValueError, match="prediction: expected data, noise or velocity, got 'score'"):
         Preconditioned(nothing, schedule, S, "score")
 

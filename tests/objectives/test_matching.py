@@ -168,7 +168,7 @@ ANSWERS: list[tuple[Any, Any, str]] = [
     (lambda t, x: x[:, :1], None, r"field: expected the state's shape \(3, 2\); got \(3, 1\)"),
     (lambda t, x: (x, x), None, r"field: expected a tensor of the state's shape \(3, 2\); got a tuple of"),
     (nn.Sequential(nn.Linear(2, 2)), None, r"2 positional .* 3 were given; a field is called with \(t, x\)$"),
-    (lambda t, x: x, torch.zeros(3, 2), r"a field is called with \(t, x, context\) where a context is given.*leave"),
+    (lambda t, x: x, torch.zeros(3, 2), r"called with \(t, x, context\) where a context .*leave .*FunctionField"),
     (lambda t, x, context: x, 3, "context: expected a tensor, one row per event of x, got an int"),
     (torch.zeros(3, 2), None, r"field: expected a function of \(t, x\) or \(t, x, context\); got a tensor \(3, 2\)"),
 ]
@@ -232,12 +232,27 @@ def test_predicted_data_and_its_target_are_clipped_alike(name: str) -> None:
 
 
 def test_what_cannot_be_matched() -> None:
+    x = torch.zeros(3, 2)
     with pytest.raises(ValueError, match="prediction: expected one of velocity, noise, data, score; got 'speed'"):
         Matching(prediction="speed")
     with pytest.raises(ValueError, match="prediction: score expects an AffinePath, whose noise has a deviation; got "):
         Matching(Path(), "score")
     with pytest.raises(ValueError, match="prediction: score expects standard normal noise as its source, got Uniform"):
         Matching(prediction="score", source=Uniform((2,)))
+    for settings, said in (
+        ({"path": CondOT()}, r"path: expected a Path, got a schedule alone: say AffinePath\(CondOT\(\)\)"),
+        (
+            {"path": AffinePath},
+            r"path: expected a Path, such as .*, got the class AffinePath itself: say AffinePath\(\)",
+        ),
+        ({"times": "uniform"}, r"times: expected .*UniformTimes\(\), got 'uniform'"),
+        ({"pairing": "optimal_transport"}, r"pairing: expected .*OptimalTransport\(\), got 'optimal_transport'"),
+        ({"weight": 2.0}, r"weight: expected a function of the times .*, got 2\.0"),
+        ({"source": x}, r"source: expected a Distribution, got a tensor: say pyflowk\.distributions\.Empirical"),
+        ({"source": "normal"}, "source: expected a Distribution, .*, got 'normal'"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            Matching(**settings)  # type: ignore[arg-type]
     x = torch.zeros(3, 2)
     x[1] = math.nan
     assert Matching()(lambda t, x: x, x, generator=seeded()).isnan().tolist() == [False, True, False]

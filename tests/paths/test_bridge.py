@@ -93,10 +93,12 @@ def test_a_blur_leaves_the_velocity_alone() -> None:
 
 
 def test_numbers_that_make_no_path() -> None:
-    with pytest.raises(ValueError, match="BrownianBridge expects sigma to be above 0, got 0; an AffinePath has"):
-        BrownianBridge(0.0)
-    with pytest.raises(ValueError, match="BrownianBridge expects sigma to be a finite number of at least 0, got -1"):
-        BrownianBridge(-1)
+    for sigma in (0, -1):
+        with pytest.raises(ValueError, match=f"BrownianBridge expects sigma to be above 0, got {sigma}; an AffinePath"):
+            BrownianBridge(sigma)
+    for wrong, error in ((math.inf, ValueError), ("1", TypeError)):
+        with pytest.raises(error, match=r"BrownianBridge expects sigma to be a finite number"):
+            BrownianBridge(wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"BrownianBridge expects least to be above 0 and below 0\.5, got 0\.5"):
         BrownianBridge(least=0.5)
     with pytest.raises(ValueError, match="Blurred expects sigma to be a finite number of at least 0, got nan"):

@@ -135,6 +135,9 @@ def test_what_does_not_fit_is_named() -> None:
             OptimalTransport(**options)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"x0 and x1 of one shape \(B, \*event\), got \(4, 2\) and \(4, 1\)"):
         OptimalTransport()(x, x[:, :1])
+    for pair, name in (((x.numpy(), x), "x0"), ((x, x.numpy()), "x1")):
+        with pytest.raises(TypeError, match=rf"{name}: expected a tensor \(B, \*event\), got a numpy array \(4, 2\)"):
+            OptimalTransport()(*pair)
     with pytest.raises(ValueError, match=r"expected a context of 4 rows, got \(3,\)"):
         OptimalTransport()(x, x, torch.arange(3))
     spoilt = x.clone()

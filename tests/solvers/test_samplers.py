@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pyflowk.nets import MLPField
+from pyflowk.nets import MLPField, Preconditioned
 from pyflowk.paths import VP, CondOT
 from pyflowk.solvers import (
+    Guided,
     curved_euler,
     ddim,
     diffusion,
@@ -146,6 +147,13 @@ def test_what_does_not_fit(name: str) -> None:
         sample(x=torch.zeros(2, 3, dtype=torch.long))
     with pytest.raises(ValueError, match="prediction: expected one of velocity"):
         sample(prediction="speed")
+    for schedule, got in (("vp", "'vp'"), (CondOT, r"the class CondOT itself: say CondOT\(\)")):
+        with pytest.raises(TypeError, match=f"schedule: expected a Schedule, such as .*, got {got}"):
+            ALL[name](lambda t, x: x, x, schedule, uniform_grid(2))
+    told = Preconditioned(lambda t, x: x, CondOT())
+    for telling in (told, Guided(told, 0.0, other=told)):
+        with pytest.raises(ValueError, match=r"prediction: expected 'data' of a .* predicts data; got 'velocity'"):
+            ALL[name](telling, x, CondOT(), uniform_grid(2))
     with pytest.raises(ValueError, match="prediction: noise says nothing of the data"):
         sample(prediction="noise")
     with pytest.raises(ValueError, match=r"field: expected the state's shape \(2, 3\); got \(2, 1\)"):

@@ -42,3 +42,5 @@ def test_seeds_belong_to_rows() -> None:
         sdeint(lambda t, y: -y, g, torch.zeros(3, 2), [0.0, 1.0], seeds=[1])
     with pytest.raises(ValueError, match="method: expected one of euler_maruyama, heun"):
         sdeint(lambda t, y: -y, g, torch.zeros(3, 2), [0.0, 1.0], method="milstein")
+    with pytest.raises(TypeError, match=r"diffusion: expected a function of \(t, y\), got 1\.0"):
+        sdeint(lambda t, y: -y, 1.0, torch.zeros(3, 2), [0.0, 1.0])  # type: ignore[arg-type]
