@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -25,25 +26,14 @@ def _with_tangents(config: tuple[Any, ...], rows: int, tokens: int = 3, size: in
 _LARGE = _CONFIGS[1]
 
 
-TRIALS = {
-    "modulated_norm": Trial(
-        _CONFIGS,
-        _value,
-        conditioning=lambda config: 16.0,
-        large=Large(_LARGE, lambda rows: _value(_LARGE, rows, 64, 384), 17),
-        others=(
-            Large(_LARGE, lambda rows: _value(_LARGE, rows, 2, 1032), 3),
-            Large(_LARGE, lambda rows: _value(_LARGE, rows, 2, 1027), 3),
-        ),
-    ),
-    "modulated_norm_tangents": Trial(
-        _CONFIGS,
-        _with_tangents,
-        conditioning=lambda config: 16.0,
-        large=Large(_LARGE, lambda rows: _with_tangents(_LARGE, rows, 64, 384), 17),
-        others=(
-            Large(_LARGE, lambda rows: _with_tangents(_LARGE, rows, 2, 1032), 3),
-            Large(_LARGE, lambda rows: _with_tangents(_LARGE, rows, 2, 1027), 3),
-        ),
-    ),
-}
+def _trial(make: Callable[..., tuple[Tensor, ...]]) -> Trial:
+    def sized(tokens: int, size: int, rows: int) -> Large:
+        return Large(_LARGE, lambda n: make(_LARGE, n, tokens, size), rows)
+
+    return Trial(
+        _CONFIGS, make, conditioning=lambda config: 16.0, large=sized(64, 384, 17),
+        others=(sized(2, 1032, 3), sized(2, 1027, 3)),
+    )  # fmt: skip
+
+
+TRIALS = {"modulated_norm": _trial(_value), "modulated_norm_tangents": _trial(_with_tangents)}
