@@ -32,7 +32,7 @@ from ..transforms import (
     Transform,
     VariationalDequantize,
 )
-from .option import Chooser, DivergenceOptions, VelocityOptions
+from .option import Chooser, DivergenceOptions, NetworkOptions
 
 Net = Callable[[int, int], nn.Module]
 """(channels it sees, channels it gives) -> a coupling's network."""
@@ -164,7 +164,7 @@ LAYERED = {"activation": "silu", "time": "concat", "patch": 1}
 """Options that not every network has: the first two are those of "vector" and "image", the last is that of "dit"."""
 
 
-def velocity(space: Space, shared: VelocityOptions, frequency: float = 0.0) -> Field:
+def velocity(space: Space, shared: NetworkOptions, frequency: float = 0.0) -> Field:
     """The network of an architecture, of events or, "vector", of flat ones, as :func:`by_network` has chosen it.
 
     On a manifold it sees what that says of points; with a ``frequency`` a perceptron sees as many sines as it is wide.
@@ -194,7 +194,7 @@ def velocity(space: Space, shared: VelocityOptions, frequency: float = 0.0) -> F
 
 
 def by_network(space: Space, options: dict[str, Any]) -> dict[str, Any]:
-    """Chooses the network and the divergence of a velocity for "auto", and what is None of the network's options.
+    """Chooses the network, and the divergence of a velocity, for "auto", and what is None of the network's options.
 
     >>> from pyflowk.space import Space
     >>> names = ("width", "depth", "patch", "activation", "time")
@@ -217,7 +217,8 @@ def by_network(space: Space, options: dict[str, Any]) -> dict[str, Any]:
     if architecture == "dit":
         usual["patch"] = fitting_patch(shape, options["patch"])
     found = {name: options[name] or value for name, value in usual.items()}
-    return {"architecture": architecture, "divergence": cheap(space, options), **found}
+    estimate = {"divergence": cheap(space, options)} if "divergence" in options else {}
+    return {"architecture": architecture, **estimate, **found}
 
 
 def fitting_patch(shape: tuple[int, ...], patch: int | None) -> int:

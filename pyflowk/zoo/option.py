@@ -121,8 +121,8 @@ class DivergenceOptions(TypedDict, total=False):
     noise: Annotated[str, one_of("kind of the random directions", NOISES, "rademacher")]
 
 
-class VelocityOptions(DivergenceOptions, total=False):
-    """What all systems take whose velocity is a network, of vectors or of images."""
+class NetworkOptions(TypedDict, total=False):
+    """What all systems take whose network is one of vectors or of images."""
 
     architecture: Annotated[
         str,
@@ -145,6 +145,10 @@ class VelocityOptions(DivergenceOptions, total=False):
     ]
     time: Annotated[str | None, one_of("how layers hear the time, if vector (concat) or image (concat)", TIMES)]
     dropout: Dropout
+
+
+class VelocityOptions(DivergenceOptions, NetworkOptions, total=False):
+    """What all systems take whose network is a velocity, with densities by its divergence."""
 
 
 Chooser = Callable[[Space, dict[str, Any]], dict[str, Any]]
