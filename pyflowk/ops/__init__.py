@@ -10,6 +10,10 @@ from .activation_tangents import activation_with_tangents as activation_with_tan
 from .affine_coupling import additive_coupling as additive_coupling
 from .affine_coupling import affine_coupling as affine_coupling
 from .affine_coupling import affine_coupling_from_output as affine_coupling_from_output
+from .align import Alignment as Alignment
+from .align import align as align
+from .apply_edits import Edited as Edited
+from .apply_edits import apply_edits as apply_edits
 from .assignment import Assignment as Assignment
 from .assignment import assignment as assignment
 from .assignment import assignment_of_points as assignment_of_points
@@ -22,9 +26,11 @@ from .causal_decode import pack_transformer as pack_transformer
 from .cnf_trajectory import cnf_trajectory as cnf_trajectory
 from .conv1x1 import conv1x1 as conv1x1
 from .conv1x1 import conv1x1_gradients as conv1x1_gradients
+from .discrete_loss import discrete_loss as discrete_loss
 from .guidance import guide as guide
 from .hutchinson import draw_probes as draw_probes
 from .hutchinson import trace_estimate as trace_estimate
+from .jump_step import jump_step as jump_step
 from .lipswish import lipswish as lipswish
 from .lu_weight import SingularTransformError as SingularTransformError
 from .lu_weight import lu_factor_slogdet as lu_factor_slogdet

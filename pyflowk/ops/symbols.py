@@ -1,0 +1,46 @@
+"""What is asked of token sequences before a kernel sees them: symbols within their number, lengths within their rows.
+
+Values are looked at on the CPU alone, and nowhere that they may not be.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .modes import transformed
+
+__all__ = ["check_lengths", "check_symbols"]
+
+
+def check_symbols(op: str, what: str, x: Tensor, size: int, mask: int = -1, padded: bool = False) -> None:
+    """Raise ValueError, in the name of `op`, where x holds what is neither a symbol 0 to size - 1 nor the mask; of what
+    may be padded, negative numbers are left out."""
+    if not _seen(x):
+        return
+    least, most = (int(end) for end in x.aminmax())
+    if (padded or least >= 0) and most < size + (mask == size):
+        return
+    strange = x[(((x < 0) & (not padded)) | (x >= size)) & (x != mask)]
+    if strange.numel():
+        beside = "" if mask < 0 else f", or the mask {mask}"
+        raise ValueError(f"{op}: {what} must hold symbols 0 to {size - 1}{beside}; got {int(strange[0])}")
+
+
+def check_lengths(op: str, what: str, lengths: Tensor, x: Tensor) -> None:
+    """Raise ValueError or TypeError, in the name of `op`, unless lengths are int64, one a row of x (B, N), 0 to N."""
+    if lengths.dtype != torch.int64:
+        raise TypeError(f"{op}: {what} must be int64; got {lengths.dtype}")
+    if lengths.shape != x.shape[:1] or lengths.device != x.device:
+        raise ValueError(
+            f"{op}: {what} must be ({x.shape[0]},), one a row, on {x.device}; got {tuple(lengths.shape)} on "
+            f"{lengths.device}"
+        )
+    if _seen(lengths):
+        least, most = (int(end) for end in lengths.aminmax())
+        if least < 0 or most > x.shape[1]:
+            raise ValueError(f"{op}: {what} must be 0 to {x.shape[1]}; got {least} to {most}")
+
+
+def _seen(x: Tensor) -> bool:
+    return x.is_cpu and x.numel() > 0 and not transformed()
