@@ -1,4 +1,7 @@
-"""Take the figures: `python -m benchmarks [--only NAME] [--quick]`; `pyflowk bench` runs the ops' own tests first."""
+"""Take the figures: `python -m benchmarks [--only NAME] [--quick]`, or put those that are kept on a page: `--page`.
+
+`pyflowk bench` runs the ops' own tests first.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from types import ModuleType
 
 import torch
 
+from . import page
 from .peers import load
 from .report import OURS, RESULTS, describe, machine, matrix, run_case, write
 from .timing import QUICK, Effort
@@ -27,7 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a smoke test: its figures mean nothing, nothing is kept")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="rounds of all variants in turn")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the .json and .png files")
+    parser.add_argument("--page", action="store_true", help="run nothing: write results/README.md from the .json files")
     options = parser.parse_args(argv)
+    if options.page:
+        page.write(options.out)
+        return 0
     chosen = [name for name in NAMES if options.only in name and (options.only or not _bench(name).ON_REQUEST)]
     if not chosen:
         parser.error(f"no benchmark named {options.only!r}: there are {', '.join(NAMES)}")
@@ -36,6 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     torch.set_num_threads(1)
     failures = [name for name in chosen if not _run(name, options)]
+    if not options.quick:
+        page.write(options.out)
     return 1 if failures else 0
 
 

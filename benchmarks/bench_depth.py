@@ -157,10 +157,14 @@ def run(minutes: float, folder: Path | None) -> bool:
     if folder is not None:
         page: dict[str, Any] = {
             "machine": facts,
-            "shape": [ROWS, CHANNELS, SIDE, SIDE],
+            "shape": f"({ROWS}, {CHANNELS}, {SIDE}, {SIDE})",
             "width": WIDTH,
             "rounds": rounds,
-            "depths": table,
+            "rows": [
+                {"Glow steps": number, "variant": name, **figures}
+                for number, found in table.items()
+                for name, figures in found.items()
+            ],
         }
         save(folder, "depth", page)
         _plot(table, facts, folder / "depth.png")

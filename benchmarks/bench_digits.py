@@ -33,9 +33,8 @@ def run(minutes: float, folder: Path | None) -> bool:
     verdict = "met" if mean(bits) <= PEER else "NOT MET"
     print(f"digits, {60 * minutes:.0f} s, one thread: {mean(bits):.3f} +- {error:.3f} bits/dim; bar {PEER}: {verdict}")
     if folder is not None:
-        page = {"machine": machine(), "minutes": minutes, "bits": bits, "mean": mean(bits), "standard_error": error}
-        page["steps"] = [steps for _, steps in scores]
-        save(folder, "digits", page)
+        rows = [{"seed": seed, "bits": value, "steps": steps} for seed, (value, steps) in zip(SEEDS, scores)]
+        save(folder, "digits", {"machine": machine(), "minutes": minutes, "by": [], "rows": rows})
     return True
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import statistics
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from pyflowk.training import TrainConfig, Trainer
 from pyflowk.training.pictures import draw_samples
 from pyflowk.zoo import Ability
 
+from . import page as results
 from .report import OURS, RESULTS, machine, save
 
 ON_REQUEST = True
@@ -122,7 +122,7 @@ def contest(name: str, minutes: float, seeds: int, keep: Keep, folder: Path | No
     data = datasets.load(name)
     _, _, scored, settings = PLANS[name]
     judge = Judge(data, scored if minutes > 0.1 else 20)
-    page: dict[str, Any] = {"minutes": minutes, "accuracy of test pictures": judge.accuracy, "runs": []}
+    page: dict[str, Any] = {"minutes": minutes, "accuracy of test pictures": judge.accuracy, "rows": []}
     print(f"{name}, {60 * minutes:.0f} s of CPU time, one thread; of test pictures {judge.accuracy:.3f} told")
     matching = (OURS, PEER)[: 1 + HAS_PEER]
     first = [(system, 0) for system in (*matching, "glow", "realnvp")]
@@ -132,8 +132,8 @@ def contest(name: str, minutes: float, seeds: int, keep: Keep, folder: Path | No
         )
         model, steps = train(system, data, config)
         found, samples = judge(model)
-        page["runs"].append({"system": system, "seed": seed, "steps": steps, **found})
-        print(line(page["runs"][-1]), flush=True)
+        page["rows"].append({"system": system, "seed": seed, "steps": steps, **found})
+        print(line(page["rows"][-1]), flush=True)
         keep(page)
         if folder is not None and (system, seed) == (OURS, 0):
             chosen = torch.cat([(judge.labels == i).nonzero()[:10, 0] for i in range(10)])
@@ -151,17 +151,13 @@ def line(run: dict[str, Any]) -> str:
 
 
 def table(plans: dict[str, tuple[float, int]], folder: Path | None) -> None:
-    """Data sets, in so many minutes and with so many seeds; folder/images.json is written after each run, and keeps
-    data sets that are not asked for."""
-    path = None if folder is None else folder / "images.json"
-    whole: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
+    """Data sets, in so many minutes and with so many seeds; folder/images_<data>.json is written after each run."""
     facts = machine()
     for name, (minutes, seeds) in plans.items():
 
         def keep(page: dict[str, Any], name: str = name) -> None:
-            whole[name] = {"machine": facts, "sampling": SAMPLING, **page}
             if folder is not None:
-                save(folder, "images", whole)
+                save(folder, f"images_{name}", {"machine": facts, "sampling": SAMPLING, "by": ["system"], **page})
 
         try:
             page = contest(name, minutes, seeds, keep, folder)
@@ -170,8 +166,8 @@ def table(plans: dict[str, tuple[float, int]], folder: Path | None) -> None:
             continue
         for figure in ("frechet", "accuracy"):
             means = {
-                system: statistics.mean(run[figure] for run in page["runs"] if run["system"] == system)
-                for system in {run["system"] for run in page["runs"]}
+                system: statistics.mean(run[figure] for run in page["rows"] if run["system"] == system)
+                for system in {run["system"] for run in page["rows"]}
             }
             print(f"  {figure}: ", ", ".join(f"{system} {mean:.3f}" for system, mean in sorted(means.items())))
 
@@ -193,6 +189,7 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)
     table({name: (given.minutes or PLANS[name][0], given.seeds or PLANS[name][1]) for name in given.data}, given.out)
+    results.write(given.out)
     return 0
 
 

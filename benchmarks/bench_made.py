@@ -18,6 +18,7 @@ from torch import Tensor
 from pyflowk.nets import MADE
 from pyflowk.transforms import Affine, Compose, MaskedAutoregressive, RationalQuadratic
 
+from . import page
 from .peers import load
 from .report import OURS, RESULTS, Bar, Case, hand_over, machine, ratio_bar, save
 from .timing import Effort, interleaved
@@ -171,8 +172,9 @@ def scaling() -> None:
     axes.set(xlabel="D", ylabel="ms", title=f"Sampling a MAF layer, {HIDDEN} x 2, batch {batch}")
     axes.legend()
     figure.savefig(RESULTS / "made_scaling.png", dpi=120)
-    content = {"machine": machine(), "batch": batch, "hidden": [HIDDEN] * 2, "D": sizes, "seconds": seconds}
-    save(RESULTS, "made_scaling", content)
+    rows = [{"D": n, **{name: values[i] for name, values in seconds.items()}} for i, n in enumerate(sizes)]
+    save(RESULTS, "made_scaling", {"machine": machine(), "batch": batch, "hidden": f"{HIDDEN} x 2", "rows": rows})
+    page.write(RESULTS)
 
 
 @pytest.mark.parametrize("variant", (OURS, *peers()))

@@ -106,7 +106,7 @@ def train(build: Callable[[int], tuple[nn.Module, LogProb]], data: datasets.Data
 def run(minutes: float, folder: Path | None) -> bool:
     """Train everything, print a table, write folder/nats.json; always True."""
     torch.set_num_threads(1)
-    page: dict[str, Any] = {"machine": machine(), "minutes": minutes}
+    page: dict[str, Any] = {"machine": machine(), "minutes": minutes, "rows": []}
     for name in ("patches", "galaxies"):
         try:
             data = datasets.load(name)
@@ -117,9 +117,9 @@ def run(minutes: float, folder: Path | None) -> bool:
         level = metrics.gaussian_level(data.space, data.train, data.test)
         if level is not None:
             print(f"  {'one Gaussian':24} {level.nats:8.2f} +- {level.nats_error:.2f}")
-        page[name] = {}
         for rival, build in rivals():
-            found = page[name][rival] = train(build, data, 60 * minutes)
+            found = train(build, data, 60 * minutes)
+            page["rows"].append({"data": name, "model": rival, **found})
             print(f"  {rival:24} {found['nats']:8.2f} +- {found['error']:.2f} after {found['steps']} steps", flush=True)
     if folder is not None:
         save(folder, "nats", page)

@@ -144,7 +144,8 @@ def run(minutes: float, folder: Path | None) -> bool:
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", message=".*condition='ignore'.*")  # that it biases samples is shown here
     steps = STEPS if minutes >= 1 else max(2, round(STEPS * minutes))
-    page: dict[str, Any] = {"machine": machine(), "steps": steps, "batch": BATCH, "floor": {}, "fit": {}, "runs": []}
+    page: dict[str, Any] = {"machine": machine(), "steps": steps, "batch": BATCH, "floor": {}, "fit": {}}
+    page |= {"by": ["method", "labels"], "rows": []}
     for labelled, methods in METHODS.items():
         _, _, test, labels = moons(labelled)
         halves = [None if labels is None else labels[part] for part in (slice(TESTED), slice(TESTED, 2 * TESTED))]
@@ -156,7 +157,7 @@ def run(minutes: float, folder: Path | None) -> bool:
             found = []
             for seed in SEEDS if minutes >= 1 else SEEDS[:2]:
                 found.append(judge(method, labelled, seed, steps))
-                page["runs"].append(found[-1])
+                page["rows"].append(found[-1])
                 if method == WHOLE:
                     page["fit"][told] = semidiscrete(labelled, min(FIT, steps))[1]
                 if folder is not None:

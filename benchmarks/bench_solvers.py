@@ -218,7 +218,6 @@ def run(minutes: float, folder: Path | None) -> bool:
         print(name)
         found += measure(name, 1 if minutes < 1 else 3)
     if folder is not None:
-        page = {"machine": facts, "solves": found}
-        save(folder, "solvers", page)
+        save(folder, "solvers", {"machine": facts, "rows": found})
         plot(found, folder / "solvers.png")
     return True

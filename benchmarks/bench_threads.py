@@ -44,8 +44,8 @@ def run(minutes: float, folder: Path | None) -> bool:
     """Steps a second of every contestant, `minutes` for all of a turn; writes folder/threads.json; always True."""
     facts = machine()
     print(describe(facts))
-    page = {"machine": facts, "conditions": [condition("as it is", minutes, 0)]}
-    page["conditions"].append(condition(BUSY, minutes, os.cpu_count() or 1))
+    page = {"machine": facts, "rows": [condition("as it is", minutes, 0)]}
+    page["rows"].append(condition(BUSY, minutes, os.cpu_count() or 1))
     if folder is not None:
         save(folder, "threads", page)
     return True

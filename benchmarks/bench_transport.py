@@ -33,6 +33,7 @@ from pyflowk.distributions import Empirical
 from pyflowk.metrics import normalised_path_energy, wasserstein
 from pyflowk.objectives import Matching, i_cfm, ot_cfm, sb_cfm, target_fm
 
+from . import page as results
 from .report import OURS, RESULTS, Bar, machine, save
 
 ON_REQUEST = True
@@ -222,16 +223,17 @@ class Page:
         self.folder = folder
         path = None if folder is None else folder / "transport.json"
         known = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
-        self.content: dict[str, Any] = {"machine": machine(), "floor": {}, "bars": [], "runs": [], **known}
+        by = [name for name in self.KEY if name != "seed"]
+        self.content: dict[str, Any] = {"machine": machine(), "by": by, "floor": {}, "bars": [], "rows": [], **known}
 
     def run(self, *asked: Any) -> dict[str, Any] | None:
         """The run of `KEY`; what is not there is made and kept."""
-        for known in self.content["runs"]:
+        for known in self.content["rows"]:
             if tuple(known[name] for name in self.KEY) == asked:
                 return known
         made = judge(*asked)
         if made is not None:
-            self.content["runs"].append(made)
+            self.content["rows"].append(made)
             self.write()
         return made
 
@@ -311,6 +313,7 @@ def main() -> int:
     given = parser.parse_args()
     torch.set_num_threads(1)
     table(Page(given.out), given.seeds, given.epochs, given.points, given.tasks, given.methods)
+    results.write(given.out)
     return 0
 
 

@@ -135,14 +135,20 @@ def _lines(entry: dict[str, Any]) -> list[str]:
     return lines
 
 
+def figure(value: float) -> str:
+    """A number in four digits, a large one in full."""
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+
+
 def matrix(entries: list[dict[str, Any]]) -> str:
-    """All ratios as one Markdown table: a row a case, a column a rival, rival's time over ours."""
+    """All ratios as one Markdown table: a row a case, our time, a column a rival, its time over ours."""
     rivals = [name for name in dict.fromkeys(n for e in entries for n in e["variants"]) if name not in _BESIDES]
-    rows = [["time / ours", *rivals, "bars met"], ["---"] * (len(rivals) + 2)]
+    rows = [["time / ours", f"{OURS}, us", *rivals, "bars met"], ["---"] * (len(rivals) + 3)]
     for entry in entries:
         ratios = (entry["variants"].get(name, {}).get("ratio") for name in rivals)
         met = sum(bar["met"] for bar in entry["bars"])
-        cells = [f"{ratio:.2f}" if ratio else "-" for ratio in ratios]
+        own = [figure(1e6 * entry["variants"][OURS]["seconds"])] if OURS in entry["variants"] else ["-"]
+        cells = own + [f"{ratio:.2f}" if ratio else "-" for ratio in ratios]
         rows.append([entry["case"], *cells, f"{met} of {len(entry['bars'])}"])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

@@ -11,7 +11,7 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from benchmarks import __main__ as driver
-from benchmarks import bench_realnvp, report, timing
+from benchmarks import bench_realnvp, page, report, timing
 from benchmarks.report import COPY_INTO, OURS, Case
 
 TINY = timing.Effort(rounds=3, batches=1, seconds=1e-9)
@@ -58,7 +58,7 @@ def test_bars():
 
 def test_every_benchmark_that_is_named_somewhere_is_there():
     root = Path(__file__).resolve().parents[2]
-    texts = [root / "README.md", *root.glob("benchmarks/*.py"), *root.glob("pyflowk/*.py")]
+    texts = [root / "README.md", *root.glob("docs/*.md"), *root.glob("benchmarks/*.py"), *root.glob("pyflowk/*.py")]
     named = {name for path in texts for name in re.findall(r"--only\s+(\w+)`", path.read_text())}
     assert len(named) > 10 and {name for name in named if not any(name in known for known in driver.NAMES)} == set()
 
@@ -108,3 +108,23 @@ def test_unknown_names_list_the_right_ones(capsys):
         driver.main(["--only", "no-such-benchmark"])
     assert stop.value.code == 2
     assert f"there are {', '.join(driver.NAMES)}" in capsys.readouterr().err
+
+
+def test_the_page_of_all_figures_is_up_to_date():
+    path = report.RESULTS / "README.md"
+    if not path.exists():
+        pytest.skip("a source archive holds no results")
+    assert path.read_text() == page.render(report.RESULTS), "python -m benchmarks --page writes it anew"
+
+
+def test_rows_of_several_seeds_are_one(tmp_path):
+    rows = [{"method": "a", "seed": seed, "w2": w2, "steps": 3} for seed, w2 in enumerate((1.0, 2.0, 3.0))]
+    bars = [{"text": ">= 2x a", "value": 1.5, "met": False}]
+    entry = {"case": "one", "variants": {OURS: {"seconds": 0.02, "ratio": 1.0}, "a": {"seconds": 0.03, "ratio": 1.5}}}
+    machine = {"processor": "a chip", "load": 1.25, "when": "today"}
+    report.save(tmp_path, "many", {"machine": machine, "floor": {"x": 0.5}, "by": ["method"], "rows": rows})
+    report.save(tmp_path, "some", {"machine": machine, "notes": {"a": "a rival"}, "cases": [{**entry, "bars": bars}]})
+    text = page.render(tmp_path)
+    assert "a chip, load 1.2, today." in text and "floor: x 0.5" in text
+    assert "| method | seeds | w2 | steps |" in text and "| a | 3 | 2 +- 0.58 | 3 |" in text
+    assert "| one | 20,000 | 1.50 | 0 of 1 |" in text and "- one: >= 2x a, came to 1.5" in text
