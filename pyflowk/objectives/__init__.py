@@ -3,11 +3,12 @@
 `nll` is the negative log-likelihood, and `rnode` adds the regularisers of continuous flows to it. `Matching`,
 conditional flow matching, teaches a field velocity, noise, data or score; those with a name are `target_fm`, `i_cfm`,
 `ot_cfm`, `sb_cfm`, `vp_cfm`, `rectified_flow` and `data_matching`, `score_matching` and `edm_matching` of diffusions,
-and `SF2M` teaches two fields the velocity and the score of a bridge. Densities known up to a constant have
-`reverse_kl`, `forward_kl` and `importance_sample`, whose weights `effective_sample_size` and `log_evidence` judge.
-`reduce` takes the mean or the sum.
+`SF2M` teaches two fields the velocity and the score of a bridge, and `EditMatching` one the edits that make data.
+Densities known up to a constant have `reverse_kl`, `forward_kl` and `importance_sample`, whose weights
+`effective_sample_size` and `log_evidence` judge. `reduce` takes the mean or the sum.
 """
 
+from .edit import EditMatching
 from .matching import Matching
 from .nll import nll, reduce
 from .presets import data_matching, i_cfm, ot_cfm, rectified_flow, sb_cfm, target_fm, vp_cfm
@@ -18,6 +19,7 @@ from .variational import effective_sample_size, forward_kl, importance_sample, l
 
 __all__ = [
     "SF2M",
+    "EditMatching",
     "Matching",
     "data_matching",
     "edm_matching",

@@ -13,11 +13,29 @@ flow's own, `FlowNoise`.
 `UShapedTimes`, or all 0, `start_times`. A `Weight` says how much the error at each counts: `ErrorWeight` makes one
 prediction's of another's, `LikelihoodWeight` makes nats, `MinSNRWeight` bounds the late ones, `UnitWeight` levels them,
 `ImportanceWeight` undoes a law.
+
+Sequences whose length changes have an `EditPath`, of noise that is `empty` or `NoiseTokens` and data in an `Alignment`,
+`closest` or `leftmost` by an `Aligner`; its `EditState` holds the `Edits`, of the kinds `EDITS`, that are still to
+come. `EditLogits` are what a field tells of them, of which `EditRates` and `expected_edits` follow; `strip` drops
+blanks. What makes noise of data is an `EditSource`.
 """
 
 from .affine import AffinePath
 from .base import Path, PathSample
 from .bridge import Blurred, BrownianBridge
+from .edit_rates import EDITS, EditLogits, EditRates, Edits, expected_edits
+from .edits import (
+    Aligner,
+    Alignment,
+    EditPath,
+    EditSource,
+    EditState,
+    NoiseTokens,
+    closest,
+    empty,
+    leftmost,
+    strip,
+)
 from .entropic import Sinkhorn
 from .geodesic import GeodesicPath
 from .pairing import OptimalTransport, Pairing, independent
@@ -56,6 +74,7 @@ from .times import (
 from .weights import ErrorWeight, ImportanceWeight, LikelihoodWeight, MinSNRWeight, UnitWeight, Weight
 
 __all__ = [
+    "EDITS",
     "EDM",
     "PREDICTIONS",
     "SCHEDULES",
@@ -63,12 +82,20 @@ __all__ = [
     "VE",
     "VP",
     "AffinePath",
+    "Aligner",
+    "Alignment",
     "Blurred",
     "BrownianBridge",
     "Coefficients",
     "CondOT",
     "Cosine",
     "CosmapTimes",
+    "EditLogits",
+    "EditPath",
+    "EditRates",
+    "EditSource",
+    "EditState",
+    "Edits",
     "ErrorWeight",
     "FlowNoise",
     "GeodesicPath",
@@ -81,6 +108,7 @@ __all__ = [
     "LogitNormalTimes",
     "MinSNRWeight",
     "ModeTimes",
+    "NoiseTokens",
     "OptimalTransport",
     "Pairing",
     "Path",
@@ -100,8 +128,13 @@ __all__ = [
     "UniformTimes",
     "UnitWeight",
     "Weight",
+    "closest",
     "convert",
+    "empty",
+    "expected_edits",
     "independent",
+    "leftmost",
     "shift_time",
     "start_times",
+    "strip",
 ]

@@ -13,10 +13,12 @@ A `Guided` field goes further than its context, in the direction of a `differenc
 Samplers know the path whose field they follow, and take any prediction: `ddim`, `ddpm`, `curved_euler`, `overshooting`,
 `dpmpp_2m`, `edm_heun` (`diffusion`), `euler_maruyama`, `stochastic_heun`, with one of `DIFFUSIONS`, and
 `predictor_corrector` (`stochastic`). Their times are a grid: `uniform_grid`, `power_grid`, `shifted_grid`, as
-`resolution_shift` says, `clock_grid`, `karras_grid`, or any that `check_grid` passes.
+`resolution_shift` says, `clock_grid`, `karras_grid`, or any that `check_grid` passes. `walk_edits` makes sequences of
+any length, an `EditWalk`.
 """
 
 from .diffusion import curved_euler, ddim, ddpm, dpmpp_2m, edm_heun, overshooting
+from .edits import EditWalk, walk_edits
 from .grids import check_grid, clock_grid, karras_grid, power_grid, resolution_shift, shifted_grid, uniform_grid
 from .guidance import Guided, difference, projected, zero_star
 from .inverse_problems import NotConverged, Operator, blurring, flower, inpaint, masking, pooling
@@ -41,6 +43,7 @@ __all__ = [
     "Backprop",
     "Backsolve",
     "Dense",
+    "EditWalk",
     "Event",
     "Fixed",
     "Guided",
@@ -80,5 +83,6 @@ __all__ = [
     "stochastic_heun",
     "tableau",
     "uniform_grid",
+    "walk_edits",
     "zero_star",
 ]

@@ -13,9 +13,10 @@ from pyflowk import objectives
 from pyflowk.distributions import DiagonalGaussian
 from pyflowk.flows import Flow
 from pyflowk.nets import MLPField
-from pyflowk.objectives import SF2M, Matching, forward_kl, nll, reverse_kl, rnode
-from pyflowk.paths import independent
+from pyflowk.objectives import SF2M, EditMatching, Matching, forward_kl, nll, reverse_kl, rnode
+from pyflowk.paths import EditLogits, independent
 from pyflowk.solvers import Fixed
+from pyflowk.space import Ragged
 from pyflowk.transforms import Continuous
 
 
@@ -32,11 +33,24 @@ def normal(x: Tensor) -> Tensor:
     return -0.5 * x.square().sum(1)
 
 
+def edits(flow: Flow) -> Callable[..., EditLogits]:
+    """A field of insertions of one of two tokens, as likely everywhere as a flow's velocity says."""
+
+    def field(t: Tensor, x: Ragged, context: Tensor | None = None) -> EditLogits:
+        rows, longest = x.values.shape
+        logits = flow.transform.field(t.double(), x.values.new_zeros(rows, 2, dtype=torch.float64), context)
+        told = logits.unsqueeze(1).expand(-1, 1 + longest, -1)
+        return EditLogits(told[..., :1], told)
+
+    return field
+
+
 #: Every loss of a flow, of n events: of n given ones, or of n that it draws.
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "nll": lambda flow, n, **options: nll(flow, events(n), **options),
     "Matching": lambda flow, n, **options: Matching()(flow.transform.field, events(n), **options),
     "SF2M": lambda flow, n, **options: SF2M(0.5, independent)(*[flow.transform.field] * 2, events(n), **options),
+    "EditMatching": lambda flow, n, **options: EditMatching()(edits(flow), words(n), **options),
     "rnode": lambda flow, n, **options: rnode(flow, events(n), **options),
     "reverse_kl": lambda flow, n, **options: reverse_kl(flow, lambda x, *context: normal(x), n, **options),
     "forward_kl": lambda flow, n, **options: forward_kl(flow, lambda x, *context: normal(x), n, **options),
@@ -50,6 +64,10 @@ OTHERS = {
 
 def events(n: int) -> Tensor:
     return torch.randn(n, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+
+
+def words(n: int) -> Ragged:
+    return Ragged(torch.arange(5 * n).reshape(n, 5) % 2, torch.arange(n) % 6)
 
 
 def test_every_exported_loss_is_here() -> None:
