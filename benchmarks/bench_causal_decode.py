@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyflowk.nets import CausalTransformer
-from pyflowk.transforms import Causal, Compose
+from pyflowk.transforms import Causal, Compose, Decoding
 
 from .report import OURS, Case, ratio_bar
 from .timing import Effort
@@ -22,6 +22,7 @@ from .timing import Effort
 ON_REQUEST = False
 TOKENS, FEATURES, WIDTH, DEPTH, MAPS = 64, 12, 128, 4, 4
 CACHE, PREALLOCATED, AT_ONCE = "torch, cache", "torch, cache in place", "torch, density"
+JACOBI, SEGMENTS = "torch, Jacobi", "torch, Gauss-Seidel"
 #: batch, and how many times as fast as the loop with a cache, and as the density
 SIZES = ((1, 9.0, None), (16, 4.0, 1.0), (64, 3.3, 1.0))
 
@@ -31,7 +32,9 @@ def notes() -> dict[str, str]:
     return {
         OURS: "Compose of 4 Causal, inverse by ops.causal_decode, in float32",
         CACHE: "the loop over tokens, layers, with keys and values put behind each other by torch.cat",
-        PREALLOCATED: "the loop of Causal.inverse, whose keys and values lie in place: what other devices run",
+        PREALLOCATED: "the loop of Causal.inverse, whose keys and values lie in place",
+        JACOBI: "all tokens at once, in rounds until they agree to rounding",
+        SEGMENTS: "the same in segments of 16 tokens: what other devices run",
         AT_ONCE: "no sampling: the other direction of the same maps, all tokens at once",
     }
 
@@ -73,7 +76,9 @@ def case(rows: int, bar: float, at_once: float | None) -> Case:
     """One contest."""
     torch.manual_seed(0)
     nets = [awake() for _ in range(MAPS)]
-    ours, loop = (Compose(*(kind(net) for net in nets)) for kind in (Causal, InPlace))
+    hows = ("sequential", "jacobi", "gauss-seidel")
+    ours = Compose(*map(Causal, nets))
+    loop, jacobi, segments = (Compose(*(InPlace(net, decoding=Decoding(how)) for net in nets)) for how in hows)
     z = torch.randn(rows, TOKENS, FEATURES)
 
     def cached() -> Tensor:
@@ -82,9 +87,12 @@ def case(rows: int, bar: float, at_once: float | None) -> Case:
             x = by_cache(net, x)
         return x
 
-    torch.testing.assert_close(ours.to_data(z), cached(), rtol=1e-4, atol=1e-4)
+    with torch.no_grad():
+        for other in (ours, jacobi, segments):
+            torch.testing.assert_close(other.to_data(z), cached(), rtol=1e-4, atol=1e-4)
     variants = {
-        OURS: lambda: ours.to_data(z), CACHE: cached, PREALLOCATED: lambda: loop.to_data(z), AT_ONCE: lambda: ours(z),
+        OURS: lambda: ours.to_data(z), CACHE: cached, PREALLOCATED: lambda: loop.to_data(z),
+        JACOBI: lambda: jacobi.to_data(z), SEGMENTS: lambda: segments.to_data(z), AT_ONCE: lambda: ours(z),
     }  # fmt: skip
     bars = [ratio_bar(bar, CACHE), *([] if at_once is None else [ratio_bar(at_once, AT_ONCE)])]
     return Case(f"{rows} events", variants, bars, effort=Effort(rounds=5, batches=1, warmups=1))

@@ -59,7 +59,8 @@ class Past:
         start, self.length = self.length, self.length + k.value.shape[2]
         if torch.is_grad_enabled() or forward_or_functional():
             if self.pair is not None:
-                k, v = (Dual(torch.cat((a.value, b.value), 2)) for a, b in zip(self.pair, (k, v), strict=True))
+                pairs = zip(self.pair, (k, v), strict=True)
+                k, v = (Dual(torch.cat((a.value[:, :, :start], b.value), 2)) for a, b in pairs)
             self.pair = k, v
             return k, v
         if self.pair is None:
@@ -72,6 +73,10 @@ class Past:
             held.value[:, :, start : self.length] = new.value
         k, v = (Dual(held.value[:, :, : self.length]) for held in self.pair)
         return k, v
+
+    def back(self, tokens: int) -> None:
+        """Forget the last so many tokens."""
+        self.length -= tokens
 
 
 class SelfAttention(nn.Module):

@@ -32,6 +32,10 @@ class CausalWalk(Protocol):
         """Those (B, n, k D) of the tokens that follow each of n more ones (B, n, D)."""
         ...
 
+    def back(self, tokens: int) -> None:
+        """Forget the last so many tokens."""
+        ...
+
 
 class CausalNetwork(Network):
     r"""A network on tokens whose parameters of each are a function of those before it: :math:`\theta_i(x_{<i})`.
@@ -81,7 +85,12 @@ class _Whole:
 
     def after(self, tokens: Tensor) -> Tensor:
         start, self.known = self.known, self.known + tokens.shape[1]
+        if self.known > self.x.shape[1]:
+            raise ValueError(f"expected {self.x.shape[1]} tokens at most, got {self.known}")
         self.x = torch.cat((self.x[:, :start], tokens, self.x[:, self.known :]), 1)
         found = self.net(self.x, self.context, **self.options)
         ahead = found.shape[1] - self.x.shape[1] + 1
         return found[:, start + ahead : self.known + ahead]
+
+    def back(self, tokens: int) -> None:
+        self.known -= tokens

@@ -215,6 +215,11 @@ class Cached:
     def after(self, tokens: Tensor) -> Tensor:
         return self._next(self.net._entered(tokens, self.vector))
 
+    def back(self, tokens: int) -> None:
+        self.place -= tokens
+        for past in self.past:
+            past.back(tokens)
+
     def _next(self, h: Tensor) -> Tensor:
         start, self.place = self.place, self.place + h.shape[1]
         if self.place > (most := self.net.front + self.net.tokens - 1):

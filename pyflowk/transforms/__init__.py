@@ -6,10 +6,11 @@ Every one obeys :class:`Transform`: ``forward(x, context=None, generator=None) -
 Of data: `Dequantize`, `VariationalDequantize`, `GaussianNoise`, `Scale`, `Logit`, `Standardize`, `check_levels`. Of
 shapes: `Reshape`, `Patches`, `Squeeze`, `Split`, `Flip`, `Permute`. Learned: `ActNorm`, `BatchNorm`, `Elementwise`,
 `InvertibleConv1x1`, `LULinear`, which a `SingularTransformError` stops. By networks: `Coupling` and
-`MaskedAutoregressive`, of a `Map` (`Affine`, `Additive`, `RationalQuadratic`); `Causal`, token by token; `Continuous`,
-`observed` for its `Integrals`; `Residual` of a `Contraction`, its log-determinant `Exact`, `Truncated` or `Roulette`,
-its inverse failing by `InverseDidNotConverge`, and `NotAContraction`. Of transforms: `Compose`, `Invert`, `Pullback`,
-`MemoryFlat`. Tests: `check_invertibility` gives an `InvertibilityReport` of a `LayerError` each; `check_contraction`.
+`MaskedAutoregressive`, of a `Map` (`Affine`, `Additive`, `RationalQuadratic`); `Causal`, token by token or by a
+`Decoding` that reports what it has `Solved`; `Continuous`, `observed` for its `Integrals`; `Residual` of a
+`Contraction`, its log-determinant `Exact`, `Truncated` or `Roulette`, its inverse failing by `InverseDidNotConverge`,
+and `NotAContraction`. Of transforms: `Compose`, `Invert`, `Pullback`, `MemoryFlat`. Tests: `check_invertibility` gives
+an `InvertibilityReport` of a `LayerError` each; `check_contraction`.
 """
 
 from ..ops import SingularTransformError
@@ -22,6 +23,7 @@ from .check import InvertibilityReport, LayerError, check_invertibility
 from .continuous import Continuous, Integrals, observed
 from .conv1x1 import InvertibleConv1x1, LULinear
 from .coupling import Coupling
+from .decoding import Decoding, Solved
 from .dequantize import Dequantize, check_levels
 from .fixed_point import InverseDidNotConverge
 from .logdet import Exact, Roulette, Truncated
@@ -50,6 +52,7 @@ __all__ = [
     "Continuous",
     "Contraction",
     "Coupling",
+    "Decoding",
     "Dequantize",
     "Elementwise",
     "Exact",
@@ -76,6 +79,7 @@ __all__ = [
     "Roulette",
     "Scale",
     "SingularTransformError",
+    "Solved",
     "Split",
     "Squeeze",
     "Standardize",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from ..ops.dtypes import state_dtype
 from ..ops.guidance import GUIDANCE_RULES, guide
 from ..ops.modes import autocasting, forward_or_functional
 from .base import Transform, zero_ladj
+from .decoding import GUESSES, Decoding, Solved, solve
 from .maps import Affine, Map, require_map
 
 
@@ -25,11 +27,13 @@ class Causal(Transform):
         map: what f is. ``Affine("none", interleaved=True)`` by default, :math:`x_i = z_i e^{\alpha_i} + \mu_i`: every
             token is Gaussian, given those before it. :class:`Additive` preserves the volume.
         flip: noise in the opposite order, so that the next map of a stack looks back the other way.
+        decoding: how ``inverse`` finds the tokens.
 
     x is (B, T, D); ladj (B,). ``forward`` (density) is one pass of the network over all tokens. ``inverse`` (sampling)
-    takes T steps, of a token each: by ``net.walk``, which keeps what it can of the earlier ones. Networks may run in 16
-    bits, by autocast; the map does not. There is no way back from the output but those steps, so :class:`MemoryFlat`
-    keeps the tokens in front of each map, and nothing of its network.
+    takes T steps, of a token each: by ``net.walk``, which keeps what it can of the earlier ones; or, where no
+    derivatives are asked for, fewer steps of many tokens (:class:`Decoding`), of which ``solve`` reports. Networks may
+    run in 16 bits, by autocast; the map does not. There is no way back from the output but those steps, so
+    :class:`MemoryFlat` keeps the tokens in front of each map, and nothing of its network.
 
     Raises TypeError for what is no CausalNetwork and no Map; ValueError for one with another number of parameters than
     the map's, a map that wants them in another order, x that is not (B, T, D), and parameters of another shape.
@@ -45,7 +49,9 @@ class Causal(Transform):
     (True, torch.Size([3]))
     """
 
-    def __init__(self, net: CausalNetwork, map: Map | None = None, flip: bool = False) -> None:
+    def __init__(
+        self, net: CausalNetwork, map: Map | None = None, flip: bool = False, decoding: Decoding | None = None
+    ) -> None:
         super().__init__()
         if not isinstance(uncompiled(net), CausalNetwork):
             raise TypeError(f"Causal expects a CausalNetwork, got {type(net).__name__}")
@@ -58,7 +64,7 @@ class Causal(Transform):
             )
         if self.map.params_per_element > 1 and not self.map.interleaved:
             raise ValueError("Causal expects a map with the parameters of each element side by side: interleaved=True")
-        self.flip = flip
+        self.flip, self.decoding = flip, decoding or Decoding()
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, generator: torch.Generator | None = None
@@ -78,8 +84,12 @@ class Causal(Transform):
     ) -> tuple[Tensor, Tensor]:
         self._check(z)
         context, noise = self._wanted(context), z.flip(1) if self.flip else z
-        if (decoded := self._decoded(noise, context)) is not None:
+        plain = not (self._differentiated(noise) or torch.compiler.is_compiling())  # rounds are counted, not traced
+        one_call = plain and self.decoding.method in ("auto", "sequential")
+        if one_call and (decoded := self._decoded(noise, context)) is not None:
             return decoded
+        if plain and self.decoding.method != "sequential":
+            return self._solved(noise, context)[:2]
         walk: CausalWalk = self.net.walk(z, context)
         params, total = walk.first(), zero_ladj(z)
         found: list[Tensor] = []
@@ -91,6 +101,32 @@ class Causal(Transform):
                 total = total + ladj
             found.append(token)
         return torch.cat(found, 1), total
+
+    @torch.no_grad()
+    def solve(self, z: Tensor, context: Tensor | None = None) -> Solved:
+        """What ``inverse`` gives, without derivatives, and how many rounds it took, by the method of ``decoding``;
+        "auto" is "gauss-seidel" here."""
+        self._check(z)
+        return self._solved(z.flip(1) if self.flip else z, self._wanted(context))
+
+    @torch.no_grad()
+    def guess_errors(self, z: Tensor, context: Tensor | None = None) -> dict[str, float]:
+        """How far one round from each guess of :class:`Decoding` is from the tokens that noise z becomes, the length of
+        the mean difference: the less, the better the guess. Cost: the inverse, and a pass of the network for each.
+        Liu, Qin, 2025, arXiv:2505.12849, the initial-guess metric."""
+        noise, context = z.flip(1) if self.flip else z, self._wanted(context)
+        right, _ = self.inverse(z, context)
+        errors = {}
+        for name, guess in zip(GUESSES, (noise, torch.zeros_like(noise)), strict=True):
+            params = self.net(guess, context)
+            moved = noise.shape[1] - params.shape[1]
+            found, _ = self._mapped(noise[:, moved:], params, inverse=False)
+            errors[name] = float(torch.linalg.vector_norm((found - right[:, moved:]).mean(0)))
+        return errors
+
+    def decoded(self, decoding: Decoding) -> Causal:
+        """The map of the same network whose tokens are found so."""
+        return Causal(self.net, self.map, self.flip, decoding)
 
     def guided(self, weight: float, rule: str = "log_scale", rising: bool = False, temperature: float = 1.0) -> Causal:
         r"""The map whose every token goes further than its context: a map of the same network, for sampling.
@@ -123,7 +159,8 @@ class Causal(Transform):
             self.net.no_context()  # an error, if there is none
         elif temperature == 1:
             raise ValueError("guidance expects a context, or another temperature than 1 to be guided away from")
-        return Causal(_Guided(self.net, self.map, weight, rule, rising, temperature), flip=self.flip)
+        net = _Guided(self.net, self.map, weight, rule, rising, temperature)
+        return Causal(net, flip=self.flip, decoding=self.decoding)
 
     def _mapped(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """Tokens (B, n, D) moved, and the log-determinant, of density (inverse) or sampling."""
@@ -131,12 +168,17 @@ class Causal(Transform):
         return y.reshape(x.shape), ladj
 
     def _decoded(self, noise: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        """All tokens in one call of the network, where nobody asks for derivatives nor for another precision."""
+        """All tokens in one call of the network, where nobody asks for another precision."""
         options = self.map.made_options or {}
+        return None if "bound" not in options or autocasting(noise) else self.net.decode(noise, context, **options)
+
+    def _solved(self, noise: Tensor, context: Tensor | None) -> Solved:
+        return solve(self.net.walk(noise, context), partial(self._mapped, inverse=False), noise, self.decoding)
+
+    def _differentiated(self, noise: Tensor) -> bool:
+        """Whether anybody asks for derivatives, which rounds that end when nothing changes do not have."""
         recorded = torch.is_grad_enabled() and any(t.requires_grad for t in (noise, *self.parameters()))
-        if "bound" not in options or recorded or forward_or_functional() or autocasting(noise):
-            return None
-        return self.net.decode(noise, context, **options)
+        return recorded or forward_or_functional()
 
     def _wanted(self, context: Tensor | None) -> Tensor | None:
         return context if self.net.takes_context else None
@@ -146,7 +188,7 @@ class Causal(Transform):
             raise ValueError(f"Causal expects tokens (B, T, D), got {tuple(x.shape)}")
 
     def extra_repr(self) -> str:
-        return f"flip={self.flip}"
+        return f"flip={self.flip}, decoding={self.decoding.method!r}"
 
 
 class _Guided(CausalNetwork):
@@ -200,3 +242,8 @@ class _GuidedWalk:
         self.known += tokens.shape[1]
         strong, weak = self.strong.after(tokens), self.weak.after(tokens)
         return self.net.guided(strong, weak, self.known - tokens.shape[1] + 1, self.tokens)
+
+    def back(self, tokens: int) -> None:
+        self.known -= tokens
+        self.strong.back(tokens)
+        self.weak.back(tokens)

@@ -16,6 +16,7 @@ from ..nets.context import drop_context
 from ..objectives.nll import nll
 from ..ops.draw import draw_uniform
 from ..ops.guidance import GUIDANCE_RULES
+from ..shapes import number_of
 from ..space import Space
 from ..transforms import (
     ActNorm,
@@ -23,11 +24,14 @@ from ..transforms import (
     Affine,
     Causal,
     Compose,
+    Decoding,
     GaussianNoise,
     Patches,
     Reshape,
+    Solved,
     Transform,
 )
+from ..transforms.decoding import DECODINGS
 from .blocks import centred, condition, fitting_patch
 from .flow_model import FlowModel, FlowSampling
 from .option import LAYERS, WIDTH, Dropout, FlatMemory, Limit, Option, Width, one_of
@@ -36,7 +40,7 @@ from .registry import register
 
 @dataclass(frozen=True)
 class TarFlowSampling(FlowSampling):
-    """How far guidance goes beyond the context, and whether the noise of training is taken off again."""
+    """How far guidance goes beyond the context, how tokens are found, and whether the noise is taken off."""
 
     guidance: Annotated[float, Option("how much further than the context: 0 not at all, -1 samples without it")] = 0.0
     guidance_rule: Annotated[str, one_of("what is guided: see ops.guide", GUIDANCE_RULES)] = "log_scale"
@@ -44,6 +48,9 @@ class TarFlowSampling(FlowSampling):
     attention_temperature: Annotated[
         float, Option("of what guidance goes away from; another than 1 guides without a context, too", above=0)
     ] = 1.0
+    decoding: Annotated[str, one_of("how the tokens are found: see transforms.Decoding", DECODINGS)] = "auto"
+    segment: Annotated[int, Option("tokens that gauss-seidel finds together", 1, WIDTH)] = 16
+    tolerance: Annotated[float, Option("share of their size by which tokens may still move; 0: exact", 0)] = 0.0
     denoise: Annotated[bool, Option("one step towards what is left of samples without the noise of training")] = False
 
 
@@ -89,11 +96,30 @@ class TarFlow(FlowModel):
         return [layer for layer in self.flow.transform.layers() if isinstance(layer, Causal)]
 
     def _drawn_by(self, chosen: Any) -> Flow:
-        if not chosen.guidance:
+        decoding = Decoding(chosen.decoding, chosen.segment, chosen.tolerance)
+        if not chosen.guidance and decoding == Decoding():
             return self.flow
         how = (chosen.guidance, chosen.guidance_rule, chosen.guidance_rises, chosen.attention_temperature)
-        layers = (t.guided(*how) if isinstance(t, Causal) else t for t in self.flow.transform.layers())
-        return Flow(self.flow.base, Compose(*layers))
+        layers = self.flow.transform.layers()
+        found = (t.guided(*how).decoded(decoding) if isinstance(t, Causal) else t for t in layers)
+        return Flow(self.flow.base, Compose(*found))
+
+    @torch.no_grad()
+    def solved(
+        self, n: int, context: Any = None, generator: Generator | None = None, **options: Any
+    ) -> list[tuple[Causal, Solved]]:
+        """The blocks, the last one first, and what each has found of n samples, drawn as by :meth:`sample`: how many
+        rounds that took, and how fast they came to an end. "auto" is "gauss-seidel" here."""
+        chosen: Any = self.chosen(options)
+        flow, context = self._drawn_by(chosen), self.check_context(context, number_of(n))
+        z, found = flow.base.sample(n, context, generator, chosen.temperature), []
+        for layer in flow.transform.layers()[::-1]:
+            if isinstance(layer, Causal):
+                found.append((layer, layer.solve(z, context)))
+                z = found[-1][1].x
+            else:
+                z = layer.to_data(z, context, generator)
+        return found
 
     def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
         if not chosen.denoise:

@@ -157,3 +157,22 @@ def test_what_does_not_fit() -> None:
         small(classes=3).sample(3, torch.tensor([0]), guidance=1.0)
     with pytest.raises(ValueError, match="attention_temperature: expected a number above 0, got 0"):
         small().sample(3, attention_temperature=0)
+
+
+def test_samples_are_the_same_however_their_tokens_are_found() -> None:
+    model, label = awake(small((1, 4, 4), patch=1, classes=3, dropout=0.1)), torch.tensor([1])
+    for how in ({}, {"guidance": 1.5, "guidance_rule": "product"}):
+        plain = model.sample(4, label, seeded(), **how)
+        for decoding in ({"decoding": "jacobi"}, {"decoding": "gauss-seidel", "segment": 5}):
+            with torch.no_grad():
+                x = model.sample(4, label, seeded(), **decoding, **how)
+            torch.testing.assert_close(x, plain, rtol=1e-4, atol=1e-5)
+            found = model.solved(4, label, seeded(), **decoding, **how)
+            assert len(found) == 2 and all(0 < r <= 15 for _, solved in found for r in solved.rounds)
+    with torch.no_grad():
+        near = model.sample(4, label, seeded(), decoding="jacobi", tolerance=0.1)
+    assert not torch.equal(near, plain)
+    with pytest.raises(ValueError, match="decoding: expected auto, sequential, jacobi or gauss-seidel, got"):
+        model.sample(4, label, decoding="newton")
+    with pytest.raises(ValueError, match="segment: expected an integer from 1 to"):
+        model.sample(4, label, segment=0)
