@@ -145,7 +145,7 @@ class ContextBias(nn.Module):
         if not self.droppable:
             raise ValueError(_indispensable("one"))
         if self.classes is not None:
-            return torch.tensor([self.classes], device=weight.device)
+            return torch.full((1,), self.classes, device=weight.device)
         return weight.new_zeros(1, weight.shape[1])
 
     def forward(self, context: Tensor) -> Tensor:

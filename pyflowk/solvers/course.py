@@ -15,6 +15,7 @@ from ..ops.modes import transformed
 from ..paths import Coefficients, Schedule, convert
 from ..paths.schedules import require_schedule
 from .grids import check_grid
+from .ode.times import times_beside
 from .sde import Chance, check_chance, noise_like
 
 TINY = 1e-12
@@ -48,7 +49,7 @@ class Course:
             told = f"{type(self.field).__name__}, which predicts {self.field.predicts}"
             raise ValueError(f"prediction: expected {self.field.predicts!r} of a {told}; got {prediction!r}")
         self.schedule, self.prediction = schedule, prediction
-        self.x, self.grid = x.to(state_dtype(x)), check_grid(grid, x.device)
+        self.x, self.grid = x.to(state_dtype(x)), times_beside(check_grid(grid), x)
         self.steps, self.at = len(self.grid) - 1, schedule.at(self.grid)
         self.now = Coefficients(*(c[:-1] for c in self.at))
         self.then = Coefficients(*(c[1:] for c in self.at))

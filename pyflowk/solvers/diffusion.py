@@ -4,7 +4,7 @@ All take ``field(t, x, context=None)``, a :class:`pyflowk.nets.Field` or a funct
 the first time of a ``grid`` (N + 1,), the ``schedule`` of the path, and give what is there at the last; from a start t
 = 0 without any data x is :math:`N(0, \sigma_0^2)`. They hold for a source that is standard normal and drawn beside the
 data. The ``generator`` is one for all rows or one a row, whose noise then does not depend on the others. Steps are made
-of numbers that are known before the first; with x and grid on a card a walk can be captured as one CUDA graph. Raises
+of numbers that are known before the first; with x on a card a walk can be captured as one CUDA graph. Raises
 TypeError or ValueError for grids, events, generators, settings and answers that do not fit, for noise or score as
 prediction where there is no data, and for data or score where there is no noise.
 """

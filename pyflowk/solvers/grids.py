@@ -126,9 +126,9 @@ def karras_grid(
     return check_grid(torch.cat((grid[:steps], torch.ones_like(grid[:1]))))
 
 
-def check_grid(grid: Tensor, device: torch.device | str | None = None) -> Tensor:
-    """The grid in the clock's type, on a device; ValueError or TypeError unless it is (N + 1,) times in [0, 1], N >= 1,
-    that rise or fall. The times of a grid on another device than the CPU are not looked at, which would stall it."""
+def check_grid(grid: Tensor) -> Tensor:
+    """The grid in the clock's type; ValueError or TypeError unless it is (N + 1,) times in [0, 1], N >= 1, that rise or
+    fall. The times of a grid on another device than the CPU are not looked at, which would stall it."""
     if not isinstance(grid, Tensor) or not grid.is_floating_point():
         raise TypeError(f"grid: expected a floating-point tensor of times, got {described(grid)}")
     if grid.dim() != 1 or len(grid) < 2:
@@ -139,7 +139,6 @@ def check_grid(grid: Tensor, device: torch.device | str | None = None) -> Tensor
             raise ValueError(f"grid: expected times that rise, or that fall, got {_shown(grid)}")
         if not 0 <= min(grid[0], grid[-1]) <= max(grid[0], grid[-1]) <= 1:
             raise ValueError(f"grid: expected times from 0 (noise) to 1 (data), got {_shown(grid)}")
-    grid = grid if device is None else grid.to(device)
     return grid.to(time_dtype(grid))
 
 

@@ -18,6 +18,7 @@ from ..ops.modes import transformed
 from ..paths import CondOT, Schedule
 from .course import Course, rows
 from .grids import uniform_grid
+from .ode.times import times_beside
 from .sde import Chance, noise_like
 
 __all__ = ["NotConverged", "Operator", "blurring", "flower", "inpaint", "masking", "pooling"]
@@ -213,7 +214,7 @@ def inpaint(
         raise TypeError(f"y: expected a floating-point tensor (B, *event), got {described(y)}")
     y = operator.forward(y.to(state_dtype(y)))
     grid = uniform_grid(50) if grid is None else grid
-    sigma = schedule.at(grid[:1].to(y.device)).sigma.to(y.dtype)
+    sigma = schedule.at(times_beside(grid[:1], y)).sigma.to(y.dtype)
     x = sigma * noise_like(y, generator)
     return flower(
         field, x, schedule, grid, y, operator, noise=noise, deviation=deviation, prediction=prediction, context=context,

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import pyflowk
+from pyflowk import zoo
 from pyflowk.ops import registry
 from pyflowk.ops._backends import backends
 from tests.ops.cases import ALL_CASES, CPU_ONLY
@@ -94,6 +95,25 @@ def test_a_graph_captures_and_replays(card: Card) -> None:
         assert_same(results, call(*others))
 
     every_call(card, check)
+
+
+@pytest.mark.parametrize("shape, options", [((3,), {}), ((1, 4, 4), {"architecture": "image"})])
+def test_a_graph_holds_all_steps_of_a_sample(card: Card, shape: tuple[int, ...], options: dict[str, str]) -> None:
+    model = zoo.create("flow_matching", shape, width=8, depth=1, steps=4, **options).to(card.device).eval()
+    z, other = (torch.full((5, *shape), number, device=card.device) for number in (0.5, -0.3))
+    with torch.no_grad():
+        expected = model.decode(other)
+        (decoded,), decode = card.captured(lambda: [model.decode(z)])
+        (drawn,), draw = card.captured(lambda: [model.sample(5)])
+        z.copy_(other)
+        decode()
+        draw()
+        card.wait()
+        before = drawn.clone()
+        draw()
+        card.wait()
+    torch.testing.assert_close(decoded, expected)
+    assert drawn.isfinite().all() and not torch.equal(drawn, before)
 
 
 def test_compiled_with_graphs(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:

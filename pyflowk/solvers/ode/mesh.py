@@ -51,13 +51,12 @@ class Mesh:
         dtype = state_dtype(y)
         start, end = self.points[:-1], self.points[1:]
         h = end - start
-        column = torch.tensor(table.all_c, dtype=start.dtype, device=start.device).reshape(-1, *[1] * (start.ndim - 1))
-        # a stage at the end of its step is at the next point itself, not near it
-        times = torch.where(column == 1, end[:, None], start[:, None] + column * h[:, None]).to(dtype)
+        # a stage at an end of its step is at that point itself, not near it; no table of stages is copied to a card
+        times = torch.stack([start if c == 0 else end if c == 1 else start + c * h for c in table.all_c], 1).to(dtype)
         if self.perturb:
-            begin, stop = start[:, None].to(dtype), end[:, None].to(dtype)
-            inside = torch.where(column == 0, torch.nextafter(begin, stop), times.detach())
-            inside = torch.where(column == 1, torch.nextafter(stop, begin), inside)
+            begin, stop = start.to(dtype), end.to(dtype)
+            ends: dict[float, Tensor] = {0: torch.nextafter(begin, stop), 1: torch.nextafter(stop, begin)}
+            inside = torch.stack([ends.get(c, times[:, i]) for i, c in enumerate(table.all_c)], 1)
             times = times + (inside - times).detach()
         if times.ndim == 2:
             steps = h.to(dtype)[:, None].expand(-1, y.shape[0])

@@ -139,13 +139,20 @@ class Adaptive(Options):
 @dataclass(frozen=True, repr=False, eq=False)
 class Fixed(Options):
     """Equal steps from each time to the next: `steps` of them (one, if not given), or as few as are no longer than
-    `step_size`; every method takes them. `steps` ask nothing of the host. With `perturb`, a field that jumps at the
-    ends of steps is seen from within each step.
+    `step_size`; every method takes them. With `perturb`, a field that jumps at the ends of steps is seen from within
+    each step.
+
+    `steps` ask nothing of the host, so that on a card a whole solve, samples of a model too, can be one CUDA graph: by
+    `torch.cuda.graph`, after a first call as usual, or within `torch.compile(mode="reduce-overhead")`. It replays with
+    what stands in y0 and the parameters then; a generator must be registered with it.
 
     Raises ValueError for both counts, or one that is none.
 
     >>> Fixed(20), Fixed(step_size=0.1)
     (Fixed(steps=20), Fixed(step_size=0.1))
+    >>> with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):  # doctest: +SKIP
+    ...     y1 = odeint(field, y0, [0.0, 1.0], method="rk4", stepping=Fixed(20))[-1]
+    >>> graph.replay()  # doctest: +SKIP
     """
 
     steps: int | None = None
@@ -181,11 +188,19 @@ class Fixed(Options):
         moved = times.movedim(-1, 0)
         points, outputs = [], [[0]]
         for j, n in enumerate(each):
-            start, end = moved[j], moved[j + 1]
-            points += [start + (end - start) * (i / n) for i in range(n)]
+            points.append(_between(moved[j : j + 2], n))
             outputs += [[] for _ in range(n)]
             outputs[-1].append(j + 1)
-        return Mesh(torch.stack([*points, moved[-1]]), outputs, perturb=self.perturb)
+        return Mesh(torch.cat([*points, moved[-1:]]), outputs, perturb=self.perturb)
+
+
+def _between(ends: Tensor, steps: int) -> Tensor:
+    """The points (steps, ...) at which equal steps between two begin."""
+    start = ends[:1]
+    if steps < 2:
+        return start[:steps]
+    places = torch.arange(steps, dtype=ends.dtype, device=ends.device).reshape(-1, *[1] * (ends.ndim - 1))
+    return start + (ends[1:] - start) * (places / steps)
 
 
 Stepping = Adaptive | Fixed

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...ops.describe import described
-from ...ops.modes import forward_or_functional
+from ...ops.modes import capturing, compiling, forward_or_functional
 
-__all__ = ["check_order", "clock_times", "time_dtype"]
+__all__ = ["check_order", "clock_times", "time_dtype", "times_beside"]
 
 
 def time_dtype(y: Tensor) -> torch.dtype:
@@ -22,6 +23,8 @@ def time_dtype(y: Tensor) -> torch.dtype:
 def clock_times(t: Tensor | Sequence[float], y0: Tensor) -> Tensor:
     """The times on y0's device in the clock's type."""
     try:
+        if compiling() and isinstance(t, (list, tuple)) and not y0.is_cpu:
+            t = _filled(t, y0)  # a tensor on the CPU would keep the whole out of a CUDA graph
         times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else time_dtype(y0))
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"t: expected times, (T,) or ({y0.shape[0]}, T); got {described(t)}") from error
@@ -29,7 +32,22 @@ def clock_times(t: Tensor | Sequence[float], y0: Tensor) -> Tensor:
         raise ValueError(f"t: expected (T,) or ({y0.shape[0]}, T) with T >= 1; got {tuple(times.shape)}")
     if not times.is_floating_point():
         raise TypeError(f"t: expected floating-point times; got {times.dtype}")
-    return times.to(y0.device, time_dtype(y0))
+    return times_beside(times, y0)
+
+
+def times_beside(times: Tensor, y: Tensor) -> Tensor:
+    """The times where y is, in the clock's type. The host does not wait for a card, and a CUDA graph that is captured
+    there holds the numbers themselves: it would read a copy of them at every replay, from memory long gone."""
+    if times.is_cpu and capturing(y) and not times.requires_grad:
+        return _filled(times.tolist(), y)
+    return times.to(y.device, time_dtype(y), non_blocking=times.is_cpu)
+
+
+def _filled(numbers: Any, like: Tensor) -> Tensor:
+    """A tensor of numbers, or lists of them, that no copy brings to its device."""
+    if isinstance(numbers, Sequence):
+        return torch.stack([_filled(part, like) for part in numbers])
+    return torch.full((), numbers, dtype=time_dtype(like), device=like.device)
 
 
 def check_order(times: Tensor) -> None:
