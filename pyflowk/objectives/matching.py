@@ -76,13 +76,9 @@ class Matching:
         if isinstance(self.path, Schedule):
             raise TypeError(f"path: expected a Path, got a schedule alone: say AffinePath({self.path})")
         require_kind("path", self.path, Path, "a Path, such as pyflowk.paths.AffinePath()")
-        require_kind(
-            "pairing", self.pairing, Callable, "a function that pairs, such as pyflowk.paths.OptimalTransport()"
-        )
-        require_kind("times", self.times, Callable, "a law of times, such as pyflowk.paths.UniformTimes()")
+        check_choices(self.pairing, self.times, self.source)
         if self.weight is not None:
             require_kind("weight", self.weight, Callable, "a function of the times (B,), or None for 1")
-        check_source(self.source)
         if self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction: expected one of {', '.join(PREDICTIONS)}; got {self.prediction!r}")
         if self.prediction == "score" and not isinstance(self.path, AffinePath):
@@ -138,8 +134,10 @@ class Matching:
         return x0 if self.prediction == "noise" else x1
 
 
-def check_source(source: object) -> None:
-    """TypeError for a source that is no Distribution."""
+def check_choices(pairing: object, times: object, source: object) -> None:
+    """TypeError for a pairing or a law of times that cannot be called, and for a source that is no Distribution."""
+    require_kind("pairing", pairing, Callable, "a function that pairs, such as pyflowk.paths.OptimalTransport()")
+    require_kind("times", times, Callable, "a law of times, such as pyflowk.paths.UniformTimes()")
     if isinstance(source, Tensor):
         raise TypeError("source: expected a Distribution, got a tensor: say pyflowk.distributions.Empirical(tensor)")
     if source is not None:

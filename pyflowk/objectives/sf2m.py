@@ -13,7 +13,7 @@ from ..distributions import Distribution
 from ..nets.field import Field, as_field
 from ..ops.divergence import as_slope
 from ..paths import BrownianBridge, Pairing, Sinkhorn, Times, UniformTimes
-from .matching import check_batch, paired
+from .matching import check_batch, check_choices, paired
 from .nll import reduce
 
 __all__ = ["SF2M"]
@@ -35,8 +35,9 @@ class SF2M:
     the pairs are those of the entropic plan, of the squared distance regularised by :math:`2 \sigma^2`, as they are
     by default, :class:`pyflowk.paths.Sinkhorn`: with pairs by chance, or of an exact plan, they are not.
 
-    Raises ValueError unless sigma > 0, for an unknown reduction and for answers that are not shaped as x. Cost: one
-    evaluation of both fields. Tong et al., 2024, arXiv:2307.03672.
+    Raises ValueError unless sigma > 0, for an unknown reduction and for answers that are not shaped as x; TypeError for
+    settings, events and contexts of another kind. Cost: one evaluation of both fields. Tong et al., 2024,
+    arXiv:2307.03672.
 
     >>> import torch
     >>> from pyflowk.objectives import SF2M
@@ -46,7 +47,7 @@ class SF2M:
     >>> SF2M(sigma=1.0)(velocity, score, torch.ones(3, 2)).shape
     torch.Size([3])
     >>> def drift(t, x): return velocity(t, x) + score(t, x)
-    >>> sdeint(drift, lambda t, x: torch.ones_like(x), torch.zeros(3, 2), [0.0, 1.0], stepping=Fixed(20)).shape
+    >>> sdeint(drift, 1.0, torch.zeros(3, 2), [0.0, 1.0], stepping=Fixed(20)).shape
     torch.Size([2, 3, 2])
     """
 
@@ -57,6 +58,12 @@ class SF2M:
 
     def __post_init__(self) -> None:
         BrownianBridge(self.sigma)  # an error, unless there is one
+        check_choices(self.plan, self.times, self.source)
+
+    @property
+    def plan(self) -> Pairing:
+        """The pairing, by default that of the entropic plan."""
+        return Sinkhorn(2 * self.sigma**2) if self.pairing is None else self.pairing
 
     def __call__(
         self,
@@ -69,8 +76,7 @@ class SF2M:
         reduction: str = "none",
     ) -> Tensor:
         check_batch(x, context)
-        pairing = Sinkhorn(2 * self.sigma**2) if self.pairing is None else self.pairing
-        x0, x1, context = paired(self.source, pairing, x, context, generator)
+        x0, x1, context = paired(self.source, self.plan, x, context, generator)
         t = self.times(len(x1), generator, dtype=x1.dtype, device=x1.device)
         sample, noise = BrownianBridge(self.sigma).with_noise(x0, x1, t, generator)
         share = (2 / self.sigma * (t * (1 - t)).sqrt()).reshape(-1, *[1] * (x.dim() - 1))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._checks import require_numbers
 from ..ops.describe import described, require_kind
 from ..ops.draw import draw_normal
 from ..ops.dtypes import state_dtype
@@ -48,7 +50,7 @@ def noise_like(y: Tensor, generator: Chance) -> Tensor:
 
 def sdeint(
     drift: Callable[[Tensor, Tensor], Tensor],
-    diffusion: Callable[[Tensor, Tensor], Tensor],
+    diffusion: Callable[[Tensor, Tensor], Tensor] | float,
     y0: Tensor,
     t: Tensor | Sequence[float],
     *,
@@ -65,7 +67,8 @@ def sdeint(
     does not depend on y; strongly of order 1 for a scalar or constant diffusion, of order 2 where it vanishes.
 
     Args:
-        drift, diffusion: (t, y) -> tensor of y's shape; t as `solve_ivp` hands it out for fixed steps.
+        drift: (t, y) -> tensor of y's shape; t as `solve_ivp` hands it out for fixed steps.
+        diffusion: the same, or a finite number of at least 0, which it is everywhere.
         y0: (B, *event).
         t: (T,) or (B, T), rising or falling; backward in time the noise has the size of |dt|.
         stepping: `Fixed(steps)` from each time to the next; one, if not given.
@@ -80,8 +83,7 @@ def sdeint(
 
     Cost: one evaluation of both a step, two for "heun". Source: Kloeden, Platen 1992, chapters 10 and 15.
 
-    >>> paths = sdeint(lambda t, y: -y, lambda t, y: torch.ones_like(y), torch.zeros(3, 2), [0.0, 1.0],
-    ...                stepping=Fixed(10), seeds=[1, 2, 1])
+    >>> paths = sdeint(lambda t, y: -y, 1.0, torch.zeros(3, 2), [0.0, 1.0], stepping=Fixed(10), seeds=[1, 2, 1])
     >>> bool((paths[-1, 0] == paths[-1, 2]).all()), bool((paths[-1, 0] == paths[-1, 1]).any())
     (True, False)
     """
@@ -89,8 +91,11 @@ def sdeint(
         raise unexpected("sdeint", others)
     if stepping is not None and not isinstance(stepping, Fixed):
         raise TypeError(f"stepping: expected Fixed(...); got {stepping}")
-    for name, function in (("drift", drift), ("diffusion", diffusion)):
-        require_kind(name, function, Callable, "a function of (t, y)")
+    require_kind("drift", drift, Callable, "a function of (t, y)")
+    if isinstance(diffusion, Real):
+        require_numbers("sdeint", diffusion=diffusion)
+    else:
+        require_kind("diffusion", diffusion, Callable, "a function of (t, y), or a number")
     if method not in METHODS:
         raise ValueError(f"method: expected one of {', '.join(METHODS)}; got {method!r}")
     if not isinstance(y0, Tensor) or not y0.is_floating_point() or y0.ndim < 1:
@@ -100,7 +105,8 @@ def sdeint(
             raise ValueError("seeds, generator: expected one of them; got both")
         generator = [torch.Generator(y0.device).manual_seed(int(seed)) for seed in seeds]
     check_chance(generator, y0)
-    f, g = Checked(drift, watches=False), Checked(diffusion, watches=False)  # each answer is used before the next
+    f = Checked(drift, watches=False)  # each answer is used before the next
+    g = Checked(diffusion, watches=False) if callable(diffusion) else lambda t, y: float(diffusion)
     mesh, y = (stepping or Fixed()).mesh(clock_times(t, y0)), y0
     steps, ends = mesh.clocks(TABLEAUS["euler"], y0)
     states = [y0]

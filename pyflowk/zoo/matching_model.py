@@ -27,8 +27,8 @@ from .flow_model import FlowModel, checked_time
 from .matching_sampling import MatchingSampling, guided, walk
 from .model import Ability, SamplingOptions
 
-FIT = 3000
-"""Steps, at most, that the transport of noise to all rows is fitted in."""
+FIT, UNEVEN = 3000, 0.1
+"""Steps, at most, that the transport of noise to all rows is fitted in, and the chi2 above which this warns."""
 
 
 class MatchingModel(FlowModel):
@@ -150,9 +150,21 @@ class MatchingModel(FlowModel):
         if found:
             pairing.load_state_dict(found)
         else:
-            pairing.fit(FIT, generator=generator, watch=watch)
+            self._fit(pairing, generator, watch)
         self._whole = [(x, pairing)]
         return pairing.state_dict()
+
+    def _fit(self, pairing: Semidiscrete, generator: Generator | None, watch: Callable[[float], None] | None) -> None:
+        with warnings.catch_warnings():  # of a chi2 that only more steps make smaller, which nobody can ask for here
+            warnings.filterwarnings("ignore", "Semidiscrete: the rows' shares", UserWarning)
+            chi2 = pairing.fit(FIT, generator=generator, watch=watch).chi2
+        if not chi2 <= UNEVEN:
+            lost = f"as if {chi2 / (1 + chi2):.0%} of the rows were missing"
+            warnings.warn(
+                f"pairing: after {FIT} steps the rows' shares of noise have a chi2 of {chi2:.2g}, {lost}; fewer rows "
+                "are fitted better, optimal_transport needs no fit",
+                stacklevel=3,
+            )
 
     def initialize(self, x: Any, context: Tensor | None = None, generator: Generator | None = None) -> None:
         if not isinstance(x, Paired):  # whose scale is that of the model that has made them

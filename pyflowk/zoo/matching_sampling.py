@@ -38,7 +38,7 @@ from ..solvers import (
     zero_star,
 )
 from .flow_model import FlowSampling
-from .option import Option, Steps, Tolerance, one_of
+from .option import Option, Steps, Tolerance, one_of, require_usual
 
 DIRECTIONS = {"plain": (difference, 0.0), "zero-star": (zero_star, 0.04), "projected": (projected(), 0.0)}
 """Kinds of guidance: in which direction, and until when nothing moves."""
@@ -75,7 +75,7 @@ HEARD = {"eta": ("ddim",), "churn": ("edm_heun",), "diffusion": ("euler_maruyama
 class MatchingSampling(FlowSampling):
     """How to get from noise to data, and how far guidance goes beyond the context.
 
-    ValueError for an option that the method does not hear of.
+    ValueError for an option that the method does not hear of, or that says how to guide where there is no guidance.
     """
 
     method: Annotated[str, one_of("solver of the equation, or sampler of a diffusion", (*METHODS, *SAMPLERS))] = "rk4"
@@ -98,6 +98,8 @@ class MatchingSampling(FlowSampling):
             if value != usual and not (self.method in methods if methods else adaptive):
                 where = f"is for {' and '.join(methods) or 'steps=None, of a solver that chooses them'}"
                 raise ValueError(f"{name}: {where}; got {value!r} with {self.method} in {self.steps} steps")
+        if not self.guidance:
+            require_usual(self, "guidance_kind", "guidance_from", "guidance_until", without="guidance")
 
     @property
     def integrates(self) -> bool:

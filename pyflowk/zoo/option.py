@@ -90,6 +90,14 @@ class Option:
         )
 
 
+def require_usual(options: object, *names: str, without: str) -> None:
+    """ValueError for an option that is not as by default, where nothing hears of it without another one."""
+    for name in names:
+        value = getattr(options, name)
+        if value != getattr(type(options), name):
+            raise ValueError(f"{name}: is for {without} other than 0; got {value!r} without it")
+
+
 def one_of(meaning: str, choices: Iterable[str], default: str | None = None) -> Option:
     """An option with names for values."""
     return Option(meaning, choices=tuple(choices), default=default)

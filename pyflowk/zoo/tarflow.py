@@ -34,7 +34,7 @@ from ..transforms import (
 from ..transforms.decoding import DECODINGS
 from .blocks import centred, condition, fitting_patch
 from .flow_model import FlowModel, FlowSampling
-from .option import LAYERS, WIDTH, Dropout, FlatMemory, Limit, Option, Width, one_of
+from .option import LAYERS, WIDTH, Dropout, FlatMemory, Limit, Option, Width, one_of, require_usual
 from .registry import register
 
 
@@ -52,6 +52,10 @@ class TarFlowSampling(FlowSampling):
     segment: Annotated[int, Option("tokens that gauss-seidel finds together", 1, WIDTH)] = 16
     tolerance: Annotated[float, Option("share of their size by which tokens may still move; 0: exact", 0)] = 0.0
     denoise: Annotated[bool, Option("one step towards what is left of samples without the noise of training")] = False
+
+    def __post_init__(self) -> None:
+        if not self.guidance:
+            require_usual(self, "guidance_rule", "guidance_rises", "attention_temperature", without="guidance")
 
 
 class TarFlow(FlowModel):

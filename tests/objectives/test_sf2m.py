@@ -107,6 +107,10 @@ def test_contexts_go_with_their_events_and_bridges_have_noise() -> None:
         for pairing in ((Sinkhorn(0.5),), ())
     )
     assert torch.equal(named, default)  # the entropic plan, regularised by 2 sigma^2
+    for setting, said in (({"pairing": "exact"}, "a function that pairs"), ({"times": 0.5}, "a law of times"),
+                          ({"source": x}, "got a tensor: say pyflowk.distributions.Empirical")):  # fmt: skip
+        with pytest.raises(TypeError, match=f"{next(iter(setting))}: expected .*{said}"):
+            SF2M(**setting)
     with pytest.raises(ValueError, match="BrownianBridge expects sigma to be above 0"):
         SF2M(0.0, lambda x0, x1, c, generator: (x0, x1, c))
     for fields in ((lambda t, x: x[:, :1], lambda t, x: x), (lambda t, x: x, lambda t, x: x[:, :1])):

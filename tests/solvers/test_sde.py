@@ -42,5 +42,9 @@ def test_seeds_belong_to_rows() -> None:
         sdeint(lambda t, y: -y, g, torch.zeros(3, 2), [0.0, 1.0], seeds=[1])
     with pytest.raises(ValueError, match="method: expected one of euler_maruyama, heun"):
         sdeint(lambda t, y: -y, g, torch.zeros(3, 2), [0.0, 1.0], method="milstein")
-    with pytest.raises(TypeError, match=r"diffusion: expected a function of \(t, y\), got 1\.0"):
-        sdeint(lambda t, y: -y, 1.0, torch.zeros(3, 2), [0.0, 1.0])  # type: ignore[arg-type]
+    number = sdeint(lambda t, y: -y, 1, torch.zeros(3, 2), [0.0, 0.5, 1.0], stepping=Fixed(4), seeds=[5, 6, 7])
+    assert torch.equal(y, number)
+    with pytest.raises(TypeError, match=r"diffusion: expected a function of \(t, y\), or a number, got '1'"):
+        sdeint(lambda t, y: -y, "1", torch.zeros(3, 2), [0.0, 1.0])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sdeint expects diffusion to be a finite number of at least 0, got -1"):
+        sdeint(lambda t, y: -y, -1, torch.zeros(3, 2), [0.0, 1.0])

@@ -175,6 +175,8 @@ def test_what_there_is_not() -> None:
             {"diffusion": "sde", "method": "ddim"},
             "diffusion: is for euler_maruyama and stochastic_heun; got 'sde' with",
         ),
+        ({"guidance_kind": "projected"}, "guidance_kind: is for guidance other than 0; got 'projected' without it"),
+        ({"guidance_until": 0.5}, "guidance_until: is for guidance other than 0; got 0.5 without it"),
         ({"rtol": 1e-3}, "rtol: is for steps=None, of a solver that chooses them; got 0.001 with rk4 in 20 steps"),
         ({"atol": 1e-3, "method": "dpmpp_2m"}, "atol: is for steps=None, .* got 0.001 with dpmpp_2m in 20 steps"),
     ):

@@ -117,6 +117,8 @@ def test_guidance_without_a_context_by_the_temperature_of_attention() -> None:
     assert not torch.allclose(plain, model.sample(5, None, seeded(), guidance=1.0, attention_temperature=0.3))
     with pytest.raises(ValueError, match="guidance expects a context, or another temperature than 1"):
         model.sample(5, guidance=1.0)
+    with pytest.raises(ValueError, match=r"attention_temperature: is for guidance other than 0; got 0\.3 without it"):
+        model.sample(5, attention_temperature=0.3)
 
 
 def test_additive_maps_keep_the_volume_and_the_base_learns_its_spread() -> None:
