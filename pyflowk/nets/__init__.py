@@ -6,8 +6,9 @@ as the `CausalTransformer`, goes by a `CausalWalk` too, `Away` from another wher
 velocity: `MLPField`, `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time, `VelocityField`, of a network that
 predicts something else, `Preconditioned` or with a `GaussianBaseline`, `TangentField`, of one on a manifold,
 `FourierField`, of one that sees sines, too, and those of other clocks, `ReversedField` and `RescheduledField`;
-`FunctionField` is a user's, `FusedParameters` what a kernel takes; for images with far relations there are the `UNet`
-and `DiT`, whose blocks hear the time by a `TimeEmbedding`, and `load_dit` and `load_sit`, which read published weights.
+`FunctionField` is a user's, `FusedParameters` what a kernel takes, a `FlowMap` jumps from one time to another; for
+images with far relations there are the `UNet` and `DiT`, whose blocks hear the time by a `TimeEmbedding`, and
+`load_dit` and `load_sit`, which read published weights.
 Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of
 `SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they take:
 `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`,
@@ -26,6 +27,7 @@ from .dit import DIT_SIZES, POSITIONS, DiT
 from .embedding import EMBEDDINGS, TimeEmbedding
 from .field import Field, FunctionField, FusedParameters
 from .fields import ConvField, MLPField
+from .flow_map import FlowMap
 from .fourier import FourierField
 from .lipschitz import LipschitzConvNet, LipschitzMLP, LipschitzNet
 from .made import MADE
@@ -59,6 +61,7 @@ __all__ = [
     "ConvNet",
     "DiT",
     "Field",
+    "FlowMap",
     "FourierField",
     "FunctionBranch",
     "FunctionField",

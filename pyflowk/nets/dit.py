@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts
@@ -15,6 +14,7 @@ from .attention import SelfAttention, heads_of, zero_
 from .context import make_context
 from .dual import Dual, DualField, affine
 from .embedding import TimeEmbedding, embedded
+from .time import Clock
 
 __all__ = ["DIT_SIZES", "POSITIONS", "DiT"]
 
@@ -63,6 +63,7 @@ class DiT(DualField):
         context_dim: int | None = None,
         classes: int | None = None,
         droppable: bool = False,
+        interval: bool = False,
     ) -> None:
         super().__init__()
         require_counts("DiT", channels=channels, patch=patch, width=width, depth=depth)
@@ -77,9 +78,9 @@ class DiT(DualField):
                 f"heads={self.heads}"
             )
         self.channels, self.patch, self.width, self.positions = channels, patch, width, positions
-        self.time = TimeEmbedding(width, time, time_scale)
+        self.time = TimeEmbedding(width, time, time_scale, interval=interval)
         self.context = make_context(width, context_dim, classes, droppable)
-        self.takes_context = self.context is not None
+        self.takes_context, self.hears_end = self.context is not None, interval
         self.first = nn.Conv2d(channels, width, patch, stride=patch)
         self.blocks = nn.ModuleList(_Block(width, self.heads, qk_norm) for _ in range(depth))
         self.modulation = zero_(nn.Linear(width, 2 * width))
@@ -99,19 +100,19 @@ class DiT(DualField):
         width, depth, heads = DIT_SIZES[size]
         return cls(channels, int(patch), width, depth, heads, **options)
 
-    def _run(self, t: Tensor | float, x: Dual, context: Tensor | None) -> Dual:
+    def _run(self, clock: Clock, x: Dual, context: Tensor | None) -> Dual:
         p, image = self.patch, x.value
         if image.shape[2] % p or image.shape[3] % p:
             raise ValueError(f"DiT expects sides that are multiples of its patch {p}, got {tuple(image.shape)}")
         rows, columns = image.shape[2] // p, image.shape[3] // p
-        condition = F.silu(embedded(self.time, self.context, t, image, context))
+        condition = embedded(self.time, self.context, clock, image, context).activated("silu")
         h = affine(self.first, x).linear(lambda x: x.flatten(2).mT.contiguous())
         if self.positions != "rotary":
             h = Dual(h.value + sincos(rows, columns, self.width, image).to(h.value.dtype), h.tangents)
         rotation = None if self.positions == "sincos" else rotary(rows, columns, self.width // self.heads, image)
         for block in self.blocks:
             h = block(h, condition, rotation)
-        shift, scale = self.modulation(condition).chunk(2, -1)
+        shift, scale = affine(self.modulation, condition).chunk(2)
         patches = affine(self.last, modulated(h, shift, scale))
         return patches.linear(lambda x: _image(x.unflatten(1, (rows, columns)).unflatten(3, (p, p, -1))))
 
@@ -125,20 +126,24 @@ class _Block(nn.Module):
         self.first, self.second = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.modulation = zero_(nn.Linear(width, 6 * width))
 
-    def forward(self, h: Dual, condition: Tensor, rotation: tuple[Tensor, Tensor] | None) -> Dual:
-        b1, a1, g1, b2, a2, g2 = self.modulation(condition).chunk(6, -1)
-        h = h + self.attention(modulated(h, b1, a1), rotation).scaled(g1.unsqueeze(1))
+    def forward(self, h: Dual, condition: Dual, rotation: tuple[Tensor, Tensor] | None) -> Dual:
+        b1, a1, g1, b2, a2, g2 = affine(self.modulation, condition).chunk(6)
+        h = h + self.attention(modulated(h, b1, a1), rotation).scaled(g1.linear(lambda g: g.unsqueeze(1)))
         hidden = affine(self.first, modulated(h, b2, a2)).activated("gelu_tanh")
-        return h + affine(self.second, hidden).scaled(g2.unsqueeze(1))
+        return h + affine(self.second, hidden).scaled(g2.linear(lambda g: g.unsqueeze(1)))
 
 
-def modulated(h: Dual, shift: Tensor, scale: Tensor) -> Dual:
+def modulated(h: Dual, shift: Dual, scale: Dual) -> Dual:
     """Tokens (B, T, F) of mean 0 and variance 1, scaled and shifted by the row (B or 1, F): adaLN."""
     rows, dtype = len(h.value), h.value.dtype
-    scale, shift = (t.to(dtype).expand(rows, -1) for t in (scale, shift))
+    a, b = (part.value.to(dtype).expand(rows, -1) for part in (scale, shift))
     if h.tangents is None:
-        return Dual(modulated_norm(h.value, scale, shift))
-    return Dual(*modulated_norm_with_tangents(h.value, scale, shift, h.tangents))
+        return Dual(modulated_norm(h.value, a, b))
+    value, images = modulated_norm_with_tangents(h.value, a, b, h.tangents)
+    if scale.tangents is not None and shift.tangents is not None:  # of the one way along which the time moves
+        a, b = (part.tangents[:, 0].to(dtype).expand(rows, -1) for part in (scale, shift))  # type: ignore[index]
+        images = images + modulated_norm(h.value, a - 1, b).unsqueeze(1)
+    return Dual(value, images)
 
 
 def _image(patches: Tensor) -> Tensor:

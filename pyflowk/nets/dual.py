@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..ops import activation_with_tangents
 from ..ops.activations import ACTIVATIONS
 from .field import Field
+from .time import Clock, clock
 
 __all__ = ["Dual", "DualField", "affine", "concatenated", "group_norm", "rms_norm"]
 
@@ -27,10 +28,10 @@ class Dual:
     value: Tensor
     tangents: Tensor | None = None
 
-    def __add__(self, other: Dual) -> Dual:
-        if self.tangents is None or other.tangents is None:
-            return Dual(self.value + other.value)
-        return Dual(self.value + other.value, self.tangents + other.tangents)
+    def __add__(self, other: Dual | float) -> Dual:
+        if not isinstance(other, Dual):
+            return Dual(self.value + other, self.tangents)
+        return Dual(self.value + other.value, _summed(self.tangents, other.tangents))
 
     def linear(self, f: Callable[[Tensor], Tensor]) -> Dual:
         """A linear map f of batches, whatever their size."""
@@ -38,10 +39,19 @@ class Dual:
             return Dual(f(self.value))
         return Dual(f(self.value), f(self.tangents.flatten(0, 1)).unflatten(0, self.tangents.shape[:2]))
 
-    def scaled(self, scale: Tensor, shift: Tensor | None = None) -> Dual:
-        """Times a scale plus a shift that have no tangents and as many dimensions as the values."""
-        value = self.value * scale if shift is None else self.value * scale + shift
-        return Dual(value, None if self.tangents is None else self.tangents * scale.unsqueeze(1))
+    def scaled(self, scale: Dual, shift: Dual | None = None) -> Dual:
+        """Times a scale plus a shift, which have as many dimensions as the values."""
+        value = self.value * scale.value if shift is None else self.value * scale.value + shift.value
+        mine = None if self.tangents is None else self.tangents * scale.value.unsqueeze(1)
+        its = None if scale.tangents is None else self.value.unsqueeze(1) * scale.tangents
+        return Dual(value, _summed(mine, its, None if shift is None else shift.tangents))
+
+    def chunk(self, chunks: int) -> list[Dual]:
+        """Parts of the channels, the last dimension."""
+        values = self.value.chunk(chunks, -1)
+        if self.tangents is None:
+            return [Dual(value) for value in values]
+        return [Dual(value, tangents) for value, tangents in zip(values, self.tangents.chunk(chunks, -1), strict=True)]
 
     def activated(self, activation: str) -> Dual:
         """A function of every number, by its name in ``ops.activations``."""
@@ -50,20 +60,47 @@ class Dual:
         return Dual(*activation_with_tangents(self.value, self.tangents, activation))
 
 
-class DualField(Field):
-    """A field whose values and tangents go through its layers together, by ``_run``."""
+def _summed(*tangents: Tensor | None) -> Tensor | None:
+    """The sum of those that there are: none is 0."""
+    there = [t for t in tangents if t is not None]
+    return sum(there[1:], there[0]) if there else None
 
-    def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self._run(t, Dual(x), context).value
+
+class DualField(Field):
+    """A field whose values and tangents go through its layers together, by ``_run``.
+
+    One that is built for an ``interval`` takes its ``end`` too; None, as for solvers, is the time itself.
+    """
+
+    def forward(
+        self, t: Tensor | float, x: Tensor, context: Tensor | None = None, end: Tensor | float | None = None
+    ) -> Tensor:
+        return self._run(clock(t, end, x, self.hears_end), Dual(x), context).value
 
     def with_tangents(
         self, t: Tensor | float, x: Tensor, tangents: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        found = self._run(t, Dual(x, tangents), context)
+        found = self._run(clock(t, None, x, self.hears_end), Dual(x, tangents), context)
         assert found.tangents is not None
         return found.value, found.tangents
 
-    def _run(self, t: Tensor | float, x: Dual, context: Tensor | None) -> Dual:
+    def derivative(
+        self,
+        t: Tensor | float,
+        x: Tensor,
+        tangent: Tensor,
+        context: Tensor | None = None,
+        end: Tensor | float | None = None,
+        *,
+        rate: float = 0.0,
+        end_rate: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        times = clock(t, end, x, self.hears_end, rate, end_rate)
+        found = self._run(times, Dual(x, tangent.unsqueeze(1)), context)
+        assert found.tangents is not None
+        return found.value, found.tangents[:, 0]
+
+    def _run(self, clock: Clock, x: Dual, context: Tensor | None) -> Dual:
         raise NotImplementedError(f"{type(self).__name__} has no values")
 
 
@@ -93,7 +130,7 @@ def group_norm(layer: nn.GroupNorm, h: Dual) -> Dual:
         return Dual(layer(h.value))
     groups = h.linear(lambda x: x.unflatten(1, (layer.num_groups, -1)).flatten(2))
     normal = _standardized(groups, layer.eps)
-    shape, (gain, bias) = h.value.shape[1:], (p[None, :, None, None] for p in (layer.weight, layer.bias))
+    shape, (gain, bias) = h.value.shape[1:], (Dual(p[None, :, None, None]) for p in (layer.weight, layer.bias))
     return normal.linear(lambda x: x.reshape(-1, *shape)).scaled(gain, bias)
 
 
@@ -103,7 +140,7 @@ def rms_norm(layer: nn.RMSNorm, h: Dual) -> Dual:
     gains = layer.weight.to(h.value.dtype)
     if h.tangents is None:
         return Dual(F.rms_norm(h.value, layer.normalized_shape, gains, layer.eps))
-    return _standardized(h, layer.eps, centred=False).scaled(gains[None, None, None])
+    return _standardized(h, layer.eps, centred=False).scaled(Dual(gains[None, None, None]))
 
 
 def _standardized(h: Dual, eps: float, centred: bool = True) -> Dual:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._checks import require_counts, require_numbers
-from ..ops.times import as_time
 from .context import ContextBias, add_context
+from .dual import Dual, affine
+from .time import Clock
 
 __all__ = ["EMBEDDINGS", "TimeEmbedding", "embedded"]
 
@@ -25,7 +25,9 @@ class TimeEmbedding(nn.Module):
     from s downwards in a row of even ratios, or "fourier" :math:`\omega_i = 2 \pi s\, q_i`, with q the quantiles of
     the size of a standard normal number; s is the ``scale``, stated because peers differ: of times from 0 to 1 SiT
     takes 1, rectified flow 999, DiT, whose times are steps up to 1000, in effect 1000. Nothing is drawn and nothing is
-    kept: frequencies are made at every call, in float32 or better, whatever the dtype of the weights.
+    kept: frequencies are made at every call, in float32 or better, whatever the dtype of the weights. One of an
+    ``interval`` hears the ``gap`` to its end too, by the same waves less those of 0 and weights that start at zero: a
+    gap of None or 0 changes nothing.
 
     Raises ValueError for an unknown kind, an odd number of waves and a scale that is no number of at least 0.
     Cost: two matrix products, once for each time. Vaswani et al., 2017, arXiv:1706.03762; Tancik et al., 2020,
@@ -37,7 +39,9 @@ class TimeEmbedding(nn.Module):
     torch.Size([2, 8])
     """
 
-    def __init__(self, features: int, kind: str = "sinusoidal", scale: float = 1.0, waves: int = 256) -> None:
+    def __init__(
+        self, features: int, kind: str = "sinusoidal", scale: float = 1.0, waves: int = 256, interval: bool = False
+    ) -> None:
         super().__init__()
         require_counts("TimeEmbedding", features=features, waves=waves)
         require_numbers("TimeEmbedding", scale=scale)
@@ -47,28 +51,54 @@ class TimeEmbedding(nn.Module):
             raise ValueError(f"TimeEmbedding expects an even number of waves, got {waves}")
         self.kind, self.scale, self.waves = kind, float(scale), waves
         self.first, self.second = nn.Linear(waves, features), nn.Linear(features, features)
+        if interval:
+            self.gap = nn.Linear(waves, features, bias=False)
+            nn.init.zeros_(self.gap.weight)
 
-    def forward(self, t: Tensor) -> Tensor:
+    def forward(self, t: Tensor, gap: Tensor | None = None) -> Tensor:
+        return self.along(Clock(t, gap)).value
+
+    def along(self, clock: Clock) -> Dual:
+        """The vector of times (B,), and its tangent (B, 1, features) where they move, or that of one time."""
+        h = affine(self.first, self._waves(clock.t, clock.rate if clock.moving else None))
+        if clock.gap is not None:
+            gap = self._waves(clock.gap, clock.gap_rate if clock.moving else None)
+            start = self._waves(torch.zeros_like(clock.gap), None).value
+            h = h + affine(self.gap, Dual(gap.value - start, gap.tangents))
+        return affine(self.second, h.activated("silu"))
+
+    def _waves(self, t: Tensor, rate: float | None) -> Dual:
+        """Those of times, and their tangents where these move at a rate."""
         half = self.waves // 2
         share = torch.arange(half, dtype=t.dtype, device=t.device) / half
         if self.kind == "sinusoidal":
             rates = torch.exp(-math.log(1e4) * share)
         else:
             rates = 2 * math.pi * torch.special.ndtri((1 + share + 0.5 / half) / 2)
-        angles = t.unsqueeze(-1) * (self.scale * rates)
-        waves = torch.cat((angles.cos(), angles.sin()), -1).to(self.first.weight.dtype)
-        return self.second(F.silu(self.first(waves)))
+        rates = self.scale * rates
+        angles, dtype = t.unsqueeze(-1) * rates, self.first.weight.dtype
+        cos, sin = angles.cos(), angles.sin()
+        waves = torch.cat((cos, sin), -1).to(dtype)
+        if rate is None:
+            return Dual(waves)
+        rates = rate * rates
+        return Dual(waves, torch.cat((-rates * sin, rates * cos), -1).unsqueeze(-2).to(dtype))
 
     def extra_repr(self) -> str:
         return f"kind={self.kind!r}, scale={self.scale:g}, waves={self.waves}"
 
 
 def embedded(
-    embedding: TimeEmbedding, bias: ContextBias | None, t: Tensor | float, x: Tensor, context: Tensor | None
-) -> Tensor:
+    embedding: TimeEmbedding, bias: ContextBias | None, clock: Clock, x: Tensor, context: Tensor | None
+) -> Dual:
     """What the blocks of a network on x hear: the time's vector plus the context's, (B, features), or one row for all
     where there is no context and one time."""
-    vector = embedding(as_time(t, x))
-    if vector.dim() == 1:
-        vector = vector.expand(1 if context is None else x.shape[0], -1)
-    return add_context(vector, bias, context)
+    if clock.t.dim() == 0:
+        gap, rows = clock.gap, 1 if context is None else x.shape[0]
+        one = clock._replace(t=clock.t[None], gap=None if gap is None else gap[None])
+        vector = embedding.along(one)
+        moved = None if vector.tangents is None else vector.tangents.expand(rows, -1, -1)
+        vector = Dual(vector.value.expand(rows, -1), moved)
+    else:
+        vector = embedding.along(clock)
+    return Dual(add_context(vector.value, bias, context), vector.tangents)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+from torch.func import jvp
 
 from ..ops.describe import described
-from ..ops.divergence import exact_divergence, push_forward
+from ..ops.divergence import as_slope, exact_divergence, push_forward
+from ..ops.times import as_time
 from .context import Network, uncompiled
 
 __all__ = ["Field", "FunctionField", "FusedParameters", "as_field"]
@@ -32,7 +35,9 @@ class Field(Network):
     A subclass gives ``forward(t, x, context=None)``: t is () or one time a row, (B,); x is (B, \*event), and so is the
     answer. Rows must not depend on each other. Everything else has a default that holds for any field, at the cost
     named, and is overridden where a field knows better. What wraps a field (guidance, another clock) is one. A field
-    may say what it ``predicts``, one of :data:`pyflowk.paths.PREDICTIONS`: samplers refuse to take it for another.
+    may say what it ``predicts``, one of :data:`pyflowk.paths.PREDICTIONS`: samplers refuse to take it for another. One
+    of an ``interval`` takes one argument more, ``end``, the time to which it looks ahead (:class:`FlowMap`); without it
+    that is t itself.
 
     >>> import torch
     >>> from pyflowk.nets import Field
@@ -44,6 +49,7 @@ class Field(Network):
     """
 
     predicts: str | None = None
+    hears_end: bool = False
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -56,6 +62,33 @@ class Field(Network):
         By hand, layer by layer, it takes a half to a third of that.
         """
         return push_forward(lambda x: self(t, x, context), x, tangents)
+
+    def derivative(
+        self,
+        t: Tensor | float,
+        x: Tensor,
+        tangent: Tensor,
+        context: Tensor | None = None,
+        end: Tensor | float | None = None,
+        *,
+        rate: float = 0.0,
+        end_rate: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        r"""f and :math:`\dot x \cdot \nabla f + \dot t\, \partial_t f + \dot s\, \partial_s f`, where x moves along a
+        ``tangent`` (B, \*event), t at a ``rate`` and, of a field of an interval, its end s at an ``end_rate``.
+
+        By forward-mode AD; by hand, layer by layer, it takes a third of that.
+        """
+        start, last = as_time(t, x), None if end is None else as_time(end, x)
+
+        def moved(x: Tensor, way: Tensor) -> Tensor:
+            times: tuple[Any, ...] = (start + rate * way, x, context)
+            return as_slope(self(*times) if last is None else self(*times, last + end_rate * way), x)
+
+        one = torch.zeros((), dtype=start.dtype, device=x.device)
+        # expanded tensors have no dual numbers
+        value, derivative = jvp(moved, (x.contiguous(), one), (tangent, torch.ones_like(one)))[:2]
+        return value, derivative
 
     def has_divergence(self, t: Tensor) -> bool:
         """Whether ``with_divergence`` is cheaper than D tangents for such times, () or (B,)."""
@@ -105,7 +138,10 @@ class _CompiledField(FunctionField):
 
     def __init__(self, compiled: Any, field: Field) -> None:
         super().__init__(compiled, field.takes_context)
-        for name in ("with_tangents", "has_divergence", "with_divergence", "fused", "no_context", "predicts"):
+        for name in (
+            "with_tangents", "derivative", "hears_end", "has_divergence", "with_divergence", "fused", "no_context",
+            "predicts",
+        ):  # fmt: skip
             setattr(self, name, getattr(field, name))
 
 

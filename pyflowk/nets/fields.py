@@ -14,27 +14,46 @@ from ..ops.times import as_time
 from .activations import FIELD_ACTIVATIONS
 from .context import add_context, context_vector, make_context
 from .field import Field, FusedParameters
-from .time import TimeConv2d, TimeLinear
+from .time import Clock, TimeConv2d, TimeLinear, clock
 
 __all__ = ["ConvField", "MLPField"]
 
 
 class _LayeredField(Field):
-    """A network whose values and tangents go through its layers together, the context entering the first of them."""
+    """A network whose values and tangents go through its layers together, the context entering the first of them.
 
-    def forward(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> Tensor:
-        return self._run(t, x, None, context)[0]
+    One that is built for an ``interval`` takes its ``end`` too; None, as for solvers, is the time itself.
+    """
+
+    def forward(
+        self, t: Tensor | float, x: Tensor, context: Tensor | None = None, end: Tensor | float | None = None
+    ) -> Tensor:
+        return self._run(clock(t, end, x, self.hears_end), x, None, context)[0]
 
     def with_tangents(
         self, t: Tensor | float, x: Tensor, tangents: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        x, images = self._run(t, x, tangents, context)
+        x, images = self._run(clock(t, None, x, self.hears_end), x, tangents, context)
         assert images is not None
         return x, images
 
-    def _run(
-        self, t: Tensor | float, x: Tensor, v: Tensor | None, context: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def derivative(
+        self,
+        t: Tensor | float,
+        x: Tensor,
+        tangent: Tensor,
+        context: Tensor | None = None,
+        end: Tensor | float | None = None,
+        *,
+        rate: float = 0.0,
+        end_rate: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        times = clock(t, end, x, self.hears_end, rate, end_rate)
+        value, moved = self._run(times, x, tangent.unsqueeze(1), context)
+        assert moved is not None
+        return value, moved[:, 0]
+
+    def _run(self, clock: Clock, x: Tensor, v: Tensor | None, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """f(t, x), and what becomes of the tangents v, if there are any."""
         raise NotImplementedError
 
@@ -42,7 +61,8 @@ class _LayeredField(Field):
 class MLPField(_LayeredField):
     r"""A vector field on (B, features): ``depth`` hidden layers of ``width`` units, each of them hearing the time.
 
-    ``field(t, x, context=None) -> dx/dt``, shaped as x; t is a number, a tensor () or one time a row (B,). ``time`` is
+    ``field(t, x, context=None) -> dx/dt``, shaped as x; t is a number, a tensor () or one time a row (B,); one of an
+    ``interval`` takes its ``end`` too, times likewise (:class:`FlowMap` says what for). ``time`` is
     that of :class:`TimeLinear`; ``activation`` one of tanh, softplus, silu, elu, sin. The condition (``classes`` or
     ``context_dim``) enters the first layer as if concatenated to x; a ``droppable`` one may be None. The last layer
     starts at zero: the flow starts as the identity. Raises ValueError for unknown names, a depth below 1, a context
@@ -70,26 +90,26 @@ class MLPField(_LayeredField):
         context_dim: int | None = None,
         classes: int | None = None,
         droppable: bool = False,
+        interval: bool = False,
     ) -> None:
         super().__init__()
         require_counts("MLPField", features=features, width=width, depth=depth)
         _check_activation(activation)
         self.features, self.width, self.depth, self.activation = features, width, depth, activation
         sizes = [features, *[width] * depth, features]
-        self.layers = nn.ModuleList(TimeLinear(a, b, time, zero=i == depth) for i, (a, b) in enumerate(pairwise(sizes)))
+        self.layers = nn.ModuleList(
+            TimeLinear(a, b, time, zero=i == depth, interval=interval) for i, (a, b) in enumerate(pairwise(sizes))
+        )
         self.context = make_context(width, context_dim, classes, droppable)
-        self.takes_context = self.context is not None
+        self.takes_context, self.hears_end = self.context is not None, interval
 
-    def _run(
-        self, t: Tensor | float, x: Tensor, v: Tensor | None, context: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        t = as_time(t, x)
+    def _run(self, clock: Clock, x: Tensor, v: Tensor | None, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, TimeLinear)
             x, v = F.linear(x, layer.weight), None if v is None else F.linear(v, layer.weight)
             if i == 0:
                 x = add_context(x, self.context, context)
-            x, v = layer._applied(x, t, v)
+            x, v = layer._applied(x, clock, v)
             if i < self.depth:
                 x, v = _activated(self.activation, x, v)
         return x, v
@@ -158,6 +178,7 @@ class ConvField(_LayeredField):
         context_dim: int | None = None,
         classes: int | None = None,
         droppable: bool = False,
+        interval: bool = False,
     ) -> None:
         super().__init__()
         require_counts("ConvField", channels=channels, width=width, depth=depth)
@@ -165,20 +186,17 @@ class ConvField(_LayeredField):
         self.activation = activation
         sizes = [channels, *[width] * depth, channels]
         self.layers = nn.ModuleList(
-            TimeConv2d(a, b, 3, time, zero=i == depth) for i, (a, b) in enumerate(pairwise(sizes))
+            TimeConv2d(a, b, 3, time, i == depth, interval) for i, (a, b) in enumerate(pairwise(sizes))
         )
         self.context = make_context(width, context_dim, classes, droppable)
-        self.takes_context = self.context is not None
+        self.takes_context, self.hears_end = self.context is not None, interval
 
-    def _run(
-        self, t: Tensor | float, x: Tensor, v: Tensor | None, context: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        t = as_time(t, x)
+    def _run(self, clock: Clock, x: Tensor, v: Tensor | None, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, TimeConv2d)
             if i:
                 x, v = _activated(self.activation, x, v)
-            x, v = layer.with_tangents(t, x, v)
+            x, v = layer.with_tangents(clock, x, v)
             if i == 0:
                 x = add_context(x, self.context, context)
         return x, v

@@ -13,6 +13,7 @@ from .attention import SelfAttention, heads_of, zero_
 from .context import make_context
 from .dual import Dual, DualField, affine, concatenated, group_norm
 from .embedding import TimeEmbedding, embedded
+from .time import Clock
 
 __all__ = ["UNet"]
 
@@ -52,6 +53,7 @@ class UNet(DualField):
         context_dim: int | None = None,
         classes: int | None = None,
         droppable: bool = False,
+        interval: bool = False,
     ) -> None:
         super().__init__()
         require_counts("UNet", channels=channels, width=width, blocks=blocks, levels=len(multipliers))
@@ -59,9 +61,9 @@ class UNet(DualField):
         if not set(attention) <= set(range(len(multipliers))):
             raise ValueError(f"attention: expected levels from 0 to {len(multipliers) - 1}, got {tuple(attention)}")
         features, last = 4 * width, len(multipliers) - 1
-        self.time = TimeEmbedding(features, time, time_scale)
+        self.time = TimeEmbedding(features, time, time_scale, interval=interval)
         self.context = make_context(features, context_dim, classes, droppable)
-        self.takes_context = self.context is not None
+        self.takes_context, self.hears_end = self.context is not None, interval
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         down: list[nn.Module] = []
         up: list[nn.Module] = []
@@ -84,8 +86,8 @@ class UNet(DualField):
         self.norm = _norm(size)
         self.last = zero_(nn.Conv2d(size, channels, 3, padding=1))
 
-    def _run(self, t: Tensor | float, x: Dual, context: Tensor | None) -> Dual:
-        condition = F.silu(embedded(self.time, self.context, t, x.value, context))
+    def _run(self, clock: Clock, x: Dual, context: Tensor | None) -> Dual:
+        condition = embedded(self.time, self.context, clock, x.value, context).activated("silu")
         h = affine(self.first, x)
         left = [h]
         for layer in self.down:
@@ -110,10 +112,11 @@ class _Block(nn.Module):
         self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else None
         self.attention = _Attention(outputs) if attends else None
 
-    def forward(self, h: Dual, condition: Tensor) -> Dual:
-        scale, shift = self.modulation(condition)[..., None, None].chunk(2, 1)
+    def forward(self, h: Dual, condition: Dual) -> Dual:
+        modulation = affine(self.modulation, condition).chunk(2)
+        scale, shift = (part.linear(lambda c: c[..., None, None]) for part in modulation)
         branch = affine(self.first, group_norm(self.first_norm, h).activated("silu"))
-        branch = group_norm(self.second_norm, branch).scaled(1 + scale, shift).activated("silu")
+        branch = group_norm(self.second_norm, branch).scaled(scale + 1, shift).activated("silu")
         h = affine(self.second, branch) + (h if self.skip is None else affine(self.skip, h))
         return h if self.attention is None else self.attention(h)
 

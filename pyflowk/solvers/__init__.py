@@ -13,12 +13,13 @@ A `Guided` field goes further than its context, in the direction of a `differenc
 Samplers know the path whose field they follow, and take any prediction: `ddim`, `ddpm`, `curved_euler`, `overshooting`,
 `dpmpp_2m`, `edm_heun` (`diffusion`), `euler_maruyama`, `stochastic_heun`, with one of `DIFFUSIONS`, and
 `predictor_corrector` (`stochastic`). Their times are a grid: `uniform_grid`, `power_grid`, `shifted_grid`, as
-`resolution_shift` says, `clock_grid`, `karras_grid`, or any that `check_grid` passes. `walk_edits` makes sequences of
-any length, an `EditWalk`.
+`resolution_shift` says, `clock_grid`, `karras_grid`, or any that `check_grid` passes. A `flow_map` jumps along one.
+`walk_edits` makes sequences of any length, an `EditWalk`.
 """
 
 from .diffusion import curved_euler, ddim, ddpm, dpmpp_2m, edm_heun, overshooting
 from .edits import EditWalk, walk_edits
+from .flow_map import flow_map
 from .grids import check_grid, clock_grid, karras_grid, power_grid, resolution_shift, shifted_grid, uniform_grid
 from .guidance import Guided, difference, projected, zero_star
 from .inverse_problems import NotConverged, Operator, blurring, flower, inpaint, masking, pooling
@@ -65,6 +66,7 @@ __all__ = [
     "dpmpp_2m",
     "edm_heun",
     "euler_maruyama",
+    "flow_map",
     "flower",
     "inpaint",
     "karras_grid",

@@ -1,12 +1,12 @@
 """Published systems, one file each, assembled from the floors below; every one trains and samples the same way.
 
 `create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`,
-`tarflow`, `flow_matching`, `rectified_flow`, `diffusion`. `names` lists them, `describe` says what one is, `options`
-and `defaults` what it takes, `sampling` what its `sample` takes, `takes` which kinds of space it is for, `condition`
-how a context is asked for, `check` whether options are right. All are a `GenerativeModel`, of whose every `Ability` one
-asks, such as that of telling a `Marginal`; those of one flow are a `FlowModel`, those whose velocity is learned by
-matching a `MatchingModel`, that of tokens a `TarFlow`. `register` adds one: each of its options is an `Option`, and
-those of its sampling are fields of its `SamplingOptions`.
+`tarflow`, `flow_matching`, `rectified_flow`, `diffusion`, `mean_flow`. `names` lists them, `describe` says what one is,
+`options` and `defaults` what it takes, `sampling` what its `sample` takes, `takes` which kinds of space it is for,
+`condition` how a context is asked for, `check` whether options are right. All are a `GenerativeModel`, of whose every
+`Ability` one asks, such as that of telling a `Marginal`; those of one flow are a `FlowModel`, those whose velocity is
+learned by matching a `MatchingModel`, or a `FlowMapModel` if they jump, that of tokens a `TarFlow`. `register` adds
+one: each of its options is an `Option`, and those of its sampling are fields of its `SamplingOptions`.
 """
 
 from .diffusion import diffusion
@@ -17,6 +17,7 @@ from .glow import glow
 from .iaf import iaf
 from .maf import maf
 from .matching_model import MatchingModel
+from .mean_flow import FlowMapModel, mean_flow
 from .model import Ability, GenerativeModel, Marginal, SamplingOptions
 from .neural_ode import neural_ode
 from .nice import nice
@@ -29,8 +30,8 @@ from .residual_flow import residual_flow
 from .tarflow import TarFlow, tarflow
 
 __all__ = [
-    "Ability", "FlowModel", "GenerativeModel", "Marginal", "MatchingModel", "Option", "SamplingOptions", "TarFlow",
-    "check", "condition", "create", "defaults", "describe", "diffusion", "ffjord", "flow_matching", "glow", "iaf",
-    "maf", "names", "neural_ode", "nice", "nsf", "options", "realnvp", "rectified_flow", "register", "residual_flow",
-    "sampling", "takes", "tarflow",
+    "Ability", "FlowMapModel", "FlowModel", "GenerativeModel", "Marginal", "MatchingModel", "Option", "SamplingOptions",
+    "TarFlow", "check", "condition", "create", "defaults", "describe", "diffusion", "ffjord", "flow_matching", "glow",
+    "iaf", "maf", "mean_flow", "names", "neural_ode", "nice", "nsf", "options", "realnvp", "rectified_flow", "register",
+    "residual_flow", "sampling", "takes", "tarflow",
 ]  # fmt: skip

@@ -164,14 +164,17 @@ LAYERED = {"activation": "silu", "time": "concat", "patch": 1}
 """Options that not every network has: the first two are those of "vector" and "image", the last is that of "dit"."""
 
 
-def velocity(space: Space, shared: NetworkOptions, frequency: float = 0.0) -> Field:
+def velocity(
+    space: Space, shared: NetworkOptions, frequency: float = 0.0, *, interval: bool = False, time_scale: float = 1000.0
+) -> Field:
     """The network of an architecture, of events or, "vector", of flat ones, as :func:`by_network` has chosen it.
 
-    On a manifold it sees what that says of points; with a ``frequency`` a perceptron sees as many sines as it is wide.
+    On a manifold it sees what that says of points; with a ``frequency`` a perceptron sees as many sines as it is wide;
+    of an ``interval`` it hears both ends. ``time_scale`` is that of the waves of time that deep networks hear.
     """
     chosen: dict[str, Any] = {**shared}
     architecture, width, depth = (chosen[name] for name in ("architecture", "width", "depth"))
-    known = condition(space, chosen["dropout"])
+    known = {**condition(space, chosen["dropout"]), "interval": interval}
     heard = {"activation": chosen["activation"], "time": chosen["time"], **known}
     if frequency and architecture != "vector":
         raise ValueError(f"frequency: expected 0 for architecture {architecture}, got {frequency}")
@@ -186,11 +189,11 @@ def velocity(space: Space, shared: NetworkOptions, frequency: float = 0.0) -> Fi
     if architecture == "image":
         return ConvField(channels, width, depth, **heard)
     if architecture == "dit":
-        return DiT(channels, chosen["patch"], width, depth, **known)
+        return DiT(channels, chosen["patch"], width, depth, time_scale=time_scale, **known)
     levels = 1
     while min(sides) >= 8 and levels < 4:  # the last has less than 8 pixels a side: there, in the middle, it attends
         sides, levels = [(side + 1) // 2 for side in sides], levels + 1
-    return UNet(channels, width, (1, *[2] * (levels - 1)), depth, (), **known)
+    return UNet(channels, width, (1, *[2] * (levels - 1)), depth, (), time_scale=time_scale, **known)
 
 
 def by_network(space: Space, options: dict[str, Any]) -> dict[str, Any]:

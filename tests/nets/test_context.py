@@ -35,6 +35,9 @@ CASES: dict[str, Callable[..., Callable[..., Any]]] = {
         nets.CausalTransformer(5, 2, 2, 8, 1, 2, prefix=2 * bool(c), **c), IMAGES[:, :, 0]
     ),
     "DiT": lambda **c: _given(nets.DiT(2, 5, 8, 1, 2, **c), T, IMAGES),
+    "FlowMap": lambda **c: _given(
+        nets.FlowMap(nets.MLPField(3, 8, 2, interval=True, **c)), T, VECTORS, conditional=bool(c)
+    ),
     "GaussianBaseline": lambda **c: _given(
         nets.GaussianBaseline(nets.MLPField(3, 8, 2, **c)), T, VECTORS, conditional=bool(c)
     ),

@@ -12,8 +12,8 @@ from torch import Tensor
 from pyflowk import objectives
 from pyflowk.distributions import DiagonalGaussian
 from pyflowk.flows import Flow
-from pyflowk.nets import MLPField
-from pyflowk.objectives import SF2M, EditMatching, Matching, forward_kl, nll, reverse_kl, rnode
+from pyflowk.nets import FlowMap, MLPField
+from pyflowk.objectives import SF2M, EditMatching, FlowMapMatching, Matching, forward_kl, nll, reverse_kl, rnode
 from pyflowk.paths import EditLogits, independent
 from pyflowk.solvers import Fixed
 from pyflowk.space import Ragged
@@ -22,7 +22,7 @@ from pyflowk.transforms import Continuous
 
 def flow() -> Flow:
     """A continuous one, so that every loss has something to integrate and to draw."""
-    field = MLPField(2, 8, 1, context_dim=1)
+    field = MLPField(2, 8, 1, context_dim=1, interval=True)
     for p in field.parameters():
         torch.nn.init.normal_(p, std=0.3, generator=torch.Generator().manual_seed(p.numel()))
     moving = Continuous(field, method="rk4", stepping=Fixed(2), divergence="hutchinson")
@@ -49,6 +49,9 @@ def edits(flow: Flow) -> Callable[..., EditLogits]:
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "nll": lambda flow, n, **options: nll(flow, events(n), **options),
     "Matching": lambda flow, n, **options: Matching()(flow.transform.field, events(n), **options),
+    "FlowMapMatching": lambda flow, n, **options: FlowMapMatching()(
+        FlowMap(flow.transform.field), events(n), **options
+    ),
     "SF2M": lambda flow, n, **options: SF2M(0.5, independent)(*[flow.transform.field] * 2, events(n), **options),
     "EditMatching": lambda flow, n, **options: EditMatching()(edits(flow), words(n), **options),
     "rnode": lambda flow, n, **options: rnode(flow, events(n), **options),
@@ -57,7 +60,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 #: What is exported and no loss.
 OTHERS = {
-    "data_matching", "edm_matching", "effective_sample_size", "i_cfm", "importance_sample", "log_evidence",
+    "FLOW_MAPS", "data_matching", "edm_matching", "effective_sample_size", "i_cfm", "importance_sample", "log_evidence",
     "ot_cfm", "rectified_flow", "reduce", "sb_cfm", "score_matching", "target_fm", "vp_cfm",
 }  # fmt: skip
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pyflowk.nets import Field
 from pyflowk.paths import Schedule
 from pyflowk.solvers import course
 
@@ -31,6 +32,27 @@ def best(schedule: Schedule, prediction: str) -> Callable[[Tensor, Tensor], Tens
         }[prediction]
 
     return predict
+
+
+class ExactMap(Field):
+    """The average velocity from t to its end on straight lines, in closed form: the velocity where they are one."""
+
+    hears_end = True
+
+    def forward(self, t: Any, x: Tensor, context: Any = None, end: Any = None) -> Tensor:
+        t = torch.as_tensor(t, dtype=x.dtype).reshape(-1, *[1] * (x.dim() - 1))
+        now, centred = deviation(t), x - t * M
+        velocity = M + (t * S**2 - (1 - t)) / now.square() * centred
+        if end is None:
+            return velocity
+        end = torch.as_tensor(end, dtype=x.dtype).reshape(-1, *[1] * (x.dim() - 1))
+        gap = torch.where(end == t, 1.0, end - t)
+        return torch.where(end == t, velocity, (end * M + deviation(end) / now * centred - x) / gap)
+
+
+def deviation(t: Tensor) -> Tensor:
+    """That of all that is there at a time of straight lines."""
+    return ((t * S).square() + (1 - t).square()).sqrt()
 
 
 @dataclass(frozen=True)

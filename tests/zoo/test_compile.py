@@ -22,6 +22,7 @@ TINY: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "glow": ("glow", (1, 4, 4), {"width": 2, "steps": 1, "scales": 1, "levels": 5}),
     "iaf": ("iaf", (3,), {"width": 8, "blocks": 1}),
     "maf-mixture": ("maf", (3,), {"width": 8, "blocks": 1, "components": 2}),
+    "mean_flow": ("mean_flow", (3,), {"width": 4, "depth": 1, "steps": 2}),
     "neural_ode": ("neural_ode", (3,), {"width": 4, "steps": 2}),
     "nice-variational": ("nice", (4,), {"width": 4, "couplings": 1, "levels": 5, "dequantize": "variational"}),
     "nsf": ("nsf", (4,), {"width": 4, "couplings": 1, "bins": 2, "linear": "lu", "levels": 5}),

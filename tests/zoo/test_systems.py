@@ -76,6 +76,10 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
         },
     ),
     "rectified-flow": ("rectified_flow", (3,), {"width": 8, "depth": 2, "steps": 10, "time_law": "u_shaped"}),
+    "mean-flow": ("mean_flow", (3,), {"width": 8, "depth": 2, "steps": 10}),
+    "mean-flow-image": ("mean_flow", (1, 4, 4), {
+        "width": 4, "depth": 1, "levels": 17, "objective": "terminal_velocity", "prediction": "data",
+    }),
     "diffusion": ("diffusion", (3,), {"width": 8, "depth": 1, "method": "rk4", "steps": 20}),
     "diffusion-levels": ("diffusion", (2,), {
         "process": "cosine", "prediction": "velocity", "width": 8, "depth": 1, "levels": 5, "method": "rk4",

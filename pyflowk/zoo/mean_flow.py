@@ -1,0 +1,135 @@
+"""Mean flows: a network learns the average velocity between two times, and draws samples in one evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from torch import Generator, Tensor
+from typing_extensions import Unpack
+
+from ..nets import FlowMap
+from ..objectives import FLOW_MAPS, FlowMapMatching
+from ..paths import LogitNormalTimes
+from ..solvers import METHODS, flow_map, uniform_grid
+from ..space import Space
+from .blocks import by_network, solving, velocity
+from .matching_model import MatchingModel
+from .matching_sampling import SAMPLERS, MatchingSampling
+from .model import SamplingOptions
+from .option import Method, Option, Steps, Tolerance, VelocityOptions, one_of
+from .registry import register
+
+JUMPS = "flow_map"
+
+
+@dataclass(frozen=True)
+class FlowMapSampling(MatchingSampling):
+    """How to get from noise to data: in jumps, or by the velocity, as any flow does."""
+
+    method: Annotated[
+        str, one_of("flow_map jumps; or solver of the equation, or sampler", (JUMPS, *METHODS, *SAMPLERS))
+    ] = JUMPS
+    steps: Steps = 1
+    renoise: Annotated[bool, Option("jump to the data in every step, and back with fresh noise")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.method != JUMPS and self.renoise:
+            raise ValueError(f"renoise: is for method {JUMPS}; got {self.method}")
+        if self.method == JUMPS and (self.steps is None or self.grid != "uniform"):
+            raise ValueError(f"steps, grid: expected a number of equal jumps, got {self.steps} on a {self.grid} grid")
+
+
+class FlowMapModel(MatchingModel):
+    """A MatchingModel whose field is a :class:`pyflowk.nets.FlowMap`: samples are jumps, and all else its velocity's.
+
+    >>> from pyflowk.nets import FlowMap, MLPField
+    >>> from pyflowk.objectives import FlowMapMatching
+    >>> from pyflowk.space import Space
+    >>> from pyflowk.zoo import FlowMapModel
+    >>> FlowMapModel(Space((2,)), FlowMap(MLPField(2, 8, 1, interval=True)), FlowMapMatching()).sample(3, steps=2).shape
+    torch.Size([3, 2])
+    """
+
+    Sampling = FlowMapSampling
+
+    def chosen(self, options: dict[str, Any]) -> SamplingOptions:
+        found: Any = super().chosen(options)
+        if found.guidance and (found.method == JUMPS or self.objective.guidance):  # type: ignore[attr-defined]
+            raise ValueError(
+                "guidance: expected 0 for a map that has learned where to go: train with --set guidance="
+                f"{found.guidance:g} instead; got {found.guidance:g}"
+            )
+        return found
+
+    def _walked(self, x: Tensor, start: float, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
+        if chosen.method != JUMPS:
+            return super()._walked(x, start, context, generator, chosen)
+        grid = start + (1 - start) * uniform_grid(chosen.steps)
+        path: Any = self.objective.path
+        field = self._parts()[1].field
+        return flow_map(field, x, path.schedule, grid, renoise=chosen.renoise, context=context, generator=generator)
+
+
+def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
+    """The network with its sizes, what was published with the objective; ValueError for guidance without dropout."""
+    if options["guidance"] and (space.context is None or not options["dropout"]):
+        raise ValueError("guidance: expected 0, or a model with a context and with dropout, such as dropout=0.1")
+    if options["time"] == "none":
+        raise ValueError("time: expected concat or concatsquash, by which layers hear both times, got none")
+    published = {"fm_fraction": 0.75, "power": 1.0, **FLOW_MAPS[options["objective"]]}
+    left = {name: published[name] for name in ("fm_fraction", "power") if options[name] is None}
+    return {**left, **by_network(space, options)}
+
+
+@register("mean_flow", _choose)
+def mean_flow(
+    space: Space,
+    *,
+    objective: Annotated[str, one_of("what the average velocity is held to", FLOW_MAPS)] = "mean_flow",
+    prediction: Annotated[str, one_of("what the network tells", ("velocity", "data"))] = "velocity",
+    fm_fraction: Annotated[
+        float | None, Option("share of events that learn the velocity; None: as published", 0, 1)
+    ] = None,
+    time_mean: Annotated[float, Option("of the logit of training times, above 0 more of the data's side")] = 0.4,
+    time_std: Annotated[float, Option("deviation of the same", above=0)] = 1.0,
+    power: Annotated[
+        float | None, Option("of an event's error, by which it counts less; None: as fm_fraction", 0, 2)
+    ] = None,
+    offset: Annotated[float, Option("added to that error", above=0)] = 1e-2,
+    guidance: Annotated[float, Option("how much further than the context, learned in training", 0)] = 0.0,
+    guidance_mix: Annotated[float, Option("share of its own guided velocity in it", 0, below=1)] = 0.0,
+    time_scale: Annotated[float, Option("of the waves of time that a unet or dit hears", above=0)] = 1.0,
+    method: Method = "rk4",
+    steps: Steps = 20,
+    rtol: Tolerance = 1e-5,
+    atol: Tolerance = 1e-5,
+    **shared: Unpack[VelocityOptions],
+) -> FlowMapModel:
+    """MeanFlow, which learns average velocities and draws samples in one step (Geng et al., 2025, arXiv:2505.13447).
+
+    The network u(t, s, x) hears two times and jumps from t to s, :math:`x + (s - t) u`; at s = t it is the velocity of
+    flow matching on straight lines. ``objective`` says which statement it learns: "mean_flow", "improved_mean_flow"
+    (with its own velocity as the tangent), "alpha_flow" (without derivatives), "terminal_velocity" (the other end) or
+    "split_mean_flow" (two jumps are one), :class:`pyflowk.objectives.FlowMapMatching` tells them apart. Samples take
+    ``steps`` jumps (1), with ``renoise`` each to the data and back; ``method`` "rk4" or another solves the equation of
+    the velocity instead, whose densities, latents and trajectories are those of ``flow_matching``, by the options here.
+    With ``prediction`` "data" the network tells the data, and the loss is that of the velocity. ``guidance`` is learned
+    in training, given a context and dropout; samples then take none. Networks, scales and errors are those of
+    ``flow_matching``.
+
+    >>> from pyflowk import zoo
+    >>> zoo.mean_flow((2,)).sample(3, steps=2).shape
+    torch.Size([3, 2])
+    """
+    net = velocity(space, shared, interval=True, time_scale=time_scale)
+    settings: dict[str, Any] = {**FLOW_MAPS[objective], "fm_fraction": fm_fraction, "power": power}
+    learned = FlowMapMatching(
+        times=LogitNormalTimes(time_mean, time_std), dropout=shared["dropout"], offset=offset,
+        guidance=guidance, guidance_mix=guidance_mix, **settings,
+    )  # fmt: skip
+    solver = solving(shared, method, steps, rtol, atol)
+    return FlowMapModel(
+        space, FlowMap(net, prediction), learned, flat=shared["architecture"] == "vector", solver=solver
+    )

@@ -1,0 +1,63 @@
+"""Mean flows: jumps beside the solution of the same velocity, guidance that is learned, options that do not fit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pyflowk import zoo
+from tests.zoo.test_systems import seeded
+
+
+def test_jumps_and_solvers_are_options_of_one_model() -> None:
+    torch.manual_seed(0)
+    model = zoo.mean_flow((2,), width=8, depth=1).eval()
+    assert torch.equal(model.sample(4, generator=seeded()), model.sample(4, generator=seeded(), steps=1))
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.3 * torch.randn(p.shape)
+    one, four = (model.sample(4, generator=seeded(), steps=n) for n in (1, 4))
+    assert not torch.allclose(one, four)
+    assert not torch.allclose(model.sample(4, generator=seeded(), steps=4, renoise=True), four)
+    euler = model.sample(4, generator=seeded(), method="euler", steps=4)
+    _, log_prob = model.sample_and_log_prob(4, generator=seeded(), method="rk4", steps=20)
+    assert euler.shape == (4, 2) and log_prob.isfinite().all()
+    with pytest.raises(ValueError, match="expected a solver of the equation on a uniform grid, got flow_map"):
+        model.sample_and_log_prob(4)
+
+
+def test_weights_of_flow_matching_begin_a_mean_flow() -> None:
+    """But for those that hear the gap, which start at zero: all jumps go by the velocity then."""
+    torch.manual_seed(0)
+    teacher = zoo.flow_matching((1, 8, 8), levels=17, width=4)
+    with torch.no_grad():
+        for p in teacher.parameters():
+            p += 0.1 * torch.randn(p.shape)
+    model = zoo.mean_flow((1, 8, 8), levels=17, width=4, time_scale=1000.0)
+    names = {name.replace(".field.", ".field.net."): value for name, value in teacher.state_dict().items()}
+    missing, unexpected = model.load_state_dict(names, strict=False)
+    assert unexpected == [] and missing and all("gap" in name for name in missing)
+    drawn = [m.eval().sample(3, generator=seeded(), method="euler", steps=2) for m in (teacher, model)]
+    torch.testing.assert_close(*drawn)
+    assert torch.equal(model.sample(3, generator=seeded(), steps=2), drawn[1])
+
+
+def test_options_that_do_not_fit() -> None:
+    model = zoo.mean_flow((2,), classes=3, dropout=0.1, guidance=1.0, width=8)
+    label = torch.tensor([0])
+    for method in ({}, {"method": "rk4", "steps": 4}):
+        with pytest.raises(ValueError, match="guidance: expected 0 for a map that has learned where to go"):
+            model.sample(2, label, guidance=1.0, **method)
+    plain = zoo.mean_flow((2,), classes=3, dropout=0.1, width=8)
+    assert plain.sample(2, label, guidance=1.0, method="rk4", steps=4).shape == (2, 2)
+    with pytest.raises(ValueError, match="renoise: is for method flow_map; got rk4"):
+        plain.sample(2, label, method="rk4", renoise=True)
+    with pytest.raises(ValueError, match="expected a number of equal jumps, got None"):
+        plain.sample(2, label, steps=None)
+    with pytest.raises(ValueError, match="steps: expected an integer from 1 to"):
+        plain.sample(2, label, steps=0)
+    for options in ({"guidance": 1.0}, {"guidance": 1.0, "classes": 3}):
+        with pytest.raises(ValueError, match="guidance: expected 0, or a model with a context and with dropout"):
+            zoo.mean_flow((2,), **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="time: expected concat or concatsquash"):
+        zoo.mean_flow((2,), time="none")
