@@ -8,9 +8,10 @@ error of each metric that fits the space. These are, of numbers: `energy_distanc
 `sliced_wasserstein`, `c2st`, `frechet_distance` of features, and `precision_recall`, a `PrecisionRecall` of precision,
 recall, density and coverage; of symbols: `ngram_distance` and `total_variation`. A `Classifier`, trained on the labels
 of the data, has features for `compare_features` and answers that say which classes samples are of; `data_copying` tells
-whether they repeat the training data. Ways from noise to data have a `straightness`, a `curvature`, a `path_ratio` and
-a `path_energy`, which `normalised_path_energy` holds against optimal transport. `posterior_ranks` and their
-`calibration_error` say whether posteriors are as wide as they should be.
+whether they repeat the training data, and `energy_score` how well several samples tell one event. Ways from noise to
+data have a `straightness`, a `curvature`, a `path_ratio` and a `path_energy`, which `normalised_path_energy` holds
+against optimal transport. `posterior_ranks` and their `calibration_error` say whether posteriors are as wide as they
+should be.
 """
 
 from .bits import bits_per_dim, bits_per_symbol
@@ -18,7 +19,7 @@ from .c2st import c2st
 from .calibration import calibration_error, posterior_ranks
 from .compare import Measure, compare, compare_features
 from .copying import data_copying
-from .energy import energy_distance
+from .energy import energy_distance, energy_score
 from .features import Classifier
 from .frechet import frechet_distance
 from .gaussian import gaussian_level
@@ -45,6 +46,7 @@ __all__ = [
     "curvature",
     "data_copying",
     "energy_distance",
+    "energy_score",
     "frechet_distance",
     "gaussian_level",
     "mmd",

@@ -4,11 +4,12 @@
 conditional flow matching, teaches a field velocity, noise, data or score; those with a name are `target_fm`, `i_cfm`,
 `ot_cfm`, `sb_cfm`, `vp_cfm`, `rectified_flow` and `data_matching`, `score_matching` and `edm_matching` of diffusions,
 `SF2M` teaches two fields the velocity and the score of a bridge, and `EditMatching` one the edits that make data.
-`FlowMapMatching` teaches the average velocity of a flow map, with the settings of `FLOW_MAPS`. Densities known up to a
-constant have `reverse_kl`, `forward_kl` and `importance_sample`, whose weights `effective_sample_size` and
-`log_evidence` judge. `reduce` takes the mean or the sum.
+`FlowMapMatching` teaches the average velocity of a flow map, with the settings of `FLOW_MAPS`. By `Drifting` what a
+network makes in one evaluation follows forces. Densities known up to a constant have `reverse_kl`, `forward_kl` and
+`importance_sample`, whose weights `effective_sample_size` and `log_evidence` judge. `reduce` takes the mean or the sum.
 """
 
+from .drifting import Drifting
 from .edit import EditMatching
 from .flow_map import FLOW_MAPS, FlowMapMatching
 from .matching import Matching
@@ -22,6 +23,7 @@ from .variational import effective_sample_size, forward_kl, importance_sample, l
 __all__ = [
     "FLOW_MAPS",
     "SF2M",
+    "Drifting",
     "EditMatching",
     "FlowMapMatching",
     "Matching",

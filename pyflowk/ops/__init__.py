@@ -27,6 +27,8 @@ from .cnf_trajectory import cnf_trajectory as cnf_trajectory
 from .conv1x1 import conv1x1 as conv1x1
 from .conv1x1 import conv1x1_gradients as conv1x1_gradients
 from .discrete_loss import discrete_loss as discrete_loss
+from .drift import Drift as Drift
+from .drift import drift as drift
 from .guidance import guide as guide
 from .hutchinson import draw_probes as draw_probes
 from .hutchinson import trace_estimate as trace_estimate

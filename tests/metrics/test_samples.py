@@ -13,6 +13,7 @@ from pyflowk import metrics
 from pyflowk.metrics import (
     c2st,
     energy_distance,
+    energy_score,
     frechet_distance,
     mmd,
     ngram_distance,
@@ -45,8 +46,8 @@ NUMBERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 OTHERS = {
     "Classifier", "Measure", "PrecisionRecall", "Score", "bits_per_dim", "bits_per_symbol", "calibration_error",
-    "compare", "compare_features", "curvature", "data_copying", "gaussian_level", "ngram_distance", "ngram_level",
-    "normalised_path_energy", "path_energy", "path_ratio", "posterior_ranks", "score", "straightness",
+    "compare", "compare_features", "curvature", "data_copying", "energy_score", "gaussian_level", "ngram_distance",
+    "ngram_level", "normalised_path_energy", "path_energy", "path_ratio", "posterior_ranks", "score", "straightness",
     "total_variation", "trivial_level", "with_error",
 }  # fmt: skip
 every = pytest.mark.parametrize("name", list(NUMBERS))
@@ -116,6 +117,19 @@ def test_energy_distance_of_gaussians() -> None:
     found = torch.stack([energy_distance(*rows) for rows in zip(x[:2000], y[:2000], strict=True)])
     assert abs(found.mean() - expected) < 4 * found.std() / math.sqrt(len(found))
     assert energy_distance(x.reshape(-1, 1)[:3000], y.reshape(-1, 1)[:3000]).item() == pytest.approx(expected, abs=0.06)
+
+
+def test_energy_score_is_proper() -> None:
+    """Of Gaussians its mean is E|Y - X| - E|Y - Y'| / 2; no other samples have a lower one."""
+    x, z = normal(20_000, 1), normal(20_000, 4, 1, seed=1)
+    for mean, std in ((0.0, 1.0), (0.8, 0.5)):
+        scores = energy_score(x, mean + std * z)
+        expected = folded(mean, math.sqrt(1 + std**2)) - folded(0, math.sqrt(2) * std) / 2
+        assert abs(scores.mean() - expected) < 4 * scores.std() / math.sqrt(len(x))
+    assert energy_score(x, z).mean() < energy_score(x, 0.8 + 0.5 * z).mean()
+    assert energy_score(x[:0], z[:0]).shape == (0,)
+    with pytest.raises(ValueError, match=r"m > 1; got \(5, 1\) and \(5, 1, 1\)"):
+        energy_score(x[:5], z[:5, :1])
 
 
 def test_wasserstein_of_points_and_of_gaussians() -> None:

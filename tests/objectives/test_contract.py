@@ -13,7 +13,17 @@ from pyflowk import objectives
 from pyflowk.distributions import DiagonalGaussian
 from pyflowk.flows import Flow
 from pyflowk.nets import FlowMap, MLPField
-from pyflowk.objectives import SF2M, EditMatching, FlowMapMatching, Matching, forward_kl, nll, reverse_kl, rnode
+from pyflowk.objectives import (
+    SF2M,
+    Drifting,
+    EditMatching,
+    FlowMapMatching,
+    Matching,
+    forward_kl,
+    nll,
+    reverse_kl,
+    rnode,
+)
 from pyflowk.paths import EditLogits, independent
 from pyflowk.solvers import Fixed
 from pyflowk.space import Ragged
@@ -51,6 +61,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "Matching": lambda flow, n, **options: Matching()(flow.transform.field, events(n), **options),
     "FlowMapMatching": lambda flow, n, **options: FlowMapMatching()(
         FlowMap(flow.transform.field), events(n), **options
+    ),
+    "Drifting": lambda flow, n, context, **options: Drifting()(
+        lambda t, z: flow.transform.field(t, z, context), events(n), **options
     ),
     "SF2M": lambda flow, n, **options: SF2M(0.5, independent)(*[flow.transform.field] * 2, events(n), **options),
     "EditMatching": lambda flow, n, **options: EditMatching()(edits(flow), words(n), **options),

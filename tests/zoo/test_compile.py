@@ -16,6 +16,7 @@ from tests.zoo.test_systems import data, seeded
 #: as little of each system as takes every way through it
 TINY: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "diffusion": ("diffusion", (3,), {"process": "edm", "width": 4, "depth": 1, "method": "euler", "steps": 1}),
+    "drifting": ("drifting", (3,), {"width": 4, "depth": 1}),
     "ffjord": ("ffjord", (3,), {"width": 4, "depth": 1, "flows": 1, "steps": 2}),
     "ffjord-image": ("ffjord", (1, 2, 2), {"width": 2, "depth": 1, "levels": 5, "steps": 1}),
     "flow_matching": ("flow_matching", (3,), {"width": 4, "depth": 1, "steps": 2}),

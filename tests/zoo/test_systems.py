@@ -85,6 +85,8 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
         "process": "cosine", "prediction": "velocity", "width": 8, "depth": 1, "levels": 5, "method": "rk4",
         "steps": 20,
     }),
+    "drifting": ("drifting", (3,), {"width": 8, "depth": 1, "memory": 4}),
+    "drifting-image": ("drifting", (1, 4, 4), {"width": 4, "depth": 1, "levels": 5, "architecture": "image"}),
     "tarflow": ("tarflow", (6,), {"width": 8, "depth": 1, "blocks": 2, "patch": 2}),
     "tarflow-image": ("tarflow", (3, 4, 8), {
         "width": 8, "depth": 1, "blocks": 2, "levels": 5, "positions": "rotary", "start": True, "memory_flat": True,
