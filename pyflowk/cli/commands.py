@@ -62,6 +62,9 @@ class Train(Command):
     out: File = None
     """The run's folder, which receives log.csv, checkpoint/, samples/, samples.png, loss.png and result.json; by
     default the first free runs/MODEL-DATA."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from", metavar="RUN")] = None
+    """Begin with the weights and the network of another run, of flow_matching for a mean_flow, and with its data unless
+    others are named."""
     resume: bool = False
     """Go on from the checkpoint in the run's folder, which Ctrl-C leaves too, with its system, data and settings; only
     the budget and the numbers of threads and workers may be changed."""
@@ -259,7 +262,7 @@ def _require_options(argv: Sequence[str]) -> None:
         return
     kind = COMMANDS[argv[0]]
     fields = [*dataclasses.fields(kind), *(dataclasses.fields(TrainConfig) if kind in (Train, Reflow) else ())]  # type: ignore[arg-type]
-    known = [field.name.replace("_", "-") for field in fields]
+    known = [field.name.rstrip("_").replace("_", "-") for field in fields]
     for word in argv[1:]:
         name = word.partition("=")[0].removeprefix("--").replace("_", "-")
         if not word.startswith("--") or name.startswith(("tyro-", "help")) or name.removeprefix("no-") in known:

@@ -24,6 +24,7 @@ from ..training.evaluation import Report
 from ..training.log import read_rows
 from ..training.pictures import draw_loss
 from ..zoo import Ability, GenerativeModel, MatchingModel
+from ..zoo.blocks import network_of
 from .options import check_number, check_options, parse_options
 from .runs import data_of, origin_of, portable_name
 from .tables import Progress, print_pairs, say
@@ -53,11 +54,15 @@ def train(command: Train) -> int:
     else:
         if (out / "checkpoint").exists():
             raise ValueError(f"{out} holds a checkpoint already: add --resume to go on, or choose another --out")
-        data = datasets.load(
+        begun = None if command.from_ is None else training.load_model(command.from_, "best")
+        data = data_of(begun[1]) if begun is not None and command.data is None else datasets.load(
             portable_name(source), data_dir=command.data_dir, seed=command.data_seed,
             given=command.given, split=command.split, size=command.size, watch=Progress,
         )  # fmt: skip
-        model = build(name, data, options, config.seed, conditional=command.conditional)
+        if begun is None:
+            model = build(name, data, options, config.seed, conditional=command.conditional)
+        else:
+            model = begin(name, begun[0], options, config.seed)
         check_pairs(model, data)
         check_sampling(model, sampling)
     return fit(model, data, config, out, sampling, resume=saved is not None)
@@ -187,6 +192,17 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return zoo.create(name, space, **options)
+
+
+def begin(name: str, teacher: GenerativeModel, options: dict[str, Any], seed: int) -> GenerativeModel:
+    """The system with the network of another model and its weights; what it has besides is drawn from `seed`."""
+    known = zoo.options(name)
+    same = {key: value for key, value in network_of(teacher.config).items() if key in known}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = zoo.create(name, teacher.space, **{**same, **options})
+    model.adopt(teacher)
+    return model
 
 
 def sizes(space: Space) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -160,12 +160,30 @@ def multiscale(
 
 SIZES = {"vector": (128, 3), "image": (32, 3), "unet": (16, 1), "dit": (64, 4)}
 """Width and depth of each network where nobody says."""
+TIME_SCALE = 1000.0
+"""That of the waves of time which deep networks hear, where nobody says."""
 LAYERED = {"activation": "silu", "time": "concat", "patch": 1}
 """Options that not every network has: the first two are those of "vector" and "image", the last is that of "dit"."""
 
 
+def network_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of the network of a model by its config, with which another system makes the same one.
+
+    >>> network_of({"name": "flow_matching", "width": 64, "depth": 2, "rtol": 1e-5})
+    {'width': 64, 'depth': 2, 'time_scale': 1000.0}
+    """
+    return {key: config[key] for key in NetworkOptions.__annotations__ if key in config} | {
+        "time_scale": config.get("time_scale", TIME_SCALE)
+    }
+
+
 def velocity(
-    space: Space, shared: NetworkOptions, frequency: float = 0.0, *, interval: bool = False, time_scale: float = 1000.0
+    space: Space,
+    shared: NetworkOptions,
+    frequency: float = 0.0,
+    *,
+    interval: bool = False,
+    time_scale: float = TIME_SCALE,
 ) -> Field:
     """The network of an architecture, of events or, "vector", of flat ones, as :func:`by_network` has chosen it.
 

@@ -16,7 +16,7 @@ from ..space import Space
 from .blocks import by_network, solving, velocity
 from .matching_model import MatchingModel
 from .matching_sampling import SAMPLERS, MatchingSampling
-from .model import SamplingOptions
+from .model import GenerativeModel, SamplingOptions
 from .option import Method, Option, Steps, Tolerance, VelocityOptions, one_of
 from .registry import register
 
@@ -62,6 +62,27 @@ class FlowMapModel(MatchingModel):
                 f"{found.guidance:g} instead; got {found.guidance:g}"
             )
         return found
+
+    def adopt(self, teacher: GenerativeModel) -> None:
+        """Those of a system whose network has learned the velocity of straight lines: every jump then goes by it."""
+        path = str(self.objective.path)
+        if not isinstance(teacher, MatchingModel) or str(teacher.objective.path) != path:
+            raise ValueError(f"{self.name} begins with a system that learns by matching on {path}; got {teacher.name}")
+        (at,), net = self._moving, self._parts()[1].field.net
+        theirs = teacher.flow.transform.layers()
+        field: Any = theirs[at].field
+        state = (field.net if isinstance(field, FlowMap) else field).state_dict()
+        missing = [key for key in net.state_dict() if key not in state and "gap" not in key]
+        unknown = [key for key in state if key not in net.state_dict()]
+        if missing or unknown:
+            raise ValueError(
+                f"{self.name} begins with a network of the same layers, which has learned the velocity; {teacher.name} "
+                f"has {', '.join(unknown[:3]) or 'none'} more and lacks {', '.join(missing[:3]) or 'none'}"
+            )
+        net.load_state_dict(state, strict=False)
+        for mine, other in zip(self.flow.transform.layers(), theirs, strict=True):
+            if mine is not self._parts()[1]:
+                mine.load_state_dict(other.state_dict())
 
     def _walked(self, x: Tensor, start: float, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
         if chosen.method != JUMPS:

@@ -162,6 +162,11 @@ class GenerativeModel(nn.Module):
     def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Any:
         raise NotImplementedError(f"{self.name} has no sampler")
 
+    def adopt(self, teacher: GenerativeModel) -> None:
+        """Begin with the weights of another model, whose network has the same layers; ValueError where it has not, and
+        for a system that begins with none."""
+        raise ValueError(f"{self.name} begins with no other model's weights; got those of {teacher.name}")
+
     def initialize(self, x: Any, context: Any = None, generator: Generator | None = None) -> None:
         """Set data-dependent layers from one batch; nothing to do for a system that has none."""
 

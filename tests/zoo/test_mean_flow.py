@@ -34,12 +34,20 @@ def test_weights_of_flow_matching_begin_a_mean_flow() -> None:
         for p in teacher.parameters():
             p += 0.1 * torch.randn(p.shape)
     model = zoo.mean_flow((1, 8, 8), levels=17, width=4, time_scale=1000.0)
-    names = {name.replace(".field.", ".field.net."): value for name, value in teacher.state_dict().items()}
-    missing, unexpected = model.load_state_dict(names, strict=False)
-    assert unexpected == [] and missing and all("gap" in name for name in missing)
+    model.adopt(teacher)
     drawn = [m.eval().sample(3, generator=seeded(), method="euler", steps=2) for m in (teacher, model)]
     torch.testing.assert_close(*drawn)
     assert torch.equal(model.sample(3, generator=seeded(), steps=2), drawn[1])
+    other = zoo.mean_flow((1, 8, 8), levels=17, width=4, time_scale=1000.0)
+    other.adopt(model)
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
+    for wrong in (zoo.flow_matching((1, 8, 8), levels=17, width=4, path="cosine"), zoo.nice((2,))):
+        with pytest.raises(ValueError, match="begins with a system that learns by matching on AffinePath"):
+            model.adopt(wrong)
+    with pytest.raises(ValueError, match=r"begins with a network of the same layers"):
+        zoo.mean_flow((2,), width=8).adopt(zoo.flow_matching((2,), width=8, prediction="data"))
+    with pytest.raises(ValueError, match="nice begins with no other model's weights; got those of mean_flow"):
+        zoo.nice((2,)).adopt(model)
 
 
 def test_options_that_do_not_fit() -> None:

@@ -1,0 +1,29 @@
+"""A mean flow that begins with the weights of a flow, and jumps after few steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pyflowk import training
+from pyflowk.cli import main
+from tests.zoo.test_systems import seeded
+
+QUIET = ("--no-tensorboard", "--cpu", "--threads", "1", "--sample-every", "0", "--validate-every", "300")
+
+
+def test_a_mean_flow_begins_with_a_flow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, whole = (str(tmp_path / name) for name in ("first", "whole"))
+    sizes = ("--set", "width=32", "depth=2")
+    assert main(["train", "flow_matching", "--data", "moons", "--steps", "400", "--out", first, *QUIET, *sizes]) == 0
+    begin = ("train", "mean_flow", "--from", first, *QUIET, "--set", "objective=terminal_velocity")
+    assert main([*begin, "--steps", "200", "--out", whole]) == 0
+    teacher, student = training.load_model(first)[0], training.load_model(whole)[0]
+    assert student.config["width"] == 32 and student.config["name"] == "mean_flow"
+    exact = teacher.sample(500, generator=seeded(), steps=40)
+    euler = teacher.sample(500, generator=seeded(), steps=1, method="euler")
+    jumped = student.sample(500, generator=seeded())
+    assert (jumped - exact).square().mean() < 0.3 * (euler - exact).square().mean()
+    assert main(["train", "nice", "--from", first, "--out", str(tmp_path / "no"), *QUIET]) == 2
+    assert "nice begins with no other model's weights; got those of flow_matching" in capsys.readouterr().err
