@@ -22,6 +22,7 @@ PFK_OP(activation_tangents)
 PFK_OP(attention)
 PFK_OP(causal_decode)
 PFK_OP(elementary)
+PFK_OP(jump_bins)
 PFK_OP(lipswish)
 PFK_OP(mlp)
 #endif

@@ -6,7 +6,8 @@ as the `CausalTransformer`, goes by a `CausalWalk` too, `Away` from another wher
 velocity: `MLPField`, `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time, `VelocityField`, of a network that
 predicts something else, `Preconditioned` or with a `GaussianBaseline`, `TangentField`, of one on a manifold,
 `FourierField`, of one that sees sines, too, and those of other clocks, `ReversedField` and `RescheduledField`;
-`FunctionField` is a user's, `FusedParameters` what a kernel takes, a `FlowMap` jumps from one time to another; for
+`FunctionField` is a user's, `FusedParameters` what a kernel takes, a `FlowMap` jumps from one time to another, a
+`CharacteristicsField` tells what jumps at any time; for
 images with far relations there are the `UNet` and `DiT`, whose blocks hear the time by a `TimeEmbedding`, and
 `load_dit` and `load_sit`, which read published weights.
 Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of
@@ -19,6 +20,7 @@ from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD
 from .branch import Branch, FunctionBranch, TransposedJacobian
 from .causal import Away, CausalNetwork, CausalWalk
 from .causal_transformer import PLACES, CausalTransformer
+from .characteristics import CharacteristicsField
 from .checkpoints import load_dit, load_sit
 from .clock import RescheduledField, ReversedField
 from .context import ContextBias, Network, drop_context
@@ -56,6 +58,7 @@ __all__ = [
     "CausalNetwork",
     "CausalTransformer",
     "CausalWalk",
+    "CharacteristicsField",
     "ContextBias",
     "ConvField",
     "ConvNet",

@@ -36,7 +36,8 @@ class DiT(DualField):
     DiT, at rates :math:`10^{-4 i / (\mathrm{width} / 4)}`, by which they know their place; "both" does both.
     ``qk_norm`` gives queries and keys a length of their own, so that long trainings in 16 bits keep finite logits.
 
-    H and W are any multiples of the patch. Raises ValueError for other sides, for heads that do not divide the width,
+    H and W are any multiples of the patch; the answer has as many channels as x, or ``outputs``. Raises ValueError for
+    other sides, for heads that do not divide the width,
     widths and heads that are too narrow for four waves, unknown positions, and a context that is missing or not
     wanted. Cost: 24 depth width^2 multiplications a token, and 4 depth width T for T tokens.
 
@@ -64,9 +65,11 @@ class DiT(DualField):
         classes: int | None = None,
         droppable: bool = False,
         interval: bool = False,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
-        require_counts("DiT", channels=channels, patch=patch, width=width, depth=depth)
+        outputs = channels if outputs is None else outputs
+        require_counts("DiT", channels=channels, patch=patch, width=width, depth=depth, outputs=outputs)
         self.heads = heads_of(width) if heads is None else heads
         require_counts("DiT", heads=self.heads)
         if positions not in POSITIONS:
@@ -84,7 +87,7 @@ class DiT(DualField):
         self.first = nn.Conv2d(channels, width, patch, stride=patch)
         self.blocks = nn.ModuleList(_Block(width, self.heads, qk_norm) for _ in range(depth))
         self.modulation = zero_(nn.Linear(width, 2 * width))
-        self.last = zero_(nn.Linear(width, patch * patch * channels))
+        self.last = zero_(nn.Linear(width, patch * patch * outputs))
 
     @classmethod
     def named(cls, name: str, channels: int, **options: Any) -> DiT:

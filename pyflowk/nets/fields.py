@@ -65,8 +65,9 @@ class MLPField(_LayeredField):
     ``interval`` takes its ``end`` too, times likewise (:class:`FlowMap` says what for). ``time`` is
     that of :class:`TimeLinear`; ``activation`` one of tanh, softplus, silu, elu, sin. The condition (``classes`` or
     ``context_dim``) enters the first layer as if concatenated to x; a ``droppable`` one may be None. The last layer
-    starts at zero: the flow starts as the identity. Raises ValueError for unknown names, a depth below 1, a context
-    missing or not wanted.
+    starts at zero: the flow starts as the identity. One of other ``outputs`` than features is no velocity, and has
+    neither a fused form nor a divergence. Raises ValueError for unknown names, a depth below 1, a context missing or
+    not wanted.
 
     ``fused(times, context)`` hands the field to the whole-trajectory kernel;
     ``with_divergence(t, x, context)`` is the exact divergence of a field with one or two hidden layers by one more
@@ -91,12 +92,14 @@ class MLPField(_LayeredField):
         classes: int | None = None,
         droppable: bool = False,
         interval: bool = False,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
-        require_counts("MLPField", features=features, width=width, depth=depth)
+        self.outputs = features if outputs is None else outputs
+        require_counts("MLPField", features=features, width=width, depth=depth, outputs=self.outputs)
         _check_activation(activation)
         self.features, self.width, self.depth, self.activation = features, width, depth, activation
-        sizes = [features, *[width] * depth, features]
+        sizes = [features, *[width] * depth, self.outputs]
         self.layers = nn.ModuleList(
             TimeLinear(a, b, time, zero=i == depth, interval=interval) for i, (a, b) in enumerate(pairwise(sizes))
         )
@@ -114,8 +117,10 @@ class MLPField(_LayeredField):
                 x, v = _activated(self.activation, x, v)
         return x, v
 
-    def fused(self, times: Tensor, context: Tensor | None = None) -> FusedParameters:
+    def fused(self, times: Tensor, context: Tensor | None = None) -> FusedParameters | None:
         """All that the kernel needs, for evaluations at ``times`` (T,)."""
+        if self.outputs != self.features:
+            return None
         bias = context_vector(self.context, context, 1 if context is None else context.shape[0])
         tables = [layer.gate_and_shift(times) for layer in self.layers]  # type: ignore[operator]
         gates = None if tables[0][0] is None else torch.cat([gate for gate, _ in tables], 1)
@@ -125,7 +130,11 @@ class MLPField(_LayeredField):
 
     def has_divergence(self, t: Tensor) -> bool:
         """Whether ``with_divergence`` takes such times: one for all rows, or matrices that no gate changes."""
-        return self.depth <= 2 and (t.dim() == 0 or self.layers[0].time != "concatsquash")
+        return (
+            self.outputs == self.features
+            and self.depth <= 2
+            and (t.dim() == 0 or self.layers[0].time != "concatsquash")
+        )
 
     def with_divergence(self, t: Tensor | float, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """f(t, x) and its exact divergence (B,); ValueError unless ``has_divergence(t)``."""
@@ -179,12 +188,14 @@ class ConvField(_LayeredField):
         classes: int | None = None,
         droppable: bool = False,
         interval: bool = False,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
-        require_counts("ConvField", channels=channels, width=width, depth=depth)
+        outputs = channels if outputs is None else outputs
+        require_counts("ConvField", channels=channels, width=width, depth=depth, outputs=outputs)
         _check_activation(activation)
         self.activation = activation
-        sizes = [channels, *[width] * depth, channels]
+        sizes = [channels, *[width] * depth, outputs]
         self.layers = nn.ModuleList(
             TimeConv2d(a, b, 3, time, i == depth, interval) for i, (a, b) in enumerate(pairwise(sizes))
         )

@@ -30,8 +30,9 @@ class UNet(DualField):
 
     Any H and W will do: of an odd side halving leaves (side + 1) / 2, and on the way up it is doubled and the last row
     or column dropped. The ends of all residual branches and of the whole start at zero: the flow starts as the
-    identity. Raises ValueError for no level, one that attends and is not there, and a context that is missing or not
-    wanted. Cost: the convolutions; attention, T^2 for T pixels. Nothing is random: there is no dropout.
+    identity. Its answer has as many channels as x, or ``outputs``. Raises ValueError for no level, one that attends and
+    is not there, and a context that is missing or not wanted. Cost: the convolutions; attention, T^2 for T pixels.
+    Nothing is random: there is no dropout.
 
     Ho et al., 2020, arXiv:2006.11239; this form: Dhariwal, Nichol, 2021, arXiv:2105.05233.
 
@@ -54,9 +55,11 @@ class UNet(DualField):
         classes: int | None = None,
         droppable: bool = False,
         interval: bool = False,
+        outputs: int | None = None,
     ) -> None:
         super().__init__()
-        require_counts("UNet", channels=channels, width=width, blocks=blocks, levels=len(multipliers))
+        outputs = channels if outputs is None else outputs
+        require_counts("UNet", channels=channels, width=width, blocks=blocks, levels=len(multipliers), outputs=outputs)
         require_counts("UNet", **{f"multipliers[{i}]": m for i, m in enumerate(multipliers)})
         if not set(attention) <= set(range(len(multipliers))):
             raise ValueError(f"attention: expected levels from 0 to {len(multipliers) - 1}, got {tuple(attention)}")
@@ -84,7 +87,7 @@ class UNet(DualField):
                 up.append(_Up(size))
         self.down, self.up = nn.ModuleList(down), nn.ModuleList(up)
         self.norm = _norm(size)
-        self.last = zero_(nn.Conv2d(size, channels, 3, padding=1))
+        self.last = zero_(nn.Conv2d(size, outputs, 3, padding=1))
 
     def _run(self, clock: Clock, x: Dual, context: Tensor | None) -> Dual:
         condition = embedded(self.time, self.context, clock, x.value, context).activated("silu")

@@ -3,15 +3,17 @@
 `nll` is the negative log-likelihood, and `rnode` adds the regularisers of continuous flows to it. `Matching`,
 conditional flow matching, teaches a field velocity, noise, data or score; those with a name are `target_fm`, `i_cfm`,
 `ot_cfm`, `sb_cfm`, `vp_cfm`, `rectified_flow` and `data_matching`, `score_matching` and `edm_matching` of diffusions,
-`SF2M` teaches two fields the velocity and the score of a bridge, and `EditMatching` one the edits that make data.
-`FlowMapMatching` teaches the average velocity of a flow map, with the settings of `FLOW_MAPS`. By `Drifting` what a
-network makes in one evaluation follows forces. Densities known up to a constant have `reverse_kl`, `forward_kl` and
-`importance_sample`, whose weights `effective_sample_size` and `log_evidence` judge. `reduce` takes the mean or the sum.
+`SF2M` teaches two fields the velocity and the score of a bridge, `EditMatching` one the edits that make data, and
+`GeneratorMatching` drift and jumps, by `bregman`, one of the `DIVERGENCES`. `FlowMapMatching` teaches the average
+velocity of a flow map, with the settings of `FLOW_MAPS`. By `Drifting` what a network makes in one evaluation follows
+forces. Densities known up to a constant have `reverse_kl`, `forward_kl` and `importance_sample`, whose weights
+`effective_sample_size` and `log_evidence` judge. `reduce` takes the mean or the sum.
 """
 
 from .drifting import Drifting
 from .edit import EditMatching
 from .flow_map import FLOW_MAPS, FlowMapMatching
+from .generator import DIVERGENCES, GeneratorMatching, bregman
 from .matching import Matching
 from .nll import nll, reduce
 from .presets import data_matching, i_cfm, ot_cfm, rectified_flow, sb_cfm, target_fm, vp_cfm
@@ -21,12 +23,15 @@ from .sf2m import SF2M
 from .variational import effective_sample_size, forward_kl, importance_sample, log_evidence, reverse_kl
 
 __all__ = [
+    "DIVERGENCES",
     "FLOW_MAPS",
     "SF2M",
     "Drifting",
     "EditMatching",
     "FlowMapMatching",
+    "GeneratorMatching",
     "Matching",
+    "bregman",
     "data_matching",
     "edm_matching",
     "effective_sample_size",

@@ -32,6 +32,7 @@ from .drift import drift as drift
 from .guidance import guide as guide
 from .hutchinson import draw_probes as draw_probes
 from .hutchinson import trace_estimate as trace_estimate
+from .jump_bins import jump_bins as jump_bins
 from .jump_step import jump_step as jump_step
 from .lipswish import lipswish as lipswish
 from .lu_weight import SingularTransformError as SingularTransformError

@@ -8,6 +8,10 @@ what is `Blurred` have noise of their own, a `GeodesicPath` leads along a manifo
 transport, whose `SemidiscreteFit` says how even it is, or kept from it as `SeededPairs`, those that are `Given`, or a
 flow's own, `FlowNoise`.
 
+A `JumpPath` says which jumps lead there, and into which `Bins`, by a `JumpSample`: `CondOTJumps`, `MixtureJumps`, and
+`minimal_jumps` of any density. What a process does are its `Characteristics`; those that share a path are `superposed`,
+and `langevin` adds noise.
+
 `Times` are those at which a path is looked at, drawn from a `TimeLaw`, by name in `TIME_LAWS`: `UniformTimes`,
 `LogNormalTimes`, `LogitNormalTimes`, `ModeTimes`, `CosmapTimes`, `PowerTimes`, `ShiftedTimes` by `shift_time`, or
 `UShapedTimes`, or all 0, `start_times`. A `Weight` says how much the error at each counts: `ErrorWeight` makes one
@@ -38,6 +42,17 @@ from .edits import (
 )
 from .entropic import Sinkhorn
 from .geodesic import GeodesicPath
+from .jumps import (
+    Bins,
+    Characteristics,
+    CondOTJumps,
+    JumpPath,
+    JumpSample,
+    MixtureJumps,
+    langevin,
+    minimal_jumps,
+    superposed,
+)
 from .pairing import OptimalTransport, Pairing, independent
 from .pairs import FlowNoise, Given
 from .prediction import PREDICTIONS, convert
@@ -84,10 +99,13 @@ __all__ = [
     "AffinePath",
     "Aligner",
     "Alignment",
+    "Bins",
     "Blurred",
     "BrownianBridge",
+    "Characteristics",
     "Coefficients",
     "CondOT",
+    "CondOTJumps",
     "Cosine",
     "CosmapTimes",
     "EditLogits",
@@ -101,12 +119,15 @@ __all__ = [
     "GeodesicPath",
     "Given",
     "ImportanceWeight",
+    "JumpPath",
+    "JumpSample",
     "LikelihoodWeight",
     "LinearVP",
     "Lipman",
     "LogNormalTimes",
     "LogitNormalTimes",
     "MinSNRWeight",
+    "MixtureJumps",
     "ModeTimes",
     "NoiseTokens",
     "OptimalTransport",
@@ -133,8 +154,11 @@ __all__ = [
     "empty",
     "expected_edits",
     "independent",
+    "langevin",
     "leftmost",
+    "minimal_jumps",
     "shift_time",
     "start_times",
     "strip",
+    "superposed",
 ]

@@ -14,7 +14,8 @@ Samplers know the path whose field they follow, and take any prediction: `ddim`,
 `dpmpp_2m`, `edm_heun` (`diffusion`), `euler_maruyama`, `stochastic_heun`, with one of `DIFFUSIONS`, and
 `predictor_corrector` (`stochastic`). Their times are a grid: `uniform_grid`, `power_grid`, `shifted_grid`, as
 `resolution_shift` says, `clock_grid`, `karras_grid`, or any that `check_grid` passes. A `flow_map` jumps along one.
-`walk_edits` makes sequences of any length, an `EditWalk`.
+What moves and jumps is walked by `jump_euler`, its jumps let through by one of `GATES`, or by `jump_thinning`, and ends
+as a `Jumped`. `walk_edits` makes sequences of any length, an `EditWalk`.
 """
 
 from .diffusion import curved_euler, ddim, ddpm, dpmpp_2m, edm_heun, overshooting
@@ -23,6 +24,7 @@ from .flow_map import flow_map
 from .grids import check_grid, clock_grid, karras_grid, power_grid, resolution_shift, shifted_grid, uniform_grid
 from .guidance import Guided, difference, projected, zero_star
 from .inverse_problems import NotConverged, Operator, blurring, flower, inpaint, masking, pooling
+from .jumps import GATES, Jumped, jump_euler, jump_thinning
 from .ode.adjoint import Backprop, Backsolve, Recompute
 from .ode.control import Status
 from .ode.dense import Dense
@@ -38,6 +40,7 @@ from .stochastic import DIFFUSIONS, euler_maruyama, predictor_corrector, stochas
 
 __all__ = [
     "DIFFUSIONS",
+    "GATES",
     "METHODS",
     "TABLEAUS",
     "Adaptive",
@@ -48,6 +51,7 @@ __all__ = [
     "Event",
     "Fixed",
     "Guided",
+    "Jumped",
     "NotConverged",
     "Operator",
     "Recompute",
@@ -69,6 +73,8 @@ __all__ = [
     "flow_map",
     "flower",
     "inpaint",
+    "jump_euler",
+    "jump_thinning",
     "karras_grid",
     "manifold_odeint",
     "masking",

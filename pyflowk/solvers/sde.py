@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._checks import require_numbers
 from ..ops.describe import described, require_kind
-from ..ops.draw import draw_normal
+from ..ops.draw import draw_normal, draw_uniform
 from ..ops.dtypes import state_dtype
 from .ode.checked import Checked
 from .ode.methods import TABLEAUS
@@ -41,10 +41,19 @@ def check_chance(generator: Chance, y: Tensor) -> None:
 
 def noise_like(y: Tensor, generator: Chance) -> Tensor:
     """Standard normal numbers like y; from a generator a row, if there is a list, whatever the other rows are."""
+    return _drawn(draw_normal, y, generator)
+
+
+def uniform_like(y: Tensor, generator: Chance) -> Tensor:
+    """Uniform numbers in [0, 1) likewise."""
+    return _drawn(draw_uniform, y, generator)
+
+
+def _drawn(draw: Callable[..., Tensor], y: Tensor, generator: Chance) -> Tensor:
     dtype = state_dtype(y)
     if generator is None or isinstance(generator, torch.Generator):
-        return draw_normal(y.shape, generator, dtype=dtype, device=y.device)
-    rows = [draw_normal(y.shape[1:], g, dtype=dtype, device=y.device) for g in generator]
+        return draw(y.shape, generator, dtype=dtype, device=y.device)
+    rows = [draw(y.shape[1:], g, dtype=dtype, device=y.device) for g in generator]
     return torch.stack(rows) if rows else y.new_empty(y.shape, dtype=dtype)
 
 

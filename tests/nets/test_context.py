@@ -30,6 +30,11 @@ CASES: dict[str, Callable[..., Callable[..., Any]]] = {
     "MLPField": lambda **c: _given(nets.MLPField(3, 8, 2, **c), T, VECTORS),
     "MLPField-divergence": lambda **c: _given(nets.MLPField(3, 8, 2, **c), T, VECTORS, name="with_divergence"),
     "ConvField": lambda **c: _given(nets.ConvField(2, 4, 1, **c), T, IMAGES),
+    "CharacteristicsField": lambda **c: _landing(
+        _given(
+            nets.CharacteristicsField(nets.MLPField(3, 8, 2, outputs=12, **c), bins=2), T, VECTORS, conditional=bool(c)
+        )
+    ),
     "CausalTransformer": lambda **c: _given(nets.CausalTransformer(5, 2, 2, 8, 1, 2, **c), IMAGES[:, :, 0]),
     "CausalTransformer-prefix": lambda **c: _given(
         nets.CausalTransformer(5, 2, 2, 8, 1, 2, prefix=2 * bool(c), **c), IMAGES[:, :, 0]
@@ -61,6 +66,10 @@ CASES: dict[str, Callable[..., Callable[..., Any]]] = {
         nets.FourierField(3, 4, 1.0, lambda n: nets.MLPField(n, 8, 2, **c)), T, VECTORS, conditional=bool(c)
     ),
 }
+
+
+def _landing(told: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda context: told(context).landing
 
 
 def _given(net: Network, *inputs: Tensor, name: str = "forward", conditional: bool | None = None) -> Callable[..., Any]:

@@ -18,13 +18,14 @@ from pyflowk.objectives import (
     Drifting,
     EditMatching,
     FlowMapMatching,
+    GeneratorMatching,
     Matching,
     forward_kl,
     nll,
     reverse_kl,
     rnode,
 )
-from pyflowk.paths import EditLogits, independent
+from pyflowk.paths import Characteristics, CondOTJumps, EditLogits, independent
 from pyflowk.solvers import Fixed
 from pyflowk.space import Ragged
 from pyflowk.transforms import Continuous
@@ -55,6 +56,19 @@ def edits(flow: Flow) -> Callable[..., EditLogits]:
     return field
 
 
+JUMPS = CondOTJumps.reaching(9.0, 2)
+
+
+def told_by(flow: Flow) -> Callable[..., Characteristics]:
+    """Its velocity as that of a process with jumps."""
+
+    def told(t: Tensor, x: Tensor, context: Tensor) -> Characteristics:
+        drift = flow.transform.field(t, x, context)  # type: ignore[operator]
+        return Characteristics(drift, None, drift, torch.stack((drift, 0 * drift), -1))
+
+    return told
+
+
 #: Every loss of a flow, of n events: of n given ones, or of n that it draws.
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "nll": lambda flow, n, **options: nll(flow, events(n), **options),
@@ -65,6 +79,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "Drifting": lambda flow, n, context, **options: Drifting()(
         lambda t, z: flow.transform.field(t, z, context), events(n), **options
     ),
+    "GeneratorMatching": lambda flow, n, **options: GeneratorMatching(JUMPS)(told_by(flow), events(n), **options),
     "SF2M": lambda flow, n, **options: SF2M(0.5, independent)(*[flow.transform.field] * 2, events(n), **options),
     "EditMatching": lambda flow, n, **options: EditMatching()(edits(flow), words(n), **options),
     "rnode": lambda flow, n, **options: rnode(flow, events(n), **options),
@@ -73,8 +88,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 }
 #: What is exported and no loss.
 OTHERS = {
-    "FLOW_MAPS", "data_matching", "edm_matching", "effective_sample_size", "i_cfm", "importance_sample", "log_evidence",
-    "ot_cfm", "rectified_flow", "reduce", "sb_cfm", "score_matching", "target_fm", "vp_cfm",
+    "DIVERGENCES", "FLOW_MAPS", "bregman", "data_matching", "edm_matching", "effective_sample_size", "i_cfm",
+    "importance_sample", "log_evidence", "ot_cfm", "rectified_flow", "reduce", "sb_cfm", "score_matching", "target_fm",
+    "vp_cfm",
 }  # fmt: skip
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from pyflowk.paths import Schedule
+from pyflowk.paths import Characteristics, CondOT, CondOTJumps, Schedule
 
 
 @dataclass(frozen=True)
@@ -45,3 +46,26 @@ class Mixture:
 
 GAUSSIAN = Mixture((1.0,), (1.0,), (0.5,))
 PAIR = Mixture((0.3, 0.7), (-1.0, 1.5), (0.3, 0.5))
+
+
+def jumping(points: Mixture, path: CondOTJumps) -> Callable[[Tensor, Tensor], Characteristics]:
+    """What flow and jumps of a few data do, whose deviations are 0: averages over those that pass through x (B, D)."""
+
+    def told(t: Tensor, x: Tensor) -> Characteristics:
+        t = t.expand(len(x))
+        drift, rates = torch.empty_like(x), x.new_zeros(*x.shape, path.bins.count)
+        for d in range(x.shape[1]):
+            parts, mean = points._parts(x[:, d], t, CondOT())[:2]
+            share = parts / parts.sum(1, keepdim=True)
+            for k, z in enumerate(mean):
+                data = z.expand(len(x), 1)
+                noise = (x[:, d : d + 1] - t[:, None] * data) / (1 - t[:, None])
+                sample = path.sample(noise, data, t)
+                rates[:, d] += share[:, k, None] * sample.intensity * sample.masses[:, 0]
+            drift[:, d] = points.predictions(x[:, d], t, CondOT())["velocity"]
+        return Characteristics(drift, None, rates.sum(-1).log(), rates.clamp(min=torch.finfo(x.dtype).tiny).log())
+
+    return told
+
+
+TWO = Mixture((0.4, 0.6), (-1.0, 0.8), (0.0, 0.0))

@@ -20,6 +20,7 @@ TINY: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "ffjord": ("ffjord", (3,), {"width": 4, "depth": 1, "flows": 1, "steps": 2}),
     "ffjord-image": ("ffjord", (1, 2, 2), {"width": 2, "depth": 1, "levels": 5, "steps": 1}),
     "flow_matching": ("flow_matching", (3,), {"width": 4, "depth": 1, "steps": 2}),
+    "generator_matching": ("generator_matching", (3,), {"width": 4, "depth": 1, "bins": 4}),
     "glow": ("glow", (1, 4, 4), {"width": 2, "steps": 1, "scales": 1, "levels": 5}),
     "iaf": ("iaf", (3,), {"width": 8, "blocks": 1}),
     "maf-mixture": ("maf", (3,), {"width": 8, "blocks": 1, "components": 2}),
