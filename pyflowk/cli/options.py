@@ -54,12 +54,14 @@ def check_options(name: str, options: Mapping[str, Any], sampling: Mapping[str, 
 
 def sampling_of(model: GenerativeModel, pairs: Sequence[str], saved: Checkpoint) -> dict[str, Any]:
     """What --sampling says, on top of what the run has; ValueError for what the system does not declare."""
-    options = parse_options(pairs, "--sampling")
+    options = {**saved.sampling, **parse_options(pairs, "--sampling")}
     try:
         model.chosen(options)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"--sampling: {error}") from error
-    return {**saved.sampling, **options}
+        own = " ".join(f"{key}={value}" for key, value in saved.sampling.items())
+        where = f"--sampling, beside the run's own {own}" if own else "--sampling"
+        raise ValueError(f"{where}: {error}") from error
+    return options
 
 
 def check_number(option: str, value: int, least: int, most: int) -> None:

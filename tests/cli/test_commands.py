@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ import pyflowk
 from pyflowk import zoo
 from pyflowk.cli import main
 from pyflowk.cli.commands import parse
-from pyflowk.cli.options import check_options, parse_options
+from pyflowk.cli.options import check_options, parse_options, sampling_of
 from pyflowk.training import Checkpoint, Trainer, checkpoint
 from pyflowk.training.log import read_rows
 
@@ -298,6 +299,15 @@ def test_eval_says_how_its_numbers_are_read(tmp_path, capsys):
         r"copying .*; copies if above 0\.5",
     ):
         assert re.search(line, text)
+
+
+def test_what_is_asked_of_samples_is_held_against_what_the_run_has():
+    model = zoo.flow_matching((2,), classes=2, dropout=0.1, width=4)
+    own = {"guidance": 1.0, "guidance_kind": "projected"}
+    saved = SimpleNamespace(sampling=own)
+    assert sampling_of(model, ["guidance_until=0.5"], saved) == {**own, "guidance_until": 0.5}
+    with pytest.raises(ValueError, match=r"^--sampling, beside the run's own guidance=1\.0 .*: guidance_kind: is for"):
+        sampling_of(model, ["guidance=0"], saved)
 
 
 def test_guidance_without_conditions_says_how_to_train(tmp_path, capsys):
