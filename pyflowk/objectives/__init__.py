@@ -5,11 +5,13 @@ conditional flow matching, teaches a field velocity, noise, data or score; those
 `ot_cfm`, `sb_cfm`, `vp_cfm`, `rectified_flow` and `data_matching`, `score_matching` and `edm_matching` of diffusions,
 `SF2M` teaches two fields the velocity and the score of a bridge, `EditMatching` one the edits that make data, and
 `GeneratorMatching` drift and jumps, by `bregman`, one of the `DIVERGENCES`. `FlowMapMatching` teaches the average
-velocity of a flow map, with the settings of `FLOW_MAPS`. By `Drifting` what a network makes in one evaluation follows
-forces. Densities known up to a constant have `reverse_kl`, `forward_kl` and `importance_sample`, whose weights
-`effective_sample_size` and `log_evidence` judge. `reduce` takes the mean or the sum.
+velocity of a flow map, with the settings of `FLOW_MAPS`, `ConsistencyMatching` where a trajectory ends. By `Drifting`
+what a network makes in one evaluation follows forces. Densities known up to a constant have `reverse_kl`, `forward_kl`
+and `importance_sample`, whose weights `effective_sample_size` and `log_evidence` judge. `reduce` takes the mean or the
+sum.
 """
 
+from .consistency import ConsistencyMatching
 from .drifting import Drifting
 from .edit import EditMatching
 from .flow_map import FLOW_MAPS, FlowMapMatching
@@ -26,6 +28,7 @@ __all__ = [
     "DIVERGENCES",
     "FLOW_MAPS",
     "SF2M",
+    "ConsistencyMatching",
     "Drifting",
     "EditMatching",
     "FlowMapMatching",

@@ -118,20 +118,21 @@ class FlowMapMatching(Matching):
         reduction: str = "none",
     ) -> Tensor:
         check_batch(x, context)
+        rows = x.shape[0]  # the length of a tensor is a constant to torch.export
         if not isinstance(net, FlowMap):
             raise TypeError(f"net: expected a pyflowk.nets.FlowMap, which knows two times; got {described(net)}")
         x0, x1, context = paired(self.source, self.pairing, x, context, generator)
-        t, end = self._intervals(len(x), generator, dtype=state_dtype(x), device=x.device)
+        t, end = self._intervals(rows, generator, dtype=state_dtype(x), device=x.device)
         sample = self.path.sample(x0, x1, t, generator)
-        context, dropped = expand_context(context, len(x)), None
+        context, dropped = expand_context(context, rows), None
         if self.dropout and context is not None:
-            dropped = draw_uniform((len(x),), generator, dtype=torch.float32, device=x.device) < self.dropout
+            dropped = draw_uniform((rows,), generator, dtype=torch.float32, device=x.device) < self.dropout
             context = drop_context(context, dropped, net.no_context())
         v = sample.target if net.prediction == "velocity" else net.as_velocity(x1, t, sample.x_t)
         v = self._guided(net, sample, v, context, dropped)
         predicted = as_slope(net(t, sample.x_t, context, end), v)
-        cut = self._matched(len(x))  # rows before it learn the velocity, as a flow does
-        if cut < len(x):
+        cut = self._matched(rows)  # rows before it learn the velocity, as a flow does
+        if cut < rows:
             there, context = sample.x_t[cut:], None if context is None else context[cut:]
             ahead, wanted = self._held(net, predicted[cut:], t[cut:], end[cut:], there, v[cut:], context, generator)
             predicted, v = torch.cat((predicted[:cut], ahead)), torch.cat((v[:cut], wanted))
@@ -211,6 +212,6 @@ FLOW_MAPS: dict[str, dict[str, Any]] = {
     "improved_mean_flow": {"tangent": "own", "fm_fraction": 0.5},
     "alpha_flow": {"derivative": "difference", "fm_fraction": 0.5},
     "terminal_velocity": {"condition": "lagrangian", "fm_fraction": 0.5, "power": 0.0},
-    "split_mean_flow": {"condition": "semigroup", "fm_fraction": 0.5},
+    "split_mean_flow": {"condition": "semigroup", "fm_fraction": 0.5, "power": 0.0},
 }
 """The settings of the objectives that have a name: FlowMapMatching(**FLOW_MAPS["mean_flow"])."""

@@ -13,14 +13,15 @@ A `Guided` field goes further than its context, in the direction of a `differenc
 Samplers know the path whose field they follow, and take any prediction: `ddim`, `ddpm`, `curved_euler`, `overshooting`,
 `dpmpp_2m`, `edm_heun` (`diffusion`), `euler_maruyama`, `stochastic_heun`, with one of `DIFFUSIONS`, and
 `predictor_corrector` (`stochastic`). Their times are a grid: `uniform_grid`, `power_grid`, `shifted_grid`, as
-`resolution_shift` says, `clock_grid`, `karras_grid`, or any that `check_grid` passes. A `flow_map` jumps along one.
-What moves and jumps is walked by `jump_euler`, its jumps let through by one of `GATES`, or by `jump_thinning`, and ends
-as a `Jumped`. `walk_edits` makes sequences of any length, an `EditWalk`.
+`resolution_shift` says, `clock_grid`, `karras_grid`, or any that `check_grid` passes. A `flow_map` jumps along one, a
+model of `consistency` to the data and back. What moves and jumps is walked by `jump_euler`, its jumps let through by
+one of `GATES`, or by `jump_thinning`, and ends as a `Jumped`. `walk_edits` makes sequences of any length, an
+`EditWalk`.
 """
 
 from .diffusion import curved_euler, ddim, ddpm, dpmpp_2m, edm_heun, overshooting
 from .edits import EditWalk, walk_edits
-from .flow_map import flow_map
+from .flow_map import consistency, flow_map
 from .grids import check_grid, clock_grid, karras_grid, power_grid, resolution_shift, shifted_grid, uniform_grid
 from .guidance import Guided, difference, projected, zero_star
 from .inverse_problems import NotConverged, Operator, blurring, flower, inpaint, masking, pooling
@@ -63,6 +64,7 @@ __all__ = [
     "blurring",
     "check_grid",
     "clock_grid",
+    "consistency",
     "curved_euler",
     "ddim",
     "ddpm",

@@ -2,16 +2,19 @@ r"""Jumps along a flow map: samples in one, two or a few evaluations."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
+from ..nets.field import Field
 from ..nets.flow_map import FlowMap
 from ..ops.describe import require_kind
 from ..paths import Schedule
-from .course import Course
+from .course import Course, rows
 from .sde import Chance
 
-__all__ = ["flow_map"]
+__all__ = ["consistency", "flow_map"]
 
 
 def flow_map(
@@ -50,4 +53,37 @@ def flow_map(
             continue
         data = field.jump(times[i], x, context, end=torch.ones_like(times[i]))
         x = course.then.alpha[i].to(x.dtype) * data + course.then.sigma[i].to(x.dtype) * course.noise()
+    return x
+
+
+def consistency(
+    field: Field | Callable[..., Tensor],
+    x: Tensor,
+    schedule: Schedule,
+    grid: Tensor,
+    *,
+    prediction: str = "velocity",
+    context: Tensor | None = None,
+    generator: Chance = None,
+) -> Tensor:
+    r"""What a field says of the data at each time of a ``grid``, brought back to the next with fresh noise:
+    :math:`x \leftarrow \alpha_s f(t, x) + \sigma_s n`.
+
+    Of a consistency model (:class:`pyflowk.objectives.ConsistencyMatching`) one step from 0 to 1 is a sample, and a few
+    are better ones. x is (B, \*event) at the first time; the ``prediction`` of the field means f on the affine path of
+    the ``schedule``. The ``generator`` is one for all rows or one a row. Errors are those of
+    :func:`pyflowk.solvers.ddim`. Cost: one evaluation a step. Song et al., 2023, arXiv:2303.01469, algorithm 1.
+
+    >>> import torch
+    >>> from pyflowk.paths import Cosine
+    >>> from pyflowk.solvers import consistency, uniform_grid
+    >>> consistency(lambda t, x: x, torch.ones(1, 2), Cosine(), uniform_grid(1), prediction="data")
+    tensor([[1., 1.]])
+    """
+    course = Course(field, x, schedule, grid, prediction, context, generator).rise("consistency")
+    x, (of_x, of_f) = course.x, rows(course.shares("data").to(course.x.dtype))
+    alpha, sigma = (c.to(x.dtype).unbind() for c in course.then[:2])
+    for i in range(course.steps):
+        data = of_x[i] * x + of_f[i] * course.ask(i, x)
+        x = alpha[i] * data + sigma[i] * course.noise()
     return x

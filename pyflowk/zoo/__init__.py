@@ -1,15 +1,17 @@
 """Published systems, one file each, assembled from the floors below; every one trains and samples the same way.
 
 `create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`,
-`tarflow`, `flow_matching`, `rectified_flow`, `diffusion`, `mean_flow`, `drifting`, `generator_matching`. `names` lists
-them, `describe` says what one is, `options` and `defaults` what it takes, `sampling` what its `sample` takes, `takes`
-which kinds of space it is for, `condition` how a context is asked for, `check` whether options are right. All are a
-`GenerativeModel`, of whose every `Ability` one asks, such as that of telling a `Marginal`; those of one flow are a
-`FlowModel`, those whose velocity is learned by matching a `MatchingModel`, or a `FlowMapModel` if they jump, one with
-jumps of coordinates a `GeneratorModel`, that of tokens a `TarFlow`, that of forces a `DriftingModel`. `register` adds
-one: each of its options is an `Option`, and those of its sampling are fields of its `SamplingOptions`.
+`tarflow`, `flow_matching`, `rectified_flow`, `diffusion`, `mean_flow`, `consistency`, `drifting`, `generator_matching`.
+`names` lists them, `describe` says what one is, `options` and `defaults` what it takes, `sampling` what its `sample`
+takes, `takes` which kinds of space it is for, `condition` how a context is asked for, `check` whether options are
+right. All are a `GenerativeModel`, of whose every `Ability` one asks, such as that of telling a `Marginal`; those of
+one flow are a `FlowModel`, those whose velocity is learned by matching a `MatchingModel`, or a `FlowMapModel` if they
+jump, one with jumps of coordinates a `GeneratorModel`, that of tokens a `TarFlow`, those that do no more a
+`ConsistencyModel` and a `DriftingModel`. `register` adds one: each of its options is an `Option`, and those of its
+sampling are fields of its `SamplingOptions`.
 """
 
+from .consistency import ConsistencyModel, consistency
 from .diffusion import diffusion
 from .drifting import DriftingModel, drifting
 from .ffjord import ffjord
@@ -33,9 +35,9 @@ from .residual_flow import residual_flow
 from .tarflow import TarFlow, tarflow
 
 __all__ = [
-    "Ability", "DriftingModel", "FlowMapModel", "FlowModel", "GenerativeModel", "GeneratorModel", "Marginal",
-    "MatchingModel", "Option", "SamplingOptions", "TarFlow", "check", "condition", "create", "defaults", "describe",
-    "diffusion", "drifting", "ffjord", "flow_matching", "generator_matching", "glow", "iaf", "maf", "mean_flow",
-    "names", "neural_ode", "nice", "nsf", "options", "realnvp", "rectified_flow", "register", "residual_flow",
-    "sampling", "takes", "tarflow",
+    "Ability", "ConsistencyModel", "DriftingModel", "FlowMapModel", "FlowModel", "GenerativeModel", "GeneratorModel",
+    "Marginal", "MatchingModel", "Option", "SamplingOptions", "TarFlow", "check", "condition", "consistency", "create",
+    "defaults", "describe", "diffusion", "drifting", "ffjord", "flow_matching", "generator_matching", "glow", "iaf",
+    "maf", "mean_flow", "names", "neural_ode", "nice", "nsf", "options", "realnvp", "rectified_flow", "register",
+    "residual_flow", "sampling", "takes", "tarflow",
 ]  # fmt: skip

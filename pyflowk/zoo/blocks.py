@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.func import vjp
 
 from ..distributions import ClassConditionalGaussian, DiagonalGaussian, Distribution
+from ..metrics import energy_score
 from ..nets import MLP, ConvField, ConvNet, DiT, Field, FourierField, MLPField, UNet
 from ..ops.masks import transformed_channels
 from ..solvers import Adaptive, Fixed, Operator
@@ -32,8 +33,11 @@ from ..transforms import (
     Transform,
     VariationalDequantize,
 )
+from .model import GenerativeModel
 from .option import Chooser, DivergenceOptions, NetworkOptions
 
+DRAWS = 8
+"""Samples by which an event is judged."""
 Net = Callable[[int, int], nn.Module]
 """(channels it sees, channels it gives) -> a coupling's network."""
 
@@ -119,6 +123,18 @@ def solving(shared: DivergenceOptions, method: str, steps: int | None, rtol: flo
     """What a Continuous takes beside its field."""
     estimate = {"divergence": shared["divergence"], "probes": shared["probes"], "noise": shared["noise"]}
     return {**estimate, "method": method, "stepping": stepping(method, steps, rtol, atol)}
+
+
+def score_of_samples(
+    model: GenerativeModel, front: Transform, x: Tensor, context: Any, generator: Generator | None
+) -> Tensor:
+    """The energy score (B,) of samples as a model draws them for each event, in units of what its network sees: what
+    tells how good they are where the loss of training does not."""
+    rows, many = x.shape[0], None if context is None else context.repeat_interleave(DRAWS, 0)
+    y = model.sample(rows * DRAWS, many, generator)
+    unit = Compose(*(layer for layer in front.layers() if not layer.stochastic))
+    x, y = unit.to_noise(x), unit.to_noise(y)
+    return energy_score(x, y.reshape(rows, DRAWS, *x.shape[1:]))
 
 
 # ---- layers ----------------------------------------------------------------------------------------------------------

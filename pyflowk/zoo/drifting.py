@@ -10,7 +10,6 @@ from typing_extensions import Unpack
 
 from ..distributions import DiagonalGaussian
 from ..flows import Flow
-from ..metrics import energy_score
 from ..nets import Field
 from ..objectives import Drifting
 from ..ops.draw import draw_keys
@@ -18,14 +17,11 @@ from ..ops.drift import KERNELS, NORMALISATIONS
 from ..ops.path_sample import noise_of
 from ..space import Space
 from ..transforms import ActNorm, Compose
-from .blocks import by_network, centred, flatten, velocity
+from .blocks import by_network, centred, flatten, score_of_samples, velocity
 from .flow_model import FlowSampling
 from .model import GenerativeModel
 from .option import WIDTH, NetworkOptions, Option, one_of
 from .registry import register
-
-DRAWS = 8
-"""Samples by which the loss of evaluation judges an event."""
 
 
 class DriftingModel(GenerativeModel):
@@ -64,21 +60,13 @@ class DriftingModel(GenerativeModel):
     def loss(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         x, context = self.flow.enter(x, self.check_batch(x, context))
         if not self.training:
-            return self._score(x, context, generator)
+            return score_of_samples(self, self.flow.transform, x, context, generator)
         x = self.flow.transform.to_noise(x, context, generator)
         known = min(int(self.seen), len(self.memory))
         more = self.memory[:known], None if context is None else self.labels[:known]
         loss = self.objective(self.net, x, context, more=more, generator=generator)
         self._remember(x, context)
         return loss
-
-    def _score(self, x: Tensor, context: Tensor | None, generator: Generator | None) -> Tensor:
-        """The energy score of samples as they are drawn, in units of what the network sees."""
-        rows, many = x.shape[0], None if context is None else context.repeat_interleave(DRAWS, 0)
-        y = self._sample(rows * DRAWS, many, generator, self._usual)
-        unit = Compose(*(layer for layer in self.flow.transform.layers() if not layer.stochastic))
-        x, y = unit.to_noise(x), unit.to_noise(y)
-        return energy_score(x, y.reshape(rows, DRAWS, *x.shape[1:]))
 
     @torch.no_grad()
     def _remember(self, x: Tensor, context: Tensor | None) -> None:

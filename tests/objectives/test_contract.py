@@ -15,6 +15,7 @@ from pyflowk.flows import Flow
 from pyflowk.nets import FlowMap, MLPField
 from pyflowk.objectives import (
     SF2M,
+    ConsistencyMatching,
     Drifting,
     EditMatching,
     FlowMapMatching,
@@ -73,6 +74,7 @@ def told_by(flow: Flow) -> Callable[..., Characteristics]:
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "nll": lambda flow, n, **options: nll(flow, events(n), **options),
     "Matching": lambda flow, n, **options: Matching()(flow.transform.field, events(n), **options),
+    "ConsistencyMatching": lambda flow, n, **options: ConsistencyMatching()(flow.transform.field, events(n), **options),
     "FlowMapMatching": lambda flow, n, **options: FlowMapMatching()(
         FlowMap(flow.transform.field), events(n), **options
     ),

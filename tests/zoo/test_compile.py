@@ -15,6 +15,7 @@ from tests.zoo.test_systems import data, seeded
 
 #: as little of each system as takes every way through it
 TINY: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
+    "consistency": ("consistency", (3,), {"width": 4, "depth": 1}),
     "diffusion": ("diffusion", (3,), {"process": "edm", "width": 4, "depth": 1, "method": "euler", "steps": 1}),
     "drifting": ("drifting", (3,), {"width": 4, "depth": 1}),
     "ffjord": ("ffjord", (3,), {"width": 4, "depth": 1, "flows": 1, "steps": 2}),
