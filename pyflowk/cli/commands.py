@@ -184,6 +184,34 @@ class Reflow(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Latent(Command):
+    """Train a system on the codes of a trained autoencoder, which stays as it is. Its likelihood is a bound, no better
+    than the autoencoder's codes are."""
+
+    run_folder: Run
+    """A run's folder or its checkpoint folder, of an autoencoder."""
+    system: str = "tarflow"
+    """The system that learns the codes; `pyflowk zoo` lists them."""
+    set: tuple[str, ...] = ()
+    """Its options, such as `width=128`; `pyflowk zoo MODEL` lists them."""
+    conditional: bool = False
+    """Condition it on the labels of the data."""
+    out: File = None
+    """The run's folder, as of `pyflowk train`; by default the first free RUN-latent."""
+    sampling: tuple[str, ...] = ()
+    """Options of its samples, such as `temperature=0.7`, and `spread`, how far events are drawn around what the decoder
+    makes of codes."""
+    weights: Literal["best", "ema", "last"] = "best"
+    """Weights of the autoencoder: those with the best validation loss, their moving average at the end, or the last."""
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+
+    def run(self) -> int:
+        from .inside import latent
+
+        return latent(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Zoo(Command):
     """List the systems, or the options of one."""
 
@@ -248,6 +276,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "sample": Sample,
     "eval": Eval,
     "reflow": Reflow,
+    "latent": Latent,
     "zoo": Zoo,
     "data": Data,
     "info": Info,
@@ -261,7 +290,7 @@ def _require_options(argv: Sequence[str]) -> None:
     if not argv or argv[0] not in COMMANDS:
         return
     kind = COMMANDS[argv[0]]
-    fields = [*dataclasses.fields(kind), *(dataclasses.fields(TrainConfig) if kind in (Train, Reflow) else ())]  # type: ignore[arg-type]
+    fields = [*dataclasses.fields(kind), *(dataclasses.fields(TrainConfig) if kind in (Train, Reflow, Latent) else ())]  # type: ignore[arg-type]
     known = [field.name.rstrip("_").replace("_", "-") for field in fields]
     for word in argv[1:]:
         name = word.partition("=")[0].removeprefix("--").replace("_", "-")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import zoo
 from ..training import Checkpoint
 from ..zoo import GenerativeModel
+from ..zoo.option import parse_options
+
+__all__ = ["GIVEN_BY_DATA", "check_number", "check_options", "parse_options", "sampling_of"]
 
 GIVEN_BY_DATA = {
     "space": "the data tells its space",
@@ -18,26 +19,6 @@ GIVEN_BY_DATA = {
     "context_dim": "--given takes columns of the data",
 }
 """Options that a user gives in another way."""
-
-
-def parse_options(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
-    """`("width=256", "steps=None")` -> {"width": 256, "steps": None}; values are JSON, True, False, None or words.
-
-    >>> parse_options(("width=256", "architecture=vector", "residual=True", "dropout=.1"))
-    {'width': 256, 'architecture': 'vector', 'residual': True, 'dropout': 0.1}
-    """
-    words = {"None": None, "True": True, "False": False}
-    number = re.compile(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)  # .5 or 1., which are no JSON
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, text = pair.partition("=")
-        if not key or not equals:
-            raise ValueError(f"{option}: expected KEY=VALUE, got {pair!r}")
-        try:
-            options[key] = json.loads(text)
-        except ValueError:
-            options[key] = float(text) if number.fullmatch(text) else words.get(text, text)
-    return options
 
 
 def check_options(name: str, options: Mapping[str, Any], sampling: Mapping[str, Any]) -> None:

@@ -2,24 +2,24 @@
 
 A `Network` may take a context, by a `ContextBias`; `drop_context` takes it from some rows. Conditioners: `MLP`,
 `ConvNet`, `ResidualConvNet` (of `WeightNormConv2d`), `MADE`, masked, and those of tokens: every `CausalNetwork`, such
-as the `CausalTransformer`, goes by a `CausalWalk` too, `Away` from another where it is guided. Every `Field` is a
-velocity: `MLPField`, `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time, `VelocityField`, of a network that
-predicts something else, `Preconditioned` or with a `GaussianBaseline`, `TangentField`, of one on a manifold,
-`FourierField`, of one that sees sines, too, and those of other clocks, `ReversedField` and `RescheduledField`;
-`FunctionField` is a user's, `FusedParameters` what a kernel takes, a `FlowMap` jumps from one time to another, a
-`CharacteristicsField` tells what jumps at any time; for
-images with far relations there are the `UNet` and `DiT`, whose blocks hear the time by a `TimeEmbedding`, and
-`load_dit` and `load_sit`, which read published weights.
-Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of
-`SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they take:
-`CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`,
-`DIT_SIZES`.
+as the `CausalTransformer`, goes by a `CausalWalk` too, `Away` from another where it is guided, and hears of noise what
+`with_level` says. Every `Field` is a velocity: `MLPField`, `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the
+time, `VelocityField`, of a network that predicts something else, `Preconditioned` or with a `GaussianBaseline`,
+`TangentField`, of one on a manifold, `FourierField`, of one that sees sines, too, and those of other clocks,
+`ReversedField` and `RescheduledField`; `FunctionField` is a user's, `FusedParameters` what a kernel takes, a `FlowMap`
+jumps from one time to another, a `CharacteristicsField` tells what jumps at any time; for images with far relations
+there are the `UNet` and `DiT`, whose blocks hear the time by a `TimeEmbedding`, and `load_dit` and `load_sit`, which
+read published weights. An `Encoder` makes codes of events, a `Decoder` events of codes. Every `Branch` contracts and
+has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`,
+`SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`,
+`FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`, `DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
+from .autoencoder import Decoder, Encoder
 from .branch import Branch, FunctionBranch, TransposedJacobian
 from .causal import Away, CausalNetwork, CausalWalk
-from .causal_transformer import PLACES, CausalTransformer
+from .causal_transformer import PLACES, CausalTransformer, with_level
 from .characteristics import CharacteristicsField
 from .checkpoints import load_dit, load_sit
 from .clock import RescheduledField, ReversedField
@@ -62,7 +62,9 @@ __all__ = [
     "ContextBias",
     "ConvField",
     "ConvNet",
+    "Decoder",
     "DiT",
+    "Encoder",
     "Field",
     "FlowMap",
     "FourierField",
@@ -93,4 +95,5 @@ __all__ = [
     "drop_context",
     "load_dit",
     "load_sit",
+    "with_level",
 ]

@@ -13,13 +13,15 @@ from .._checks import require_counts
 from ..ops.causal_decode import Lead, TransformerSizes, causal_decode, pack_transformer
 from ..ops.dtypes import state_dtype
 from ..ops.kept import Keeper, Kept
+from ..shapes import expand_context
 from .attention import Past, SelfAttention, heads_of, zero_
 from .causal import Away, CausalNetwork
 from .context import context_vector, make_context
 from .dit import rotary
 from .dual import Dual
+from .embedding import TimeEmbedding
 
-__all__ = ["PLACES", "CausalTransformer"]
+__all__ = ["PLACES", "CausalTransformer", "with_level"]
 
 PLACES = ("learned", "rotary", "both")
 
@@ -46,6 +48,8 @@ class CausalTransformer(Keeper, CausalNetwork):
         grid: (rows, columns) of the tokens of an image; (T, 1) if not given. For turns.
         qk_norm: queries and keys get a length of their own.
         context_dim, classes, droppable: as in :class:`DiT`. The context is added to every token, if it is no prefix.
+        noise_level: every token hears how noisy the events are, too, by a :class:`TimeEmbedding` of the level's
+            logarithm: contexts are what :func:`with_level` makes of levels and of what else there is.
 
     ``walk`` keeps the keys and values of earlier tokens, and on a CPU ``decode`` takes all steps in one call. Raises
     ValueError for sizes that do not fit and names that are unknown, and for a context that is missing or not wanted.
@@ -80,6 +84,7 @@ class CausalTransformer(Keeper, CausalNetwork):
         context_dim: int | None = None,
         classes: int | None = None,
         droppable: bool = False,
+        noise_level: bool = False,
     ) -> None:
         super().__init__()
         counts = {"features": features, "tokens": tokens, "params_per_element": params_per_element}
@@ -106,11 +111,12 @@ class CausalTransformer(Keeper, CausalNetwork):
         self.features, self.tokens, self.params_per_element = features, tokens, params_per_element
         self.width, self.positions, self.prefix = width, positions, prefix
         self.context = make_context(width * max(prefix, 1), context_dim, classes, droppable)
-        self.takes_context = self.context is not None
+        self.level = TimeEmbedding(width, scale=10.0) if noise_level else None
+        self.takes_context = self.context is not None or noise_level
         self.first = nn.Linear(features, width)
         self.start = nn.Parameter(0.01 * torch.randn(width)) if start else None
         seen = self.front + tokens - 1  # the last token is before none
-        self.places = nn.Parameter(0.01 * torch.randn(seen, width)) if positions != "rotary" else None
+        self.places = nn.Parameter(0.5 * torch.randn(seen, width)) if positions != "rotary" else None
         hidden = (8 * width // 3 + 7) // 8 * 8 if gated else 4 * width
         shared = self.heads if kv_heads is None else kv_heads
         self.sizes = TransformerSizes(width, self.heads, shared, hidden, depth, int(norm == "rms"), gated, qk_norm)
@@ -121,8 +127,8 @@ class CausalTransformer(Keeper, CausalNetwork):
 
     def forward(self, x: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         self._check(x)
-        vector = context_vector(self.context, context, x.shape[0])
-        h = torch.cat((self._ahead(x.shape[0], vector), self._entered(x[:, :-1], vector)), 1)
+        lead = self._lead(x, context)
+        h = torch.cat((lead.ahead, self._entered(x[:, :-1], lead)), 1)
         return self._through(h, 0, self._rotation(x), None, temperature)[:, max(self.front - 1, 0) :]
 
     def walk(self, like: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Cached:  # type: ignore[override]
@@ -140,10 +146,20 @@ class CausalTransformer(Keeper, CausalNetwork):
         return causal_decode(
             z, self._lead(z, context), none if self.places is None else self.places,
             z.new_empty(2, 0, 0) if rotation is None else torch.stack(rotation), self._packed_weights(),
-            self.sizes, bound=bound, limit=limit, weak=None if away is None else self._lead(z, None),
+            self.sizes, bound=bound, limit=limit, weak=None if away is None else self._lead(z, self.without(context)),
             guides=None if away is None else away.weights.to(z.dtype),
             rule="log_scale" if away is None else away.rule, temperature=1.0 if away is None else away.temperature,
         )  # fmt: skip
+
+    @property
+    def may_go_without(self) -> bool:
+        return self.context is not None
+
+    def without(self, context: Tensor | None) -> Tensor | None:
+        """The level of noise alone, where there is one."""
+        if self.level is None or context is None:
+            return None
+        return context if self.context is None else with_level(context[:, 0], self.context.no_context())
 
     def keep(self) -> None:
         self._packed_weights()
@@ -156,24 +172,40 @@ class CausalTransformer(Keeper, CausalNetwork):
 
     def _lead(self, z: Tensor, context: Tensor | None) -> Lead:
         """What stands in front of the tokens of z, and what the context adds to them."""
-        vector = context_vector(self.context, context, z.shape[0])
-        shift = z.new_empty(z.shape[0], 0) if vector is None or self.prefix else vector
-        return Lead(self._ahead(z.shape[0], vector), shift)
-
-    def _ahead(self, rows: int, vector: Tensor | None) -> Tensor:
-        """What stands in front of the tokens, (B, front, width)."""
+        rows, heard = z.shape[0], None
+        if self.level is not None:
+            level, context = self._split(context, rows)
+            heard = self.level(level.log())
+        vector = context_vector(self.context, context, rows)
         if self.prefix:
             assert vector is not None
-            return vector.unflatten(1, (self.prefix, self.width))
-        if self.start is None:
-            return self.first.weight.new_empty(rows, 0, self.width)
-        start = self.start.expand(rows, 1, -1)
-        return start if vector is None else start + vector.unsqueeze(1)
+            ahead = vector.unflatten(1, (self.prefix, self.width))
+        elif self.start is None:
+            ahead = self.first.weight.new_empty(rows, 0, self.width)
+        else:
+            ahead = self.start.expand(rows, 1, -1)
+        shifts = [part for part in (None if self.prefix else vector, heard) if part is not None]
+        shift = sum(shifts[1:], shifts[0]) if shifts else z.new_empty(rows, 0)
+        added = shift if not self.prefix else heard
+        return Lead(ahead if added is None or not added.shape[1] else ahead + added.unsqueeze(1), shift)
 
-    def _entered(self, x: Tensor, vector: Tensor | None) -> Tensor:
+    def _split(self, context: Tensor | None, rows: int) -> tuple[Tensor, Tensor | None]:
+        """Levels of noise (B,), and the rest of a context."""
+        if context is None:
+            raise ValueError("this network hears the level of noise: expected a context of with_level, got none")
+        context = expand_context(context, rows)
+        assert context is not None
+        if context.dim() != 2 or not context.is_floating_point():
+            raise ValueError(f"expected a context of with_level, (B, 1 or more) floats, got {tuple(context.shape)}")
+        level, rest = context[:, 0], context[:, 1:]
+        if self.context is None:
+            return level, rest if rest.shape[1] else None
+        return level, rest[:, 0].round().long() if self.context.classes is not None and rest.shape[1] == 1 else rest
+
+    def _entered(self, x: Tensor, lead: Lead) -> Tensor:
         """Tokens (B, n, features) in the width of the network."""
         h = self.first(x)
-        return h if vector is None or self.prefix else h + vector.unsqueeze(1)
+        return h + lead.shift.unsqueeze(1) if lead.shift.shape[1] else h
 
     def _rotation(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """The turns at all places; what stands in front is not turned."""
@@ -200,20 +232,36 @@ class CausalTransformer(Keeper, CausalNetwork):
             raise ValueError(f"CausalTransformer expects (B, {self.tokens}, {self.features}), got {tuple(x.shape)}")
 
 
+def with_level(level: Tensor, context: Tensor | None = None) -> Tensor:
+    """The context of a network that hears levels of noise (B,): these, and what else it hears, in one tensor of floats.
+
+    >>> import torch
+    >>> from pyflowk.nets import with_level
+    >>> with_level(torch.tensor([0.1, 0.3]), torch.tensor([4, 2]))
+    tensor([[0.1000, 4.0000],
+            [0.3000, 2.0000]])
+    """
+    if context is None:
+        return level.unsqueeze(1)
+    rest = expand_context(context, level.shape[0])
+    assert rest is not None
+    return torch.cat((level.unsqueeze(1), (rest.unsqueeze(1) if rest.dim() == 1 else rest).to(level.dtype)), 1)
+
+
 class Cached:
     """A walk that keeps what earlier tokens have said."""
 
     def __init__(self, net: CausalTransformer, like: Tensor, context: Tensor | None, temperature: float) -> None:
-        self.net, self.rows, self.temperature, self.place = net, like.shape[0], temperature, 0
-        self.vector = context_vector(net.context, context, self.rows)
+        self.net, self.temperature, self.place = net, temperature, 0
+        self.lead = net._lead(like, context)
         self.rotation = net._rotation(like)
         self.past = [Past(net.front + net.tokens - 1) for _ in net.layers]
 
     def first(self) -> Tensor | None:
-        return self._next(self.net._ahead(self.rows, self.vector))[:, -1:] if self.net.front else None
+        return self._next(self.lead.ahead)[:, -1:] if self.net.front else None
 
     def after(self, tokens: Tensor) -> Tensor:
-        return self._next(self.net._entered(tokens, self.vector))
+        return self._next(self.net._entered(tokens, self.lead))
 
     def back(self, tokens: int) -> None:
         self.place -= tokens

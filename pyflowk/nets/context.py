@@ -38,11 +38,20 @@ class Network(nn.Module):
 
     takes_context: bool = True
 
+    @property
+    def may_go_without(self) -> bool:
+        """Whether there is a context that guidance could go away from; ``no_context`` says if the network knows how."""
+        return self.takes_context
+
     def no_context(self) -> Tensor | Ragged:
         """One row that stands for no context, on the device of the weights; ValueError for a network without one."""
         if isinstance(bias := getattr(self, "context", None), ContextBias):
             return bias.no_context()
         raise ValueError(_indispensable(type(self).__name__))
+
+    def without(self, context: Tensor | None) -> Tensor | None:
+        """What is left of a context for what guidance goes away from: nothing, usually."""
+        return None
 
 
 def drop_context(context: Rows, dropped: Tensor, none: Tensor | Ragged) -> Rows:

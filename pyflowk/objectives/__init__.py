@@ -6,14 +6,15 @@ conditional flow matching, teaches a field velocity, noise, data or score; those
 `SF2M` teaches two fields the velocity and the score of a bridge, `EditMatching` one the edits that make data, and
 `GeneratorMatching` drift and jumps, by `bregman`, one of the `DIVERGENCES`. `FlowMapMatching` teaches the average
 velocity of a flow map, with the settings of `FLOW_MAPS`, `ConsistencyMatching` where a trajectory ends. By `Drifting`
-what a network makes in one evaluation follows forces. Densities known up to a constant have `reverse_kl`, `forward_kl`
-and `importance_sample`, whose weights `effective_sample_size` and `log_evidence` judge. `reduce` takes the mean or the
-sum.
+what a network makes in one evaluation follows forces. `elbo` bounds the likelihood of an autoencoder. Densities known
+up to a constant have `reverse_kl`, `forward_kl` and `importance_sample`, whose weights `effective_sample_size` and
+`log_evidence` judge. `reduce` takes the mean or the sum.
 """
 
 from .consistency import ConsistencyMatching
 from .drifting import Drifting
 from .edit import EditMatching
+from .elbo import elbo
 from .flow_map import FLOW_MAPS, FlowMapMatching
 from .generator import DIVERGENCES, GeneratorMatching, bregman
 from .matching import Matching
@@ -38,6 +39,7 @@ __all__ = [
     "data_matching",
     "edm_matching",
     "effective_sample_size",
+    "elbo",
     "forward_kl",
     "i_cfm",
     "importance_sample",

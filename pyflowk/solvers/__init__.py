@@ -16,9 +16,10 @@ Samplers know the path whose field they follow, and take any prediction: `ddim`,
 `resolution_shift` says, `clock_grid`, `karras_grid`, or any that `check_grid` passes. A `flow_map` jumps along one, a
 model of `consistency` to the data and back. What moves and jumps is walked by `jump_euler`, its jumps let through by
 one of `GATES`, or by `jump_thinning`, and ends as a `Jumped`. `walk_edits` makes sequences of any length, an
-`EditWalk`.
+`EditWalk`; `denoise` takes the noise off events by their score.
 """
 
+from .denoising import denoise
 from .diffusion import curved_euler, ddim, ddpm, dpmpp_2m, edm_heun, overshooting
 from .edits import EditWalk, walk_edits
 from .flow_map import consistency, flow_map
@@ -68,6 +69,7 @@ __all__ = [
     "curved_euler",
     "ddim",
     "ddpm",
+    "denoise",
     "difference",
     "dpmpp_2m",
     "edm_heun",

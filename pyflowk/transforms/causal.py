@@ -155,7 +155,7 @@ class Causal(Transform):
             raise ValueError(f"guidance expects an Affine map, whose tokens are Gaussian, got {self.map}")
         if not weight:
             return self
-        if self.net.takes_context:
+        if self.net.may_go_without:
             self.net.no_context()  # an error, if there is none
         elif temperature == 1:
             raise ValueError("guidance expects a context, or another temperature than 1 to be guided away from")
@@ -203,7 +203,7 @@ class _Guided(CausalNetwork):
         self.takes_context = net.takes_context
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        strong, weak = self.net(x, context), self.net(x, None, **self.blurred)
+        strong, weak = self.net(x, context), self.net(x, self.net.without(context), **self.blurred)
         return self.guided(strong, weak, x.shape[1] - strong.shape[1], x.shape[1])
 
     def walk(self, like: Tensor, context: Tensor | None = None, **options: float) -> CausalWalk:
@@ -232,7 +232,8 @@ class _GuidedWalk:
 
     def __init__(self, net: _Guided, like: Tensor, context: Tensor | None) -> None:
         self.net, self.tokens, self.known = net, like.shape[1], 0
-        self.strong, self.weak = net.net.walk(like, context), net.net.walk(like, None, **net.blurred)
+        self.strong = net.net.walk(like, context)
+        self.weak = net.net.walk(like, net.net.without(context), **net.blurred)
 
     def first(self) -> Tensor | None:
         strong, weak = self.strong.first(), self.weak.first()

@@ -1,16 +1,18 @@
 """Published systems, one file each, assembled from the floors below; every one trains and samples the same way.
 
 `create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`,
-`tarflow`, `flow_matching`, `rectified_flow`, `diffusion`, `mean_flow`, `consistency`, `drifting`, `generator_matching`.
-`names` lists them, `describe` says what one is, `options` and `defaults` what it takes, `sampling` what its `sample`
-takes, `takes` which kinds of space it is for, `condition` how a context is asked for, `check` whether options are
-right. All are a `GenerativeModel`, of whose every `Ability` one asks, such as that of telling a `Marginal`; those of
-one flow are a `FlowModel`, those whose velocity is learned by matching a `MatchingModel`, or a `FlowMapModel` if they
-jump, one with jumps of coordinates a `GeneratorModel`, that of tokens a `TarFlow`, those that do no more a
-`ConsistencyModel` and a `DriftingModel`. `register` adds one: each of its options is an `Option`, and those of its
-sampling are fields of its `SamplingOptions`.
+`tarflow`, `flow_matching`, `rectified_flow`, `diffusion`, `mean_flow`, `consistency`, `drifting`, `generator_matching`,
+`autoencoder` and, any of them inside of one, `latent`. `names` lists them, `describe` says what one is, `options` and
+`defaults` what it takes, `sampling` what its `sample` takes, `takes` which kinds of space it is for, `condition` how a
+context is asked for, `check` whether options are right. All are a `GenerativeModel`, of whose every `Ability` one asks,
+such as that of telling a `Marginal`; those of one flow are a `FlowModel`, those whose velocity is learned by matching a
+`MatchingModel`, or a `FlowMapModel` if they jump, one with jumps of coordinates a `GeneratorModel`, that of tokens a
+`TarFlow`, those that do no more a `ConsistencyModel` and a `DriftingModel`; an `Autoencoder` has codes, of which a
+`Latent` model has learned. `register` adds one: each of its options is an `Option`, and those of its sampling are
+fields of its `SamplingOptions`.
 """
 
+from .autoencoder import Autoencoder, autoencoder
 from .consistency import ConsistencyModel, consistency
 from .diffusion import diffusion
 from .drifting import DriftingModel, drifting
@@ -20,6 +22,7 @@ from .flow_model import FlowModel
 from .generator_matching import GeneratorModel, generator_matching
 from .glow import glow
 from .iaf import iaf
+from .latent import Latent, latent
 from .maf import maf
 from .matching_model import MatchingModel
 from .mean_flow import FlowMapModel, mean_flow
@@ -32,12 +35,13 @@ from .realnvp import realnvp
 from .rectified_flow import rectified_flow
 from .registry import check, condition, create, defaults, describe, names, options, register, sampling, takes
 from .residual_flow import residual_flow
-from .tarflow import TarFlow, tarflow
+from .tarflow import tarflow
+from .tarflow_model import TarFlow
 
 __all__ = [
-    "Ability", "ConsistencyModel", "DriftingModel", "FlowMapModel", "FlowModel", "GenerativeModel", "GeneratorModel",
-    "Marginal", "MatchingModel", "Option", "SamplingOptions", "TarFlow", "check", "condition", "consistency", "create",
-    "defaults", "describe", "diffusion", "drifting", "ffjord", "flow_matching", "generator_matching", "glow", "iaf",
-    "maf", "mean_flow", "names", "neural_ode", "nice", "nsf", "options", "realnvp", "rectified_flow", "register",
-    "residual_flow", "sampling", "takes", "tarflow",
+    "Ability", "Autoencoder", "ConsistencyModel", "DriftingModel", "FlowMapModel", "FlowModel", "GenerativeModel",
+    "GeneratorModel", "Latent", "Marginal", "MatchingModel", "Option", "SamplingOptions", "TarFlow", "autoencoder",
+    "check", "condition", "consistency", "create", "defaults", "describe", "diffusion", "drifting", "ffjord",
+    "flow_matching", "generator_matching", "glow", "iaf", "latent", "maf", "mean_flow", "names", "neural_ode", "nice",
+    "nsf", "options", "realnvp", "rectified_flow", "register", "residual_flow", "sampling", "takes", "tarflow",
 ]  # fmt: skip

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 import math
+import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from typing import Annotated, Any
@@ -56,6 +58,8 @@ class Option:
         """
         if self.kind is bool:
             text = "True or False"
+        elif self.kind is str and not self.choices:
+            text = "text"
         elif self.choices:
             text = " or ".join(filter(None, (", ".join(self.choices[:-1]), self.choices[-1])))
         else:
@@ -215,6 +219,26 @@ def checked(
                 f"{owner} has no {what} {name}{did_you_mean(name, [*known, *beside])}; it has {there}{more}"
             )
     return {name: known[name].check(name, value) for name, value in given.items()}
+
+
+def parse_options(pairs: Sequence[str], option: str = "--set") -> dict[str, Any]:
+    """`("width=256", "steps=None")` -> {"width": 256, "steps": None}; values are JSON, True, False, None or words.
+
+    >>> parse_options(("width=256", "architecture=vector", "residual=True", "dropout=.1"))
+    {'width': 256, 'architecture': 'vector', 'residual': True, 'dropout': 0.1}
+    """
+    words = {"None": None, "True": True, "False": False}
+    number = re.compile(r"[+-]?(\d+\.|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)  # .5 or 1., which are no JSON
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not key or not equals:
+            raise ValueError(f"{option}: expected KEY=VALUE, got {pair!r}")
+        try:
+            options[key] = json.loads(text)
+        except ValueError:
+            options[key] = float(text) if number.fullmatch(text) else words.get(text, text)
+    return options
 
 
 def built(builder: Callable[..., Any], kind: type) -> Any:

@@ -21,6 +21,7 @@ from pyflowk.objectives import (
     FlowMapMatching,
     GeneratorMatching,
     Matching,
+    elbo,
     forward_kl,
     nll,
     reverse_kl,
@@ -70,9 +71,23 @@ def told_by(flow: Flow) -> Callable[..., Characteristics]:
     return told
 
 
+class Coded:
+    """Codes around the events, whose prior is a flow."""
+
+    def __init__(self, flow: Flow) -> None:
+        self.flow, self.log_prior = flow, flow.log_prob
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, torch.full_like(x, -1.0)
+
+    def log_likelihood(self, x: Tensor, code: Tensor) -> Tensor:
+        return normal(x - code)
+
+
 #: Every loss of a flow, of n events: of n given ones, or of n that it draws.
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "nll": lambda flow, n, **options: nll(flow, events(n), **options),
+    "elbo": lambda flow, n, **options: elbo(Coded(flow), events(n), **options),
     "Matching": lambda flow, n, **options: Matching()(flow.transform.field, events(n), **options),
     "ConsistencyMatching": lambda flow, n, **options: ConsistencyMatching()(flow.transform.field, events(n), **options),
     "FlowMapMatching": lambda flow, n, **options: FlowMapMatching()(

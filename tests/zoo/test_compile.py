@@ -16,6 +16,7 @@ from tests.zoo.test_systems import data, seeded
 #: as little of each system as takes every way through it
 TINY: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "consistency": ("consistency", (3,), {"width": 4, "depth": 1}),
+    "autoencoder": ("autoencoder", (3,), {"channels": 2, "width": 4}),
     "diffusion": ("diffusion", (3,), {"process": "edm", "width": 4, "depth": 1, "method": "euler", "steps": 1}),
     "drifting": ("drifting", (3,), {"width": 4, "depth": 1}),
     "ffjord": ("ffjord", (3,), {"width": 4, "depth": 1, "flows": 1, "steps": 2}),
@@ -24,6 +25,7 @@ TINY: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "generator_matching": ("generator_matching", (3,), {"width": 4, "depth": 1, "bins": 4}),
     "glow": ("glow", (1, 4, 4), {"width": 2, "steps": 1, "scales": 1, "levels": 5}),
     "iaf": ("iaf", (3,), {"width": 8, "blocks": 1}),
+    "latent": ("latent", (3,), {"system": "nice", "options": "width=4 couplings=1", "coder": "channels=2 width=4"}),
     "maf-mixture": ("maf", (3,), {"width": 8, "blocks": 1, "components": 2}),
     "mean_flow": ("mean_flow", (3,), {"width": 4, "depth": 1, "steps": 2}),
     "neural_ode": ("neural_ode", (3,), {"width": 4, "steps": 2}),

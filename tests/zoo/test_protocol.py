@@ -22,7 +22,17 @@ from pyflowk.zoo.option import Option
 from tests.zoo import test_compile
 from tests.zoo.test_systems import SMALL, build, conditions, context, data, seeded, systems
 
-ROOMS = {"__init__", "blocks", "flow_model", "matching_model", "matching_sampling", "model", "option", "registry"}
+ROOMS = {
+    "__init__",
+    "blocks",
+    "flow_model",
+    "matching_model",
+    "matching_sampling",
+    "model",
+    "option",
+    "registry",
+    "tarflow_model",
+}
 DOORS = {"check", "condition", "create", "defaults", "describe", "names", "options", "register", "sampling", "takes"}
 
 #: how each ability is used, on a model, its events and contexts

@@ -100,7 +100,20 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
         "width": 8, "depth": 1, "blocks": 2, "levels": 5, "positions": "rotary", "start": True, "memory_flat": True,
         "noise": 0.05,
     }),
+    "tarflow-iterative": ("tarflow", (4, 2, 2), {
+        "width": 8, "depth": 1, "blocks": 2, "patch": 1, "levels": 5, "noise": 0.3, "iterative": True,
+    }),
     "tarflow-additive": ("tarflow", (3,), {"width": 8, "depth": 1, "blocks": 3, "map": "additive"}),
+    "autoencoder": ("autoencoder", (3, 4, 8), {
+        "channels": 2, "halvings": 1, "width": 4, "levels": 5, "deviation": "learned",
+    }),
+    "autoencoder-fixed": ("autoencoder", (6,), {"channels": 16, "width": 8, "deviation": "fixed"}),
+    "latent": ("latent", (1, 8, 8), {
+        "system": "nice", "options": "width=8 couplings=2", "coder": "channels=4 halvings=2 width=4", "levels": 17,
+    }),
+    "latent-joint": ("latent", (6,), {
+        "system": "maf", "options": "width=8 blocks=1", "coder": "channels=16 width=8 deviation=fixed", "joint": True,
+    }),
     "ffjord-steer": ("ffjord", (2,), {"width": 8, "depth": 1, "steps": 3, "steer": 0.25}),
 }  # fmt: skip
 CONDITIONS: dict[str, dict[str, int]] = {"plain": {}, "classes": {"classes": 3}, "vector": {"context_dim": 2}}

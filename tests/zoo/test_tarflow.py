@@ -87,7 +87,7 @@ def test_the_context_is_dropped_in_training_alone() -> None:
     model, x, labels = awake(small(classes=3, dropout=0.5)), torch.randn(400, 6), torch.arange(400) % 3
     model.initialize(x, labels)
     given, without = model.loss(x, labels), model.loss(x, None)
-    assert not torch.isclose(given, without).any()
+    assert torch.isclose(given, without).sum() < 4  # by chance
     mixed = model.train().loss(x, labels, seeded())
     dropped = torch.isclose(mixed, without, atol=1e-5)
     torch.testing.assert_close(mixed[~dropped], given[~dropped])
@@ -178,3 +178,28 @@ def test_samples_are_the_same_however_their_tokens_are_found() -> None:
         model.sample(4, label, decoding="newton")
     with pytest.raises(ValueError, match="segment: expected an integer from 1 to"):
         model.sample(4, label, segment=0)
+
+
+def test_a_model_of_all_levels_hears_which_one_and_denoises_step_by_step() -> None:
+    model = awake(small((6,), classes=3, dropout=0.2, noise=0.3, iterative=True), 0.4)
+    x, labels = torch.randn(300, 6, generator=seeded(3)), torch.arange(300) % 3
+    model.initialize(x, labels)
+    assert model.loss_unit == "nats" and torch.equal(model.loss(x, labels), -model.log_prob(x, labels))
+    heard = [model.flow.log_prob(x, model._at(level, labels, 300)) for level in (0.01, 0.3)]
+    assert torch.equal(heard[0], model.log_prob(x, labels)) and not torch.isclose(*heard, rtol=1e-3).all()
+    assert not torch.isclose(model.log_prob(x), model.log_prob(x, labels), rtol=1e-3).all()
+    model.train()
+    assert model.loss_unit is None
+    losses = model.loss(x, labels, seeded(1))
+    assert torch.equal(losses, model.loss(x, labels, seeded(1))) and losses.std() > 0
+    model.eval()
+    chosen = {"denoise": True, "denoising_steps": 4, "guidance": 1.0, "guidance_rule": "scale"}
+    clean, plain = model.sample(7, labels[:1], seeded(), **chosen), model.sample(7, labels[:1], seeded())
+    assert clean.isfinite().all() and not torch.allclose(clean, plain)
+    assert torch.equal(clean, model.sample(7, labels[:1], seeded(), **chosen))
+    with pytest.raises(ValueError, match="denoised samples have no known density"):
+        model.sample_and_log_prob(3, labels[:1], denoise=True)
+    with pytest.raises(ValueError, match=r"noise: expected more than 0\.01 if iterative, got 0"):
+        small(iterative=True)
+    with pytest.raises(ValueError, match="guidance expects a context, or another temperature"):
+        small(noise=0.3, iterative=True).sample(2, guidance=1.0)

@@ -1,0 +1,48 @@
+"""`pyflowk latent`: a system learns the codes of a trained autoencoder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .. import training, zoo
+from ..training import Checkpoint
+from ..zoo import Autoencoder
+from ..zoo.latent import Latent
+from .options import check_options, parse_options
+from .runs import data_of
+from .train import build, check_sampling, default_folder, fit
+
+if TYPE_CHECKING:
+    from . import commands
+
+
+def latent(command: commands.Latent) -> int:
+    """Run the command; exit status 130 when a signal ended the training."""
+    run = command.run_folder if command.run_folder.name != "checkpoint" else command.run_folder.parent
+    out = command.out or default_folder(run.parent, run.name, "latent", resume=False)
+    if (out / "checkpoint").exists():
+        raise ValueError(
+            f"{out} holds a checkpoint already: choose another --out, or go on with pyflowk train --out {out} --resume"
+        )
+    own = zoo.sampling("latent").keys() - {"inside"}
+    drawn = parse_options(command.sampling, "--sampling")
+    inside = {key: value for key, value in drawn.items() if key not in own}
+    check_options(command.system, parse_options(command.set), inside)
+    coder, saved = training.load_model(run, command.weights)
+    if not isinstance(coder, Autoencoder):
+        raise ValueError(f"{run}: expected a run of autoencoder, got one of {coder.name}")
+    words = [word for word in command.sampling if word.partition("=")[0] in inside]
+    sampling = {**{key: drawn[key] for key in own & drawn.keys()}, "inside": " ".join(words) or None}
+    data = data_of(saved)
+    options = {"system": command.system, "options": " ".join(command.set) or None, "coder": options_of(saved)}
+    model = build("latent", data, options, command.config.seed, conditional=command.conditional)
+    assert isinstance(model, Latent)
+    model.autoencoder.load_state_dict(coder.state_dict())
+    check_sampling(model, sampling)
+    return fit(model, data, command.config, out, sampling)
+
+
+def options_of(saved: Checkpoint) -> str:
+    """The options of a run's model, as they are typed."""
+    options = {key: value for key, value in saved.meta["model"].items() if key not in ("name", "space")}
+    return " ".join(f"{key}={value}" for key, value in options.items())
