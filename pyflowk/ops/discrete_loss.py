@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from ._router import FusedOp
 from .dtypes import FLOATING, state_dtype
 from .symbols import check_symbols
 
@@ -31,12 +32,18 @@ def _at(values: Tensor, x: Tensor) -> Tensor:
     return torch.where((x >= 0) & (x < size), found, math.nan)
 
 
+def _log_p(scores: Tensor) -> Tensor:
+    """Of a softmax; torch's own writes over what forward AD of a graph still needs."""
+    scores = scores - scores.amax(-1, keepdim=True).detach()
+    return scores - scores.exp().sum(-1, keepdim=True).log()
+
+
 def _formula(logits: Tensor, x_t: Tensor, x1: Tensor, elbo: bool, mask: int) -> tuple[Tensor]:
     """The op in plain torch."""
     counted, scores = _scores(logits, x_t, x1, mask)
     if not x1.numel():
         return (scores.sum(-1),)
-    log_p = scores.log_softmax(-1)
+    log_p = _log_p(scores)
     loss = -_at(log_p, x1)
     if elbo and mask < 0:
         p_t = _at(log_p, x_t).exp()
@@ -48,7 +55,7 @@ def _backward(logits: Tensor, x_t: Tensor, x1: Tensor, dloss: Tensor, elbo: bool
     counted, scores = _scores(logits, x_t, x1, mask)
     if not x1.numel():
         return (torch.zeros_like(logits),)
-    p, symbols = scores.softmax(-1), torch.arange(logits.shape[-1], device=logits.device)
+    p, symbols = _log_p(scores).exp(), torch.arange(logits.shape[-1], device=logits.device)
     scale = torch.where(counted, dloss.to(scores.dtype), 0.0)[..., None]
     if elbo and mask < 0:
         ce, p_t = (x_t != x1).to(p.dtype)[..., None], _at(p, x_t)[..., None]
@@ -76,6 +83,24 @@ def _check(logits: Tensor, x_t: Tensor, x1: Tensor, elbo: bool, mask: int) -> No
             )
     if x1.numel() and logits.shape[2] == 0:
         raise ValueError("discrete_loss: there is no symbol")
+
+
+_op = FusedOp(
+    "discrete_loss",
+    "(Tensor logits, Tensor x_t, Tensor x1, bool elbo, int mask) -> Tensor",
+    formula=_formula,
+    check=_check,
+    fake=lambda logits, *_: (logits.new_empty(logits.shape[:2], dtype=state_dtype(logits)),),
+    saved=lambda logits, x_t, x1, loss: (logits, x_t, x1),
+    backward=FusedOp(
+        "discrete_loss_backward",
+        "(Tensor logits, Tensor x_t, Tensor x1, Tensor dloss, bool elbo, int mask) -> Tensor",
+        formula=_backward,
+        fake=lambda logits, *_: (logits.new_empty(logits.shape),),
+        indices=("x_t", "x1"),
+    ),
+    indices=("x_t", "x1"),
+)
 
 
 def discrete_loss(logits: Tensor, x_t: Tensor, x1: Tensor, *, kind: str = "elbo", mask: int | None = None) -> Tensor:
@@ -126,6 +151,5 @@ def discrete_loss(logits: Tensor, x_t: Tensor, x1: Tensor, *, kind: str = "elbo"
     now, data = (x.reshape(rows, places).contiguous() for x in (x_t, x1))
     check_symbols("discrete_loss", "x_t", now, size, code, padded=True)
     check_symbols("discrete_loss", "x1", data, size, padded=True)
-    args = (logits.reshape(rows, places, size), now, data, kind == "elbo", code)
-    _check(*args)
-    return _formula(*args)[0].reshape(x1.shape)
+    (loss,) = _op((logits.reshape(rows, places, size), now, data, kind == "elbo", code))
+    return loss.reshape(x1.shape)

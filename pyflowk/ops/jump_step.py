@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ._router import FusedOp
 from .dtypes import FLOATING, state_dtype
 from .modes import capturing, transformed
 from .random_numbers import check_keys, philox
@@ -100,6 +101,18 @@ def _check(
         )
 
 
+_op = FusedOp(
+    "jump_step",
+    "(Tensor logits, Tensor x, Tensor keys, Tensor jump, Tensor renoise, Tensor own, int step, int mask, bool rates, "
+    "float temperature, int top_k, float top_p) -> Tensor",
+    formula=_formula,
+    check=_check,
+    fake=lambda logits, x, *_: (torch.empty_like(x),),
+    indices=("x", "keys"),
+    expand_below=0,
+)
+
+
 def jump_step(
     logits: Tensor, x: Tensor, keys: Tensor, jump: float | Tensor, *, step: int = 0, renoise: float | Tensor = 0.0,
     own: float | Tensor = 0.0, mask: int | None = None, rates: bool = False, temperature: float = 1.0, top_k: int = 0,
@@ -169,8 +182,7 @@ def jump_step(
     flat = logits.detach().reshape(rows, places, logits.shape[-1])
     settings = (step, code, rates, float(temperature), top_k, float(top_p))
     args: tuple[Any, ...] = (flat, tokens.contiguous(), keys.contiguous(), *numbers, *settings)
-    _check(*args)
-    (moved,) = _formula(*args)
+    (moved,) = _op(args)
     if not transformed() and moved.numel() and not capturing(moved) and int(moved.min()) < 0:
         row, place = (moved < 0).nonzero()[0].tolist()
         raise ValueError(

@@ -1,0 +1,39 @@
+// What a token costs under its logits, and the gradient, as every back end receives them.
+#pragma once
+
+#include "kernel.h"
+#include "softmax.h"
+
+namespace pfk {
+
+// Token i of row b has logits (size,) at logits + b * logits_stride + i * size. `rows` counts tokens, all rows'.
+struct DiscreteLoss {
+    DType type;
+    int64_t rows, places, size;
+    const void* logits;
+    int64_t logits_stride;
+    const int64_t *x_t, *x1; // dense
+    bool elbo;
+    int64_t mask; // negative: none
+    void* loss;   // dense
+
+    const void* dloss; // backward
+    int64_t dloss_stride;
+    void* dlogits; // dense
+};
+
+// One token: loss = ce (log sum - score of x1) + either p(x_t)'s share of the bound.
+struct Cost {
+    bool counted, bound, ce;
+
+    PFK_HD Cost of(const DiscreteLoss& p, int64_t index) {
+        const int64_t now = p.x_t[index], data = p.x1[index];
+        const bool bound = p.elbo && p.mask < 0;
+        return {data >= 0 && (p.mask < 0 || now == p.mask), bound, !bound || now != data};
+    }
+};
+
+PFK_KERNEL(discrete_loss, DiscreteLoss)
+PFK_KERNEL(discrete_loss_backward, DiscreteLoss)
+
+} // namespace pfk
