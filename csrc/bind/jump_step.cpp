@@ -13,12 +13,12 @@ constexpr const char* kOp = "jump_step";
 constexpr const char* kNumbers[] = {"jump", "renoise", "own"};
 
 void require_number(const Tensor& logits, const Tensor& t, int i, JumpStep& p) {
-    require_dtype(kOp, t, kNumbers[i], DType::F32);
+    require_dtype(kOp, t, kNumbers[i], accumulator(logits.dtype));
     require_same_device(kOp, logits, "logits", t, kNumbers[i]);
     if (t.ndim != 2 || t.shape[0] != logits.shape[0] || (t.shape[1] != p.places && t.shape[1] != 1))
         refuse<std::invalid_argument>(kOp, ": ", kNumbers[i], " must be (", logits.shape[0], ", ", p.places, ") or (",
                                       logits.shape[0], ", 1); got ", shape_text(t));
-    p.numbers[i] = static_cast<const float*>(t.data);
+    p.numbers[i] = t.data;
     p.row_stride[i] = t.row_stride, p.place_stride[i] = t.shape[1] == 1 ? 0 : 1;
 }
 

@@ -19,6 +19,8 @@ PFK_OP(sinkhorn)
 
 #ifdef PFK_BACKEND_CPU // ops that have no CUDA kernel
 PFK_OP(activation_tangents)
+PFK_OP(align)
+PFK_OP(apply_edits)
 PFK_OP(attention)
 PFK_OP(causal_decode)
 PFK_OP(discrete_loss)

@@ -14,7 +14,7 @@ struct JumpStep {
     const void* logits;
     int64_t logits_stride;
     const int64_t *x, *keys;
-    const float* numbers[3];
+    const void* numbers[3]; // as wide as the arithmetic
     int64_t row_stride[3], place_stride[3];
     uint32_t step;
     int64_t mask; // negative: none
@@ -38,8 +38,10 @@ struct Place {
         if (place == p.places)
             ++row, place = 0;
     }
-    PFK_HD_MEMBER float number(const JumpStep& p, int i) const {
-        return p.numbers[i][row * p.row_stride[i] + place * p.place_stride[i]];
+    PFK_HD_MEMBER double number(const JumpStep& p, int i) const {
+        const int64_t at = row * p.row_stride[i] + place * p.place_stride[i];
+        return p.type == DType::F64 ? static_cast<const double*>(p.numbers[i])[at]
+                                    : static_cast<const float*>(p.numbers[i])[at];
     }
 };
 
@@ -48,7 +50,7 @@ enum class Fate { Stays, Noise, Drawn };
 // What the random words of a token say before its logits are read.
 struct Gate {
     int64_t token; // x as it is
-    float jump, own;
+    double jump, own;
     double gate, uniform; // both in (0, 1)
     uint32_t other;
 
@@ -64,13 +66,13 @@ struct Gate {
 
     // Of a token that may jump with rates it is decided later whether it does: the logits must be read for that.
     PFK_HD_MEMBER Fate fate(const JumpStep& p, const Place& at) const {
-        const double noise = at.number(p, 1), chance = jump;
+        const double noise = at.number(p, 1);
         const bool masked = token == p.mask;
-        if ((p.mask < 0 || masked) && gate < (p.rates ? 1 - exp(-chance) : chance))
+        if ((p.mask < 0 || masked) && gate < (p.rates ? 1 - exp(-jump) : jump))
             return Fate::Drawn;
         if (p.mask >= 0)
             return !masked && gate < noise ? Fate::Noise : Fate::Stays;
-        return gate < noise + (p.rates ? 0 : chance) ? Fate::Noise : Fate::Stays;
+        return gate < noise + (p.rates ? 0 : jump) ? Fate::Noise : Fate::Stays;
     }
 
     PFK_HD_MEMBER int64_t noise(const JumpStep& p) const {
@@ -79,9 +81,7 @@ struct Gate {
     }
 
     // Whether it jumps by rates, where a law leaves this share to the other symbols.
-    PFK_HD_MEMBER bool jumps(double share) const {
-        return share > 0 && gate < 1 - exp(-static_cast<double>(jump) * share);
-    }
+    PFK_HD_MEMBER bool jumps(double share) const { return share > 0 && gate < 1 - exp(-jump * share); }
 };
 
 PFK_KERNEL(jump_step, JumpStep)

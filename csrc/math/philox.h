@@ -16,7 +16,7 @@ namespace pfk {
 
 enum class Random : uint32_t { Sign, Normal, Uniform };
 constexpr int kRandoms = 3;
-constexpr uint32_t kJump = 256, kAlign = 257; // kinds of what jump_step and align draw
+constexpr uint32_t kJump = 256, kAlign = 257;    // kinds of what jump_step and align draw
 constexpr int64_t kSigns = 128, kPerCounter = 4; // numbers that one counter serves: signs; of the other kinds
 
 struct Words {

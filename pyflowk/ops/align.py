@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._router import FusedOp
 from .random_numbers import check_keys, philox
 from .symbols import check_lengths
 
@@ -86,6 +87,20 @@ def _check(x0: Tensor, x1: Tensor, lengths0: Tensor, lengths1: Tensor, keys: Ten
     check_keys("align", keys, x0.shape[0])
 
 
+_op = FusedOp(
+    "align",
+    "(Tensor x0, Tensor x1, Tensor lengths0, Tensor lengths1, Tensor keys) -> (Tensor, Tensor, Tensor)",
+    formula=_formula,
+    check=_check,
+    fake=lambda x0, x1, lengths0, *_: (
+        *(x0.new_empty((x0.shape[0], x0.shape[1] + x1.shape[1])) for _ in range(2)),
+        torch.empty_like(lengths0),
+    ),
+    indices=("x0", "x1", "lengths0", "lengths1", "keys"),
+    expand_below=0,
+)
+
+
 def align(x0: Tensor, lengths0: Tensor, x1: Tensor, lengths1: Tensor, keys: Tensor) -> Alignment:
     r"""Align pairs of sequences by the fewest insertions, deletions and substitutions (Levenshtein's distance).
 
@@ -120,4 +135,4 @@ def align(x0: Tensor, lengths0: Tensor, x1: Tensor, lengths1: Tensor, keys: Tens
     """
     args = (x0, x1, lengths0, lengths1, keys)
     _check(*args)
-    return Alignment(*_formula(*args))
+    return Alignment(*_op(tuple(t.contiguous() for t in args)))

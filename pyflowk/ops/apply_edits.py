@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._router import FusedOp
 from .symbols import check_lengths
 
 __all__ = ["Edited", "apply_edits"]
@@ -21,17 +22,44 @@ class Edited(NamedTuple):
     dropped: Tensor
 
 
-def _formula(x: Tensor, lengths: Tensor, insert: Tensor, instead: Tensor, limit: int, pad: int) -> tuple[Tensor, ...]:
+def _formula(instead: Tensor, insert: Tensor, lengths: Tensor, limit: int, pad: int) -> tuple[Tensor, ...]:
     """The op in plain torch: `instead` holds what stands where a token was, -1 where it is deleted."""
-    inside = torch.arange(x.shape[1], device=x.device) < lengths[:, None]
+    inside = torch.arange(insert.shape[1], device=insert.device) < lengths[:, None]
     kept, inserted = inside & (instead >= 0), inside & (insert >= 0)
     room = limit - kept.sum(1, keepdim=True)
     placed = inserted & (inserted.cumsum(1) <= room)
     count = torch.stack((kept, placed), 2).flatten(1).long()  # a token, then what was inserted behind it
     tokens = torch.stack((instead, insert), 2).flatten(1)
     place = torch.where(count > 0, count.cumsum(1) - 1, limit)
-    values = x.new_full((x.shape[0], limit + 1), pad).scatter(1, place, tokens)[:, :limit].clone()
+    values = insert.new_full((insert.shape[0], limit + 1), pad).scatter(1, place, tokens)[:, :limit].clone()
     return values, count.sum(1), (inserted & ~placed).sum(1)
+
+
+def _check(instead: Tensor, insert: Tensor, lengths: Tensor, limit: int, pad: int) -> None:
+    """What `csrc/bind/apply_edits.cpp` checks, for the paths that do not go through it."""
+    if instead.ndim != 2 or insert.shape != instead.shape or insert.device != instead.device:
+        raise ValueError(
+            f"apply_edits: expected x and its edits (B, N) on one device; got {tuple(instead.shape)} on "
+            f"{instead.device} and {tuple(insert.shape)} on {insert.device}"
+        )
+    check_lengths("apply_edits", "lengths", lengths, instead)
+    if limit < instead.shape[1]:
+        raise ValueError(f"apply_edits: limit must be at least the {instead.shape[1]} places of x; got {limit}")
+
+
+_op = FusedOp(
+    "apply_edits",
+    "(Tensor instead, Tensor insert, Tensor lengths, int limit, int pad) -> (Tensor, Tensor, Tensor)",
+    formula=_formula,
+    check=_check,
+    fake=lambda instead, insert, lengths, limit, pad: (
+        instead.new_empty((instead.shape[0], limit)),
+        torch.empty_like(lengths),
+        torch.empty_like(lengths),
+    ),
+    indices=("instead", "insert", "lengths"),
+    expand_below=0,
+)
 
 
 def apply_edits(
@@ -78,8 +106,7 @@ def apply_edits(
             raise ValueError(f"apply_edits: expected x and its edits (B, N); got {tuple(x.shape)} and {tuple(t.shape)}")
         if t.device != x.device:
             raise ValueError(f"apply_edits: x and {what} must be on one device; got {x.device} and {t.device}")
-    if limit < x.shape[1]:
-        raise ValueError(f"apply_edits: limit must be at least the {x.shape[1]} places of x; got {limit}")
-    check_lengths("apply_edits", "lengths", lengths, x)
     instead = torch.where(delete, -1, torch.where(substitute >= 0, substitute, x))
-    return Edited(*_formula(x, lengths, insert, instead, limit, pad))
+    args = (instead, insert.contiguous(), lengths.contiguous(), limit, pad)
+    _check(*args)
+    return Edited(*_op(args))

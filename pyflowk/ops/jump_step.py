@@ -86,8 +86,8 @@ def _check(
         raise TypeError(f"jump_step: x must be int64; got {x.dtype}")
     check_keys("jump_step", keys, x.shape[0])
     for what, t in (("jump", jump), ("renoise", renoise), ("own", own)):
-        if t.dtype != torch.float32:
-            raise TypeError(f"jump_step: {what} must be torch.float32; got {t.dtype}")
+        if t.dtype != state_dtype(logits):
+            raise TypeError(f"jump_step: {what} must be {state_dtype(logits)}; got {t.dtype}")
         if t.shape not in (x.shape, (x.shape[0], 1)):
             raise ValueError(f"jump_step: {what} must be {tuple(x.shape)} or {(x.shape[0], 1)}; got {tuple(t.shape)}")
     if x.numel() and logits.shape[2] == 0:
@@ -176,7 +176,8 @@ def jump_step(
         raise ValueError("jump_step: with rates, renoise must be 0")
     rows, places = x.shape[0], math.prod(x.shape[1:])
     tokens = x.reshape(rows, places)
-    numbers = (_beside(x, places, what, value) for what, value in (("jump", jump), ("renoise", renoise), ("own", own)))
+    given = (("jump", jump), ("renoise", renoise), ("own", own))
+    numbers = (_beside(x, state_dtype(logits), what, value) for what, value in given)
     code = -1 if mask is None else mask
     check_symbols("jump_step", "x", tokens, logits.shape[-1], code)
     flat = logits.detach().reshape(rows, places, logits.shape[-1])
@@ -192,11 +193,13 @@ def jump_step(
     return moved.reshape(x.shape)
 
 
-def _beside(x: Tensor, places: int, what: str, value: float | Tensor) -> Tensor:
+def _beside(x: Tensor, dtype: torch.dtype, what: str, value: float | Tensor) -> Tensor:
     """A number, one a row or one a token, as (B, 1) or (B, N)."""
     if not isinstance(value, Tensor):
-        return x.new_full((x.shape[0], 1), value, dtype=torch.float32)
+        return x.new_full((x.shape[0], 1), value, dtype=dtype)
     if value.shape not in ((), x.shape[:1], x.shape):
         raise ValueError(f"jump_step: {what} must be a number, ({x.shape[0]},) or like x; got {tuple(value.shape)}")
-    value = value.detach().to(x.device, torch.float32)
-    return value.reshape(x.shape[0], places) if value.shape == x.shape else value.expand(x.shape[0])[:, None]
+    value = value.detach().to(x.device, dtype)
+    if value.shape == x.shape:
+        return value.reshape(x.shape[0], math.prod(x.shape[1:]))
+    return value.expand(x.shape[0])[:, None]

@@ -12,7 +12,7 @@ from torch import Tensor
 import pyflowk
 from pyflowk.ops import Alignment, align
 
-BACKENDS = ["reference"]
+BACKENDS = ["reference", "cpu"]
 every_backend = pytest.mark.parametrize("name", BACKENDS)
 
 
@@ -60,6 +60,24 @@ def test_distances_and_ways_back(n0: int, n1: int, symbols: int, name: str) -> N
     assert found.distance.tolist() == [distance_of(a[:n].tolist(), b[:m].tolist()) for a, n, b, m in rows]
     assert_valid(found, x0, lengths0, x1, lengths1)
     assert all(torch.equal(whole[4:5], one) for whole, one in zip(found, alone))
+
+
+@pytest.mark.parametrize("n0, n1, symbols", [(9, 200, 2), (130, 64, 3), (65, 65, 200)])
+def test_kernel_and_formula_go_the_same_way(n0: int, n1: int, symbols: int) -> None:
+    """Numbers of a tie are those of its row's key and its place on the way back; any threads, any neighbours."""
+    given = pairs(40, n0, n1, symbols, seed=n0)
+    threads = torch.get_num_threads()
+    with pyflowk.backend("reference"):
+        formula = align(*given)
+    with pyflowk.backend("cpu"):
+        kernel = align(*given)
+        try:
+            torch.set_num_threads(2)
+            again = align(*(t.repeat_interleave(2, 0)[::2] for t in given))
+        finally:
+            torch.set_num_threads(threads)
+    for one, two, three in zip(formula, kernel, again):
+        assert torch.equal(one, two) and torch.equal(two, three)
 
 
 @every_backend

@@ -9,7 +9,7 @@ from torch import Tensor
 import pyflowk
 from pyflowk.ops import apply_edits
 
-BACKENDS = ["reference"]
+BACKENDS = ["reference", "cpu"]
 every_backend = pytest.mark.parametrize("name", BACKENDS)
 
 

@@ -46,8 +46,8 @@ def law(logits: Tensor, x: int, jump: float, renoise: float = 0.0, own: float = 
         p[order[top_k:]] = 0.0
         p /= p.sum()
     if top_p < 1:
-        held = [sum(p[a].item() for a in order[:i]) for i in range(len(order))]
-        p[[a for a, before in zip(order, held) if before >= top_p]] = 0.0
+        held = p[order].cumsum(0) - p[order]
+        p[torch.tensor(order)[held >= top_p]] = 0.0
         p /= p.sum()
     stays = torch.zeros(max(len(p), mask + 1), dtype=torch.float64)
     stays[x] = 1.0
@@ -89,13 +89,13 @@ def test_the_law_of_every_way(name: str, size: int, way: dict[str, Any]) -> None
         assert_law(found, law(logits, x, **way))
 
 
-@pytest.mark.parametrize("size", [1, 2, 17, 128, 512, 513, 3000])
+@pytest.mark.parametrize("size", [1, 17, 512, 513, 5000])
 def test_kernel_and_formula_draw_the_same(size: int) -> None:
     """But for tokens whose number lies within rounding of a boundary."""
     generator = torch.Generator().manual_seed(size)
-    keys, x = torch.arange(6) * 2**40, torch.randint(0, size, (6, 21), generator=generator)
+    keys, x = torch.arange(3) * 2**40, torch.randint(0, size, (3, 21), generator=generator)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        logits = (3 * torch.randn(6, 21, size, generator=generator)).to(dtype)
+        logits = (3 * torch.randn(3, 21, size, generator=generator)).to(dtype)
         for step, way in enumerate([*WAYS, {"jump": 1.0, "top_k": size // 3 + 1}, {"jump": 1.0, "top_p": 0.99}]):
             way = {**way, "mask": size} if way.get("mask", -1) >= size or (size == 1 and "mask" in way) else way
             found = []

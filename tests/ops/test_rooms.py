@@ -26,6 +26,7 @@ FOR_TESTS = {"elementary"}
 OPS = sorted({*LISTED} - FOR_TESTS)
 #: ops without a derivative, which the generic tests do not take: each has a file of its own instead
 NO_GRADIENT = {
+    "align": "test_align", "apply_edits": "test_apply_edits",
     "assignment": "test_assignment", "assignment_of_points": "test_assignment",
     "causal_decode": "test_causal_decode", "jump_bins": "test_jump_bins", "jump_step": "test_jump_step",
     "nearest": "test_nearest", "random_numbers": "test_random_numbers", "rk_control": "test_rk_control",

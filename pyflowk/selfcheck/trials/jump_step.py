@@ -17,7 +17,7 @@ def _inputs(config: tuple[Any, ...], rows: int, places: int = 5, size: int = 37)
     x[:, ::2] = max(config[1], 0)
     chosen = torch.arange(size) % (size // 3) == 1
     logits = torch.where(chosen, 0.0, -40.0).double().expand(rows, places, size)
-    numbers = (torch.full((rows, 1), value) for value in (0.6, 0.0 if config[2] else 0.3, 0.0))
+    numbers = (torch.full((rows, 1), value, dtype=torch.float64) for value in (0.6, 0.0 if config[2] else 0.3, 0.0))
     return logits, x, torch.arange(rows) * 2**40, *numbers
 
 
