@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .alphabet import check_alphabet
 from .manifolds import Manifold, manifold
 
 __all__ = ["Context", "Events", "Ragged", "Space", "cat", "check_events"]
@@ -65,9 +66,10 @@ class Space:
     Values are real numbers; or, with ``levels``, the ordered integers 0 to levels - 1 (pixels); or, with ``symbols``,
     the unordered ones 0 to symbols - 1 (tokens). Events are then (B, \*shape). With ``variable`` the first size of the
     shape is the longest length there is, and events travel as a :class:`Ragged`. ``manifold`` names the one that each
-    event lies on, where that is not all of space, as :func:`pyflowk.manifolds.manifold` reads it. The space is frozen,
-    and `as_json` and `from_json` are inverse. Raises ValueError or TypeError for sizes that are no positive integers
-    and for values of two kinds.
+    event lies on, where that is not all of space, as :func:`pyflowk.manifolds.manifold` reads it. ``alphabet`` are the
+    characters that symbols of text stand for (:mod:`pyflowk.alphabet`). The space is frozen, and `as_json` and
+    `from_json` are inverse. Raises ValueError or TypeError for sizes that are no positive integers, for values of two
+    kinds, and for another number of characters than of symbols.
 
     >>> from pyflowk.space import Context, Space
     >>> digits = Space((1, 8, 8), levels=17, context=Context("labels", 10))
@@ -85,6 +87,7 @@ class Space:
     variable: bool = False
     manifold: str | None = None
     context: Context | None = None
+    alphabet: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _shape(self.shape))
@@ -100,6 +103,8 @@ class Space:
             manifold(self.manifold, self.shape)
             if self.kind != "real" or self.variable:
                 raise ValueError(f"manifold: expected real numbers of one length on {self.manifold!r}, got {self}")
+        if self.alphabet is not None:
+            check_alphabet(self.alphabet, self.symbols)
         if self.context is not None and not isinstance(self.context, Context):
             raise TypeError(f"context: expected a Context or None, got {self.context!r}")
 

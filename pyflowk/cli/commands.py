@@ -88,7 +88,7 @@ class Sample(Command):
     """How many."""
     out: File = None
     """A .png picture (grid of images, scatter or histograms), an .npy array, for rows of numbers a .csv table, or for
-    symbols a .txt of one row a line, in the units of the data; RUN/samples.png or .txt by default."""
+    symbols a .txt of one row or one text a line, in the units of the data; RUN/samples.png or .txt by default."""
     label: Number = None
     """Class to draw from a conditional model, or to take events from; all in turn by default."""
     given: tuple[str, ...] = ()
@@ -97,6 +97,8 @@ class Sample(Command):
     sampling: tuple[str, ...] = ()
     """Options of the samples, such as `temperature=0.7`, below 1 for likelier, less varied ones; `pyflowk zoo MODEL`
     lists them; those of the run by default."""
+    prefix: Text = None
+    """What each text begins with, of a model of text."""
     interpolate: bool = False
     """Walk between the latents of pairs of test events, 8 points a walk, instead of drawing."""
     attribute: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="FROM TO")] = None

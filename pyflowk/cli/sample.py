@@ -13,7 +13,7 @@ from ..datasets import Dataset, Preparation
 from ..datasets.files import write_csv
 from ..space import Events, Ragged, Space
 from ..training import Checkpoint, Threads
-from ..training.drawing import MAP, in_units, is_globe, on_map, reference, suffix_of, write_symbols
+from ..training.drawing import MAP, in_units, is_globe, on_map, reference, suffix_of, texts_of, write_symbols
 from ..training.pictures import draw_samples, draw_trajectory
 from ..training.spaces import contexts
 from ..zoo import Ability, GenerativeModel
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .commands import Sample
 
 SUFFIXES = (".png", ".npy", ".csv", ".txt")
+SHOWN = 4
+"""Texts that are printed; all are in the file."""
 
 
 def sample(command: Sample) -> int:
@@ -53,6 +55,8 @@ def sample(command: Sample) -> int:
     size = str(model.space) if isinstance(x, Ragged) else "x".join(map(str, x.shape[1:]))
     what = f"{command.n // latent.STEPS} walks of {latent.STEPS} samples" if walks else f"{command.n} samples"
     print(f"{what} of {size} in {out}")
+    if model.space.alphabet is not None:
+        print("\n".join(texts_of(x[:SHOWN], model.space.alphabet)))
     return 0
 
 
@@ -67,7 +71,7 @@ def _check_suffix(out: Path, space: Space) -> None:
 def _write(out: Path, x: Any, space: Space, saved: Checkpoint, columns: int | None) -> None:
     """Samples, or rows in a table's units, as an array, text, a table or a picture beside the data if still there."""
     if out.suffix == ".txt":
-        return write_symbols(out, x)
+        return write_symbols(out, x, space.alphabet)
     if out.suffix == ".npy":
         import numpy as np
 
@@ -105,6 +109,10 @@ def _array(x: Events) -> Tensor:
 def _draw(command: Sample, model: GenerativeModel, saved: Checkpoint, threads: Threads) -> Any:
     """Samples of the model, in the units of the data."""
     options = sampling_of(model, command.sampling, saved)
+    if command.prefix is not None:
+        if "prefix" not in model.sampling_options:
+            raise ValueError(f"--prefix: expected a model of text that completes it, got {model.name}")
+        options["prefix"] = command.prefix
     generator = torch.Generator().manual_seed(command.seed)
     preparation = saved.preparation
     if command.given:

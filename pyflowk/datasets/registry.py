@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from .._hints import did_you_mean, owner_of, require_free
 from ..space import Paired
-from . import folder, pairs, tables
+from . import folder, pairs, tables, text
 from .base import Dataset
 from .files import SUFFIXES, Table, read_file
 from .preparation import Preparation
@@ -91,13 +91,14 @@ def load(
     memory: int | None = None,
     watch: Watch | None = None,
 ) -> Dataset:
-    """Load a registered data set by name, or the user's own by path: a folder of images, .npy, .csv or .parquet; or a
-    folder of pairs that a run has made (`pyflowk reflow`).
+    """Load a registered data set by name, or the user's own by path: a folder of images, .npy, .csv or .parquet; a file
+    or a folder of text; or a folder of pairs that a run has made (`pyflowk reflow`).
 
     `seed` draws the split (and, for generated data, the data); `data_dir` is where Fashion-MNIST's files lie; `given`
     are columns of a table, by name or number, that become contexts (:meth:`Dataset.given`); `split` "time" tests a
     table on its last rows; `preparation` is that of an earlier run, given columns included, which a table is prepared
-    by instead of its own; `size` brings the pictures of a folder to size x size pixels.
+    by instead of its own; `size` brings the pictures of a folder to size x size pixels, and cuts a text into windows of
+    so many characters (128).
 
     A file or folder that takes more than `memory` bytes, by default an eighth of what there is, is read on demand, with
     the same results but for the rounding of means; `watch` hears how far a pass over it is. Raises ValueError for a
@@ -155,16 +156,18 @@ def find(
     path = Path(name).expanduser()
     if name not in _ENTRIES and pairs.holds_pairs(path):
         return pairs.load_pairs(path, load)
+    if name not in _ENTRIES and (files := text.texts_at(path)):
+        return text.text_dataset(str(path), text.read_text(files), text.LENGTH if size is None else size)
     if name not in _ENTRIES and path.is_dir():
         return folder.load_folder(path, seed, size, memory, watch)
     if size is not None:
-        raise ValueError(f"size: expected a folder of pictures to resize, but {name} is none")
+        raise ValueError(f"size: expected a folder of pictures to resize or a text to cut, but {name} is none")
     if name in _ENTRIES:
         return _ENTRIES[name].load(seed, data_dir)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(
             f"unknown data set {name!r}{did_you_mean(name, names())}: expected one of {', '.join(names())}, "
-            f"a folder of images, or a file ending in {', '.join(SUFFIXES)}"
+            f"a folder of images or texts, or a file ending in {', '.join((*SUFFIXES, *text.SUFFIXES))}"
         )
     found = read_file(path, memory, watch)
     return found if isinstance(found, Table) else folder.split_array(str(path), found, seed, watch)

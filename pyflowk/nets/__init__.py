@@ -9,10 +9,11 @@ time, `VelocityField`, of a network that predicts something else, `Preconditione
 `ReversedField` and `RescheduledField`; `FunctionField` is a user's, `FusedParameters` what a kernel takes, a `FlowMap`
 jumps from one time to another, a `CharacteristicsField` tells what jumps at any time; for images with far relations
 there are the `UNet` and `DiT`, whose blocks hear the time by a `TimeEmbedding`, and `load_dit` and `load_sit`, which
-read published weights. An `Encoder` makes codes of events, a `Decoder` events of codes. Every `Branch` contracts and
-has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`,
-`SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`,
-`FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`, `DIT_SIZES`.
+read published weights. Logits of symbols are those of a `TokenTransformer`, to which `LeaveOneOut` adds what a place
+shows itself. An `Encoder` makes codes of events, a `Decoder` events of codes. Every `Branch` contracts and has a
+`TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d`
+and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`,
+`CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`, `DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
@@ -31,6 +32,7 @@ from .field import Field, FunctionField, FusedParameters
 from .fields import ConvField, MLPField
 from .flow_map import FlowMap
 from .fourier import FourierField
+from .leave_one_out import LeaveOneOut
 from .lipschitz import LipschitzConvNet, LipschitzMLP, LipschitzNet
 from .made import MADE
 from .mlp import MLP
@@ -39,6 +41,7 @@ from .resnet import ResidualConvNet, WeightNormConv2d
 from .spectral import SpectralConv2d, SpectralLinear
 from .tangent import TangentField
 from .time import TIMES, TimeConv2d, TimeLinear
+from .token_transformer import TokenTransformer
 from .unet import UNet
 from .velocity import VelocityField
 
@@ -72,6 +75,7 @@ __all__ = [
     "FunctionField",
     "FusedParameters",
     "GaussianBaseline",
+    "LeaveOneOut",
     "LipSwish",
     "LipschitzConvNet",
     "LipschitzMLP",
@@ -88,6 +92,7 @@ __all__ = [
     "TimeConv2d",
     "TimeEmbedding",
     "TimeLinear",
+    "TokenTransformer",
     "TransposedJacobian",
     "UNet",
     "VelocityField",

@@ -17,14 +17,17 @@ __all__ = ["Past", "SelfAttention", "attention", "heads_of", "turned", "zero_"]
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 
 
-def attention(q: Dual, k: Dual, v: Dual, causal: bool = False) -> Dual:
+def attention(q: Dual, k: Dual, v: Dual, causal: bool = False, seen: Tensor | None = None) -> Dual:
     r""":math:`P v`, with :math:`P = \mathrm{softmax}(q k^T / \sqrt d)`, of q, k, v (B, heads, T, d), sums in float32.
 
     ``causal``: queries, of which there may be fewer than keys, are the last of the tokens, and see none behind them.
+    ``seen`` (B, T) are the keys that there are, where rows end early: without tangents.
 
     torch's fused attention has no forward derivative, and no second one: for tangents, and under forward-mode AD and
     torch.func, :func:`pyflowk.ops.attention` stands in for it.
     """
+    if seen is not None:
+        return Dual(_among(q.value, k.value, v.value, seen[:, None, None]))
     if q.tangents is not None:
         tangents = q.tangents, k.tangents, v.tangents
         return Dual(*ops.attention_with_tangents(q.value, k.value, v.value, *tangents, causal=causal))
@@ -34,6 +37,15 @@ def attention(q: Dual, k: Dual, v: Dual, causal: bool = False) -> Dual:
     whole = hidden is not None and hidden.shape[0] == hidden.shape[1]  # of which the fused one needs no mask
     seen = None if hidden is None or whole else ~hidden
     return Dual(F.scaled_dot_product_attention(q.value, k.value, v.value, seen, is_causal=whole))
+
+
+def _among(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
+    """Attention to the keys that are seen, (B, 1, 1, T); to all in a row without any, which nobody is to read."""
+    seen = seen | ~seen.any(-1, keepdim=True)
+    if not forward_or_functional():
+        return F.scaled_dot_product_attention(q, k, v, seen)
+    logits = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~seen, -torch.inf)
+    return logits.softmax(-1) @ v
 
 
 def _hidden(q: Tensor, k: Tensor) -> Tensor | None:
@@ -88,7 +100,7 @@ class SelfAttention(nn.Module):
 
     ``rotation`` (cosines, sines), each (T, width / heads / 2), turns queries and keys by angles that tell the place of
     a token; the pairs that turn are i and i + width / heads / 2. Tokens may come after those of a ``past``, which keeps
-    what they leave there. Logits are divided by the ``temperature``.
+    what they leave there. Logits are divided by the ``temperature``. Tokens that are not ``seen`` (B, T) are no keys.
     """
 
     def __init__(
@@ -110,6 +122,7 @@ class SelfAttention(nn.Module):
         rotation: tuple[Tensor, Tensor] | None = None,
         past: Past | None = None,
         temperature: float = 1.0,
+        seen: Tensor | None = None,
     ) -> Dual:
         qkv = affine(self.qkv, tokens)
         q, k, v = (qkv.linear(lambda h, i=i: self._split(h)[i]) for i in range(3))  # type: ignore[misc]
@@ -123,7 +136,7 @@ class SelfAttention(nn.Module):
             k, v = past.joined(k, v)
         if self.kv_heads != self.heads:
             k, v = (part.linear(lambda h: h.repeat_interleave(self.heads // self.kv_heads, 1)) for part in (k, v))
-        mixed = attention(q, k, v, self.causal)
+        mixed = attention(q, k, v, self.causal, seen)
         return affine(self.out, mixed.linear(lambda h: h.transpose(1, 2).flatten(2)))
 
     def _split(self, h: Tensor) -> tuple[Tensor, ...]:

@@ -85,7 +85,7 @@ class DiT(DualField):
         self.context = make_context(width, context_dim, classes, droppable)
         self.takes_context, self.hears_end = self.context is not None, interval
         self.first = nn.Conv2d(channels, width, patch, stride=patch)
-        self.blocks = nn.ModuleList(_Block(width, self.heads, qk_norm) for _ in range(depth))
+        self.blocks = nn.ModuleList(Block(width, self.heads, qk_norm) for _ in range(depth))
         self.modulation = zero_(nn.Linear(width, 2 * width))
         self.last = zero_(nn.Linear(width, patch * patch * outputs))
 
@@ -120,7 +120,7 @@ class DiT(DualField):
         return patches.linear(lambda x: _image(x.unflatten(1, (rows, columns)).unflatten(3, (p, p, -1))))
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Attention and a perceptron, each scaled, shifted and gated."""
 
     def __init__(self, width: int, heads: int, qk_norm: bool) -> None:
@@ -129,16 +129,19 @@ class _Block(nn.Module):
         self.first, self.second = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
         self.modulation = zero_(nn.Linear(width, 6 * width))
 
-    def forward(self, h: Dual, condition: Dual, rotation: tuple[Tensor, Tensor] | None) -> Dual:
+    def forward(
+        self, h: Dual, condition: Dual, rotation: tuple[Tensor, Tensor] | None, seen: Tensor | None = None
+    ) -> Dual:
         b1, a1, g1, b2, a2, g2 = affine(self.modulation, condition).chunk(6)
-        h = h + self.attention(modulated(h, b1, a1), rotation).scaled(g1.linear(lambda g: g.unsqueeze(1)))
+        attended = self.attention(modulated(h, b1, a1), rotation, seen=seen)
+        h = h + attended.scaled(g1.linear(lambda g: g.unsqueeze(1)))
         hidden = affine(self.first, modulated(h, b2, a2)).activated("gelu_tanh")
         return h + affine(self.second, hidden).scaled(g2.linear(lambda g: g.unsqueeze(1)))
 
 
 def modulated(h: Dual, shift: Dual, scale: Dual) -> Dual:
     """Tokens (B, T, F) of mean 0 and variance 1, scaled and shifted by the row (B or 1, F): adaLN."""
-    rows, dtype = len(h.value), h.value.dtype
+    rows, dtype = h.value.shape[0], h.value.dtype  # the length of a tensor is a constant to torch.export
     a, b = (part.value.to(dtype).expand(rows, -1) for part in (scale, shift))
     if h.tangents is None:
         return Dual(modulated_norm(h.value, a, b))

@@ -3,15 +3,16 @@
 `nll` is the negative log-likelihood, and `rnode` adds the regularisers of continuous flows to it. `Matching`,
 conditional flow matching, teaches a field velocity, noise, data or score; those with a name are `target_fm`, `i_cfm`,
 `ot_cfm`, `sb_cfm`, `vp_cfm`, `rectified_flow` and `data_matching`, `score_matching` and `edm_matching` of diffusions,
-`SF2M` teaches two fields the velocity and the score of a bridge, `EditMatching` one the edits that make data, and
-`GeneratorMatching` drift and jumps, by `bregman`, one of the `DIVERGENCES`. `FlowMapMatching` teaches the average
-velocity of a flow map, with the settings of `FLOW_MAPS`, `ConsistencyMatching` where a trajectory ends. By `Drifting`
-what a network makes in one evaluation follows forces. `elbo` bounds the likelihood of an autoencoder. Densities known
-up to a constant have `reverse_kl`, `forward_kl` and `importance_sample`, whose weights `effective_sample_size` and
-`log_evidence` judge. `reduce` takes the mean or the sum.
+`SF2M` teaches two fields the velocity and the score of a bridge, `DiscreteMatching` one which symbols lie under noise,
+`EditMatching` one the edits that make data, and `GeneratorMatching` drift and jumps, by `bregman`, one of the
+`DIVERGENCES`. `FlowMapMatching` teaches the average velocity of a flow map, with the settings of `FLOW_MAPS`,
+`ConsistencyMatching` where a trajectory ends. By `Drifting` what a network makes in one evaluation follows forces.
+`elbo` bounds the likelihood of an autoencoder. Densities known up to a constant have `reverse_kl`, `forward_kl` and
+`importance_sample`, whose weights `effective_sample_size` and `log_evidence` judge. `reduce` takes the mean or the sum.
 """
 
 from .consistency import ConsistencyMatching
+from .discrete import DiscreteMatching
 from .drifting import Drifting
 from .edit import EditMatching
 from .elbo import elbo
@@ -30,6 +31,7 @@ __all__ = [
     "FLOW_MAPS",
     "SF2M",
     "ConsistencyMatching",
+    "DiscreteMatching",
     "Drifting",
     "EditMatching",
     "FlowMapMatching",

@@ -2,7 +2,8 @@
 
 A `Path` gives a `PathSample`: an `AffinePath` has a `Schedule`, `CondOT`, `Lipman`, `Polynomial`, `Cosine`, `LinearVP`,
 `VP`, `SubVP`, `VE` or `EDM`, each with its `Coefficients` at a time and by name in `SCHEDULES`; a `BrownianBridge` and
-what is `Blurred` have noise of their own, a `GeodesicPath` leads along a manifold. `convert` says a prediction, one of
+what is `Blurred` have noise of their own, a `GeodesicPath` leads along a manifold, and a
+`MixturePath` changes symbols one by one. `convert` says a prediction, one of
 `PREDICTIONS`, in other words. A `Pairing` says which noise goes with which event: `independent`, nearest by exact
 `OptimalTransport` within a batch, drawn from an entropic plan by `Sinkhorn`, found among all rows by a `Semidiscrete`
 transport, whose `SemidiscreteFit` says how even it is, or kept from it as `SeededPairs`, those that are `Given`, or a
@@ -53,6 +54,7 @@ from .jumps import (
     minimal_jumps,
     superposed,
 )
+from .mixture import MixturePath
 from .pairing import OptimalTransport, Pairing, independent
 from .pairs import FlowNoise, Given
 from .prediction import PREDICTIONS, convert
@@ -128,6 +130,7 @@ __all__ = [
     "LogitNormalTimes",
     "MinSNRWeight",
     "MixtureJumps",
+    "MixturePath",
     "ModeTimes",
     "NoiseTokens",
     "OptimalTransport",

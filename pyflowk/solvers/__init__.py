@@ -15,10 +15,13 @@ Samplers know the path whose field they follow, and take any prediction: `ddim`,
 `predictor_corrector` (`stochastic`). Their times are a grid: `uniform_grid`, `power_grid`, `shifted_grid`, as
 `resolution_shift` says, `clock_grid`, `karras_grid`, or any that `check_grid` passes. A `flow_map` jumps along one, a
 model of `consistency` to the data and back. What moves and jumps is walked by `jump_euler`, its jumps let through by
-one of `GATES`, or by `jump_thinning`, and ends as a `Jumped`. `walk_edits` makes sequences of any length, an
-`EditWalk`; `denoise` takes the noise off events by their score.
+one of `GATES`, or by `jump_thinning`, and ends as a `Jumped`. Symbols jump: `jump_flow` takes a `MixtureStep` or an
+`EulerStep` along a grid, with a `GibbsStep` or without; masks may also go one by one, `first_hitting`, or the surest
+first, `unmask`, by one of `CONFIDENCES`; a `Truncation` sharpens what is drawn, a `Tally` counts. `walk_edits` makes
+sequences of any length, an `EditWalk`; `denoise` takes the noise off events by their score.
 """
 
+from .ctmc import EulerStep, GibbsStep, MixtureStep, Tally, Truncation, jump_flow
 from .denoising import denoise
 from .diffusion import curved_euler, ddim, ddpm, dpmpp_2m, edm_heun, overshooting
 from .edits import EditWalk, walk_edits
@@ -39,8 +42,10 @@ from .ode.tableaus import Tableau
 from .riemannian import manifold_odeint
 from .sde import sdeint
 from .stochastic import DIFFUSIONS, euler_maruyama, predictor_corrector, stochastic_heun
+from .unmasking import CONFIDENCES, first_hitting, unmask
 
 __all__ = [
+    "CONFIDENCES",
     "DIFFUSIONS",
     "GATES",
     "METHODS",
@@ -50,10 +55,13 @@ __all__ = [
     "Backsolve",
     "Dense",
     "EditWalk",
+    "EulerStep",
     "Event",
     "Fixed",
+    "GibbsStep",
     "Guided",
     "Jumped",
+    "MixtureStep",
     "NotConverged",
     "Operator",
     "Recompute",
@@ -62,6 +70,8 @@ __all__ = [
     "SolverError",
     "Status",
     "Tableau",
+    "Tally",
+    "Truncation",
     "blurring",
     "check_grid",
     "clock_grid",
@@ -74,10 +84,12 @@ __all__ = [
     "dpmpp_2m",
     "edm_heun",
     "euler_maruyama",
+    "first_hitting",
     "flow_map",
     "flower",
     "inpaint",
     "jump_euler",
+    "jump_flow",
     "jump_thinning",
     "karras_grid",
     "manifold_odeint",
@@ -95,6 +107,7 @@ __all__ = [
     "stochastic_heun",
     "tableau",
     "uniform_grid",
+    "unmask",
     "walk_edits",
     "zero_star",
 ]

@@ -88,7 +88,8 @@ class Guided(Field):
         rescale: this share of the result gets the deviation of v_c, by row.
         channels: guidance of the first so many channels alone.
 
-    A context is needed, one row per event or one for all. Raises ValueError for a field that knows no "no context",
+    Of symbols the logits are guided, which is :math:`p_c^{1 + w} / p_u^w` once they are normalised. A context is
+    needed, one row per event or one for all. Raises ValueError for a field that knows no "no context",
     without a context and for numbers out of range. Where it is not active (outside of the interval, if one time is for
     all rows, on the CPU) the field alone is evaluated. Cost: the field for twice as many rows. Ho, Salimans, 2022,
     arXiv:2207.12598; interval: Kynkaanniemi et al., 2024, arXiv:2404.07724; autoguidance: Karras et al., 2024,
@@ -132,12 +133,14 @@ class Guided(Field):
             self.field.no_context()  # an error, if there is none
         self.weight, self.direction, self.interval = weight, direction, (low, high)
         self.still, self.rescale, self.channels = still, rescale, channels
+        fields = (self.field,) if self.other is None else (self.field, self.other)
+        self.takes_time = any(f.takes_time for f in fields) or self.interval != (0.0, 1.0) or still > 0
 
     def no_context(self) -> Tensor | Ragged:
         return self.field.no_context()
 
-    def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
-        t = as_time(t, x)
+    def forward(self, t: Tensor, x: Any, context: Tensor | None = None) -> Tensor:
+        t = as_time(t, x.values if isinstance(x, Ragged) else x)
         if not self._active(t):
             return self.field(t, x, context)
         if self.other is not None:
@@ -174,15 +177,15 @@ class Guided(Field):
         low, high = (float(end) for end in t.detach().aminmax())
         return low < self.still or (high >= self.interval[0] and low <= self.interval[1])
 
-    def _doubled(self, t: Tensor, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Any]:
+    def _doubled(self, t: Tensor, x: Any, context: Tensor | None) -> tuple[Tensor, Any, Any]:
         """Times, places and contexts of both halves: as they are, and without a context."""
-        n = x.shape[0]
+        n, device = (len(x), x.lengths.device) if isinstance(x, Ragged) else (x.shape[0], x.device)
         given = expand_context(context, n)
         if given is None:
             raise ValueError("guidance: expected a context, from which to go further; got none")
-        dropped = torch.arange(2 * n, device=x.device) >= n
+        dropped = torch.arange(2 * n, device=device) >= n
         contexts = drop_context(cat((given, given)), dropped, self.field.no_context())
-        return torch.cat((t, t)) if t.dim() else t, torch.cat((x, x)), contexts
+        return torch.cat((t, t)) if t.dim() else t, cat((x, x)), contexts
 
     def _guided(self, t: Tensor, strong: Tensor, weak: Tensor) -> Tensor:
         """The rule for one time (), or one a row; where there is none the strong prediction stays as it is."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from ..alphabet import decode
 from ..datasets import Dataset, Preparation
 from ..space import Events, Ragged, Space
 from ..zoo import GenerativeModel
@@ -22,6 +23,8 @@ FEW, MANY = 64, 1024
 SHOWN = 10_000
 """Rows of the data, at most, that samples are shown beside."""
 MAP = ("longitude", "latitude")
+RULE = "-" * 72
+"""Stands between texts."""
 
 
 def draw(
@@ -46,7 +49,7 @@ def draw(
     path = path.with_name(path.name + suffix_of(data.space))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".txt":
-        write_symbols(path, x)
+        write_symbols(path, x, data.space.alphabet)
         return path
     names = data.preparation.names if data.preparation else ()
     beside = None if data.space.is_image else reference(data, data.preparation, shown)
@@ -82,9 +85,21 @@ def in_units(preparation: Preparation | None, x: Any, context: Any) -> Any:
     return x if preparation is None else preparation.undo(x.to("cpu"), None if context is None else context.to("cpu"))
 
 
-def write_symbols(path: Path, x: Events) -> None:
-    """Each line is one row, as long as it is: its values with spaces between them."""
-    path.write_text("".join(" ".join(map(_plain, row)) + "\n" for row in rows_of(x)), encoding="utf-8")
+def write_symbols(path: Path, x: Events, alphabet: str | None = None) -> None:
+    """Each line is one row, as long as it is, its values with spaces between them; or the texts that they stand for."""
+    lines = [" ".join(map(_plain, row)) for row in rows_of(x)] if alphabet is None else texts_of(x, alphabet)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def texts_of(x: Events, alphabet: str) -> list[str]:
+    """The text of each row of symbols; windows of a text, which may have several lines, end in a rule.
+
+    >>> import torch
+    >>> texts_of(torch.tensor([[0, 1, 0]]), "ab")[0][:4]
+    'aba\\n'
+    """
+    end = "" if isinstance(x, Ragged) else f"\n{RULE}"
+    return [decode(map(int, row), alphabet) + end for row in rows_of(x)]
 
 
 def rows_of(x: Events) -> Sequence[list[float]]:

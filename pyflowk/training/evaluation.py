@@ -26,6 +26,8 @@ BATCH = 512
 """Samples that are scored or drawn at a time."""
 COMPARED = 1000
 """Samples, at most, that are compared with as many test rows."""
+NGRAMS = {"unigrams": 1, "bigrams": 2, "trigrams": 3}
+"""The levels of symbols, and how many symbols they count together."""
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
@@ -129,7 +131,7 @@ class Report:
     """A model's score on the test part beside the levels it has to beat, None without a likelihood; its samples beside
     the test part, by the names of :func:`pyflowk.metrics.compare`.
 
-    The levels are those of one Gaussian for numbers, of bigrams for symbols, of what is uniform on a manifold. Nats of
+    The levels are those of one Gaussian for numbers, of n-grams for symbols, of what is uniform on a manifold. Nats of
     a table are those of the columns that the model sees, standardised by the training rows, so that they do not change
     with a unit, and are those of the training log; in the table's own units they are lower by `log_scale`.
     """
@@ -137,7 +139,7 @@ class Report:
     data: Dataset
     model: Score | None
     gaussian: Score | None = None
-    bigrams: Score | None = None
+    ngrams: Mapping[str, Score | None] = field(default_factory=dict)
     samples: Mapping[str, Measure] = field(default_factory=dict)
 
     def lines(self) -> list[tuple[str, str]]:
@@ -157,7 +159,7 @@ class Report:
         if space.geometry is not None:
             rows += [("uniform", f"log-likelihood {-space.geometry.log_volume:.2f} nats")]
         elif space.kind == "symbols":
-            rows += [("bigrams", str(self.bigrams) if self.bigrams else "no training rows to count in")]
+            rows += [(name, str(level) if level else "nothing to count in") for name, level in self.ngrams.items()]
         else:
             why = "not defined for so few samples" if len(self.data.train) else "no training rows to fit it to"
             why = "not defined for rows of several lengths" if space.variable else why
@@ -180,7 +182,7 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """The same numbers for JSON, which has none that are not finite: None stands for them."""
-        scores = {"model": self.model, "gaussian": self.gaussian, "bigrams": self.bigrams}
+        scores = {"model": self.model, "gaussian": self.gaussian, **{name: self.ngrams.get(name) for name in NGRAMS}}
         return {
             "data": self.data.name,
             **{name: _finite(asdict(value)) if value else None for name, value in scores.items()},
@@ -236,8 +238,8 @@ def evaluate(
     if space.kind == "real":  # integers get noise, row by row
         train, known = in_place(train), in_place(known)
     gaussian = gaussian_level(space, train, test, known, conditions, seed=seed)
-    bigrams = ngram_level(space, train, test)
-    return Report(data, own, gaussian, bigrams, samples)
+    ngrams = {name: ngram_level(space, train, test, order=order) for name, order in NGRAMS.items()}
+    return Report(data, own, gaussian, ngrams if space.kind == "symbols" else {}, samples)
 
 
 def _spread(count: int, rows: int) -> Tensor:

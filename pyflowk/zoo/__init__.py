@@ -2,19 +2,21 @@
 
 `create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`,
 `tarflow`, `flow_matching`, `rectified_flow`, `diffusion`, `mean_flow`, `consistency`, `drifting`, `generator_matching`,
-`autoencoder` and, any of them inside of one, `latent`. `names` lists them, `describe` says what one is, `options` and
-`defaults` what it takes, `sampling` what its `sample` takes, `takes` which kinds of space it is for, `condition` how a
-context is asked for, `check` whether options are right. All are a `GenerativeModel`, of whose every `Ability` one asks,
-such as that of telling a `Marginal`; those of one flow are a `FlowModel`, those whose velocity is learned by matching a
-`MatchingModel`, or a `FlowMapModel` if they jump, one with jumps of coordinates a `GeneratorModel`, that of tokens a
-`TarFlow`, those that do no more a `ConsistencyModel` and a `DriftingModel`; an `Autoencoder` has codes, of which a
-`Latent` model has learned. `register` adds one: each of its options is an `Option`, and those of its sampling are
-fields of its `SamplingOptions`.
+`discrete_flow`, `autoencoder` and, any of them inside of one, `latent`. `names` lists them, `describe` says what one
+is, `options` and `defaults` what it takes, `sampling` what its `sample` takes, `takes` which kinds of space it is for,
+`condition` how a context is asked for, `check` whether options are right. All are a `GenerativeModel`, of whose every
+`Ability` one asks, such as that of telling a `Marginal`; those of one flow are a `FlowModel`, those whose velocity is
+learned by matching a `MatchingModel`, or a `FlowMapModel` if they jump, one with jumps of coordinates a
+`GeneratorModel`, that of tokens a `TarFlow`, that of symbols a `DiscreteModel`, those that do no more a
+`ConsistencyModel` and a `DriftingModel`; an `Autoencoder` has codes, of which a `Latent` model has learned. `register`
+adds one: each of its options is an `Option`, and those of its sampling are fields of its `SamplingOptions`.
 """
 
 from .autoencoder import Autoencoder, autoencoder
 from .consistency import ConsistencyModel, consistency
 from .diffusion import diffusion
+from .discrete_flow import discrete_flow
+from .discrete_model import DiscreteModel
 from .drifting import DriftingModel, drifting
 from .ffjord import ffjord
 from .flow_matching import flow_matching
@@ -39,9 +41,10 @@ from .tarflow import tarflow
 from .tarflow_model import TarFlow
 
 __all__ = [
-    "Ability", "Autoencoder", "ConsistencyModel", "DriftingModel", "FlowMapModel", "FlowModel", "GenerativeModel",
-    "GeneratorModel", "Latent", "Marginal", "MatchingModel", "Option", "SamplingOptions", "TarFlow", "autoencoder",
-    "check", "condition", "consistency", "create", "defaults", "describe", "diffusion", "drifting", "ffjord",
-    "flow_matching", "generator_matching", "glow", "iaf", "latent", "maf", "mean_flow", "names", "neural_ode", "nice",
-    "nsf", "options", "realnvp", "rectified_flow", "register", "residual_flow", "sampling", "takes", "tarflow",
+    "Ability", "Autoencoder", "ConsistencyModel", "DiscreteModel", "DriftingModel", "FlowMapModel", "FlowModel",
+    "GenerativeModel", "GeneratorModel", "Latent", "Marginal", "MatchingModel", "Option", "SamplingOptions", "TarFlow",
+    "autoencoder", "check", "condition", "consistency", "create", "defaults", "describe", "diffusion", "discrete_flow",
+    "drifting", "ffjord", "flow_matching", "generator_matching", "glow", "iaf", "latent", "maf", "mean_flow", "names",
+    "neural_ode", "nice", "nsf", "options", "realnvp", "rectified_flow", "register", "residual_flow", "sampling",
+    "takes", "tarflow",
 ]  # fmt: skip

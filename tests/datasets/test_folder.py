@@ -195,7 +195,9 @@ def test_size_brings_pictures_of_any_size_to_one(tmp_path, kind):
 
 
 def test_size_is_for_folders():
-    with pytest.raises(ValueError, match="size: expected a folder of pictures to resize, but digits is none"):
+    with pytest.raises(
+        ValueError, match="size: expected a folder of pictures to resize or a text to cut, but digits is none"
+    ):
         datasets.load("digits", size=8)
 
 

@@ -12,12 +12,13 @@ from torch import Tensor
 from pyflowk import nets
 from pyflowk.manifolds import Sphere
 from pyflowk.nets import Network, drop_context
-from pyflowk.paths import VP, CondOT
+from pyflowk.paths import VP, CondOT, MixturePath
 from pyflowk.solvers import Fixed
 from pyflowk.space import Ragged
 from pyflowk.transforms import Continuous
 
 T = torch.tensor(0.3)
+SYMBOLS = torch.arange(12).reshape(4, 3) % 5
 VECTORS, IMAGES = torch.randn(4, 3), torch.randn(4, 2, 5, 5)
 CASES: dict[str, Callable[..., Callable[..., Any]]] = {
     "MLP": lambda **c: _given(nets.MLP(3, 2, 8, **c), VECTORS),
@@ -57,6 +58,13 @@ CASES: dict[str, Callable[..., Callable[..., Any]]] = {
     ),
     "TangentField": lambda **c: _given(
         nets.TangentField(nets.MLPField(3, 8, 2, **c), Sphere((3,))), T, VECTORS, conditional=bool(c)
+    ),
+    "TokenTransformer": lambda **c: _given(nets.TokenTransformer(6, 5, 8, 1, 2, **c), T, SYMBOLS),
+    "LeaveOneOut": lambda **c: _given(
+        nets.LeaveOneOut(nets.TokenTransformer(5, 5, 8, 1, 2, **c), MixturePath(5, "uniform")),
+        T,
+        SYMBOLS,
+        conditional=bool(c),
     ),
     "UNet": lambda **c: _given(nets.UNet(2, 4, (1, 1), 1, (1,), **c), T, IMAGES),
     "VelocityField": lambda **c: _given(
@@ -109,6 +117,8 @@ DROPPABLE = (
     "DiT",
     "CausalTransformer",
     "CausalTransformer-prefix",
+    "TokenTransformer",
+    "LeaveOneOut",
     "UNet",
     "GaussianBaseline",
     "Preconditioned",

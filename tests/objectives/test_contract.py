@@ -16,6 +16,7 @@ from pyflowk.nets import FlowMap, MLPField
 from pyflowk.objectives import (
     SF2M,
     ConsistencyMatching,
+    DiscreteMatching,
     Drifting,
     EditMatching,
     FlowMapMatching,
@@ -27,7 +28,7 @@ from pyflowk.objectives import (
     reverse_kl,
     rnode,
 )
-from pyflowk.paths import Characteristics, CondOTJumps, EditLogits, independent
+from pyflowk.paths import Characteristics, CondOTJumps, EditLogits, MixturePath, independent
 from pyflowk.solvers import Fixed
 from pyflowk.space import Ragged
 from pyflowk.transforms import Continuous
@@ -56,6 +57,13 @@ def edits(flow: Flow) -> Callable[..., EditLogits]:
         return EditLogits(told[..., :1], told)
 
     return field
+
+
+def logits(flow: Flow) -> Callable[..., Tensor]:
+    """A field of two symbols, as likely at every place as a flow's velocity says."""
+    return lambda t, x, context=None: (
+        flow.transform.field(t.double(), x.double(), context).unsqueeze(2) * torch.tensor([1.0, -1.0]).double()
+    )
 
 
 JUMPS = CondOTJumps.reaching(9.0, 2)
@@ -98,6 +106,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     ),
     "GeneratorMatching": lambda flow, n, **options: GeneratorMatching(JUMPS)(told_by(flow), events(n), **options),
     "SF2M": lambda flow, n, **options: SF2M(0.5, independent)(*[flow.transform.field] * 2, events(n), **options),
+    "DiscreteMatching": lambda flow, n, **options: DiscreteMatching(MixturePath(2, "uniform"))(
+        logits(flow), (events(n) > 0).long(), **options
+    ),
     "EditMatching": lambda flow, n, **options: EditMatching()(edits(flow), words(n), **options),
     "rnode": lambda flow, n, **options: rnode(flow, events(n), **options),
     "reverse_kl": lambda flow, n, **options: reverse_kl(flow, lambda x, *context: normal(x), n, **options),

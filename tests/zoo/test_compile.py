@@ -18,6 +18,7 @@ TINY: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "consistency": ("consistency", (3,), {"width": 4, "depth": 1}),
     "autoencoder": ("autoencoder", (3,), {"channels": 2, "width": 4}),
     "diffusion": ("diffusion", (3,), {"process": "edm", "width": 4, "depth": 1, "method": "euler", "steps": 1}),
+    "discrete_flow": ("discrete_flow", (3,), {"levels": 4, "width": 4, "depth": 1}),
     "drifting": ("drifting", (3,), {"width": 4, "depth": 1}),
     "ffjord": ("ffjord", (3,), {"width": 4, "depth": 1, "flows": 1, "steps": 2}),
     "ffjord-image": ("ffjord", (1, 2, 2), {"width": 2, "depth": 1, "levels": 5, "steps": 1}),

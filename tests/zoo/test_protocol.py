@@ -25,6 +25,7 @@ from tests.zoo.test_systems import SMALL, build, conditions, context, data, seed
 ROOMS = {
     "__init__",
     "blocks",
+    "discrete_model",
     "flow_model",
     "matching_model",
     "matching_sampling",

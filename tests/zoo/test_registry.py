@@ -52,7 +52,8 @@ SMALL: dict[str, Any] = {"width": 4, "couplings": 1, "blocks": 1, "layers": 1, "
 
 
 def small(name: str) -> dict[str, Any]:
-    return {key: value for key, value in SMALL.items() if key in zoo.defaults(name)}
+    plain = {} if "real" in zoo.takes(name) else {"levels": 5}
+    return plain | {key: value for key, value in SMALL.items() if key in zoo.defaults(name)}
 
 
 @pytest.mark.parametrize("name", zoo.names())

@@ -89,6 +89,10 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
         "process": "cosine", "prediction": "velocity", "width": 8, "depth": 1, "levels": 5, "method": "rk4",
         "steps": 20,
     }),
+    "discrete-flow": ("discrete_flow", (6,), {"levels": 4, "width": 8, "depth": 1, "heads": 2}),
+    "discrete-flow-uniform": ("discrete_flow", (1, 4, 4), {
+        "levels": 5, "width": 8, "depth": 1, "heads": 2, "source": "uniform", "path": "polynomial",
+    }),
     "drifting": ("drifting", (3,), {"width": 8, "depth": 1, "memory": 4}),
     "drifting-image": ("drifting", (1, 4, 4), {"width": 4, "depth": 1, "levels": 5, "architecture": "image"}),
     "generator-matching": ("generator_matching", (3,), {"width": 8, "depth": 1, "bins": 8}),

@@ -1,0 +1,139 @@
+"""The token transformer: of each place of a row of symbols, how likely each symbol is."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .._checks import require_counts
+from ..ops.describe import described
+from ..ops.dtypes import state_dtype
+from ..ops.modes import transformed
+from ..space import Ragged
+from .attention import heads_of, zero_
+from .context import add_context, make_context
+from .dit import Block, modulated, rotary
+from .dual import Dual, affine
+from .embedding import TimeEmbedding
+from .field import Field
+
+__all__ = ["TokenTransformer"]
+
+
+class TokenTransformer(Field):
+    r"""Logits (B, T, outputs) of the symbols of each place, from symbols x (B, T): a transformer that looks both ways.
+
+    Symbols below ``inputs`` become vectors of ``width`` channels, which go through ``depth`` blocks of :class:`DiT`:
+    attention and a perceptron, each scaled, shifted and gated by linear functions of a vector, which are zero at the
+    start, as the logits are. That vector is made of the time ("sinusoidal" or "fourier", see :class:`TimeEmbedding`)
+    and the context (``classes`` or ``context_dim``; a ``droppable`` one may be None); ``time=None`` is for what does
+    not depend on it, as what a mask hides does not, and a learned vector takes its place. Rotary positions let a row
+    have any length: queries and keys are turned by angles :math:`10^{-4 i / (d / 2)}` times the place, or, with a
+    ``grid`` (rows, columns) of T places, by row and column as in :class:`DiT`. A :class:`pyflowk.space.Ragged` has rows
+    of several lengths, (B, L, outputs), of which no place sees what lies beyond the end, where logits mean nothing.
+    ``qk_norm`` gives queries and keys a length of their own.
+
+    Raises ValueError for heads that do not divide the width into even numbers of channels (multiples of 4 on a grid),
+    another number of places than the grid has, a context that is missing or not wanted, and on the CPU for symbols out
+    of range; TypeError for what are no integers. Cost: 12 depth width^2 multiplications a place, and 2 depth width T.
+
+    Peebles, Xie, 2023, arXiv:2212.09748; of tokens: Lou, Meng, Ermon, 2024, arXiv:2310.16834; rotary positions: Su et
+    al., 2021, arXiv:2104.09864.
+
+    >>> import torch
+    >>> from pyflowk.nets import TokenTransformer
+    >>> TokenTransformer(6, 5, width=16, depth=1, heads=2)(0.5, torch.tensor([[0, 5, 3]])).shape
+    torch.Size([1, 3, 5])
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        width: int = 128,
+        depth: int = 4,
+        heads: int | None = None,
+        *,
+        reach: int = 0,
+        grid: tuple[int, int] | None = None,
+        qk_norm: bool = False,
+        time: str | None = "sinusoidal",
+        time_scale: float = 1000.0,
+        context_dim: int | None = None,
+        classes: int | None = None,
+        droppable: bool = False,
+    ) -> None:
+        super().__init__()
+        require_counts("TokenTransformer", inputs=inputs, outputs=outputs, width=width, depth=depth)
+        require_counts("TokenTransformer", 0, reach=reach)
+        self.heads = heads_of(width) if heads is None else heads
+        require_counts("TokenTransformer", heads=self.heads)
+        channels, even = width // self.heads, 2 if grid is None else 4
+        if channels % even:
+            raise ValueError(f"heads: expected heads of a multiple of {even} channels, got {width=} and {self.heads=}")
+        self.inputs, self.outputs, self.width, self.grid, self.reach = inputs, outputs, width, grid, reach
+        self.table = nn.Embedding((1 + 2 * reach) * inputs + 1, width, padding_idx=-1)  # the last one is no symbol
+        self.takes_time = time is not None
+        self.time = None if time is None else TimeEmbedding(width, time, time_scale)
+        self.constant = nn.Parameter(torch.randn(width)) if time is None else None
+        self.context = make_context(width, context_dim, classes, droppable)
+        self.takes_context = self.context is not None
+        self.blocks = nn.ModuleList(Block(width, self.heads, qk_norm) for _ in range(depth))
+        self.modulation = zero_(nn.Linear(width, 2 * width))
+        self.last = zero_(nn.Linear(width, outputs))
+
+    def forward(self, t: Tensor | float, x: Tensor | Ragged, context: Tensor | None = None) -> Tensor:
+        return self.last(self.features(t, x, context))
+
+    def features(self, t: Tensor | float, x: Tensor | Ragged, context: Tensor | None = None) -> Tensor:
+        """What the last layer makes logits of, (B, T, width)."""
+        ids, seen = (x.values.where(x.mask, 0), x.mask) if isinstance(x, Ragged) else (x, None)
+        h = self._entered(ids, seen)
+        condition = Dual(F.silu(self._condition(t, h, context)))
+        channels = self.width // self.heads
+        rotation = turns(ids.shape[1], channels, h) if self.grid is None else rotary(*self.grid, channels, h)
+        tokens = Dual(h)
+        for block in self.blocks:
+            tokens = block(tokens, condition, rotation, seen)
+        shift, scale = affine(self.modulation, condition).chunk(2)
+        return modulated(tokens, shift, scale).value
+
+    def _entered(self, ids: Tensor, seen: Tensor | None) -> Tensor:
+        """Symbols as vectors: the sum of what each one that is near says at its distance."""
+        if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise TypeError(f"expected symbols, integers (B, T), got {described(ids)}")
+        places = "T" if self.grid is None else self.grid[0] * self.grid[1]
+        if ids.dim() != 2 or (self.grid is not None and ids.shape[1] != places):
+            raise ValueError(f"TokenTransformer expects (B, {places}), got {tuple(ids.shape)}")
+        if ids.is_cpu and ids.numel() and not transformed() and not 0 <= ids.min() <= ids.max() < self.inputs:
+            raise ValueError(f"expected symbols 0 to {self.inputs - 1}, got {ids.min()} to {ids.max()}")
+        if not self.reach:
+            return self.table(ids.long())
+        none = self.table.num_embeddings - 1
+        near = F.pad(ids.long() if seen is None else ids.long().masked_fill(~seen, none), [self.reach] * 2, value=none)
+        near = near.unfold(1, 1 + 2 * self.reach, 1)  # (B, T, 1 + 2 reach)
+        distance = self.inputs * torch.arange(1 + 2 * self.reach, device=ids.device)
+        return self.table(torch.where(near == none, none, near + distance)).sum(2)
+
+    def _condition(self, t: Tensor | float, h: Tensor, context: Tensor | None) -> Tensor:
+        """What every block hears, (B, width), or one row for all where it is the same."""
+        if self.time is None:
+            vector: Tensor | None = self.constant
+        else:
+            times = torch.as_tensor(t, dtype=state_dtype(h), device=h.device)
+            if times.dim() > 1 or (times.dim() == 1 and times.shape[0] != h.shape[0]):
+                raise ValueError(f"expected one time () or one for each of {h.shape[0]} rows, got {tuple(times.shape)}")
+            vector = self.time(times)
+        assert vector is not None
+        if vector.dim() == 1:
+            vector = vector.expand(1 if self.context is None else h.shape[0], -1)
+        return add_context(vector, self.context, context)
+
+
+def turns(places: int, channels: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, channels / 2) that turn a head's queries and keys at each of so many places."""
+    dtype, half = state_dtype(like), channels // 2
+    rates = 1e4 ** (-torch.arange(half, dtype=dtype, device=like.device) / half)
+    angles = torch.arange(places, dtype=dtype, device=like.device).unsqueeze(1) * rates
+    return angles.cos(), angles.sin()
