@@ -13,7 +13,7 @@ from ..ops.dtypes import state_dtype
 from .attention import SelfAttention, heads_of, zero_
 from .context import make_context
 from .dual import Dual, DualField, affine
-from .embedding import TimeEmbedding, embedded
+from .embedding import TimeEmbedding, heard
 from .time import Clock
 
 __all__ = ["DIT_SIZES", "POSITIONS", "DiT"]
@@ -26,15 +26,17 @@ POSITIONS = ("both", "rotary", "sincos")
 class DiT(DualField):
     r"""A vector field on images (B, C, H, W): a transformer of patches, which time and context scale, shift and gate.
 
-    Patches of ``patch`` x ``patch`` pixels become tokens of ``width`` channels. Each of ``depth`` blocks is
-    :math:`h \leftarrow h + g_1\,\mathrm{Attention}((1 + a_1)\,\mathrm{LN}(h) + b_1)`, then the same with a perceptron
-    of 4 ``width`` hidden units (GELU, by tanh) and :math:`a_2, b_2, g_2`: six linear functions of SiLU of the time's
-    vector plus the context's (``classes`` or ``context_dim``; a ``droppable`` one may be None) that start at zero, with
-    the last layer ("adaLN-Zero"): the flow starts as the identity. Where a token is, is told by ``positions``: "rotary"
+    Patches of ``patch`` x ``patch`` pixels become tokens of ``width`` channels. Each of ``depth`` blocks is :math:`h
+    \leftarrow h + g_1\,\mathrm{Attention}((1 + a_1)\,\mathrm{LN}(h) + b_1)`, then the same with a perceptron of 4
+    ``width`` hidden units (GELU, by tanh) and :math:`a_2, b_2, g_2`: six linear functions of SiLU of the time's vector
+    plus the context's (``classes`` or ``context_dim``; a ``droppable`` one may be None) that start at zero, with the
+    last layer ("adaLN-Zero"): the flow starts as the identity. Where a token is, is told by ``positions``: "rotary"
     turns queries and keys, half of their pairs by the row and half by the column, at rates :math:`100^{-i / (d / 4)}`
     of heads of d channels, by which they know the way to each other; "sincos" adds to the tokens the fixed waves of
-    DiT, at rates :math:`10^{-4 i / (\mathrm{width} / 4)}`, by which they know their place; "both" does both.
-    ``qk_norm`` gives queries and keys a length of their own, so that long trainings in 16 bits keep finite logits.
+    DiT, at rates :math:`10^{-4 i / (\mathrm{width} / 4)}`, by which they know their place; "both" does both. With an
+    ``interval`` the time's vector is one of the gap to its end too; ``late`` gives it no new weights: the last third of
+    the blocks hears the end in place of the time (Lee et al., 2025, arXiv:2510.24474). ``qk_norm`` gives queries and
+    keys a length of their own, so that long trainings in 16 bits keep finite logits.
 
     H and W are any multiples of the patch; the answer has as many channels as x, or ``outputs``. Raises ValueError for
     other sides, for heads that do not divide the width,
@@ -65,6 +67,7 @@ class DiT(DualField):
         classes: int | None = None,
         droppable: bool = False,
         interval: bool = False,
+        late: bool = False,
         outputs: int | None = None,
     ) -> None:
         super().__init__()
@@ -81,9 +84,9 @@ class DiT(DualField):
                 f"heads={self.heads}"
             )
         self.channels, self.patch, self.width, self.positions = channels, patch, width, positions
-        self.time = TimeEmbedding(width, time, time_scale, interval=interval)
+        self.time = TimeEmbedding(width, time, time_scale, interval=interval and not late)
         self.context = make_context(width, context_dim, classes, droppable)
-        self.takes_context, self.hears_end = self.context is not None, interval
+        self.takes_context, self.hears_end, self.late = self.context is not None, interval or late, late
         self.first = nn.Conv2d(channels, width, patch, stride=patch)
         self.blocks = nn.ModuleList(Block(width, self.heads, qk_norm) for _ in range(depth))
         self.modulation = zero_(nn.Linear(width, 2 * width))
@@ -108,14 +111,15 @@ class DiT(DualField):
         if image.shape[2] % p or image.shape[3] % p:
             raise ValueError(f"DiT expects sides that are multiples of its patch {p}, got {tuple(image.shape)}")
         rows, columns = image.shape[2] // p, image.shape[3] // p
-        condition = embedded(self.time, self.context, clock, image, context).activated("silu")
+        first, last = (c.activated("silu") for c in heard(self.time, self.context, clock, image, context, self.late))
         h = affine(self.first, x).linear(lambda x: x.flatten(2).mT.contiguous())
         if self.positions != "rotary":
             h = Dual(h.value + sincos(rows, columns, self.width, image).to(h.value.dtype), h.tangents)
         rotation = None if self.positions == "sincos" else rotary(rows, columns, self.width // self.heads, image)
-        for block in self.blocks:
-            h = block(h, condition, rotation)
-        shift, scale = affine(self.modulation, condition).chunk(2)
+        turn = len(self.blocks) - max(1, len(self.blocks) // 3)
+        for i, block in enumerate(self.blocks):
+            h = block(h, first if i < turn else last, rotation)
+        shift, scale = affine(self.modulation, last).chunk(2)
         patches = affine(self.last, modulated(h, shift, scale))
         return patches.linear(lambda x: _image(x.unflatten(1, (rows, columns)).unflatten(3, (p, p, -1))))
 

@@ -88,6 +88,18 @@ class TimeEmbedding(nn.Module):
         return f"kind={self.kind!r}, scale={self.scale:g}, waves={self.waves}"
 
 
+def heard(
+    embedding: TimeEmbedding, bias: ContextBias | None, clock: Clock, x: Tensor, context: Tensor | None, late: bool
+) -> tuple[Dual, Dual]:
+    """What the first and the last blocks of a network on x hear: the same, or, ``late``, the time and its end."""
+    if not late:
+        both = embedded(embedding, bias, clock, x, context)
+        return both, both
+    end = clock if clock.gap is None else Clock(clock.t + clock.gap, None, clock.rate + clock.gap_rate)
+    start = clock._replace(gap=None, gap_rate=0.0)
+    return embedded(embedding, bias, start, x, context), embedded(embedding, bias, end, x, context)
+
+
 def embedded(
     embedding: TimeEmbedding, bias: ContextBias | None, clock: Clock, x: Tensor, context: Tensor | None
 ) -> Dual:

@@ -8,6 +8,7 @@ from torch import Tensor
 from .._checks import require_numbers
 from ..ops.modes import transformed
 from ..ops.times import as_time
+from ..shapes import expand_context
 from ..space import Ragged
 from .field import Field, FusedParameters
 
@@ -65,6 +66,24 @@ class FlowMap(Field):
         r""":math:`X_{t \to s}(x)`: where the flow takes x (B, \*event) from t to its ``end``."""
         gap = as_time(end, x) - as_time(t, x)
         return x + beside(gap, x) * self(t, x, context, end)
+
+    def jump_with_ladj(
+        self, t: Tensor | float, x: Tensor, context: Tensor | None = None, *, end: Tensor | float
+    ) -> tuple[Tensor, Tensor]:
+        r""":math:`X_{t \to s}(x)` and :math:`\log |\det \partial X / \partial x|` (B,), exactly, by as many tangents as
+        x has elements."""
+        rows, size = x.shape[0], x.shape[1:].numel()
+        start, last = (as_time(time, x).expand(rows) for time in (t, end))
+        unit = torch.eye(size, dtype=x.dtype, device=x.device)
+        along = unit.reshape(size, *x.shape[1:]).repeat(rows, *[1] * (x.dim() - 1))
+        many = [each.repeat_interleave(size, 0) for each in (start, x, last)]
+        given = expand_context(context, rows)
+        given = None if given is None else given.repeat_interleave(size, 0)
+        u, images = self.derivative(many[0], many[1], along, given, many[2])
+        gap = last - start
+        jacobian = unit + gap[:, None, None] * images.reshape(rows, size, size)  # transposed, which its determinant is
+        first = u.reshape(rows, size, *x.shape[1:])[:, 0]
+        return x + beside(gap, x) * first, torch.linalg.slogdet(jacobian)[1]
 
     def derivative(
         self,

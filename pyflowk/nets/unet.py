@@ -12,7 +12,7 @@ from .._checks import require_counts
 from .attention import SelfAttention, heads_of, zero_
 from .context import make_context
 from .dual import Dual, DualField, affine, concatenated, group_norm
-from .embedding import TimeEmbedding, embedded
+from .embedding import TimeEmbedding, heard
 from .time import Clock
 
 __all__ = ["UNet"]
@@ -29,10 +29,11 @@ class UNet(DualField):
     has. The time enters by a :class:`TimeEmbedding` of the kind ``time`` and the scale ``time_scale``.
 
     Any H and W will do: of an odd side halving leaves (side + 1) / 2, and on the way up it is doubled and the last row
-    or column dropped. The ends of all residual branches and of the whole start at zero: the flow starts as the
-    identity. Its answer has as many channels as x, or ``outputs``. Raises ValueError for no level, one that attends and
-    is not there, and a context that is missing or not wanted. Cost: the convolutions; attention, T^2 for T pixels.
-    Nothing is random: there is no dropout.
+    or column dropped. With an ``interval`` the time's vector is one of the gap to its end too; ``late`` gives it no new
+    weights: the way up hears the end in place of the time (Lee et al., 2025, arXiv:2510.24474). The ends of all
+    residual branches and of the whole start at zero: the flow starts as the identity. Its answer has as many channels
+    as x, or ``outputs``. Raises ValueError for no level, one that attends and is not there, and a context that is
+    missing or not wanted. Cost: the convolutions; attention, T^2 for T pixels. Nothing is random: there is no dropout.
 
     Ho et al., 2020, arXiv:2006.11239; this form: Dhariwal, Nichol, 2021, arXiv:2105.05233.
 
@@ -55,6 +56,7 @@ class UNet(DualField):
         classes: int | None = None,
         droppable: bool = False,
         interval: bool = False,
+        late: bool = False,
         outputs: int | None = None,
     ) -> None:
         super().__init__()
@@ -64,9 +66,9 @@ class UNet(DualField):
         if not set(attention) <= set(range(len(multipliers))):
             raise ValueError(f"attention: expected levels from 0 to {len(multipliers) - 1}, got {tuple(attention)}")
         features, last = 4 * width, len(multipliers) - 1
-        self.time = TimeEmbedding(features, time, time_scale, interval=interval)
+        self.time = TimeEmbedding(features, time, time_scale, interval=interval and not late)
         self.context = make_context(features, context_dim, classes, droppable)
-        self.takes_context, self.hears_end = self.context is not None, interval
+        self.takes_context, self.hears_end, self.late = self.context is not None, interval or late, late
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         down: list[nn.Module] = []
         up: list[nn.Module] = []
@@ -90,16 +92,16 @@ class UNet(DualField):
         self.last = zero_(nn.Conv2d(size, outputs, 3, padding=1))
 
     def _run(self, clock: Clock, x: Dual, context: Tensor | None) -> Dual:
-        condition = embedded(self.time, self.context, clock, x.value, context).activated("silu")
+        first, last = (c.activated("silu") for c in heard(self.time, self.context, clock, x.value, context, self.late))
         h = affine(self.first, x)
         left = [h]
         for layer in self.down:
-            h = layer(h, condition)
+            h = layer(h, first)
             left.append(h)
         for layer in self.middle:
-            h = layer(h, condition)
+            h = layer(h, first)
         for layer in self.up:
-            h = layer(h, left[-1]) if isinstance(layer, _Up) else layer(concatenated(h, left.pop()), condition)
+            h = layer(h, left[-1]) if isinstance(layer, _Up) else layer(concatenated(h, left.pop()), last)
         return affine(self.last, group_norm(self.norm, h).activated("silu"))
 
 

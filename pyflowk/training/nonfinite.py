@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..nets import Field
+from ..nets.dual import Dual
 from ..space import Events, Paired, Ragged
 from ..transforms import Transform
 
@@ -26,6 +28,8 @@ def _tensors(value: Any) -> Iterator[Tensor]:
         yield value.values[value.mask]
     elif isinstance(value, Paired):
         yield from (value.x0, value.x1)
+    elif isinstance(value, Dual):
+        yield from _tensors((value.value, value.tangents))
     elif isinstance(value, (tuple, list)):
         for item in value:
             yield from _tensors(item)
@@ -48,10 +52,10 @@ def _largest(value: Any) -> float:
 def first_nonfinite(model: nn.Module, loss: Callable[[], Tensor], batch: Events) -> str:
     """Run `loss() -> (B,)` and its gradient once more and say which layer makes the first NaN or infinity.
 
-    Looks, in this order, at the batch, the parameters, the output of each module in the order of computation (where
-    all of them are finite and the loss is not: at the first one too large to be squared), the gradients between
-    modules in the order of the backward pass, and the parameters' gradients. Cost: one training step, two checks per
-    module.
+    Looks, in this order, at the batch, the parameters, the output of each module in the order of computation, with its
+    tangents and the derivatives of fields (where all of them are finite and the loss is not: at the first one too large
+    to be squared), the gradients between modules in the order of the backward pass, and the parameters' gradients.
+    Cost: one training step, two checks per module.
 
     >>> import torch
     >>> from pyflowk.training.nonfinite import first_nonfinite
@@ -96,14 +100,32 @@ class _Watch:
         self.overflow: str | None = None
         self._uses: dict[int, tuple[Tensor, list[str]]] = {}  # the tensors are kept, or others would get their ids
         self._hooks: list[Any] = []
+        self._fields: list[Field] = []
         for name, module in model.named_modules():
             what = f"layer {name or '(model)'} ({type(module).__name__})"
+            if isinstance(module, Field):
+                self._watch_derivative(module, what)
             self._hooks.append(module.register_forward_pre_hook(self._before(what), with_kwargs=True))
             self._hooks.append(module.register_forward_hook(self._after(what)))
 
     def end(self) -> None:
         for hook in self._hooks:
             hook.remove()
+        for field in self._fields:
+            del field.derivative
+
+    def _watch_derivative(self, field: Field, what: str) -> None:
+        """What a field's derivative is, of which no hook hears."""
+        made = field.derivative
+
+        def derivative(*args: Any, **kwargs: Any) -> Any:
+            found = made(*args, **kwargs)
+            if _bad(found):
+                self.found.append(f"the derivative of {what}")
+            return found
+
+        field.derivative = derivative  # type: ignore[method-assign]
+        self._fields.append(field)
 
     def _before(self, what: str) -> Callable[..., None]:
         def look(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -134,6 +156,8 @@ class _Watch:
 
 
 def _part(module: nn.Module, output: Any) -> str:
-    """A transform's output has two parts, of which the second is the log-determinant."""
+    """A transform's output has two parts, the second the log-determinant; that of a layer may have tangents."""
+    if isinstance(output, Dual) and not _bad(output.value):
+        return "tangents"
     pair = isinstance(module, Transform) and isinstance(output, tuple) and len(output) == 2
     return "log-determinant" if pair and not _bad(output[0]) else "output"

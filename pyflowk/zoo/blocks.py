@@ -199,14 +199,15 @@ def velocity(
     frequency: float = 0.0,
     *,
     interval: bool = False,
+    late: bool = False,
     time_scale: float = TIME_SCALE,
     answers: int = 1,
 ) -> Field:
     """The network of an architecture, of events or, "vector", of flat ones, as :func:`by_network` has chosen it.
 
     On a manifold it sees what that says of points; with a ``frequency`` a perceptron sees as many sines as it is wide;
-    of an ``interval`` it hears both ends. ``time_scale`` is that of the waves of time that deep networks hear. It gives
-    so many ``answers`` for each number that it sees.
+    of an ``interval`` it hears both ends, a deep one ``late`` one after the other. ``time_scale`` is that of the waves
+    of time that deep networks hear. It gives so many ``answers`` for each number that it sees.
     """
     chosen: dict[str, Any] = {**shared}
     architecture, width, depth = (chosen[name] for name in ("architecture", "width", "depth"))
@@ -224,13 +225,13 @@ def velocity(
     channels, *sides = space.shape
     if architecture == "image":
         return ConvField(channels, width, depth, outputs=answers * channels, **heard)
+    known |= {"late": late, "time_scale": time_scale, "outputs": answers * channels}
     if architecture == "dit":
-        return DiT(channels, chosen["patch"], width, depth, time_scale=time_scale, outputs=answers * channels, **known)
+        return DiT(channels, chosen["patch"], width, depth, **known)
     levels = 1
     while min(sides) >= 8 and levels < 4:  # the last has less than 8 pixels a side: there, in the middle, it attends
         sides, levels = [(side + 1) // 2 for side in sides], levels + 1
-    sizes = (channels, width, (1, *[2] * (levels - 1)), depth, ())
-    return UNet(*sizes, time_scale=time_scale, outputs=answers * channels, **known)
+    return UNet(channels, width, (1, *[2] * (levels - 1)), depth, (), **known)
 
 
 def by_network(space: Space, options: dict[str, Any]) -> dict[str, Any]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Any
 
 from torch import Generator, Tensor
 from typing_extensions import Unpack
 
+from ..flows import Flow
 from ..nets import FlowMap
 from ..objectives import FLOW_MAPS, FlowMapMatching
 from ..paths import LogitNormalTimes
+from ..shapes import sample_shape, shaped
 from ..solvers import METHODS, flow_map, uniform_grid
 from ..space import Space
 from .blocks import by_network, solving, velocity
@@ -84,6 +89,29 @@ class FlowMapModel(MatchingModel):
             if mine is not self._parts()[1]:
                 mine.load_state_dict(other.state_dict())
 
+    def sample_and_log_prob(
+        self, n: int | Sequence[int], context: Any = None, generator: Generator | None = None, **options: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Of jumps too: the exact density of what so few of them draw, as long as no two noises come to one sample, by
+        as many tangents as events have elements."""
+        chosen: Any = self.chosen(options)
+        if chosen.method != JUMPS:
+            return super().sample_and_log_prob(n, context, generator, **options)
+        if chosen.renoise:
+            raise ValueError("renoise: expected False, as samples with fresh noise have no density; got True")
+        shape, (front, moving, back) = sample_shape(n), self._parts()
+        context = self.check_context(context, math.prod(shape))
+        x, log_prob = Flow(self.flow.base, back).sample_and_log_prob(
+            math.prod(shape), context, generator, chosen.temperature
+        )
+        x, context = self.flow.enter(x, context)
+        grid = uniform_grid(chosen.steps).to(x.dtype)
+        for start, end in pairwise(grid):
+            x, ladj = moving.field.jump_with_ladj(start, x, context, end=end)
+            log_prob = log_prob - ladj
+        x, ladj = front.inverse(x, context, generator)
+        return shaped(x, shape), shaped(log_prob - ladj, shape)
+
     def _walked(self, x: Tensor, start: float, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
         if chosen.method != JUMPS:
             return super()._walked(x, start, context, generator, chosen)
@@ -99,9 +127,12 @@ def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("guidance: expected 0, or a model with a context and with dropout, such as dropout=0.1")
     if options["time"] == "none":
         raise ValueError("time: expected concat or concatsquash, by which layers hear both times, got none")
+    found = by_network(space, options)
+    if options["late"] and found["architecture"] not in ("unet", "dit"):
+        raise ValueError(f"late: expected architecture unet or dit, got {found['architecture']}")
     published = {"fm_fraction": 0.75, "power": 1.0, **FLOW_MAPS[options["objective"]]}
     left = {name: published[name] for name in ("fm_fraction", "power") if options[name] is None}
-    return {**left, **by_network(space, options)}
+    return {**left, **found}
 
 
 @register("mean_flow", _choose)
@@ -122,6 +153,9 @@ def mean_flow(
     guidance: Annotated[float, Option("how much further than the context, learned in training", 0)] = 0.0,
     guidance_mix: Annotated[float, Option("share of its own guided velocity in it", 0, below=1)] = 0.0,
     time_scale: Annotated[float, Option("of the waves of time that a unet or dit hears", above=0)] = 1.0,
+    late: Annotated[
+        bool, Option("the last blocks of a unet or dit hear the end in place of the time: no weight is new")
+    ] = False,
     method: Method = "rk4",
     steps: Steps = 20,
     rtol: Tolerance = 1e-5,
@@ -137,14 +171,15 @@ def mean_flow(
     ``steps`` jumps (1), with ``renoise`` each to the data and back; ``method`` "rk4" or another solves the equation of
     the velocity instead, whose densities, latents and trajectories are those of ``flow_matching``, by the options here.
     With ``prediction`` "data" the network tells the data, and the loss is that of the velocity. ``guidance`` is learned
-    in training, given a context and dropout; samples then take none. Networks, scales and errors are those of
-    ``flow_matching``.
+    in training, given a context and dropout; samples then take none. ``pyflowk train mean_flow --from RUN`` begins with
+    the network of a trained flow, whose weights then mean the same, and are the only ones with ``late`` (Lee et al.,
+    2025, arXiv:2510.24474). Networks, scales and errors are those of ``flow_matching``.
 
     >>> from pyflowk import zoo
     >>> zoo.mean_flow((2,)).sample(3, steps=2).shape
     torch.Size([3, 2])
     """
-    net = velocity(space, shared, interval=True, time_scale=time_scale)
+    net = velocity(space, shared, interval=True, late=late, time_scale=time_scale)
     settings: dict[str, Any] = {**FLOW_MAPS[objective], "fm_fraction": fm_fraction, "power": power}
     learned = FlowMapMatching(
         times=LogitNormalTimes(time_mean, time_std), dropout=shared["dropout"], offset=offset,

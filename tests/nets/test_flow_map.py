@@ -38,6 +38,25 @@ def test_the_exact_map_fulfils_all_three_identities() -> None:
     torch.testing.assert_close(golden, (0.8 * M + then / now * (0.3 - 0.1 * M)).reshape(1, 1), **tight)
 
 
+def test_the_log_determinant_of_a_jump() -> None:
+    """In one dimension by the golden number of N(1, 0.5^2) from 0.1 to 0.8, in three by the Jacobian of a network."""
+    x = torch.tensor([[0.3]], dtype=torch.float64)
+    there, ladj = FlowMap(ExactMap()).jump_with_ladj(0.1, x, end=0.8)
+    torch.testing.assert_close(there, FlowMap(ExactMap()).jump(0.1, x, end=0.8))
+    torch.testing.assert_close(ladj, torch.tensor([-0.7008992738], dtype=torch.float64), rtol=0, atol=1e-10)
+    field, x = made("mlp", classes=3)
+    labels, t, end = (
+        torch.tensor([0, 2, 1]),
+        torch.tensor([0.0, 0.4, 0.7]).double(),
+        torch.tensor([0.5, 0.4, 1.0]).double(),
+    )
+    there, ladj = field.jump_with_ladj(t, x, labels, end=end)
+    torch.testing.assert_close(there, field.jump(t, x, labels, end=end))
+    jacobian = torch.autograd.functional.jacobian(lambda x: field.jump(t, x, labels, end=end), x)
+    own = jacobian.diagonal(dim1=0, dim2=2).movedim(2, 0)  # rows see themselves alone
+    torch.testing.assert_close(ladj, own.det().abs().log())
+
+
 @pytest.mark.parametrize("prediction", ["velocity", "data"])
 def test_predictions_of_data_are_those_of_the_velocity(prediction: str) -> None:
     """Of the exact map's data too: x + (1 - t) u, clipped beside the end, with its tangents."""

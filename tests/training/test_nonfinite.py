@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from pyflowk import zoo
 from pyflowk.distributions import DiagonalGaussian
 from pyflowk.space import Ragged, Space
 from pyflowk.training.nonfinite import first_nonfinite
@@ -125,3 +126,16 @@ def test_what_lies_beyond_a_row_is_no_part_of_the_batch():
     for end, said in ((1, "nothing, when the batch is run again"), (2, "the batch itself")):
         x = Ragged(torch.tensor([[[1.0, 2.0], [math.nan, 0.0]]]), torch.tensor([end]))
         assert first_nonfinite(model, loss, x) == said
+
+
+def test_a_derivative_that_blows_up_is_named():
+    """Of a network whose values stay finite: its sine is bounded, the rate at which the time turns it is not."""
+    model = zoo.mean_flow((2,), width=4, depth=1, activation="sin", fm_fraction=0.0).train()
+    x = torch.randn(8, 2)
+    model.initialize(x)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.fill_(1e38 if name.endswith("layers.0.time_shift") else 10.0)
+    found = first_nonfinite(model, lambda: model.loss(x, generator=torch.Generator().manual_seed(0)), x)
+    assert found.startswith("the derivative of layer flow.transform.") and found.endswith("net (MLPField)")
+    assert not any("derivative" in vars(module) for module in model.modules())

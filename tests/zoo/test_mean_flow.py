@@ -6,6 +6,10 @@ import pytest
 import torch
 
 from pyflowk import zoo
+from pyflowk.nets import FlowMap
+from pyflowk.objectives import FlowMapMatching
+from pyflowk.space import Space
+from tests.solvers.gaussian import ExactMap, M, S
 from tests.zoo.test_systems import seeded
 
 
@@ -22,8 +26,20 @@ def test_jumps_and_solvers_are_options_of_one_model() -> None:
     euler = model.sample(4, generator=seeded(), method="euler", steps=4)
     _, log_prob = model.sample_and_log_prob(4, generator=seeded(), method="rk4", steps=20)
     assert euler.shape == (4, 2) and log_prob.isfinite().all()
-    with pytest.raises(ValueError, match="expected a solver of the equation on a uniform grid, got flow_map"):
-        model.sample_and_log_prob(4)
+    with pytest.raises(ValueError, match="samples with fresh noise have no density"):
+        model.sample_and_log_prob(4, renoise=True)
+
+
+def test_the_density_of_jumps() -> None:
+    """Of the exact map of N(1, 0.5^2) that of the data, in one jump and in four; samples are those of ``sample``."""
+    model = zoo.FlowMapModel(Space((1,)), FlowMap(ExactMap()), FlowMapMatching()).double().eval()
+    for steps in (1, 4):
+        x, log_prob = model.sample_and_log_prob(50, generator=seeded(), steps=steps)
+        torch.testing.assert_close(log_prob, torch.distributions.Normal(M, S).log_prob(x[:, 0]))
+        torch.testing.assert_close(x, model.sample(50, generator=seeded(), steps=steps))
+    levels = zoo.mean_flow((1, 2, 2), levels=4, width=4, architecture="image").eval()
+    x, log_prob = levels.sample_and_log_prob((2, 3), generator=seeded(), steps=2)
+    assert x.shape == (2, 3, 1, 2, 2) and log_prob.shape == (2, 3) and torch.equal(x, x.floor())
 
 
 def test_weights_of_flow_matching_begin_a_mean_flow() -> None:
@@ -38,6 +54,9 @@ def test_weights_of_flow_matching_begin_a_mean_flow() -> None:
     drawn = [m.eval().sample(3, generator=seeded(), method="euler", steps=2) for m in (teacher, model)]
     torch.testing.assert_close(*drawn)
     assert torch.equal(model.sample(3, generator=seeded(), steps=2), drawn[1])
+    late = zoo.mean_flow((1, 8, 8), levels=17, width=4, time_scale=1000.0, late=True)
+    late.adopt(teacher)  # the same weights, but all: nothing is new
+    assert sum(p.numel() for p in late.parameters()) == sum(p.numel() for p in teacher.parameters())
     other = zoo.mean_flow((1, 8, 8), levels=17, width=4, time_scale=1000.0)
     other.adopt(model)
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
@@ -67,5 +86,7 @@ def test_options_that_do_not_fit() -> None:
     for options in ({"guidance": 1.0}, {"guidance": 1.0, "classes": 3}):
         with pytest.raises(ValueError, match="guidance: expected 0, or a model with a context and with dropout"):
             zoo.mean_flow((2,), **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="late: expected architecture unet or dit, got vector"):
+        zoo.mean_flow((2,), late=True)
     with pytest.raises(ValueError, match="time: expected concat or concatsquash"):
         zoo.mean_flow((2,), time="none")
