@@ -6,9 +6,9 @@ Every one obeys :class:`Transform`: ``forward(x, context=None, generator=None) -
 Of data: `Dequantize`, `VariationalDequantize`, `GaussianNoise`, `Scale`, `Logit`, `Standardize`, `check_levels`. Of
 shapes: `Reshape`, `Patches`, `Squeeze`, `Split`, `Flip`, `Permute`. Learned: `ActNorm`, `BatchNorm`, `Elementwise`,
 `InvertibleConv1x1`, `LULinear`, which a `SingularTransformError` stops. By networks: `Coupling` and
-`MaskedAutoregressive`, of a `Map` (`Affine`, `Additive`, `RationalQuadratic`); `Causal`, token by token or by a
-`Decoding` that reports what it has `Solved`; `Continuous`, `observed` for its `Integrals`; `Residual` of a
-`Contraction`, its log-determinant `Exact`, `Truncated` or `Roulette`, its inverse failing by `InverseDidNotConverge`,
+`MaskedAutoregressive`, of a `Map` (`Affine`, `SoftplusAffine`, `Additive`, `RationalQuadratic`); `Causal`, token by
+token or by a `Decoding` that reports what it has `Solved`; `Continuous`, `observed` for its `Integrals`; `Residual` of
+a `Contraction`, its log-determinant `Exact`, `Truncated` or `Roulette`, its inverse failing by `InverseDidNotConverge`,
 and `NotAContraction`. Of transforms: `Compose`, `Invert`, `Pullback`, `MemoryFlat`. Tests: `check_invertibility` gives
 an `InvertibilityReport` of a `LayerError` each; `check_contraction`.
 """
@@ -37,6 +37,7 @@ from .pullback import Pullback
 from .reshape import Reshape
 from .residual import Contraction, NotAContraction, Residual, check_contraction
 from .scale import Scale, Standardize
+from .softplus import SoftplusAffine
 from .spline import RationalQuadratic
 from .split import Split
 from .squeeze import Squeeze
@@ -79,6 +80,7 @@ __all__ = [
     "Roulette",
     "Scale",
     "SingularTransformError",
+    "SoftplusAffine",
     "Solved",
     "Split",
     "Squeeze",

@@ -212,6 +212,8 @@ class _Guided(CausalNetwork):
     def decode(
         self, z: Tensor, context: Tensor | None = None, *, bound: str, limit: float = 1.0, away: Away | None = None
     ) -> tuple[Tensor, Tensor] | None:
+        if self.map.made_options is None:  # a bound that decode does not know
+            return None
         away = Away(self.weights(z.shape[1], z), self.rule, self.blurred.get("temperature", 1.0))
         return self.net.decode(z, context, bound=self.map.bound, limit=self.map.limit, away=away)
 

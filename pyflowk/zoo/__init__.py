@@ -1,15 +1,16 @@
 """Published systems, one file each, assembled from the floors below; every one trains and samples the same way.
 
 `create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`,
-`tarflow`, `flow_matching`, `rectified_flow`, `diffusion`, `mean_flow`, `consistency`, `drifting`, `generator_matching`,
-`discrete_flow`, `autoencoder` and, any of them inside of one, `latent`. `names` lists them, `describe` says what one
-is, `options` and `defaults` what it takes, `sampling` what its `sample` takes, `takes` which kinds of space it is for,
-`condition` how a context is asked for, `check` whether options are right. All are a `GenerativeModel`, of whose every
-`Ability` one asks, such as that of telling a `Marginal`; those of one flow are a `FlowModel`, those whose velocity is
-learned by matching a `MatchingModel`, or a `FlowMapModel` if they jump, one with jumps of coordinates a
-`GeneratorModel`, that of tokens a `TarFlow`, that of symbols a `DiscreteModel`, those that do no more a
-`ConsistencyModel` and a `DriftingModel`; an `Autoencoder` has codes, of which a `Latent` model has learned. `register`
-adds one: each of its options is an `Option`, and those of its sampling are fields of its `SamplingOptions`.
+`tarflow`, `starflow`, `flow_matching`, `rectified_flow`, `diffusion`, `mean_flow`, `consistency`, `drifting`,
+`generator_matching`, `discrete_flow`, `autoencoder` and, any of them inside of one, `latent`. `names` lists them,
+`describe` says what one is, `options` and `defaults` what it takes, `sampling` what its `sample` takes, `takes` which
+kinds of space it is for, `condition` how a context is asked for, `check` whether options are right. All are a
+`GenerativeModel`, of whose every `Ability` one asks, such as that of telling a `Marginal`; those of one flow are a
+`FlowModel`, those whose velocity is learned by matching a `MatchingModel`, or a `FlowMapModel` if they jump, one with
+jumps of coordinates a `GeneratorModel`, those of tokens a `TarFlow` or a `StarFlow`, that of symbols a `DiscreteModel`,
+those that do no more a `ConsistencyModel` and a `DriftingModel`; an `Autoencoder` has codes, of which a `Latent` model
+has learned. `register` adds one: each of its options is an `Option`, and those of its sampling are fields of its
+`SamplingOptions`.
 """
 
 from .autoencoder import Autoencoder, autoencoder
@@ -37,14 +38,15 @@ from .realnvp import realnvp
 from .rectified_flow import rectified_flow
 from .registry import check, condition, create, defaults, describe, names, options, register, sampling, takes
 from .residual_flow import residual_flow
+from .starflow import StarFlow, starflow
 from .tarflow import tarflow
 from .tarflow_model import TarFlow
 
 __all__ = [
     "Ability", "Autoencoder", "ConsistencyModel", "DiscreteModel", "DriftingModel", "FlowMapModel", "FlowModel",
-    "GenerativeModel", "GeneratorModel", "Latent", "Marginal", "MatchingModel", "Option", "SamplingOptions", "TarFlow",
-    "autoencoder", "check", "condition", "consistency", "create", "defaults", "describe", "diffusion", "discrete_flow",
-    "drifting", "ffjord", "flow_matching", "generator_matching", "glow", "iaf", "latent", "maf", "mean_flow", "names",
-    "neural_ode", "nice", "nsf", "options", "realnvp", "rectified_flow", "register", "residual_flow", "sampling",
-    "takes", "tarflow",
+    "GenerativeModel", "GeneratorModel", "Latent", "Marginal", "MatchingModel", "Option", "SamplingOptions", "StarFlow",
+    "TarFlow", "autoencoder", "check", "condition", "consistency", "create", "defaults", "describe", "diffusion",
+    "discrete_flow", "drifting", "ffjord", "flow_matching", "generator_matching", "glow", "iaf", "latent", "maf",
+    "mean_flow", "names", "neural_ode", "nice", "nsf", "options", "realnvp", "rectified_flow", "register",
+    "residual_flow", "sampling", "starflow", "takes", "tarflow",
 ]  # fmt: skip

@@ -8,10 +8,10 @@ from ..distributions import DiagonalGaussian
 from ..nets import PLACES, CausalTransformer
 from ..space import Space
 from ..transforms import ActNorm, Additive, Affine, Causal, Compose, GaussianNoise, Patches, Reshape, Transform
-from .blocks import centred, condition, fitting_patch
+from .blocks import condition, fitting_patch
 from .option import LAYERS, WIDTH, Dropout, FlatMemory, Limit, Option, Width, one_of
 from .registry import register
-from .tarflow_model import TarFlow
+from .tarflow_model import TarFlow, entered
 
 
 def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
@@ -45,10 +45,11 @@ def tarflow(
     Images (C, H, W) are cut into tokens of ``patch`` x ``patch`` pixels, other events into tokens of ``patch`` numbers.
     ``blocks`` times every token is scaled and shifted, given those before it, by a causal transformer of ``depth``
     layers and ``width`` channels; the next one looks back from the other end. ``map`` "additive" preserves the volume,
-    and the base learns a mean and a deviation for each number. Integers get even noise and lie in [-1, 1), real numbers
-    are brought to unit scale by the first batch, once. The context is added to every token. Two things are not those of
-    the paper: a learned scale and shift of every number, set by the first batch, stand in front of the blocks, and the
-    vectors of places are no smaller than the tokens at the start; what is learned in minutes hangs on both.
+    and the base learns a mean and a deviation for each number. Integers get even noise and lie in [-1, 1) if ``noise``
+    is to go on them, else a logit takes them to all numbers; real numbers are brought to unit scale by the first batch,
+    once. The context is added to every token. Three things are not those of the paper: the logit, a learned scale and
+    shift of every number, set by the first batch, in front of the blocks, and vectors of places that are no smaller
+    than the tokens at the start; what is learned in minutes hangs on them.
 
     ``noise`` makes the data of training smooth, which makes better pictures and a worse likelihood: the density is that
     of noised events, for which samples are drawn, too; with ``denoise`` one step takes them to the mean of the events
@@ -80,6 +81,6 @@ def tarflow(
     layers.append(Reshape((tokens, features), (dims,)))
     scale = [ActNorm(space.shape[0]).requires_grad_(False)] if space.levels is None else []
     return TarFlow(
-        space, DiagonalGaussian((dims,), learned=not affine), Compose(*layers), [*centred(space), *scale],
+        space, DiagonalGaussian((dims,), learned=not affine), Compose(*layers), [*entered(space, noise), *scale],
         GaussianNoise(noise), dropout=dropout, memory_flat=memory_flat, iterative=iterative,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any
 
 import torch
@@ -22,6 +23,7 @@ from ..solvers import denoise
 from ..space import Space
 from ..transforms import Causal, Compose, Decoding, GaussianNoise, Solved, Transform
 from ..transforms.decoding import DECODINGS
+from .blocks import centred, unsquash
 from .flow_model import FlowModel, FlowSampling
 from .option import WIDTH, Option, one_of, require_usual
 
@@ -56,6 +58,12 @@ class TarFlowSampling(FlowSampling):
             require_usual(self, "denoising_steps", without="denoise")
 
 
+def entered(space: Space, noise: float) -> list[Transform]:
+    """The maps from integers to real numbers: into [-1, 1), where noise is to go on them, else by a logit, behind which
+    they lie more like a Gaussian's; none for real data."""
+    return centred(space) if noise else unsquash(space)
+
+
 class TarFlow(FlowModel):
     r"""A FlowModel of tokens, whose context may be dropped, whose samples may be guided and denoised.
 
@@ -87,10 +95,7 @@ class TarFlow(FlowModel):
         return None if self.iterative and self.training else "nats"
 
     def loss(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        given = self._given(context, self._rows(x))
-        if self.dropout and self.training and given is not None:
-            dropped = draw_uniform((len(x),), generator, dtype=torch.float32, device=x.device) < self.dropout
-            given = drop_context(given, dropped, self._conditional().net.no_context())
+        given = self._dropped(x, context, generator)
         if not (self.iterative and self.training):
             return nll(self.flow, x, self._at(LEAST, given, len(x)), generator=generator)
         x, _ = self.flow.enter(x, None)
@@ -131,6 +136,14 @@ class TarFlow(FlowModel):
         self._drawn_by(found)  # an error, before a run has learned in vain, if it cannot be guided
         return found
 
+    def _dropped(self, x: Tensor, context: Any, generator: Generator | None) -> Any:
+        """The context of events, checked, which is left out of some in training."""
+        given = self._given(context, self._rows(x))
+        if not (self.dropout and self.training) or given is None:
+            return given
+        dropped = draw_uniform((len(x),), generator, dtype=torch.float32, device=x.device) < self.dropout
+        return drop_context(given, dropped, self._conditional().net.no_context())
+
     def _ends(self) -> tuple[Compose, Flow]:
         """The maps of the data, up to the noise, and the flow of what they give."""
         chain: Any = self.flow.transform
@@ -147,7 +160,15 @@ class TarFlow(FlowModel):
             return self.flow
         how = (chosen.guidance, chosen.guidance_rule, chosen.guidance_rises, chosen.attention_temperature)
         layers = self.flow.transform.layers()
-        found = (t.guided(*how).decoded(decoding) if isinstance(t, Causal) else t for t in layers)
+        hearing = any(isinstance(t, Causal) and t.net.may_go_without for t in layers)
+
+        def drawn(t: Transform) -> Transform:
+            if not isinstance(t, Causal):
+                return t
+            guided = t.net.may_go_without or not hearing  # those that hear no context leave it to those that do
+            return (t.guided(*how) if guided else t).decoded(decoding)
+
+        found = map(drawn, layers)
         return Flow(self.flow.base, Compose(*found))
 
     @torch.no_grad()
@@ -185,15 +206,20 @@ class TarFlow(FlowModel):
             deviations = [*torch.linspace(self.sigma, LEAST, max(steps, 2)).tolist(), 0.0]
             context = self._leveled(context, self.sigma)
         z = Flow(self.flow.base, drawn).sample(rows, context, generator, chosen.temperature).detach()
-
-        def score(z: Tensor, level: float) -> Tensor:
-            with torch.enable_grad():
-                z = z.detach().requires_grad_()
-                density = blocks.log_prob(z, self._leveled(context, level)).sum()
-                return torch.autograd.grad(density, z)[0]
-
-        z = denoise(score, z, deviations, clip=1.0 if self.iterative and self.space.levels is not None else None)
+        z = denoise(
+            partial(self._score, context),
+            z,
+            deviations,
+            clip=1.0 if self.iterative and self.space.levels is not None else None,
+        )
         return front.to_data(z, context, generator)
+
+    def _score(self, context: Any, z: Tensor, level: float) -> Tensor:
+        """The gradient of the log-density of noised events."""
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            density = self._ends()[1].log_prob(z, self._leveled(context, level)).sum()
+            return torch.autograd.grad(density, z)[0]
 
     def _leveled(self, context: Any, level: float) -> Any:
         """The same context with another level of noise."""

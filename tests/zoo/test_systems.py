@@ -107,6 +107,12 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "tarflow-iterative": ("tarflow", (4, 2, 2), {
         "width": 8, "depth": 1, "blocks": 2, "patch": 1, "levels": 5, "noise": 0.3, "iterative": True,
     }),
+    "starflow": ("starflow", (6,), {
+        "width": 8, "blocks": 2, "deep": 2, "patch": 2, "prefix": 2, "memory_flat": True,
+    }),
+    "starflow-image": ("starflow", (2, 4, 4), {
+        "width": 8, "blocks": 3, "deep": 1, "levels": 5, "noise": 0.1, "memory_flat": True,
+    }),
     "tarflow-additive": ("tarflow", (3,), {"width": 8, "depth": 1, "blocks": 3, "map": "additive"}),
     "autoencoder": ("autoencoder", (3, 4, 8), {
         "channels": 2, "halvings": 1, "width": 4, "levels": 5, "deviation": "learned",
