@@ -34,7 +34,9 @@ def zoo(command: Zoo) -> int:
 
 def print_options(options: Mapping[str, Option]) -> None:
     """One line for each option: as it can be typed, what it means, which values it takes."""
-    print_pairs(Console(), [(f"{key}={o.default}", f"{o.meaning} ({o.expected})") for key, o in options.items()])
+    typed = [(key, '""' if o.default == "" else o.default) for key, o in options.items()]
+    meant = [f"{o.meaning} ({o.expected})" for o in options.values()]
+    print_pairs(Console(), [(f"{key}={value}", words) for (key, value), words in zip(typed, meant, strict=True)])
 
 
 def data() -> int:

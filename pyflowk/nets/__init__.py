@@ -10,10 +10,11 @@ time, `VelocityField`, of a network that predicts something else, `Preconditione
 jumps from one time to another, a `CharacteristicsField` tells what jumps at any time; for images with far relations
 there are the `UNet` and `DiT`, whose blocks hear the time by a `TimeEmbedding`, and `load_dit` and `load_sit`, which
 read published weights. Logits of symbols are those of a `TokenTransformer`, to which `LeaveOneOut` adds what a place
-shows itself. An `Encoder` makes codes of events, a `Decoder` events of codes. Every `Branch` contracts and has a
-`TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d`
-and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`,
-`CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`, `DIT_SIZES`.
+shows itself, and an `EditTransformer` tells which of them come and go. An `Encoder` makes codes of events, a `Decoder`
+events of codes. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and
+`LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they
+take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`,
+`PLACES`, `DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
@@ -27,6 +28,7 @@ from .clock import RescheduledField, ReversedField
 from .context import ContextBias, Network, drop_context
 from .convnet import ConvNet
 from .dit import DIT_SIZES, POSITIONS, DiT
+from .edit_transformer import EditTransformer
 from .embedding import EMBEDDINGS, TimeEmbedding
 from .field import Field, FunctionField, FusedParameters
 from .fields import ConvField, MLPField
@@ -67,6 +69,7 @@ __all__ = [
     "ConvNet",
     "Decoder",
     "DiT",
+    "EditTransformer",
     "Encoder",
     "Field",
     "FlowMap",

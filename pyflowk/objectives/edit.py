@@ -111,7 +111,7 @@ def _divergence(told: Any, state: EditState, clamp: float) -> Tensor:
     check_symbols("EditMatching", "x", state.edits.token, told.insert.shape[2])
     all_rates = rates.log_rates.exp().sum((1, 2))
     wanted = state.intensity.to(all_rates)
-    same = _of_same(state.edits, wanted, told.insert.shape[2])
+    same = _of_same(state.edits, state.intensity, told.insert.shape[2]).to(wanted).maximum(wanted)
     logs = (same.log().where(wanted > 0, 0.0) - rates.log_of(state.edits)) * wanted
     return state.weight.clamp(max=clamp).to(all_rates) * (all_rates - wanted.sum(1) + logs.sum(1))
 

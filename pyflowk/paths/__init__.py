@@ -19,10 +19,10 @@ and `langevin` adds noise.
 prediction's of another's, `LikelihoodWeight` makes nats, `MinSNRWeight` bounds the late ones, `UnitWeight` levels them,
 `ImportanceWeight` undoes a law.
 
-Sequences whose length changes have an `EditPath`, of noise that is `empty` or `NoiseTokens` and data in an `Alignment`,
-`closest` or `leftmost` by an `Aligner`; its `EditState` holds the `Edits`, of the kinds `EDITS`, that are still to
-come. `EditLogits` are what a field tells of them, of which `EditRates` and `expected_edits` follow; `strip` drops
-blanks. What makes noise of data is an `EditSource`.
+Sequences whose length changes have an `EditPath`, of noise that an `EditSource` makes, `empty`, `NoiseTokens` or
+`Begun`, and data in an `Alignment`, `closest` or `leftmost` by an `Aligner`; its `EditState` holds the `Edits`, of the
+kinds `EDITS`, that are still to come. `EditLogits` are what a field tells of them, of which `EditRates` and
+`expected_edits` follow; `strip` drops blanks.
 """
 
 from .affine import AffinePath
@@ -32,6 +32,7 @@ from .edit_rates import EDITS, EditLogits, EditRates, Edits, expected_edits
 from .edits import (
     Aligner,
     Alignment,
+    Begun,
     EditPath,
     EditSource,
     EditState,
@@ -101,6 +102,7 @@ __all__ = [
     "AffinePath",
     "Aligner",
     "Alignment",
+    "Begun",
     "Bins",
     "Blurred",
     "BrownianBridge",

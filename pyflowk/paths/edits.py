@@ -18,7 +18,19 @@ from ..space import Ragged
 from .edit_rates import DELETE, INSERT, SUBSTITUTE, Edits
 from .schedules import Polynomial, Schedule
 
-__all__ = ["Alignment", "EditPath", "EditState", "NoiseTokens", "closest", "empty", "leftmost", "strip"]
+__all__ = [
+    "Aligner",
+    "Alignment",
+    "Begun",
+    "EditPath",
+    "EditSource",
+    "EditState",
+    "NoiseTokens",
+    "closest",
+    "empty",
+    "leftmost",
+    "strip",
+]
 
 BLANK = -1
 
@@ -95,6 +107,33 @@ class NoiseTokens:
         where = x1.values.device
         values = draw_integers(0, self.symbols, (len(x1), self.length), generator, device=where)
         return Ragged(values, torch.full_like(x1.lengths, self.length))
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Noise of a ``source`` behind the beginning of the data, in a ``share`` of the rows: any part of it, as likely.
+
+    What learns from there goes on with what a sequence begins with.
+
+    >>> from pyflowk.paths import Begun, empty
+    >>> from pyflowk.space import Ragged
+    >>> Begun(empty, 1.0)(Ragged.of([torch.tensor([3, 1, 4])]), torch.Generator().manual_seed(0)).row(0)
+    tensor([3, 1])
+    """
+
+    source: EditSource
+    share: float
+
+    def __call__(self, x1: Ragged, generator: Generator | None = None) -> Ragged:
+        x0 = self.source(x1, generator)
+        chance = draw_uniform((2, len(x1)), generator, dtype=torch.float64, device=x1.values.device)
+        known = (chance[1] * (x1.lengths + 1)).long() * (chance[0] < self.share)
+        return joined(Ragged(x1.values, known), x0)
+
+
+def joined(x: Ragged, y: Ragged) -> Ragged:
+    """The rows of x with those of y behind them."""
+    return strip(torch.cat((_blanked(x), _blanked(y)), 1))
 
 
 class EditState(NamedTuple):

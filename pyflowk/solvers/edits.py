@@ -93,7 +93,7 @@ def walk_edits(
     dropped, saturated = x.lengths.new_zeros(2, rows, dtype=torch.int64)
     ends = grid.to(where).double()
     t, calls = ends[:1].expand(rows), 0
-    for end in ends[1:]:
+    for step, end in enumerate(ends[1:]):
         for piece in range(PIECES):
             odds, rates = _told(asked, x, path, t, told_of, guidance)
             calls += 1
@@ -106,7 +106,9 @@ def walk_edits(
             due = _corrected(due, x, path, t, until, corrector)
             due[:, :kept] = 0
             due[:, kept : kept + 1, 1:] = 0
-            x, lost = _edited(x, due, rates, keys + _signed(GOLDEN * calls), longest, temperature, top_p)
+            x, lost = _edited(
+                x, due, rates, keys + _signed(GOLDEN * (step * PIECES + piece)), longest, temperature, top_p
+            )
             dropped, t = dropped + lost, until
             if most == math.inf or bool((t >= end).all()):
                 break

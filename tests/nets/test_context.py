@@ -19,6 +19,7 @@ from pyflowk.transforms import Continuous
 
 T = torch.tensor(0.3)
 SYMBOLS = torch.arange(12).reshape(4, 3) % 5
+LINES = Ragged(SYMBOLS, torch.tensor([3, 2, 0, 1]))
 VECTORS, IMAGES = torch.randn(4, 3), torch.randn(4, 2, 5, 5)
 CASES: dict[str, Callable[..., Callable[..., Any]]] = {
     "MLP": lambda **c: _given(nets.MLP(3, 2, 8, **c), VECTORS),
@@ -44,6 +45,7 @@ CASES: dict[str, Callable[..., Callable[..., Any]]] = {
     "FlowMap": lambda **c: _given(
         nets.FlowMap(nets.MLPField(3, 8, 2, interval=True, **c)), T, VECTORS, conditional=bool(c)
     ),
+    "EditTransformer": lambda **c: _given(nets.EditTransformer(6, 8, 1, heads=2, **c), T, LINES),
     "GaussianBaseline": lambda **c: _given(
         nets.GaussianBaseline(nets.MLPField(3, 8, 2, **c)), T, VECTORS, conditional=bool(c)
     ),
@@ -80,7 +82,7 @@ def _landing(told: Callable[..., Any]) -> Callable[..., Any]:
     return lambda context: told(context).landing
 
 
-def _given(net: Network, *inputs: Tensor, name: str = "forward", conditional: bool | None = None) -> Callable[..., Any]:
+def _given(net: Network, *inputs: Any, name: str = "forward", conditional: bool | None = None) -> Callable[..., Any]:
     """The network as a function of the context, away from its zero start."""
     assert net.takes_context == (net.context is not None if conditional is None else conditional)
     for p in net.parameters():
@@ -118,6 +120,7 @@ DROPPABLE = (
     "CausalTransformer",
     "CausalTransformer-prefix",
     "TokenTransformer",
+    "EditTransformer",
     "LeaveOneOut",
     "UNet",
     "GaussianBaseline",

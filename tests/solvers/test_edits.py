@@ -87,14 +87,14 @@ def test_master_equations_end_in_the_data() -> None:
 @pytest.mark.parametrize("corrector", [0.0, 3.0])
 def test_walks_end_in_the_data(corrector: float) -> None:
     """Frequencies of the ends of walks, with edits that are taken back, too."""
-    rows, how = 3_000, {"longest": 9, "corrector": corrector, "generator": seeded()}
-    walk = walk_edits(copies, rows_of([], rows), PATH, uniform_grid(200), **how)
-    assert total_variation(walk.x.lengths.bincount(minlength=10), [*LENGTHS.tolist(), *[0] * 6]) < 0.035
-    assert walk.evaluations == 200 and not walk.dropped.any()
+    rows, how = 2_000, {"longest": 9, "corrector": corrector, "generator": seeded()}
+    walk = walk_edits(copies, rows_of([], rows), PATH, uniform_grid(120), **how)
+    assert total_variation(walk.x.lengths.bincount(minlength=10), [*LENGTHS.tolist(), *[0] * 6]) < 0.045
+    assert walk.evaluations == 120 and not walk.dropped.any()
     if not corrector:
         x = walk_edits(one_token, rows_of([0], rows), PATH, uniform_grid(40), longest=1, generator=seeded()).x
         seen = torch.where(x.lengths == 0, 2, x.values[:, 0] if x.values.shape[1] else 0)
-        assert total_variation(seen.bincount(minlength=3), [KEEPS, CHANGES, GOES]) < 0.035
+        assert total_variation(seen.bincount(minlength=3), [KEEPS, CHANGES, GOES]) < 0.045
 
 
 def total_variation(counts: Tensor, law: list[float]) -> float:
@@ -116,7 +116,7 @@ def test_walks_of_edits_that_spread_end_in_the_data() -> None:
         rates = logits_of(each, path.left(t))[:, None, None].expand(-1, 1 + x.values.shape[1], 1)
         return EditLogits(rates, torch.zeros(len(x), 1 + x.values.shape[1], 1))
 
-    x = walk_edits(field, rows_of([], 3_000), path, uniform_grid(200), longest=9, generator=seeded(3)).x
+    x = walk_edits(field, rows_of([], 2_000), path, uniform_grid(120), longest=9, generator=seeded(3)).x
     assert total_variation(x.lengths.bincount(minlength=10), [*LENGTHS.tolist(), *[0] * 6]) < 0.03
 
 
@@ -127,7 +127,7 @@ def test_steps_that_end_where_many_edits_are_due() -> None:
     off = [
         total_variation(walk.x.lengths.bincount(minlength=10), [*LENGTHS.tolist(), *[0] * 6]) for walk in (few, more)
     ]
-    assert off[1] < 0.03 < off[0] and few.evaluations == 4 < more.evaluations <= 4 * 64
+    assert off[1] < 0.045 < off[0] and few.evaluations == 4 < more.evaluations <= 4 * 64
     assert few.saturated.sum() > 10 * more.saturated.sum()
 
 
@@ -159,9 +159,9 @@ def test_rates_that_saturate_are_counted_and_do_not_hurt() -> None:
 
 def test_rows_do_not_depend_on_those_beside_them() -> None:
     """Nor on the global generator, nor on how long the others become."""
-    whole = walk_edits(copies, rows_of([], 8), PATH, uniform_grid(9), longest=9, generator=seeded(3)).x
+    whole = walk_edits(copies, rows_of([], 8), PATH, uniform_grid(9), longest=9, most=0.1, generator=seeded(3)).x
     torch.manual_seed(1)
-    part = walk_edits(copies, rows_of([], 3), PATH, uniform_grid(9), longest=9, generator=seeded(3)).x
+    part = walk_edits(copies, rows_of([], 3), PATH, uniform_grid(9), longest=9, most=0.1, generator=seeded(3)).x
     assert part.lengths.tolist() == whole.lengths[:3].tolist() and len(set(whole.lengths.tolist())) > 1
     assert len(walk_edits(copies, rows_of([], 0), PATH, uniform_grid(9), longest=9).x) == 0
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from types import ModuleType
 from typing import Annotated, Any, get_origin
@@ -8,6 +9,8 @@ from typing import Annotated, Any, get_origin
 import pytest
 
 from pyflowk import distributions, nets, solvers, transforms, zoo
+from pyflowk.space import Space
+from tests.zoo.test_systems import SEQUENCES
 
 
 def test_names_and_descriptions() -> None:
@@ -52,7 +55,7 @@ SMALL: dict[str, Any] = {"width": 4, "couplings": 1, "blocks": 1, "layers": 1, "
 
 
 def small(name: str) -> dict[str, Any]:
-    plain = {} if "real" in zoo.takes(name) else {"levels": 5}
+    plain = {"levels": 5} if "levels" in zoo.takes(name) and "real" not in zoo.takes(name) else {}
     return plain | {key: value for key, value in SMALL.items() if key in zoo.defaults(name)}
 
 
@@ -71,6 +74,11 @@ def test_no_kind_of_option_bears_the_name_of_a_thing(room: ModuleType) -> None:
     assert "Nonlinearity" in kinds and not kinds & set(room.__all__)
 
 
+def space_of(name: str, shape: tuple[int, ...]) -> Any:
+    """Events of a shape or, of a system of sequences alone, as many symbols in a row."""
+    return Space((math.prod(shape),), symbols=4, variable=True) if name in SEQUENCES else shape
+
+
 @pytest.mark.parametrize("name", zoo.names())
 @pytest.mark.parametrize("shape", [(2,), (1, 8, 8)])
 def test_no_value_of_an_option_ends_in_an_error_from_inside(name: str, shape: tuple[int, ...]) -> None:
@@ -79,7 +87,7 @@ def test_no_value_of_an_option_ends_in_an_error_from_inside(name: str, shape: tu
     for key in zoo.options(name):
         for value in (0, -1, 10**30, 1e300, float("nan"), float("inf"), "abc", "", None, True, [1], {}):
             try:
-                zoo.create(name, shape, **{**small(name), key: value})
+                zoo.create(name, space_of(name, shape), **{**small(name), key: value})
             except (TypeError, ValueError) as error:
                 refused += 1
                 assert key in str(error) and "expected" in str(error) and "\n" not in str(error), (key, value, error)
@@ -97,7 +105,9 @@ def test_options_that_exclude_each_other_are_named() -> None:
 def test_the_config_holds_what_was_chosen(shape: tuple[int, ...]) -> None:
     """A later change of what "auto" or None mean leaves saved models alone."""
     for name in zoo.names():
-        config = zoo.create(name, shape, **{k: v for k, v in small(name).items() if k != "width"}).config
+        config = zoo.create(
+            name, space_of(name, shape), **{k: v for k, v in small(name).items() if k != "width"}
+        ).config
         assert not [key for key, value in config.items() if value is None or value == "auto"]
 
 
