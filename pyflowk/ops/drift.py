@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._router import FusedOp
 from .dtypes import FLOATING, state_dtype
 from .sinkhorn import sinkhorn, sinkhorn_plan
 
@@ -16,6 +17,91 @@ __all__ = ["Drift", "drift"]
 
 NORMALISATIONS = ("row", "double", "sinkhorn")
 KERNELS = ("laplace", "gaussian")
+
+
+def _apart(y: Tensor, x: Tensor, own: int, squares: bool) -> tuple[Tensor, Tensor]:
+    """Distances (B, N) of y from x, and which of them are those of a point from itself."""
+    rows, columns = (torch.arange(len(points), device=y.device) for points in (y, x))
+    apart = torch.cdist(y.to(state_dtype(y)), x.to(state_dtype(x)), compute_mode="donot_use_mm_for_euclid_dist")
+    return apart.square() if squares else apart, rows[:, None] + own == columns
+
+
+def _sums_formula(y: Tensor, x: Tensor, rates: Tensor, own: int, squares: bool) -> tuple[Tensor, Tensor]:
+    """The logarithm of the sum of exponentials for every rate (B, T), and the sum of distances (B,)."""
+    apart, itself = _apart(y, x, own, squares)
+    logs = [(rate * apart).masked_fill(itself, -math.inf).logsumexp(1) for rate in rates.to(apart.dtype)]
+    found = torch.stack(logs, 1) if logs else apart.new_empty(len(y), 0)
+    return found.masked_fill(found == -math.inf, 0), apart.masked_fill(itself, 0).sum(1)
+
+
+def _forces_formula(
+    y: Tensor, x: Tensor, rates: Tensor, left: Tensor, right: Tensor, own: int, data: int, squares: bool
+) -> tuple[Tensor]:
+    """The forces (T, B, D) of weights exp(rate t - left - right), where the first of x are data."""
+    apart, itself = _apart(y, x, own, squares)
+    x, found = x.to(apart.dtype), []
+    for rate, rows, columns in zip(rates.to(apart.dtype), left.T, right.T, strict=True):
+        a = (rate * apart - rows[:, None] - columns).exp().masked_fill(itself, 0)
+        near, far = a[:, :data], a[:, data:]
+        found.append(far.sum(1, keepdim=True) * (near @ x[:data]) - near.sum(1, keepdim=True) * (far @ x[data:]))
+    return (torch.stack(found) if found else apart.new_empty(0, *y.shape),)
+
+
+def _check_points(y: Tensor, x: Tensor, rates: Tensor) -> None:
+    """What `csrc/bind/drift.cpp` checks, for the paths that do not go through it."""
+    if y.ndim != 2 or x.ndim != 2 or y.shape[1] != x.shape[1]:
+        raise ValueError(f"drift: expected y (B, D) and x (N, D); got {tuple(y.shape)} and {tuple(x.shape)}")
+    if y.dtype not in FLOATING:
+        raise TypeError(f"drift: y must be float32, float64, bfloat16 or float16; got {y.dtype}")
+    for what, t, dtype in (("x", x, y.dtype), ("rates", rates, torch.float64)):
+        if t.dtype != dtype:
+            raise TypeError(f"drift: {what} must be {dtype}; got {t.dtype}")
+        if t.device != y.device:
+            raise ValueError(f"drift: y and {what} must be on one device; got {y.device} and {t.device}")
+    if rates.ndim != 1:
+        raise ValueError(f"drift: rates must be (T,); got {tuple(rates.shape)}")
+
+
+def _check_sums(y: Tensor, x: Tensor, rates: Tensor, own: int, squares: bool) -> None:
+    _check_points(y, x, rates)
+
+
+def _check_forces(
+    y: Tensor, x: Tensor, rates: Tensor, left: Tensor, right: Tensor, own: int, data: int, squares: bool
+) -> None:
+    _check_points(y, x, rates)
+    for what, t, rows in (("left", left, len(y)), ("right", right, len(x))):
+        if t.dtype != state_dtype(y):
+            raise TypeError(f"drift: {what} must be {state_dtype(y)}; got {t.dtype}")
+        if t.device != y.device:
+            raise ValueError(f"drift: y and {what} must be on one device; got {y.device} and {t.device}")
+        if t.shape != (rows, len(rates)):
+            raise ValueError(f"drift: {what} must be ({rows}, {len(rates)}); got {tuple(t.shape)}")
+    if not 0 <= data <= len(x):
+        raise ValueError(f"drift: expected 0 to {len(x)} points of the data; got {data}")
+
+
+_sums = FusedOp(
+    "drift_sums",
+    "(Tensor y, Tensor x, Tensor rates, int own, bool squares) -> (Tensor, Tensor)",
+    formula=_sums_formula,
+    check=_check_sums,
+    fake=lambda y, x, rates, own, squares: (
+        y.new_empty((y.shape[0], rates.shape[0]), dtype=state_dtype(y)),
+        y.new_empty(y.shape[:1], dtype=state_dtype(y)),
+    ),
+    expand_below=0,
+)
+_forces = FusedOp(
+    "drift",
+    "(Tensor y, Tensor x, Tensor rates, Tensor left, Tensor right, int own, int data, bool squares) -> Tensor",
+    formula=_forces_formula,
+    check=_check_forces,
+    fake=lambda y, x, rates, left, right, own, data, squares: (
+        y.new_empty((rates.shape[0], *y.shape), dtype=state_dtype(y)),
+    ),
+    expand_below=0,
+)
 
 
 class Drift(NamedTuple):
@@ -71,42 +157,38 @@ def drift(
     (tensor(2.3333), tensor(True))
     """
     _check(y, x, temperatures, normalise, kernel, scale)
-    with torch.no_grad():
-        dtype = state_dtype(y)
-        centre = x.to(dtype).mean(0) if len(x) else torch.zeros((), dtype=dtype, device=y.device)
-        y, x = y.to(dtype) - centre, x.to(dtype) - centre
-        apart = torch.cdist(y, torch.cat([x, y]))  # (B, N + B)
-        own = torch.eye(len(y), dtype=torch.bool, device=y.device)
-        itself = torch.cat([own.new_zeros(len(y), len(x)), own], 1)
-        pairs = max(1, len(y) * (len(x) + len(y) - 1))
-        unit = (apart.masked_fill(itself, 0).sum() / pairs) if scale is None else apart.new_tensor(scale)
-        apart = apart / unit.clamp_min(torch.finfo(dtype).tiny)
-        force = _plans if normalise == "sinkhorn" else _affinities
-        exponent = (apart.square() / 2) if kernel == "gaussian" else apart
-        power = 2 if kernel == "gaussian" else 1
-        found = [force(y, x, exponent, itself, t**power, normalise) for t in temperatures]
-        return Drift(torch.stack(found) if found else y.new_empty(0, *y.shape), unit)
-
-
-def _affinities(y: Tensor, x: Tensor, exponent: Tensor, itself: Tensor, t: float, normalise: str) -> Tensor:
-    logits = (-exponent / t).masked_fill(itself, -math.inf)
-    logs = logits - _finite(logits.logsumexp(1, keepdim=True))
+    y, x = y.detach().to(state_dtype(y)), x.detach().to(state_dtype(x))
+    centre = x.mean(0) if len(x) else x.new_zeros(x.shape[1])
+    y = y - centre
+    others = torch.cat([x - centre, y])
+    rows, data, squares = len(y), len(x), kernel == "gaussian"
+    if scale is None:
+        _, totals = _sums((y, others, y.new_empty(0, dtype=torch.float64), data, False))
+        unit = totals.double().sum().to(y.dtype) / max(1, rows * (data + rows - 1))
+    else:
+        unit = y.new_tensor(scale)
+    least = unit.double().clamp_min(1e-15 if squares else 1e-30)  # rates of equal points are finite in float32
+    ranges = torch.tensor(list(temperatures), dtype=torch.float64, device=y.device) * least
+    rates = -0.5 * ranges**-2 if squares else -1 / ranges
+    if normalise == "sinkhorn":
+        return Drift(_plans(y, others, data, rates, squares), unit)
+    left, _ = _sums((y, others, rates, data, squares))
+    right = left.new_zeros(len(others), len(rates))
     if normalise == "double":
-        logs = (logs + logits - _finite(logits.logsumexp(0, keepdim=True))) / 2
-    a = logs.exp()
-    near, far = a[:, : len(x)], a[:, len(x) :]
-    return far.sum(1, keepdim=True) * (near @ x) - near.sum(1, keepdim=True) * (far @ y)
+        left, right = left / 2, _sums((others, y, rates, -data, squares))[0] / 2
+    return Drift(_forces((y, others, rates, left, right, data, data, squares))[0], unit)
 
 
-def _finite(sums: Tensor) -> Tensor:
-    """Logarithms of sums, of which one over nothing divides by 1."""
-    return sums.masked_fill(sums == -math.inf, 0)
-
-
-def _plans(y: Tensor, x: Tensor, exponent: Tensor, itself: Tensor, t: float, normalise: str) -> Tensor:
-    ends = [(costs, sinkhorn(costs, None, t)) for costs in exponent.split([len(x), len(y)], 1)]
-    (towards, away) = (sinkhorn_plan(costs, None, potentials, t) for costs, potentials in ends)
-    return len(y) * (towards @ x - away @ y)
+def _plans(y: Tensor, others: Tensor, data: int, rates: Tensor, squares: bool) -> Tensor:
+    """Towards the data by one plan, and away by that of y to itself."""
+    apart, found = _apart(y, others, 0, squares)[0], []
+    for rate in (-rates).tolist():
+        ends = [
+            sinkhorn_plan(costs, None, sinkhorn(costs, None, 1 / rate), 1 / rate) @ points
+            for costs, points in ((apart[:, :data], others[:data]), (apart[:, data:], y))
+        ]
+        found.append(len(y) * (ends[0] - ends[1]))
+    return torch.stack(found) if found else y.new_empty(0, *y.shape)
 
 
 def _check(

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyflowk.ops import drift, sinkhorn, sinkhorn_plan
+import pyflowk
+from pyflowk.ops import drift, registry, sinkhorn, sinkhorn_plan
 from pyflowk.ops.dtypes import FLOATING
 from tests.ops.test_nearest import normal
 
@@ -36,16 +37,36 @@ def by_pairs(y: Tensor, x: Tensor, t: float, normalise: str, scale: float | None
 
 @pytest.mark.parametrize("dtype", FLOATING)
 @pytest.mark.parametrize("normalise", ["row", "double"])
-@pytest.mark.parametrize("rows, data, size, scale", [(2, 1, 1, None), (7, 12, 3, None), (19, 5, 33, 4.0)])
+@pytest.mark.parametrize("rows, data, size, scale", [(2, 1, 1, None), (7, 12, 3, None), (19, 70, 33, 4.0)])
 def test_against_the_sums_over_pairs(
     rows: int, data: int, size: int, scale: float | None, normalise: str, dtype: torch.dtype
 ) -> None:
     y, x = (1 + normal(rows, size)).to(dtype), normal(data, size, seed=1).to(dtype)
-    forces, unit = drift(y, x, (0.2, 1.0), normalise, scale=scale)
-    assert forces.dtype == unit.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     wanted = torch.stack([by_pairs(y.double(), x.double(), t, normalise, scale) for t in (0.2, 1.0)])
     close = 1e-10 if dtype == torch.float64 else 2e-5
-    torch.testing.assert_close(forces.double(), wanted, rtol=close, atol=close * wanted.abs().max().item())
+    for backend in ("reference", "cpu"):
+        with pyflowk.backend(backend):
+            forces, unit = drift(y, x, (0.2, 1.0), normalise, scale=scale)
+        assert forces.dtype == unit.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        torch.testing.assert_close(forces.double(), wanted, rtol=close, atol=close * wanted.abs().max().item())
+
+
+@pytest.mark.parametrize("dtype", FLOATING[:2])
+def test_forces_do_not_depend_on_threads_or_on_the_rows_beside_them(dtype: torch.dtype) -> None:
+    """Of given sums: those of columns are over all rows, by definition."""
+    y, x, rates = normal(300, 20).to(dtype), normal(200, 20, seed=1).to(dtype), normal(2).abs().neg()
+    left, right = normal(300, 2).to(dtype), normal(200, 2).to(dtype)
+    sums, forces = (registry()[name] for name in ("drift_sums", "drift"))
+    whole = *sums((y, x, rates, -1000, False)), forces((y, x, rates, left, right, -1000, 90, False))[0].mT
+    for threads, rows in ((1, slice(None)), (2, slice(None)), (1, slice(7, 8)), (2, slice(131, 300))):
+        torch.set_num_threads(threads)
+        try:
+            part = sums((y[rows], x, rates, -1000, False))
+            driven = forces((y[rows], x, rates, left[rows], right, -1000, 90, False))[0].mT
+        finally:
+            torch.set_num_threads(1)
+        assert torch.equal(part[0], whole[0][rows]) and torch.equal(part[1], whole[1][rows])
+        assert torch.equal(driven, whole[2][..., rows])
 
 
 def test_a_gaussian_kernel_is_the_difference_of_smoothed_scores() -> None:

@@ -28,9 +28,10 @@ OPS = sorted({*LISTED} - FOR_TESTS)
 NO_GRADIENT = {
     "align": "test_align", "apply_edits": "test_apply_edits",
     "assignment": "test_assignment", "assignment_of_points": "test_assignment",
-    "causal_decode": "test_causal_decode", "jump_bins": "test_jump_bins", "jump_step": "test_jump_step",
-    "nearest": "test_nearest", "random_numbers": "test_random_numbers", "rk_control": "test_rk_control",
-    "sinkhorn": "test_sinkhorn", "sinkhorn_draw": "test_sinkhorn",
+    "causal_decode": "test_causal_decode", "drift": "test_drift", "drift_sums": "test_drift",
+    "jump_bins": "test_jump_bins", "jump_step": "test_jump_step", "nearest": "test_nearest",
+    "random_numbers": "test_random_numbers", "rk_control": "test_rk_control", "sinkhorn": "test_sinkhorn",
+    "sinkhorn_draw": "test_sinkhorn",
 }  # fmt: skip
 
 

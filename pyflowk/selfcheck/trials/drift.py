@@ -1,0 +1,42 @@
+"""How `drift` is tried: its sums and its forces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..trial import Large, Trial, noise
+
+__all__ = ["TRIALS"]
+
+_RATES = torch.tensor([-2.0, -0.5], dtype=torch.float64)
+_WIDE = (torch.float32, torch.float64)
+
+
+def _sums(config: tuple[Any, ...], rows: int, others: int = 70, size: int = 3) -> tuple[Any, ...]:
+    return noise(rows, size), noise(others, size), _RATES
+
+
+def _forces(config: tuple[Any, ...], rows: int, others: int = 70, size: int = 3) -> tuple[Any, ...]:
+    return *_sums(config, rows, others, size), noise(rows, 2) / 4, noise(others, 2) / 4
+
+
+TRIALS = {
+    "drift_sums": Trial(
+        [(3, False), (-2, True)],
+        _sums,
+        _WIDE,
+        lambda config: 8.0,
+        double=(2,),
+        large=Large((0, False), lambda rows: _sums((), rows, 640, 64)),
+    ),
+    "drift": Trial(
+        [(40, 40, False), (0, 0, True), (-3, 70, False)],
+        _forces,
+        _WIDE,
+        lambda config: 64.0,
+        double=(2,),
+        large=Large((400, 400, False), lambda rows: _forces((), rows, 640, 64)),
+    ),
+}
