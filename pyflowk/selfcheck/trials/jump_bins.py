@@ -22,6 +22,7 @@ TRIALS = {
         [(-4.0, 4.0, 40), (-1.5, 2.0, 1)],
         lambda config, rows: _inputs(config, rows, 3, 2),
         (torch.float32, torch.float64),
+        lambda config: 8.0,  # a bin's mass is a difference of larger ones
         large=Large((-4.0, 4.0, 256), lambda rows: _inputs((), rows, 96), 16),
     )
 }
