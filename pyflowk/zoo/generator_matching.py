@@ -138,7 +138,7 @@ def generator_matching(
     ] = None,
     **shared: Unpack[NetworkOptions],
 ) -> GeneratorModel:
-    """Generator matching with flows, diffusions, jumps and their superposition (Holderrieth et al., arXiv:2410.20587).
+    """Generator matching: flows, diffusions, jumps, and any mix of them (Holderrieth et al., 2024, arXiv:2410.20587).
 
     From standard normal noise to data leads a flow, or jumps, in one coordinate at a time, into one of ``bins`` places,
     or both: "superposition" learns both at once, and every sample may say which ``share`` of jumps it takes, and how
