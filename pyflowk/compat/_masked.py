@@ -13,7 +13,7 @@ from ..ops.kept import Kept
 from ..ops.made import MADE_ACTIVATIONS, made_forward, made_inverse
 from ..ops.made_layout import MadeLayout
 from ..ops.modes import transformed
-from ._maps import Map
+from ._maps import AffineMap, Map
 
 Layer = tuple[Tensor, Tensor]
 _NARROW = 16_384  # packed numbers up to which the gradient of a coupling is faster here than in torch
@@ -84,6 +84,7 @@ class Masked(nn.Module):
         self.register_buffer("moved", ~still[::params] if rounds else None, persistent=False)
         #: nothing is left out of a coupling's matrices, so that computing the units again for the gradient may not pay
         self._wide = coupling and len(layout.source) > _NARROW
+        self._coupling = coupling
         self._kept, self._fits = Kept(), Kept()
         self._structure: list[Tensor] = []
         self._sure = self._same = True
@@ -106,6 +107,11 @@ class Masked(nn.Module):
         if not self._sure:
             self._same, self._sure = self._built_for(structure), True
         return self._same
+
+    def at_once(self, x: Tensor, inverse: bool) -> bool:
+        """Whether this direction is the layer's own: on a card, where parameters that are all made at once are torch's
+        products either way, which need no packed weights, and an affine map is few launches."""
+        return x.is_cuda and isinstance(self.map, AffineMap) and (self._coupling or not inverse)
 
     def _built_for(self, structure: Sequence[Tensor]) -> bool:
         pairs = zip(structure, self._structure, strict=True)

@@ -176,7 +176,7 @@ def _merged(made: Any) -> bool:
 
 def _autoregressive(layer: Any, inputs: Tensor, context: Tensor | None = None, *, inverse: bool) -> Pair:
     made, kernels = layer.autoregressive_net, layer.pyflowk
-    if not kernels.serves(_masks(made)):
+    if not kernels.serves(_masks(made)) or kernels.at_once(inputs, inverse):
         return _own(layer, inverse)(inputs, context)
     network = _network(made)
     layers = [(m.weight, m.bias) for m in network]
@@ -281,9 +281,10 @@ def _install_affine_coupling(layer: Any) -> str:
 
 def _affine_coupling(layer: Any, inputs: Tensor, context: Tensor | None = None, *, inverse: bool) -> Pair:
     # a context is a mistake: its own package says so
-    if context is not None or not layer.pyflowk.serves(_split(layer)):
+    kernels = layer.pyflowk
+    if context is not None or not kernels.serves(_split(layer)) or kernels.at_once(inputs, inverse):
         return _own(layer, inverse)(inputs, context)
-    return layer.pyflowk(inputs, [(m.weight, m.bias) for m in _linears(layer)], None, inverse)
+    return kernels(inputs, [(m.weight, m.bias) for m in _linears(layer)], None, inverse)
 
 
 # ---- what the layers' methods become ---------------------------------------------------------------------------------

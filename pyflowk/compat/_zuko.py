@@ -183,6 +183,9 @@ def _fused(layer: Any, c: Tensor | None = None) -> Transform:
         return type(layer).forward(layer, c)
 
     def run(x: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+        if network.at_once(x, inverse):
+            own = type(layer).forward(layer, c)
+            return (own.inv if inverse else own).call_and_ladj(x)
         linears = _linears(layer)
         shape, shift = x.shape, None
         if c is not None:

@@ -61,10 +61,11 @@ def accelerate(flow: Module) -> Module:
     they affine or rational-quadratic splines (zuko's MAF and NSF, ``Masked...Autoregressive...``), run in one pass both
     ways, by :func:`pyflowk.ops.made_inverse`: their sequential direction takes D passes of the network in all three
     packages. Affine couplings of vectors (NICE, RealNVP) are one call with their network, unless that is wide and a
-    gradient is wanted, which would be no faster. In a coupling, a spline is one fused operation. Permutations, linear
-    maps and couplings of images have nothing to gain. What has no kernel stays as it is, and a warning says so. Each
-    layer is tried first, with random parameters in float64: one that does not agree with its own package's result, in
-    another version say, is left alone.
+    gradient is wanted, which would be no faster. In a coupling, a spline is one fused operation. On a card, what affine
+    layers make at once, densities of MAF and both directions of couplings, is left to their own code, whose products
+    are the same there. Permutations, linear maps and couplings of images have nothing to gain. What has no kernel stays
+    as it is, and a warning says so. Each layer is tried first, with random parameters in float64: one that does not
+    agree with its own package's result, in another version say, is left alone.
 
     Raises TypeError for anything that holds no layer of these packages, with what to hand in instead where that can be
     told, and ValueError for a flow on the meta device. None of them is imported. Cost: a copy without

@@ -14,7 +14,8 @@ from .made_dense import dense_layers, packed_gradients
 from .made_network import activations, pull, run, slopes
 from .made_solve import made_solve
 from .masks import MASKS
-from .rq_spline_formula import free_slopes, spline_backward_formula, spline_formula
+from .rq_spline import spline_backward_op, spline_op
+from .rq_spline_formula import free_slopes
 
 __all__ = [
     "MADE_BOUNDS",
@@ -78,7 +79,7 @@ class _Map:
 
     def move(self, x: Tensor, params: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         if self.code >= SPLINE:
-            return spline_formula(x, params, *self._spline_config(inverse))
+            return spline_op((x, params, *self._spline_config(inverse)))
         raw, t = _split(params, self.code)
         s = _scaled(raw, self.code, *self.numbers)
         return ((x - t) * torch.exp(-s), -s.sum(1)) if inverse else (x * torch.exp(s) + t, s.sum(1))
@@ -86,7 +87,7 @@ class _Map:
     def gradient(self, x: Tensor, params: Tensor, dy: Tensor, dladj: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
         """Return the gradients of what went in and of params, from the data side x."""
         if self.code >= SPLINE:
-            return spline_backward_formula(x, x, params, dy, dladj, *self._spline_config(inverse))
+            return spline_backward_op((x, x, params, dy, dladj, *self._spline_config(inverse)))
         raw = _split(params, self.code)[0]
         s = _scaled(raw, self.code, *self.numbers)
         dx = dy * torch.exp(-s if inverse else s)

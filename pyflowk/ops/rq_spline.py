@@ -90,19 +90,20 @@ _CONFIG = (
     "float softclip, bool interleaved, bool inverse"
 )
 
-_op = FusedOp(
+spline_backward_op = FusedOp(
+    "rq_spline_backward",
+    f"(Tensor x, Tensor y, Tensor params, Tensor dy, Tensor dladj, {_CONFIG}) -> (Tensor, Tensor)",
+    formula=spline_backward_formula,
+    fake=_fake_backward,
+)
+spline_op = FusedOp(
     "rq_spline",
     f"(Tensor x, Tensor params, {_CONFIG}) -> (Tensor, Tensor)",
     formula=spline_formula,
     check=_check,
     fake=_fake,
     saved=lambda x, params, y, ladj: (x, y, params),
-    backward=FusedOp(
-        "rq_spline_backward",
-        f"(Tensor x, Tensor y, Tensor params, Tensor dy, Tensor dladj, {_CONFIG}) -> (Tensor, Tensor)",
-        formula=spline_backward_formula,
-        fake=_fake_backward,
-    ),
+    backward=spline_backward_op,
 )
 
 
@@ -174,4 +175,4 @@ def rq_spline(
         mask_code(mask, swap), bins, tails_code(tails), float(low), float(high), min_width, min_height, min_slope,
         float(softclip), interleaved, inverse,
     )  # fmt: skip
-    return _op((x, params, *config))
+    return spline_op((x, params, *config))

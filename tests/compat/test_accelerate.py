@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pyflowk.compat import Acceleration, accelerate
+from pyflowk.compat import Acceleration, _masked, accelerate
 from pyflowk.compat._verify import numbers
 from pyflowk.transforms import Scale
 
@@ -218,6 +219,24 @@ def test_values_and_gradients_both_ways(name: str) -> None:
         results.append([density, sample, log_q, *quiet, *by_x, *grads(of_density, which), *grads(of_sample, which)])
     for other in results[1:]:
         assert_close(other, results[0])
+
+
+@pytest.mark.parametrize("name", ["zuko-maf", "zuko-nice", "nflows-maf", "nflows-coupling"])
+def test_on_a_card_kernels_make_only_what_is_sequential(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parameters that are made at once are torch's products there, which the layers have themselves."""
+    case = CASES[name]
+    flow = case.flow()
+    fast = accelerate(flow)
+    forward, inverse = Mock(wraps=_masked.made_forward), Mock(wraps=_masked.made_inverse)
+    monkeypatch.setattr(_masked, "made_forward", forward)
+    monkeypatch.setattr(_masked, "made_inverse", inverse)
+    monkeypatch.setattr(Tensor, "is_cuda", True, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    x, c = case.x(), case.c()
+    assert_close(case.log_prob(fast, x, c), case.log_prob(flow, x, c))
+    assert not forward.called and not inverse.called
+    assert_close(case.sample(fast, 6, c), case.sample(flow, 6, c))
+    assert not forward.called and inverse.called == ("maf" in name)
 
 
 @pytest.mark.parametrize("name", ["zuko-maf", "nflows-maf-residual", "normflows-nsf-coupling"])

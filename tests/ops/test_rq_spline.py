@@ -11,6 +11,8 @@ from torch import Tensor
 
 import pyflowk
 from pyflowk.ops import rq_spline, spline_params
+from pyflowk.ops._router import all_ops
+from tests.ops.cases import made
 
 TAILS = ("linear", "bounded", "circular")
 #: every kind of tails and direction, and the widest soft clip
@@ -204,3 +206,17 @@ def test_bad_counts_of_params_are_refused_in_words() -> None:
         spline_params(0)
     with pytest.raises(ValueError, match="got 'flat'"):
         spline_params(8, "flat")
+
+
+@pytest.mark.parametrize("op", ["made_forward", "made_inverse"])
+def test_made_leaves_its_splines_to_the_kernels_of_a_card(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its formula, which serves there around the products, asks the op: one launch in place of a hundred."""
+    asked: list[str] = []
+    for name in ("rq_spline", "rq_spline_backward"):
+        run = all_ops()[name].run
+        monkeypatch.setattr(all_ops()[name], "run", lambda *a, _name=name, _run=run: asked.append(_name) or _run(*a))
+    case = next(case for case in made.SMALL if case.op == op and "linear3" in str(case))
+    inputs = [t.requires_grad_(t.is_floating_point()) for t in case.inputs(4, torch.float32)]
+    with pyflowk.backend("reference"):
+        torch.autograd.grad(case.call(*inputs)[0].sum(), inputs[0])
+    assert asked.count("rq_spline") == (1 if op == "made_forward" else 3) and "rq_spline_backward" in asked
