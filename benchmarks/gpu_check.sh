@@ -5,7 +5,7 @@
 #   benchmarks/gpu_check.sh [folder for the logs]            build, and the rest: all tests of ops, sanitizer, benchmarks
 #
 # Made for a bare machine: no index is asked, the build is for the one card that is there, and --quick ends within ten
-# minutes. The active Python environment must hold a torch that sees the card; this checkout is installed into it
+# minutes on 16 cores, on fewer within as many more as there are cores too few. The active Python environment must hold a torch that sees the card; this checkout is installed into it
 # (editable). What it lacks besides is taken from wheels in $WHEELS, or in wheels/ here. Logs and figures go to the
 # folder, else to $OUT, else to gpu_check/. Every step runs even if an earlier one failed; the exit status is 1 if any did.
 set -u
@@ -15,13 +15,18 @@ quick=
 logs=${1:-${OUT:-gpu_check}}
 python=${PYTHON:-python3}
 failed=()
+cores=$(nproc)
+times=$((cores < 16 ? 16 / cores : 1)) # as long as on 16 cores
+end=$((24 * 3600 * times))             # of all steps, or, --quick, all but the last
+[ $quick ] && end=$((530 * times))
 mkdir -p "$logs" || exit 1
 
 step() { # step NAME SECONDS COMMAND...
-    local name=$1 limit=$2 start=$SECONDS
+    local name=$1 limit=$(($2 * times)) left=$((end - SECONDS)) start=$SECONDS
     shift 2
     printf '== %s: %s\n' "$name" "$*"
-    if timeout "$limit" "$@" >"$logs/$name.log" 2>&1; then
+    limit=$((left < limit ? left : limit))
+    if timeout -k 10 $((limit > 1 ? limit : 1)) "$@" >"$logs/$name.log" 2>&1; then
         echo "   ok, $((SECONDS - start)) s"
     else
         echo "   FAILED after $((SECONDS - start)) s, see $logs/$name.log"
@@ -43,7 +48,7 @@ card=$("$python" -c 'import torch; print("%d%d" % torch.cuda.get_device_capabili
 lacking=$("$python" -c 'from importlib.util import find_spec
 print(*(name for name in ("cmake", "ninja", "pybind11", "pytest", "scikit_build_core") if find_spec(name) is None))')
 install=("$python" -m pip --disable-pip-version-check install --no-index --no-deps)
-step machine 60 bash -c "nvidia-smi; nvcc --version; nproc; $python -m pip list"
+step machine 30 bash -c "nvidia-smi; nvcc --version; nproc; $python -m pip list"
 [ -n "$lacking" ] && step wheels 60 "${install[@]}" "${WHEELS:-wheels}"/*.whl
 step build 300 "${install[@]}" -v --no-build-isolation -e . -C build-dir=build/card -C cmake.define.PYFLOWK_CUDA=ON \
     -C "cmake.define.CMAKE_CUDA_ARCHITECTURES=$card-real" -C cmake.define.PYFLOWK_LEVELS=native
@@ -55,8 +60,8 @@ report = selfcheck.run(megabytes=256)
 print(report.text())
 raise SystemExit(not report.ok)'
     step card_tests 240 "${tests[@]}" tests/cuda/test_on_card.py tests/cuda/test_streams_and_graphs.py -k "not pretended and not triton"
-    left=$((580 - SECONDS))
-    step card $((left > 60 ? left : 60)) "$python" -m benchmarks --only card --out "$logs"
+    end=$((580 * times))
+    step card 580 "$python" -m benchmarks --only card --out "$logs"
     cat "$logs/selfcheck.log"
 else
     step op_tests 1800 "${tests[@]}" tests/cuda tests/triton_backend tests/ops tests/test_selfcheck.py
