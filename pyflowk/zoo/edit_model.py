@@ -91,8 +91,9 @@ class EditModel(GenerativeModel):
             context=context, generator=generator, kept=len(prefix), most=chosen.most or math.inf,
             temperature=chosen.temperature, top_p=chosen.top_p, guidance=chosen.guidance, corrector=chosen.corrector,
         )  # fmt: skip
-        lengths = walk.x.lengths.clamp(max=longest)  # where noise is longer than data
-        return walk._replace(x=Ragged(walk.x.values[:, :longest], lengths))
+        over = (walk.x.lengths - longest).clamp(min=0)  # what is left of noise that is longer than data
+        x = Ragged(walk.x.values[:, :longest], walk.x.lengths - over)
+        return walk._replace(x=x, dropped=walk.dropped + over)
 
     def _begins(self, prefix: str) -> Tensor:
         """The symbols of a prefix; ValueError where they are none of the model's, or too many."""
