@@ -16,12 +16,12 @@ QUIET = ("--no-tensorboard", "--cpu", "--threads", "1", "--sample-every", "0", "
 def test_a_mean_flow_begins_with_a_flow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, whole = (str(tmp_path / name) for name in ("first", "whole"))
     sizes = ("--set", "width=32", "depth=2")
-    assert main(["train", "flow_matching", "--data", "moons", "--steps", "400", "--out", first, *QUIET, *sizes]) == 0
+    assert main(["train", "flow_matching", "--data", "moons", "--steps", "300", "--out", first, *QUIET, *sizes]) == 0
     begin = ("train", "mean_flow", "--from", first, *QUIET, "--set", "objective=terminal_velocity")
-    assert main([*begin, "--steps", "200", "--out", whole]) == 0
+    assert main([*begin, "--steps", "150", "--out", whole]) == 0
     teacher, student = training.load_model(first)[0], training.load_model(whole)[0]
     assert student.config["width"] == 32 and student.config["name"] == "mean_flow"
-    exact = teacher.sample(500, generator=seeded(), steps=40)
+    exact = teacher.sample(500, generator=seeded(), steps=20)
     euler = teacher.sample(500, generator=seeded(), steps=1, method="euler")
     jumped = student.sample(500, generator=seeded())
     assert (jumped - exact).square().mean() < 0.3 * (euler - exact).square().mean()

@@ -31,7 +31,7 @@ def data(n: int, seed: int = 0) -> Tensor:
 def loss(name: str, **settings: Any) -> Tensor:
     """Of the exact map between two times, unweighted, of rows of which all have an interval."""
     told: dict[str, Any] = {**FLOW_MAPS[name], "fm_fraction": 0.0, "power": 0.0, "times": at(T), "ends": at(END)}
-    return FlowMapMatching(**{**told, **settings})(FlowMap(ExactMap()), data(40_000, 1), generator=seeded())
+    return FlowMapMatching(**{**told, **settings})(FlowMap(ExactMap()), data(20_000, 1), generator=seeded())
 
 
 def test_the_exact_map_is_at_the_floor_of_every_objective() -> None:
@@ -56,14 +56,14 @@ def test_differences_tend_to_the_derivative() -> None:
     assert loss("mean_flow", teacher=teacher).max() < 1e-20  # distilled: no noise is left
 
 
-@pytest.mark.parametrize("name", FLOW_MAPS)
+@pytest.mark.parametrize("name", ["mean_flow", "terminal_velocity", "split_mean_flow"])
 def test_what_a_network_learns_jumps_to_the_data(name: str) -> None:
     torch.manual_seed(0)
     field = FlowMap(MLPField(1, 32, 2, "silu", interval=True))
     objective = FlowMapMatching(times=UniformTimes(), **FLOW_MAPS[name])
     optimizer, x = torch.optim.Adam(field.parameters(), 1e-2), data(4096).float()
-    plan, draws = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 300), seeded()
-    for _ in range(300):
+    plan, draws = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 200), seeded()
+    for _ in range(200):
         rows = x[torch.randint(len(x), (256,), generator=draws)]
         optimizer.zero_grad()
         objective(field, rows, generator=draws, reduction="mean").backward()
