@@ -40,11 +40,14 @@ Outputs<2> causal_decode(Frame& frame, const Tensor& z, const Tensor& ahead, con
     if (weights.ndim != 1 || *std::max_element(sizes.begin(), sizes.end()) > weights.shape[0])
         refuse<std::invalid_argument>(kOp, ": weights must be (n,); got ", shape_text(weights),
                                       ", fewer than one of the sizes");
-    if (bound < 0 || bound >= kCouplingBounds || guidance < 0 || guidance >= kGuidances || norm < 0 || norm > 1)
+    const bool soft = bound == static_cast<int>(Bound::Softplus);
+    if (bound < 0 || (bound >= kCouplingBounds && !soft) || guidance < 0 || guidance >= kGuidances || norm < 0 ||
+        norm > 1)
         refuse<std::invalid_argument>(kOp, ": no such norm, bound or guidance: ", norm, ", ", bound, ", ", guidance);
-    if (!(limit > 0) || limit > kLargestLimit || !(temperature > 0))
-        refuse<std::invalid_argument>(kOp, ": limit must be in (0, ", kLargestLimit, "] and temperature above 0; got ",
-                                      limit, " and ", temperature);
+    if (!(limit > 0 || (soft && limit == 0)) || limit > kLargestLimit || !(temperature > 0))
+        refuse<std::invalid_argument>(kOp, ": limit must be in (0, ", kLargestLimit,
+                                      "], or 0 with bound softplus, and temperature above 0; got ", limit, " and ",
+                                      temperature);
     CausalDecode p{};
     p.type = z.dtype, p.rows = z.rows(), p.tokens = z.shape[1], p.features = z.shape[2];
     p.width = sizes[0], p.heads = sizes[1], p.kv_heads = sizes[2], p.hidden = sizes[3], p.depth = sizes[4];

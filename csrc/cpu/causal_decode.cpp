@@ -294,6 +294,9 @@ template <class A> class Decoder {
             return {scale_of<false, Bound::Tanh>(raw[0], limit, over).s, raw[1]};
         if (p_.bound == Bound::Sigmoid)
             return {scale_of<false, Bound::Sigmoid>(raw[0], limit, over).s, raw[1]};
+        if (p_.bound == Bound::Softplus)
+            return {scale_of<false, Bound::Softplus>(soft_clipped(raw[0], limit, over) + A(kSoftOne), A(0), A(0)).s,
+                    soft_clipped(raw[1], limit, over)};
         return {raw[0], raw[1]};
     }
 

@@ -31,6 +31,14 @@ template <class A> PFK_HD Gauss<A> guided(Guidance rule, Gauss<A> strong, Gauss<
     return {strong.log_scale - A(0.5) * log(precision), strong.mean + w * s / precision * away};
 }
 
+// What softplus makes 1 of: a soft scale is softplus(raw + this), both parameters clipped by limit tanh(raw / limit)
+// before, unless the limit is 0.
+constexpr double kSoftOne = 0.541324854612918;
+
+template <class A> PFK_HD A soft_clipped(A raw, A limit, A over) {
+    return limit > A(0) ? limit * tanh(raw * over) : raw;
+}
+
 // An event is `tokens` of `features` numbers. The network sees `front` vectors and then all tokens but the last: places
 // 0 .. front + tokens - 2. Tensors are dense but for the strides of events.
 struct CausalDecode {

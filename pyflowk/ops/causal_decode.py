@@ -17,6 +17,9 @@ from .guidance import GUIDANCE_RULES
 __all__ = ["Lead", "TransformerSizes", "causal_decode", "pack_transformer"]
 
 PANEL = 64  # kPanel of csrc/math/causal_decode.h
+SOFTPLUS = 5  # Bound::Softplus of csrc/math/affine.h
+SOFT_ONE = 0.541324854612918
+"""What softplus makes 1 of."""
 # ---- how weights lie -------------------------------------------------------------------------------------------------
 
 
@@ -176,13 +179,20 @@ def _formula(
         if bound == ADDITIVE:
             x.append(noise + found[0])
             continue
-        gaussians = [(log_scale(p[:, 0::2], bound, limit), p[:, 1::2]) for p in found]
+        gaussians = [_gaussian(p, bound, limit) for p in found]
         s, mean = gaussians[0]
         if guidance:
             s, mean = [*GUIDANCE_RULES.values()][guidance - 1](gaussians[0], gaussians[1], guides[len(x)])
         x.append(noise * s.exp() + mean)
         total = total + s.sum(1)
     return torch.stack(x, 1), total
+
+
+def _gaussian(params: Tensor, bound: int, limit: float) -> tuple[Tensor, Tensor]:
+    if bound != SOFTPLUS:
+        return log_scale(params[:, 0::2], bound, limit), params[:, 1::2]
+    clipped = limit * torch.tanh(params / limit) if limit else params
+    return F.softplus(clipped[:, 0::2] + SOFT_ONE).log(), clipped[:, 1::2]
 
 
 def _check(
@@ -269,8 +279,9 @@ def causal_decode(
 
     A causal transformer sees F vectors in front of the tokens and then tokens 0 to T - 2, each brought to its width by
     a linear layer; what comes out at place F - 1 + i are the parameters of token i, :math:`(s, t)` of every element in
-    turn, s bounded as in :func:`affine_coupling`, or t alone with bound "additive". With F = 0 the first token stays as
-    it is.
+    turn, s bounded as in :func:`affine_coupling`, or t alone with bound "additive". With bound "softplus" it is
+    :math:`e^s = \mathrm{softplus}(r + 0.5413)` of the raw r, r and t both clipped by :math:`c \tanh(r / c)` before, c
+    the ``limit``, unless that is 0. With F = 0 the first token stays as it is.
 
     Args:
         z: (B, T, D), float32 or float64, as are all others.
@@ -299,7 +310,7 @@ def causal_decode(
     >>> causal_decode(torch.randn(2, 5, 3), lead, none, torch.zeros(2, 0, 0), weights, sizes)[0].shape
     torch.Size([2, 5, 3])
     """
-    codes = {**BOUNDS, "additive": ADDITIVE}
+    codes = {**BOUNDS, "additive": ADDITIVE, "softplus": SOFTPLUS}
     if bound not in codes:
         raise ValueError(f"bound: expected one of {', '.join(codes)}; got {bound!r}")
     if rule not in GUIDANCE_RULES:

@@ -169,7 +169,7 @@ class Causal(Transform):
 
     def _decoded(self, noise: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """All tokens in one call of the network, where nobody asks for another precision."""
-        options = self.map.made_options or {}
+        options = self.map.decode_options or {}
         return None if "bound" not in options or autocasting(noise) else self.net.decode(noise, context, **options)
 
     def _solved(self, noise: Tensor, context: Tensor | None) -> Solved:
@@ -212,10 +212,8 @@ class _Guided(CausalNetwork):
     def decode(
         self, z: Tensor, context: Tensor | None = None, *, bound: str, limit: float = 1.0, away: Away | None = None
     ) -> tuple[Tensor, Tensor] | None:
-        if self.map.made_options is None:  # a bound that decode does not know
-            return None
         away = Away(self.weights(z.shape[1], z), self.rule, self.blurred.get("temperature", 1.0))
-        return self.net.decode(z, context, bound=self.map.bound, limit=self.map.limit, away=away)
+        return self.net.decode(z, context, **(self.map.decode_options or {}), away=away)
 
     def weights(self, tokens: int, like: Tensor) -> Tensor:
         """How far each token goes, (T,)."""

@@ -76,6 +76,11 @@ class Map(nn.Module):
         """The keywords that describe the map to :func:`pyflowk.ops.made_inverse`; None, where it does not know it."""
         return None
 
+    @property
+    def decode_options(self) -> dict[str, Any] | None:
+        """The same for :func:`pyflowk.ops.causal_decode`."""
+        return self.made_options
+
 
 def require_map(who: str, map: Any) -> Map:
     """TypeError for what is no Map."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._checks import require_numbers
+from ..ops.causal_decode import SOFT_ONE
 from ..ops.dtypes import state_dtype
 from .maps import Affine
-
-ONE = 0.541324854612918
-"""What softplus makes 1 of."""
 
 
 class SoftplusAffine(Affine):
@@ -19,7 +18,7 @@ class SoftplusAffine(Affine):
 
     Parameters a and b of each element come side by side; with a ``clip`` c each is :math:`c \tanh(r / c)` of what
     comes, 0 leaves them as they are. Shapes and errors are those of :class:`Affine`; cost: one pass over the
-    parameters, and its own. Raises ValueError for a clip below 0. Gu et al., 2025, arXiv:2506.06276.
+    parameters, and its own. Raises ValueError for a clip below 0 or above 80. Gu et al., 2025, arXiv:2506.06276.
 
     >>> import torch
     >>> from pyflowk.transforms import SoftplusAffine
@@ -30,7 +29,8 @@ class SoftplusAffine(Affine):
 
     def __init__(self, clip: float = 4.0) -> None:
         super().__init__("none", interleaved=True)
-        require_numbers("SoftplusAffine", clip=clip)
+        if not 0 <= clip <= 80:
+            raise ValueError(f"clip: expected a number from 0 to 80, got {clip!r}")
         self.clip = float(clip)
 
     def forward(
@@ -47,7 +47,11 @@ class SoftplusAffine(Affine):
         raw = self.clip * torch.tanh(params / self.clip) if self.clip else params
         a, b = raw.unflatten(dim, (-1, 2)).unbind(dim + 1 if dim >= 0 else -1)
         rest = dim + 1 if dim >= 0 else -1
-        return torch.stack((F.softplus(a + ONE).log(), b), rest).flatten(dim if dim >= 0 else -2, rest)
+        return torch.stack((F.softplus(a + SOFT_ONE).log(), b), rest).flatten(dim if dim >= 0 else -2, rest)
+
+    @property
+    def decode_options(self) -> dict[str, Any]:
+        return {"bound": "softplus", "limit": self.clip}
 
     def extra_repr(self) -> str:
         return f"clip={self.clip:g}"

@@ -67,6 +67,7 @@ CALLS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "modern": ("modern", (4, 20, 3, 2), {"bound": "sigmoid", "shifted": True, "turned": True}),
     "wide": ("wide", (2, 4, 40), {"placed": False}),
     "additive": ("plain", (4, 4, 3, 1), {"bound": "additive"}),
+    "softplus": ("plain", (4, 5, 3, 1), {"bound": "softplus", "rule": "product"}),
     "log_scale": ("plain", (20, 5, 2, 1), {"bound": "tanh", "rule": "log_scale", "shifted": True}),
     "scale": ("modern", (5, 4, 2), {"rule": "scale", "turned": True}),
     "product": ("plain", (5, 4, 2), {"rule": "product", "shifted": True}),
@@ -167,7 +168,7 @@ def test_what_does_not_fit(backend: str, change: dict[str, Any], error: type[Exc
 
 def test_what_nobody_knows() -> None:
     given, _ = made("plain")
-    with pytest.raises(ValueError, match="bound: expected one of none, tanh, sigmoid, additive; got 'relu'"):
+    with pytest.raises(ValueError, match="bound: expected one of none, tanh, sigmoid, additive, softplus; got 'relu'"):
         causal_decode(*given, bound="relu")
     with pytest.raises(ValueError, match="rule: expected one of log_scale, scale, product; got 'sum'"):
         causal_decode(*given, rule="sum")
