@@ -70,7 +70,8 @@ class EditRates:
         rows, longest = x.values.shape
         _check(logits, rows, 1 + longest)
         kinds, dtype = logits.rates.shape[2], state_dtype(logits.rates)
-        check_symbols("EditRates", "x", x.values.where(x.mask, 0), logits.insert.shape[2])
+        symbols = x.values.where(x.mask, 0).long()
+        check_symbols("EditRates", "x", symbols, logits.insert.shape[2], mask=-2)  # -1 is no symbol here either
         places = torch.arange(1 + longest, device=x.lengths.device)
         inside = places <= x.lengths[:, None]
         there = torch.stack((inside, *[inside & (places > 0)] * (kinds - 1)), 2)
@@ -78,7 +79,7 @@ class EditRates:
         self.substitute: Tensor | None = None
         if logits.substitute is not None:
             if logits.substitute.shape[2] > 1:
-                own = F.pad(x.values.where(x.mask, 0), (1, 0)).unsqueeze(2)
+                own = F.pad(symbols, (1, 0)).unsqueeze(2)
                 self.substitute = logits.substitute.to(dtype).scatter(2, own, -math.inf)
             else:  # there is nothing else
                 there = there & (torch.arange(kinds, device=there.device) != SUBSTITUTE)

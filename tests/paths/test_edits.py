@@ -168,8 +168,9 @@ def test_rates_are_those_of_edits_that_can_be() -> None:
     assert alone.substitute is None and (alone.log_rates[..., 2] == -math.inf).all()  # a vocabulary of one
     with pytest.raises(ValueError, match=r"field of edits: expected rates \(2, 4, 3\) .*got \[\(2, 3, 3\)"):
         EditRates(told(2, 3, 3), x, torch.ones(2))
-    with pytest.raises(ValueError, match="must hold symbols 0 to 1; got 2"):
-        EditRates(told(2, 4, 2), x, torch.ones(2))
+    for symbols, values, wrong in ((2, x.values, 2), (3, x.values - 3, -1)):
+        with pytest.raises(ValueError, match=f"must hold symbols 0 to {symbols - 1}; got {wrong}"):
+            EditRates(told(2, 4, symbols), Ragged(values, x.lengths), torch.ones(2))
 
 
 def test_what_does_not_fit_is_named() -> None:
