@@ -56,8 +56,8 @@ template <class T, class A> class Costs {
             return;
         }
         read(index, cost);
-        const int64_t row = index / p_.places, now = p_.x_t[index], data = p_.x1[index];
-        const A scale = static_cast<const A*>(p_.dloss)[row * p_.dloss_stride + index - row * p_.places];
+        const int64_t now = p_.x_t[index], data = p_.x1[index];
+        const A scale = static_cast<const A*>(p_.dloss)[p_.at(index, p_.dloss_stride, 1)];
         const A p_t = cost.bound ? mine() : A(0), ce = cost.ce ? A(1) : A(0), slope = scale * (ce + p_t) / total_;
         for (int64_t c = 0; c < chunks_; ++c) {
             const A* const e = e_ + c * kChunk;
@@ -91,8 +91,8 @@ template <class T, class A> class Costs {
     A mine() const { return own_ / total_; }
 
     void read(int64_t index, const Cost& cost) {
-        const int64_t row = index / p_.places, now = p_.x_t[index];
-        logits_ = static_cast<const T*>(p_.logits) + row * p_.logits_stride + (index - row * p_.places) * p_.size;
+        const int64_t now = p_.x_t[index];
+        logits_ = static_cast<const T*>(p_.logits) + p_.at(index, p_.logits_stride, p_.size);
         const Patch<A> patches[] = {{cost.bound ? now : -1, kNever<A>}, {p_.mask, kNever<A>}};
         const A own = cost.bound ? score(logits_, now) : kNever<A>;
         most_ = own;
@@ -122,6 +122,8 @@ template <class T, class A> class Costs {
     bool alone_;
 };
 
+constexpr int64_t kFewest = 64; // symbols up to which sixteen tokens at a time are the faster way
+
 // Few symbols: sixteen tokens at a time.
 template <class T, class A> class FewCosts {
   public:
@@ -143,10 +145,8 @@ template <class T, class A> class FewCosts {
         read(first, n);
         A p_t[kLanes], slope[kLanes], scale[kLanes];
         for (int64_t l = 0; l < kLanes; ++l) {
-            const int64_t row = (first + l) / p_.places;
-            scale[l] = l < n && counted_[l] != 0
-                           ? static_cast<const A*>(p_.dloss)[row * p_.dloss_stride + first + l - row * p_.places]
-                           : A(0);
+            scale[l] = l < n && counted_[l] != 0 ? static_cast<const A*>(p_.dloss)[p_.at(first + l, p_.dloss_stride, 1)]
+                                                 : A(0);
             const A total = others_[l] + own_[l];
             p_t[l] = bound_[l] * own_[l] / total;
             slope[l] = scale[l] * (ce_[l] + p_t[l]) / total * rescale_[l];
@@ -175,8 +175,8 @@ template <class T, class A> class FewCosts {
         const T* logits[kLanes];
         A score[kLanes], now_score[kLanes], most[kLanes];
         for (int64_t l = 0; l < kLanes; ++l) {
-            const int64_t index = first + (l < n ? l : 0), row = index / p_.places;
-            logits[l] = static_cast<const T*>(p_.logits) + row * p_.logits_stride + (index - row * p_.places) * p_.size;
+            const int64_t index = first + (l < n ? l : 0);
+            logits[l] = static_cast<const T*>(p_.logits) + p_.at(index, p_.logits_stride, p_.size);
         }
         tokens_.read(logits, n);
         for (int64_t l = 0; l < kLanes; ++l) {
@@ -225,7 +225,7 @@ void discrete_loss(const DiscreteLoss& p, int64_t begin, int64_t end) {
         };
         using T = decltype(in_memory);
         using A = decltype(arithmetic);
-        p.size <= kFew ? walk(FewCosts<T, A>(p)) : walk(Costs<T, A>(p, false));
+        p.size <= kFewest ? walk(FewCosts<T, A>(p)) : walk(Costs<T, A>(p, false));
     });
 }
 
@@ -237,7 +237,7 @@ void discrete_loss_backward(const DiscreteLoss& p, int64_t begin, int64_t end) {
         };
         using T = decltype(in_memory);
         using A = decltype(arithmetic);
-        p.size <= kFew ? walk(FewCosts<T, A>(p)) : walk(Costs<T, A>(p, true));
+        p.size <= kFewest ? walk(FewCosts<T, A>(p)) : walk(Costs<T, A>(p, true));
     });
 }
 

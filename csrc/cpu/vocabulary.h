@@ -26,11 +26,12 @@ template <class A> A maximum(const A* e, int64_t n) {
             const Part here = *reinterpret_cast<const Part*>(e + i + p * width);
             most[p] = here > most[p] ? here : most[p];
         }
-    A lane[kLanes], found = kNever<A>;
+    A lane[kLanes], of[4] = {kNever<A>, kNever<A>, kNever<A>, kNever<A>}; // four, which do not wait for each other
     __builtin_memcpy(lane, most, sizeof(lane));
-    for (const A value : lane)
-        found = value > found ? value : found;
-    return found;
+    for (int64_t l = 0; l < kLanes; ++l)
+        of[l % 4] = lane[l] > of[l % 4] ? lane[l] : of[l % 4];
+    const A one = of[1] > of[0] ? of[1] : of[0], other = of[3] > of[2] ? of[3] : of[2];
+    return other > one ? other : one;
 }
 
 // to = exp((e - shift) inverse) for n numbers of at most `shift`, a multiple of kLanes. Gives their sum.

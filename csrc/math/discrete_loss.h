@@ -20,6 +20,14 @@ struct DiscreteLoss {
     const void* dloss; // backward
     int64_t dloss_stride;
     void* dlogits; // dense
+
+    // Of token `index` the first of `width` elements, in rows `stride` apart; no division where these are dense.
+    PFK_HD_MEMBER int64_t at(int64_t index, int64_t stride, int64_t width) const {
+        if (stride == places * width)
+            return index * width;
+        const int64_t row = index / places;
+        return row * stride + (index - row * places) * width;
+    }
 };
 
 // One token: loss = ce (log sum - score of x1) + either p(x_t)'s share of the bound.
