@@ -81,8 +81,8 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
         "width": 4, "depth": 1, "levels": 17, "objective": "terminal_velocity", "prediction": "data",
     }),
     "consistency": ("consistency", (3,), {"width": 8, "depth": 1}),
-    "consistency-image": ("consistency", (1, 4, 4), {
-        "width": 4, "depth": 1, "levels": 17, "architecture": "image", "derivative": "difference",
+    "consistency-image": ("consistency", (1, 4, 4), {  # levels as fine as what a hardly trained network says
+        "width": 4, "depth": 1, "levels": 65536, "architecture": "image", "derivative": "difference",
     }),
     "diffusion": ("diffusion", (3,), {"width": 8, "depth": 1, "method": "rk4", "steps": 20}),
     "diffusion-levels": ("diffusion", (2,), {
