@@ -137,7 +137,9 @@ def _causal_maps() -> dict[str, Callable[[], T.Transform]]:
     return {
         "affine": lambda: T.Causal(net()),
         "flip-labels": lambda: T.Causal(net(classes=3), T.Affine(interleaved=True), flip=True),
-        "rotary-start": lambda: T.Causal(net(positions="rotary", grid=(2, 2), start=True, **modern)),
+        "rotary-start": lambda: T.Causal(
+            net(positions="rotary", grid=(2, 2), start=True, **modern), T.SoftplusAffine()
+        ),
         "prefix-vector": lambda: T.Causal(net(positions="both", prefix=2, context_dim=3)),
         "additive": lambda: T.Causal(net(1), T.Additive(), flip=True),
         "spline": lambda: T.Causal(net(14, start=True), T.RationalQuadratic(5, 2.0, interleaved=True)),
