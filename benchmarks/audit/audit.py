@@ -28,6 +28,7 @@ import sass
 
 SPECS = Path(__file__).resolve().parent
 RESULT = SPECS.parent / "results" / "audit.md"
+BEFORE = SPECS / "before.md"  # of kernels that were designed anew
 DOUBLE = re.compile(r"D(ADD|MUL|FMA|SETP|MNMX)\b")
 
 
@@ -254,7 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(text)
     if chosen.write:
         RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(text)
+        RESULT.write_text(f"{text}\n{BEFORE.read_text()}")
     for line in failures:
         print(f"FAIL {line}", file=sys.stderr)
     print(f"audit: {len(failures)} failed gates", file=sys.stderr)
