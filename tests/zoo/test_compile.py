@@ -39,7 +39,7 @@ TINY: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "residual_flow-roulette": ("residual_flow", (1, 3, 3), {
         "width": 2, "layers": 1, "levels": 5, "lipschitz": 0.5, "evaluation_terms": 0, "exact_dims": 4,
     }),
-    "starflow": ("starflow", (4,), {"width": 4, "blocks": 2, "deep": 1, "patch": 2}),
+    "starflow": ("starflow", (4,), {"width": 4, "blocks": 1, "deep": 1, "patch": 2}),
     "tarflow": ("tarflow", (4,), {"width": 4, "depth": 1, "blocks": 1, "patch": 2, "noise": 0.1}),
 }  # fmt: skip
 
