@@ -156,7 +156,8 @@ def jump_step(
         ValueError, TypeError: shapes, dtypes or numbers that do not fit; a token out of range; logits of a token that
             jumps without a law (NaN, infinite, or none left), with its place. On a card such a token becomes -1.
 
-    Cost: one pass over the logits of those that jump, an exponential each; two more passes with top_k or top_p.
+    Cost: one pass over the logits of those that jump, an exponential each; with top_k or top_p some passes more over
+    these, without a sort.
     Sources: Gat et al. 2024 (arXiv:2407.15595); Wang et al. 2025 (arXiv:2503.00307); Salmon, Moraes, Dror, Shaw 2011.
 
     >>> keys, x = torch.tensor([7]), torch.tensor([[3, 1, 3]])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import pyflowk
-from pyflowk.ops import jump_step
+from pyflowk.ops import align, apply_edits, jump_step
 
 BACKENDS = ["reference", "cpu"]
 every_backend = pytest.mark.parametrize("name", BACKENDS)
@@ -142,6 +142,22 @@ def test_tokens_do_not_depend_on_their_mates(name: str) -> None:
         assert 0.5 < (other != jump_step(logits, x, keys, 1.0)).float().mean() < 1
         assert jump_step(logits[:0], x[:0], keys[:0], 1.0).shape == (0, 4, 5)
         assert jump_step(logits[:, :0], x[:, :0], keys, 1.0).shape == (9, 0, 5)
+
+
+def test_a_step_with_edits_compiles_and_is_mapped() -> None:
+    """The ops on tokens of which no other test compiles: in one graph, with what follows in a step of edits."""
+    logits, n = torch.randn(3, 5, 7, generator=torch.Generator().manual_seed(0)), torch.tensor([5, 0, 3])
+    x, keys = torch.zeros(3, 5, dtype=torch.int64), torch.arange(3)
+
+    def step(logits: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        moved = jump_step(logits, x, keys, 0.5, renoise=0.1)
+        return moved, *align(x, n, moved, n, keys), *apply_edits(moved, n, x, moved > 3, x, limit=9)
+
+    eager = step(logits, x)
+    for compiled, plain in zip(torch.compile(step, backend="aot_eager", fullgraph=True)(logits, x), eager):
+        assert torch.equal(compiled, plain)
+    mapped = torch.func.vmap(lambda one: jump_step(one, x, keys, 0.5, renoise=0.1))(torch.stack((logits, logits)))
+    assert torch.equal(mapped[1], eager[0])
 
 
 @every_backend
