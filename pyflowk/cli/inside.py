@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .. import training, zoo
-from ..training import Checkpoint
 from ..zoo import Autoencoder
-from ..zoo.latent import Latent
+from ..zoo.latent import Latent, options_of
 from .options import check_options, parse_options
 from .runs import data_of
 from .train import build, check_sampling, default_folder, fit
@@ -34,15 +33,9 @@ def latent(command: commands.Latent) -> int:
     words = [word for word in command.sampling if word.partition("=")[0] in inside]
     sampling = {**{key: drawn[key] for key in own & drawn.keys()}, "inside": " ".join(words) or None}
     data = data_of(saved)
-    options = {"system": command.system, "options": " ".join(command.set) or None, "coder": options_of(saved)}
+    options = {"system": command.system, "options": " ".join(command.set) or None, "coder": options_of(coder)}
     model = build("latent", data, options, command.config.seed, conditional=command.conditional)
     assert isinstance(model, Latent)
     model.autoencoder.load_state_dict(coder.state_dict())
     check_sampling(model, sampling)
     return fit(model, data, command.config, out, sampling)
-
-
-def options_of(saved: Checkpoint) -> str:
-    """The options of a run's model, as they are typed."""
-    options = {key: value for key, value in saved.meta["model"].items() if key not in ("name", "space")}
-    return " ".join(f"{key}={value}" for key, value in options.items())

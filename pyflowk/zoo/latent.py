@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -129,7 +130,14 @@ class Latent(GenerativeModel):
         self.inner.after_step(step)
 
 
-@register("latent", takes=("real", "levels", "labels", "numbers"))
+def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
+    """All options of both, as they are used: a later change of their defaults leaves saved models alone."""
+    with torch.device("meta"):
+        coder, inner = _parts(space, options["system"], options["options"], options["coder"])
+    return {"options": options_of(inner), "coder": options_of(coder)}
+
+
+@register("latent", _choose, takes=("real", "levels", "labels", "numbers"))
 def latent(
     space: Space,
     *,
@@ -153,11 +161,16 @@ def latent(
     >>> zoo.latent((6,), system="nice", options="width=8", coder="channels=2 width=8").sample(3).shape
     torch.Size([3, 6])
     """
+    return Latent(space, *_parts(space, system, options, coder), joint)
+
+
+def _parts(space: Space, system: str, options: str | None, coder: str | None) -> tuple[Autoencoder, GenerativeModel]:
+    """The autoencoder, and the system on its codes."""
     if system not in names():
         raise ValueError(f"system: expected one of {', '.join(names())}; got {system!r}")
     made = _create("coder", coder, "autoencoder", Space(space.shape, space.levels))
     assert isinstance(made, Autoencoder)
-    return Latent(space, made, _create("options", options, system, Space(made.code, context=space.context)), joint)
+    return made, _create("options", options, system, Space(made.code, context=space.context))
 
 
 def _create(option: str, text: str | None, name: str, space: Space) -> GenerativeModel:
@@ -166,3 +179,9 @@ def _create(option: str, text: str | None, name: str, space: Space) -> Generativ
         return create(name, space, **parse_options((text or "").split(), option))
     except (TypeError, ValueError) as error:
         raise type(error)(f"{option}: expected options of {name} for {space.shape}; {error}") from error
+
+
+def options_of(model: GenerativeModel) -> str:
+    """The options that a model of the zoo was made with, as :func:`parse_options` reads them."""
+    options = {key: value for key, value in model.config.items() if key not in ("name", "space")}
+    return " ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in options.items())
