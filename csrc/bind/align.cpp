@@ -1,5 +1,7 @@
 // align: checks, allocation, launch.
 
+#ifdef PFK_BACKEND_CPU
+
 #include "../math/align.h"
 #include "function.h"
 #include "launch.h"
@@ -45,3 +47,5 @@ Outputs<3> align(Frame& frame, const Indices& x0, const Indices& x1, const Indic
 void expose_align(Module& module) { module.add<align>("align"); }
 
 } // namespace pfk::bind
+
+#endif

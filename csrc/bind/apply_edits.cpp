@@ -1,5 +1,7 @@
 // apply_edits: checks, allocation, launch.
 
+#ifdef PFK_BACKEND_CPU
+
 #include "../math/apply_edits.h"
 #include "function.h"
 #include "launch.h"
@@ -46,3 +48,5 @@ Outputs<3> apply_edits(Frame& frame, const Indices& instead, const Indices& inse
 void expose_apply_edits(Module& module) { module.add<apply_edits>("apply_edits"); }
 
 } // namespace pfk::bind
+
+#endif

@@ -1,5 +1,7 @@
 // discrete_loss: checks, allocation, launch.
 
+#ifdef PFK_BACKEND_CPU
+
 #include "../math/discrete_loss.h"
 #include "function.h"
 #include "launch.h"
@@ -61,3 +63,5 @@ void expose_discrete_loss(Module& module) {
 }
 
 } // namespace pfk::bind
+
+#endif

@@ -1,5 +1,7 @@
 // jump_step: checks, allocation, launch.
 
+#ifdef PFK_BACKEND_CPU
+
 #include "../math/jump_step.h"
 #include "function.h"
 #include "launch.h"
@@ -61,3 +63,5 @@ Outputs<1> jump_step(Frame& frame, const Tensor& logits, const Indices& x, const
 void expose_jump_step(Module& module) { module.add<jump_step>("jump_step"); }
 
 } // namespace pfk::bind
+
+#endif

@@ -46,6 +46,12 @@ def test_the_list_of_ops_names_what_csrc_holds() -> None:
     assert {*OPS} <= {*stems("csrc/math/*.h")}
 
 
+def test_the_module_of_cards_launches_only_what_it_has() -> None:
+    """Else it would not load: a kernel that it lacks is an undefined symbol."""
+    bound = {name: (ROOT / f"csrc/bind/{name}.cpp").read_text() for name in {*LISTED} - {*ON_CARDS}}
+    assert [name for name, text in bound.items() if "PFK_LAUNCH" in text and "PFK_BACKEND_CPU" not in text] == []
+
+
 @pytest.mark.parametrize(
     "found",
     [
