@@ -64,7 +64,7 @@ def names() -> list[str]:
 
     >>> from pyflowk.datasets import names
     >>> names()[0]
-    'digits'
+    'brackets'
     """
     return list(_ENTRIES)
 

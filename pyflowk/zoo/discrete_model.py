@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any
 
 import torch
@@ -199,7 +200,8 @@ class DiscreteModel(GenerativeModel):
         return Guided(self.net, chosen.guidance) if chosen.guidance else self.net
 
     def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Any:
-        device, width = next(self.parameters()).device, self.space.dims
+        weights = chain(self.parameters(), self.buffers())  # of a frozen model they are buffers
+        device, width = next(weights).device, self.space.dims
         known = torch.zeros(rows, width, dtype=torch.bool, device=device)
         y = torch.zeros(rows, width, dtype=torch.int64, device=device)
         if chosen.prefix:

@@ -389,7 +389,10 @@ def test_a_diverging_run_says_where(tmp_path, capsys):
 BAD_INPUT = {
     "unknown command": (("trian",), r"no command named 'trian' \(did you mean 'train'\?\); there are train, sample"),
     "unknown system": (("train", "realnpv"), r"no system named 'realnpv' \(did you mean 'realnvp'\?\).*nice.*realnvp"),
-    "unknown data": (("train", "--data", "digit"), r"'digit' \(did you mean 'digits'\?\): expected one of digits, fas"),
+    "unknown data": (
+        ("train", "--data", "digit"),
+        r"'digit' \(did you mean 'digits'\?\): expected one of brackets, dig",
+    ),
     "unknown option": (("train", "--set", "widht=3"), r"no option widht \(did you mean 'width'\?\); it has .*width"),
     "a word for a number": (
         ("train", "--set", "width=abc"),

@@ -26,7 +26,7 @@ def without(monkeypatch, *packages):
 
 
 def test_a_wrong_name_lists_the_right_ones():
-    with pytest.raises(ValueError, match=r"set 'digit' \(did you mean 'digits'\?\): expected one of digits, fashion"):
+    with pytest.raises(ValueError, match=r"set 'digit' \(did you mean 'digits'\?\): expected one of brackets, digits"):
         datasets.load("digit")
     assert set(datasets.describe()) == set(datasets.names())
 
