@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from ..nets.field import Field, as_field
 from ..ops.divergence import as_slope
 from ..ops.draw import draw_keys
-from ..ops.drift import drift
+from ..ops.drift import as_temperatures, drift
 from ..ops.dtypes import state_dtype
 from ..ops.path_sample import noise_of
 from ..shapes import check_labels
@@ -46,6 +46,7 @@ class Drifting:
     kernel: str = "laplace"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "temperatures", as_temperatures(self.temperatures))
         drift(torch.zeros(1, 1), torch.zeros(1, 1), self.temperatures, self.normalise, self.kernel)  # an error, if any
         if not self.temperatures:
             raise ValueError("temperatures: expected at least one, got none")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -114,7 +115,7 @@ class Drift(NamedTuple):
 def drift(
     y: Tensor,
     x: Tensor,
-    temperatures: Sequence[float] = (0.02, 0.05, 0.2),
+    temperatures: Iterable[float] = (0.02, 0.05, 0.2),
     normalise: str = "double",
     kernel: str = "laplace",
     scale: float | None = None,
@@ -156,6 +157,7 @@ def drift(
     >>> scale, (forces > 0).all()
     (tensor(2.3333), tensor(True))
     """
+    temperatures = as_temperatures(temperatures)
     _check(y, x, temperatures, normalise, kernel, scale)
     y, x = y.detach().to(state_dtype(y)), x.detach().to(state_dtype(x))
     centre = x.mean(0) if len(x) else x.new_zeros(x.shape[1])
@@ -168,7 +170,7 @@ def drift(
     else:
         unit = y.new_tensor(scale)
     least = unit.double().clamp_min(1e-15 if squares else 1e-30)  # rates of equal points are finite in float32
-    ranges = torch.tensor(list(temperatures), dtype=torch.float64, device=y.device) * least
+    ranges = torch.tensor(temperatures, dtype=torch.float64, device=y.device) * least
     rates = -0.5 * ranges**-2 if squares else -1 / ranges
     if normalise == "sinkhorn":
         return Drift(_plans(y, others, data, rates, squares), unit)
@@ -191,8 +193,16 @@ def _plans(y: Tensor, others: Tensor, data: int, rates: Tensor, squares: bool) -
     return torch.stack(found) if found else y.new_empty(0, *y.shape)
 
 
+def as_temperatures(temperatures: Iterable[float]) -> tuple[float, ...]:
+    """All of them, gone through once; TypeError for what is no sequence of numbers."""
+    given = tuple(temperatures) if isinstance(temperatures, Iterable) else (None,)
+    if not all(isinstance(t, (Real, Tensor)) for t in given):
+        raise TypeError(f"drift: temperatures must be a sequence of numbers; got {temperatures!r}")
+    return tuple(float(t) for t in given)
+
+
 def _check(
-    y: Tensor, x: Tensor, temperatures: Sequence[float], normalise: str, kernel: str, scale: float | None
+    y: Tensor, x: Tensor, temperatures: tuple[float, ...], normalise: str, kernel: str, scale: float | None
 ) -> None:
     if y.ndim != 2 or x.ndim != 2 or y.shape[1] != x.shape[1]:
         raise ValueError(f"drift: expected y (B, D) and x (N, D); got {tuple(y.shape)} and {tuple(x.shape)}")

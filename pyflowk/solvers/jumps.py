@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import NamedTuple
 
 import torch
@@ -39,6 +40,9 @@ r"""How likely a jump is in a step from t to s at a rate :math:`(1 - t) \lambda`
 \lambda}`, or that of the integral along the path, for an x that stays."""
 
 LAST = ("mean", "draw")
+
+CANDIDATES = 100_000
+"""At most so many between two times of a grid, by thinning."""
 
 
 class Jumped(NamedTuple):
@@ -105,7 +109,8 @@ def jump_thinning(
     Between two times of the grid candidates come at ``headroom`` times the sum over the coordinates of the larger of
     the rates at both ends, and are accepted in the proportion that rates then have: exact where rates do not pass
     between the times what they are at both, times the headroom. A drift is not followed. Cost: three evaluations a
-    candidate, as many times as the event has that meets most. Lewis and Shedler, 1979.
+    candidate, as many times as the event has that meets most. Raises ValueError for infinite rates, RuntimeError for
+    those of more than 100 000 candidates between two times. Lewis and Shedler, 1979.
 
     >>> import torch
     >>> from pyflowk.paths import Bins, Characteristics, MixtureJumps
@@ -123,8 +128,9 @@ def jump_thinning(
     met, above = x.new_zeros(len(x)), x.new_zeros(len(x))
     for t, s in zip(times[:-1], times[1:] if not arrives else times[1:-1]):
         clock = t.expand(len(x))
-        while True:
+        for tried in count():
             bound = headroom * torch.maximum(process.rates(clock, x)[0], process.rates(s, x)[0]).sum(1)
+            _check_rates(bound, s - clock, tried)
             clock = clock - torch.log1p(-uniform_like(clock, generator)) / bound
             comes = clock < s
             if not comes.any():
@@ -141,6 +147,15 @@ def jump_thinning(
     return Jumped(process.arrive(x, times[-2]) if arrives else x, above / met.clamp(min=1))
 
 
+def _check_rates(bound: Tensor, left: Tensor, tried: int) -> None:
+    """Refuse rates that are infinite, or with which the time that is left would see no end."""
+    if bound.isinf().any():
+        raise ValueError(f"jump_thinning: expected finite rates, at times below 1 in {bound.dtype}; got infinite ones")
+    if (tried + bound * left > CANDIDATES).any():
+        rate = float(bound.nan_to_num().max())
+        raise RuntimeError(f"jump_thinning: more than {CANDIDATES} candidates between two times, at the rate {rate:g}")
+
+
 def _flat(x: Tensor) -> Tensor:
     """Events (B, *event) as (B, D)."""
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
@@ -154,7 +169,7 @@ def _begun(x: Tensor, grid: Tensor, generator: Chance) -> tuple[Tensor, Tensor, 
     times = check_grid(grid)
     if times.is_cpu and not transformed() and times[0] > times[-1]:
         raise ValueError("grid: expected times that rise, from noise to data; got others")
-    arrives = bool(times[-1] == 1)
+    arrives = bool(times.to(state_dtype(x))[-1] == 1)  # which in float32 more times are
     return x.to(state_dtype(x)), times.to(x.device, state_dtype(x)), arrives
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 from typing_extensions import Unpack
 
+from .._checks import require_counts
 from ..distributions import DiagonalGaussian
 from ..flows import Flow
 from ..nets import Field
@@ -46,6 +47,7 @@ class DriftingModel(GenerativeModel):
         self, space: Space, net: Field, objective: Drifting, *, flat: bool = False, memory: int = 0
     ) -> None:  # fmt: skip
         super().__init__(space)
+        require_counts("DriftingModel", 0, memory=memory)
         shape = (space.dims,) if flat else space.shape
         scale = [ActNorm(shape[0]).requires_grad_(False)] if space.levels is None else []
         front = Compose(*centred(space), *([flatten(space)] if flat else []), *scale)
@@ -70,12 +72,14 @@ class DriftingModel(GenerativeModel):
 
     @torch.no_grad()
     def _remember(self, x: Tensor, context: Tensor | None) -> None:
-        """The rows take the places of the oldest."""
-        size = len(self.memory)
+        """Finite rows take the places of the oldest; another one would spoil every loss until it is forgotten."""
+        size, x = len(self.memory), x.to(self.memory)
         if not size:
             return
+        finite = x.isfinite().flatten(1).all(1)
+        x, context = x[finite], None if context is None else context[finite]
         places = (int(self.seen) + torch.arange(min(len(x), size), device=x.device)) % size
-        self.memory[places] = x[-size:].to(self.memory)
+        self.memory[places] = x[-size:]
         if context is not None:
             self.labels[places] = context[-size:].to(self.labels)
         self.seen += len(places)

@@ -120,6 +120,7 @@ def test_degenerate_clouds(normalise: str) -> None:
     assert drift(normal(0, 2), normal(4, 2), normalise=normalise).forces.shape == (3, 0, 2)
     far = drift(normal(5, 2) + 1e4, normal(5, 2), normalise=normalise).forces
     assert far.isfinite().all()
+    assert drift(normal(5, 2), alone, (t for t in (0.1, 0.2)), normalise).forces.shape == (2, 5, 2)
     broken = normal(4, 2)
     broken[1, 0] = math.nan
     assert drift(broken, normal(5, 2), normalise=normalise).forces.isnan().all()
@@ -131,6 +132,9 @@ def test_degenerate_clouds(normalise: str) -> None:
         (ValueError, r"expected y \(B, D\) and x \(N, D\); got \(4, 2\) and \(3, 3\)", {"x": normal(3, 3)}),
         (TypeError, "of one dtype, .* got torch.float64, torch.float32", {"x": normal(3, 2).float()}),
         (ValueError, "temperatures must be finite and above 0; got 0.0", {"temperatures": [0.0]}),
+        (TypeError, r"temperatures must be a sequence of numbers; got 0\.05", {"temperatures": 0.05}),
+        (TypeError, "temperatures must be a sequence of numbers; got '12'", {"temperatures": "12"}),
+        (ValueError, "temperatures must be finite and above 0; got -1.0", {"temperatures": iter([1.0, -1.0])}),
         (ValueError, "scale must be finite and above 0; got -1.0", {"scale": -1.0}),
         (ValueError, "normalise must be one of row, double, sinkhorn; got 'column'", {"normalise": "column"}),
         (ValueError, "kernel must be one of laplace, gaussian; got 'flat'", {"kernel": "flat"}),

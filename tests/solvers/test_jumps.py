@@ -132,3 +132,17 @@ def test_what_does_not_fit_is_named() -> None:
         jump_thinning(told, x, PATH, grid, headroom=0.5)
     with pytest.raises(ValueError, match="expected jumps; got a drift alone"):
         jump_thinning(lambda t, x: Characteristics(x), x, PATH, grid)
+
+
+def test_thinning_ends() -> None:
+    """At an infinite rate, at one of too many candidates, and at a time that is 1 in float32 alone."""
+    x = start(3)
+    for rate, kind, message in (
+        (math.inf, ValueError, "expected finite rates"),
+        (20.0, RuntimeError, r"more than 100000 candidates .* at the rate 9.70\d*e\+08"),
+    ):
+        told = Characteristics(None, None, torch.full_like(x, rate), x.new_zeros(*x.shape, 64))
+        with pytest.raises(kind, match=message):
+            jump_thinning(lambda t, x, told=told: told, x, PATH, uniform_grid(1, 0.0, 0.5))  # type: ignore[misc]
+    near = torch.cat([uniform_grid(5, 0.0, 0.9), torch.tensor([1 - 1e-9], dtype=torch.float64)])
+    assert jump_thinning(told_of(TWO), x, PATH, near, generator=seeded()).x.isfinite().all()

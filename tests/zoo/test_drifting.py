@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -10,7 +11,10 @@ from torch import Tensor
 
 from pyflowk import zoo
 from pyflowk.metrics import energy_distance
+from pyflowk.nets import MLPField
 from pyflowk.objectives import Drifting
+from pyflowk.space import Space
+from pyflowk.zoo.drifting import DriftingModel
 from tests.zoo.test_systems import seeded
 
 
@@ -60,6 +64,9 @@ def test_events_attract_and_repel_among_their_label_alone() -> None:
         Drifting()(lambda t, z, c: z, x, labels, more=(more[0], None))
     with pytest.raises(ValueError, match="temperatures: expected at least one"):
         Drifting(())
+    with pytest.raises(TypeError, match=r"temperatures must be a sequence of numbers; got 0\.05"):
+        Drifting(0.05)  # type: ignore[arg-type]
+    assert Drifting(t / 10 for t in (1, 2)).temperatures == (0.1, 0.2)  # type: ignore[arg-type]
 
 
 def test_it_remembers_the_last_events_and_goes_on_from_a_checkpoint() -> None:
@@ -83,3 +90,9 @@ def test_it_remembers_the_last_events_and_goes_on_from_a_checkpoint() -> None:
     many = clusters(25, 9)[0]
     model.loss(many, torch.zeros(25, dtype=torch.int64), seeded())
     assert int(model.seen) == 34 and {*model.labels.tolist()} == {0}  # more rows than there is room for
+    many[3] = math.nan
+    model.loss(many[:6], torch.ones(6, dtype=torch.int64), seeded())
+    assert int(model.seen) == 39 and model.memory.isfinite().all() and model.labels.sum() == 5  # all but the NaN
+    assert model.loss(*batches[0], seeded()).isfinite().all()
+    with pytest.raises(ValueError, match="memory to be an integer of at least 0, got -1"):
+        DriftingModel(Space((2,)), MLPField(2, 8, 1), Drifting(), memory=-1)
