@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Annotated, Any
 
 import torch
@@ -81,7 +82,7 @@ class EditModel(GenerativeModel):
         self, rows: int, context: Any = None, generator: Generator | None = None, chosen: EditSampling = EditSampling()
     ) -> EditWalk:
         """So many samples, and what became of the edits on their way."""
-        device = next(self.parameters()).device
+        device = next(chain(self.parameters(), self.buffers())).device  # of a frozen model they are buffers
         prefix = self._begins(chosen.prefix).to(device)
         known = Ragged(prefix.expand(rows, -1), prefix.new_tensor(len(prefix)).expand(rows))
         x0 = joined(known, self.noise(known, generator))

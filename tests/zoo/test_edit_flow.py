@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from pyflowk import datasets, zoo
+from pyflowk import datasets, frozen, zoo
 from pyflowk.cli import main
 from pyflowk.space import Context, Ragged, Space
 from pyflowk.zoo import Ability
@@ -61,6 +61,8 @@ def test_protocol(name: str) -> None:
         assert len(set(samples.lengths.tolist())) > 1 and samples.lengths.max() <= 6
     model.eval()
     assert model.loss(rows(0)).shape == (0,) and len(model.sample(0)) == 0
+    samples = model.sample(8, None, seeded(), steps=4, most=None)
+    assert same(samples, frozen(model).sample(8, None, seeded(), steps=4, most=None))
     config = json.loads(json.dumps(model.config))
     with torch.device("meta"):
         twin = zoo.create(config.pop("name"), **config)
