@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops.dtypes import state_dtype
+from ..ops.modes import transformed
 from ..ops.symbols import check_symbols
 from ..space import Ragged
 
@@ -94,6 +95,9 @@ class EditRates:
 
     def log_of(self, edits: Edits) -> Tensor:
         """Log of the expected number of edits just as these, (B, Z); 0 where there is none."""
+        alone = self.odds.shape[2] == 1
+        if alone and edits.kind.is_cpu and not transformed() and bool((edits.kind > INSERT).any()):
+            raise ValueError("the path needs deletions or substitutions; the field has insertions alone")
         there = edits.kind >= 0
         at = edits.position * self.odds.shape[2] + edits.kind.clamp(min=0)
         found = self.log_rates.flatten(1).gather(1, at)

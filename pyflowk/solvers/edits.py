@@ -13,6 +13,7 @@ from .._checks import require_counts, require_numbers
 from ..nets.field import Field, as_field
 from ..ops import apply_edits, jump_step, random_numbers
 from ..ops.draw import draw_keys
+from ..ops.modes import transformed
 from ..paths import EditPath, EditRates, expected_edits
 from ..shapes import expand_context
 from ..space import Ragged
@@ -23,6 +24,8 @@ PIECES = 64
 """Parts, at most, that a step is cut into where too many edits are due."""
 SHORTEST = 1 / 16
 """A part is at least so much of what is left of its step."""
+CERTAIN = 1e6
+"""Edits to come, at most, where guidance raises rates: all gates are open by then, and numbers stay finite."""
 GOLDEN = 0x9E3779B97F4A7C15  # odd: its multiples modulo 2^64, and so the keys of a row, are all different
 
 
@@ -72,8 +75,9 @@ def walk_edits(
             keeps the law of the path, and holds for noise without any tokens.
 
     The same rows come of the same generator whatever their neighbours. Raises ValueError for a grid that does not rise
-    from 0 to 1, for rows longer than ``longest`` or shorter than ``kept``, and for a corrector of other noise.
-    Cost: an evaluation a step, two with guidance. Havasi et al., 2025, arXiv:2506.09018.
+    from 0 to 1, for rows longer than ``longest`` or shorter than ``kept``, for a corrector of other noise, and on the
+    CPU for rates that are NaN or infinite, with their row. Cost: an evaluation a step, two with guidance. Havasi et
+    al., 2025, arXiv:2506.09018.
 
     >>> import torch
     >>> from pyflowk.paths import EditLogits, EditPath
@@ -126,14 +130,16 @@ def _told(
     """Log-odds of edits (B, T, 3), and the rates that they are of, of a field at times t (B,), guided or not."""
     asked: Any = field
     rates = EditRates(asked(t.float(), x, context), x, path.left(t))
+    _check_rates(rates.odds, t)
     if not guidance or context is None:
         return rates.odds, rates
     weak = EditRates(asked(t.float(), x, None), x, path.left(t))
+    _check_rates(weak.odds, t)
     rates.insert = torch.lerp(weak.insert.log_softmax(2), rates.insert.log_softmax(2), 1 + guidance)
     if rates.substitute is not None and weak.substitute is not None:
         mixed = torch.lerp(weak.substitute.log_softmax(2), rates.substitute.log_softmax(2), 1 + guidance)
         rates.substitute = mixed.nan_to_num(nan=-math.inf)
-    r = torch.lerp(weak.log_rates, rates.log_rates, 1 + guidance).exp()
+    r = torch.lerp(weak.log_rates, rates.log_rates, 1 + guidance).exp().clamp(max=CERTAIN)
     odds = r + torch.log(-torch.expm1(-r))  # of which r is log(1 + e^odds)
     return odds.where(rates.odds > -math.inf, -math.inf), rates
 
@@ -144,7 +150,7 @@ def _due(odds: Tensor, path: EditPath, t: Tensor, until: Tensor) -> Tensor:
     due = expected_edits(odds.double(), ratio[:, None, None])
     if path.spread:
         due = due + path.spread * (until - t)[:, None, None] * torch.nn.functional.softplus(odds.double())
-    return due
+    return due.where((until > t)[:, None, None], 0.0)  # whatever is told of rows that wait for others at the end
 
 
 def _corrected(due: Tensor, x: Ragged, path: EditPath, t: Tensor, until: Tensor, strength: float) -> Tensor:
@@ -187,6 +193,16 @@ def _edited(
     width = int(lengths.max()) if rows and lengths.is_cpu else longest
     over = (lengths - longest).clamp(min=0)
     return Ragged(edited.values[:, 1 : 1 + min(width, longest)], lengths - over), edited.dropped + over
+
+
+def _check_rates(odds: Tensor, t: Tensor) -> None:
+    """Refuse what would be taken for no edits of rows on their way, where values can be looked at; -inf is none."""
+    if not odds.is_cpu or transformed():
+        return
+    strange = ~(odds < math.inf) & (t < 1)[:, None, None]
+    if strange.any():
+        row = int(strange.flatten(1).any(1).nonzero()[0])
+        raise ValueError(f"field of edits: expected finite rates, got {float(odds[strange][0])} in row {row}")
 
 
 def _check(x: Ragged, grid: Tensor, longest: int, kept: int, most: float, guidance: float, corrector: float) -> None:

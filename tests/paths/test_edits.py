@@ -166,6 +166,10 @@ def test_rates_are_those_of_edits_that_can_be() -> None:
     torch.testing.assert_close(found, torch.stack(expected))
     alone = EditRates(told(2, 4, 1), Ragged(torch.zeros(2, 3, dtype=torch.int64), torch.tensor([3, 1])), torch.ones(2))
     assert alone.substitute is None and (alone.log_rates[..., 2] == -math.inf).all()  # a vocabulary of one
+    insertions = EditRates(EditLogits(torch.zeros(2, 4, 1), torch.zeros(2, 4, 3)), x, torch.ones(2))
+    assert insertions.log_of(Edits(*(part[:, :1] for part in edits)))[0].isfinite()
+    with pytest.raises(ValueError, match="path needs deletions or substitutions; the field has insertions alone"):
+        insertions.log_of(edits)
     with pytest.raises(ValueError, match=r"field of edits: expected rates \(2, 4, 3\) .*got \[\(2, 3, 3\)"):
         EditRates(told(2, 3, 3), x, torch.ones(2))
     for symbols, values, wrong in ((2, x.values, 2), (3, x.values - 3, -1)):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -42,7 +44,7 @@ def to_come(length: Tensor, left: Tensor) -> Tensor:
     missing = (n - length[..., None]).clamp(min=0)
     ways = (torch.lgamma(n + 1) - torch.lgamma(missing + 1)).exp() * (n >= length[..., None])
     mass = LENGTHS * ways * left[..., None] ** missing
-    return (mass * missing).sum(-1) / mass.sum(-1)
+    return (mass * missing).sum(-1) / mass.sum(-1).where(length <= 3, 1.0)  # 0 where there are more than data have
 
 
 def copies(t: Tensor, x: Ragged, context: Any = None) -> EditLogits:
@@ -188,6 +190,11 @@ def test_guidance_multiplies_rates_and_chances() -> None:
         )
 
 
+def told(t: Tensor, x: Ragged, context: Tensor | None = None, *, rates: Tensor) -> EditLogits:
+    """These rates, if asked without a context, else zeros."""
+    return EditLogits(rates if context is None else torch.zeros_like(rates), torch.zeros(2, 2, 1))
+
+
 def test_what_does_not_fit_is_named() -> None:
     def walk(x: Any, grid: Any = None, **options: Any) -> None:
         walk_edits(copies, x, PATH, uniform_grid(2) if grid is None else grid, **{"longest": 4, **options})
@@ -204,6 +211,12 @@ def test_what_does_not_fit_is_named() -> None:
             walk(rows_of([0, 0], 2), **options)
     with pytest.raises(TypeError, match="x: expected a Ragged of symbols, got Tensor"):
         walk(torch.zeros(2, 3))
+    for wrong, options in itertools.product(
+        (math.nan, math.inf), ({}, {"context": torch.zeros(2, 1), "guidance": 1.0})
+    ):  # of a field, and of what it tells without a context
+        field = partial(told, rates=torch.tensor([0.0, wrong])[:, None, None].expand(2, 2, 1))
+        with pytest.raises(ValueError, match=f"field of edits: expected finite rates, got {wrong} in row 1"):
+            walk_edits(field, rows_of([0], 2), PATH, uniform_grid(1), longest=2, **options)
     with pytest.raises(ValueError, match=r"field of edits: expected rates .* got"):
         walk_edits(
             lambda t, x: EditLogits(torch.zeros(2, 1, 1), torch.zeros(2, 1, 1)),
