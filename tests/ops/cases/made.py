@@ -67,7 +67,8 @@ def case(
     )
     return OpCase(
         f"{name}-{kind}{flags}-{mapped}-{activation}", name, call, inputs, shared=frozenset({1}), dtypes=TAKES,
-        extremes=False, spreads_nan=True, products_on_card=True, conditioning=spline["bins"] ** 2 if spline else 1.0,
+        extremes=False, spreads_nan=True, products_on_card=True,
+        conditioning=max(32, spline["bins"] ** 2) if spline else 1.0,  # that of the op, which serves on a card
     )  # fmt: skip
 
 
