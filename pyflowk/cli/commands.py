@@ -40,8 +40,8 @@ class Train(Command):
     model: Annotated[Positional[str | None], tyro.conf.arg(metavar="MODEL")] = None
     """A system, realnvp by default; `pyflowk zoo` lists them."""
     data: Text = None
-    """A data set (`pyflowk data` lists them), a folder of images, or a .npy, .csv or .parquet file; digits by
-    default."""
+    """A data set (`pyflowk data` lists them), a folder of images or of texts, a .npy, .csv or .parquet file, or a text
+    (.txt, .md, .py, ...: `pyflowk data` has all endings); digits by default."""
     data_dir: Text = None
     """Folder of the files of fashion-mnist."""
     data_seed: int = 0
@@ -49,7 +49,8 @@ class Train(Command):
     split: Literal["random", "time"] = "random"
     """Of a table: draw all parts by the seed, or test on its last tenth, as for a time series."""
     size: Number = None
-    """Of a folder of pictures: bring the shorter side to this many pixels and cut out the middle square."""
+    """Of a folder of pictures: bring the shorter side to this many pixels and cut out the middle square. Of a text: the
+    length of the windows that it is cut into, 128 characters by default."""
     set: tuple[str, ...] = ()
     """Options of the system, such as `width=256 couplings=8`; `pyflowk zoo MODEL` lists them."""
     conditional: bool = False

@@ -23,7 +23,10 @@ def zoo(command: Zoo) -> int:
         return 0
     print(systems.describe(command.model))
     if sentence := systems.condition(command.model):
-        print(f"{sentence} Here --conditional takes the labels of the data, --given columns of a table.")
+        taken = systems.takes(command.model)
+        here = {"labels": "--conditional takes the labels of the data", "numbers": "--given columns of a table"}
+        ways = ", ".join(way for kind, way in here.items() if kind in taken)
+        print(f"{sentence} Here {ways}." if ways else sentence)
     print(f"Options, with their defaults: pyflowk train {command.model} --set KEY=VALUE KEY=VALUE ...")
     print_options(systems.options(command.model))
     if declared := systems.sampling(command.model):
@@ -42,9 +45,11 @@ def print_options(options: Mapping[str, Option]) -> None:
 def data() -> int:
     """One line for each data set."""
     from .. import datasets
+    from ..datasets import text
 
     print_pairs(Console(), datasets.describe().items())
-    print("Also: a folder of images, a .npy, .csv or .parquet file.")
+    print("Also: a folder of images, a .npy, .csv or .parquet file; a text or a folder of texts, files ending in")
+    print(f"{', '.join(text.SUFFIXES)}, as windows of --size {text.LENGTH} characters.")
     return 0
 
 

@@ -484,7 +484,7 @@ def test_lists(capsys):
     assert main(["--version"]) == 0 and capsys.readouterr().out == f"pyflowk {pyflowk.__version__}\n"
     assert main(["data"]) == 0
     text = capsys.readouterr().out
-    assert "digits" in text and "two spirals" in text
+    assert "digits" in text and "two spirals" in text and ".txt, .md" in text and "--size 128" in text
     assert main(["info"]) == 0 and "0." in capsys.readouterr().out
 
 
@@ -496,6 +496,7 @@ def test_what_zoo_prints_can_be_typed_back(name, capsys):
     first = next(i for i, line in enumerate(lines) if line.startswith("Options")) + 1
     told = any("classes=" in line and "--conditional" in line for line in lines[:first])
     assert told == ("labels" in zoo.takes(name))
+    assert any("--given" in line for line in lines[:first]) == ("numbers" in zoo.takes(name))
     typed = [parse_options([line.split()[0] for line in part]) for part in (lines[first:cut], lines[cut + 1 :])]
     known = [{key: o.default for key, o in options.items()} for options in (zoo.options(name), zoo.sampling(name))]
     assert typed == known and [[*map(type, t.values())] for t in typed] == [[*map(type, k.values())] for k in known]
