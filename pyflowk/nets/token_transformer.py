@@ -108,7 +108,7 @@ class TokenTransformer(Field):
             raise ValueError(f"TokenTransformer expects (B, {places}), got {tuple(ids.shape)}")
         if ids.is_cpu and ids.numel() and not transformed() and not 0 <= ids.min() <= ids.max() < self.inputs:
             raise ValueError(f"expected symbols 0 to {self.inputs - 1}, got {ids.min()} to {ids.max()}")
-        if not self.reach:
+        if not self.reach or not ids.shape[1]:  # where there are no places, none is near
             return self.table(ids.long())
         none = self.table.num_embeddings - 1
         near = F.pad(ids.long() if seen is None else ids.long().masked_fill(~seen, none), [self.reach] * 2, value=none)

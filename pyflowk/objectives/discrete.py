@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ..nets.context import drop_context
@@ -114,7 +115,8 @@ class DiscreteMatching:
         chance = chance if seen is None else chance.masked_fill(~seen.flatten(1), 2.0)
         size = torch.full_like(share, chance.shape[1]) if seen is None else seen.flatten(1).sum(1).to(share)
         count = ((size * share).floor() + 1).minimum(size.clamp(min=1))
-        least = chance.sort(1).values.gather(1, count.long().unsqueeze(1) - 1)
+        ordered = F.pad(chance.sort(1).values, (0, 1), value=2.0)  # there may be no symbols at all
+        least = ordered.gather(1, count.long().unsqueeze(1) - 1)
         noisy = ((chance <= least) & (chance < 2)).reshape(x1.shape)
         kappa = (1 - least.squeeze(1)).clamp(0, 1)
         return noisy, self.path.time(kappa).float(), (size / count).float()

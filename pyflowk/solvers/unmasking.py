@@ -98,6 +98,7 @@ def unmask(
         raise ValueError(f"by: expected one of {', '.join(CONFIDENCES)}; got {by!r}")
     walk = Walk(field, x, path, known, truncation, context, generator, tally)
     left, places = walk.masked("unmask"), torch.arange(walk.x.flatten(1).shape[1], device=walk.x.device)
+    sizes = (x.mask if isinstance(x, Ragged) else torch.ones_like(left)).flatten(1).sum(1).clamp(min=1)
     width = max(1, len(places) if block is None else block)
     each = -(-steps // max(1, -(-len(places) // width)))
     for start in range(0, len(places), width):
@@ -106,7 +107,8 @@ def unmask(
             masked = walk.x.eq(path.symbols) & left & inside
             if not masked.any():
                 break
-            logits = walk.ask(path.time(1 - walk.x.eq(path.symbols).flatten(1).double().mean(1).clamp(1e-7, 1)).float())
+            share = walk.x.eq(path.symbols).flatten(1).sum(1).double() / sizes
+            logits = walk.ask(path.time(1 - share.clamp(1e-7, 1)).float())
             before = walk.x
             walk.move(logits, masked.float(), torch.zeros((), device=walk.x.device))
             log_p = logits.float().log_softmax(-1)

@@ -79,6 +79,10 @@ def test_what_lies_beyond_a_row_is_neither_seen_nor_paid_for() -> None:
     other = torch.tensor([[0, 1, 2, 0], [2, 1, 9, -7], [5, 5, 5, 5]])
     found = [loss(net, Ragged(x, lengths), generator=torch.Generator().manual_seed(0)) for x in (ids, other)]
     assert torch.equal(*found) and found[0][2] == 0 and found[0][:2].min() > 0
+    for rows in (2, 0):  # nothing is paid for rows without a symbol, however wide they are
+        none, ends = torch.zeros(rows, 0, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64)
+        wide = Ragged(torch.zeros(rows, 4, dtype=torch.int64), ends)
+        assert all(torch.equal(loss(net, x), torch.zeros(rows)) for x in (none, Ragged(none, ends), wide))
 
 
 def test_pairs_and_no_rows_and_errors() -> None:

@@ -184,6 +184,9 @@ def test_rows_of_several_lengths_and_of_none() -> None:
         first_hitting(field, x, path, generator=seeded()), unmask(field, x, path, 2, generator=seeded()),
     ):  # fmt: skip
         assert isinstance(found, Ragged) and (found.values[found.mask] < 2).all()
+    times: list[Tensor] = []
+    unmask(lambda t, x: times.append(t) or field(t, x), x, path, 2)
+    torch.testing.assert_close(torch.stack(times), torch.tensor([[0, 1, 0], [0.5, 1, 0.5]]), rtol=0, atol=1e-6)
     empty = jump_flow(lambda t, x: torch.zeros(0, 4, 2), torch.zeros(0, 4, dtype=torch.int64), path, uniform_grid(3))
     assert empty.shape == (0, 4)
 
