@@ -89,7 +89,10 @@ class ConsistencyMatching(Matching):
         *,
         generator: Generator | None = None,
         reduction: str = "none",
+        warmup: float | None = None,
+        ratio: float | None = None,
     ) -> Tensor:
+        """The loss, (B,); ``warmup`` and ``ratio`` are those of this step, in place of its own."""
         check_batch(x, context)
         rows = x.shape[0]  # the length of a tensor is a constant to torch.export
         x0, x1, context = paired(self.source, self.pairing, x, context, generator)
@@ -101,31 +104,33 @@ class ConsistencyMatching(Matching):
             context = drop_context(context, dropped, asked.no_context())
         told = as_slope(asked(t, sample.x_t, context), x1)
         if self.derivative == "exact":
-            wanted = UNIT * told.detach() + self._change(asked, told, sample, context)
+            change = self._change(asked, told, sample, context, self.warmup if warmup is None else warmup)
+            wanted = UNIT * told.detach() + change
             errors = (UNIT * told - wanted).square().flatten(1).mean(1)
         else:
-            errors = self._apart(asked, told, sample, x0, x1, context)
+            errors = self._apart(asked, told, sample, x0, x1, context, self.ratio if ratio is None else ratio)
         weight = self._weight_of(sample)
         return reduce(errors if weight is None else weight * errors, reduction)
 
     @torch.no_grad()
-    def _change(self, net: Field, told: Tensor, sample: PathSample, context: Tensor | None) -> Tensor:
+    def _change(self, net: Field, told: Tensor, sample: PathSample, context: Tensor | None, warmup: float) -> Tensor:
         """The normalised change of f along the trajectory, towards which F is drawn."""
         t, x = sample.t, sample.x_t
         v = sample.target if self.teacher is None else self.teacher(t, x, context)
         along = net.derivative(t, x, v, context, rate=1.0)[1]
         c = self.path.schedule.at(t).beside(x)  # type: ignore[attr-defined]
-        change = c.alpha**2 * UNIT * (v - told) + self.warmup * c.alpha * c.sigma * (x + UNIT**2 * along)
+        change = c.alpha**2 * UNIT * (v - told) + warmup * c.alpha * c.sigma * (x + UNIT**2 * along)
         return change / (beside(change.flatten(1).norm(dim=1), x) + self.offset)
 
     def _apart(
-        self, net: Field, told: Tensor, sample: PathSample, x0: Tensor, x1: Tensor, context: Tensor | None
-    ) -> Tensor:
+        self, net: Field, told: Tensor, sample: PathSample, x0: Tensor, x1: Tensor, context: Tensor | None,
+        ratio: float,
+    ) -> Tensor:  # fmt: skip
         """How far what is told of the data at a time is from what is told a little later, (B,)."""
         schedule, size = self.path.schedule, x1[0].numel() if len(x1) else 0  # type: ignore[attr-defined]
         now = schedule.at(sample.t)
         noise = (now.sigma / now.alpha).clamp(max=LOUDEST)
-        less = noise * (1 - self.ratio * (1 + 8 * torch.sigmoid(-noise))).clamp(min=0)
+        less = noise * (1 - ratio * (1 + 8 * torch.sigmoid(-noise))).clamp(min=0)
         with torch.no_grad():
             later = self.path.sample(x0, x1, schedule.time(-2 * less.log()))
             wanted = self._data(later, as_slope(net(later.t, later.x_t, context), x1))

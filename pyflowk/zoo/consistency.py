@@ -77,7 +77,8 @@ class ConsistencyModel(GenerativeModel):
         x1 = self.front.transform.to_noise(x, condition, generator)
         seen = int(self.seen)
         warmup, ratio = min(1.0, (1 + seen) / self.warmup), 0.5 ** (1 + min(seen // self.halving, 7))
-        return replace(self.objective, warmup=warmup, ratio=ratio)(self.net, x1, condition, generator=generator)
+        # as arguments: a dataclass that is made anew while torch.compile watches has no attributes
+        return self.objective(self.net, x1, condition, generator=generator, warmup=warmup, ratio=ratio)
 
     def after_step(self, step: int) -> None:
         self.seen.fill_(step)

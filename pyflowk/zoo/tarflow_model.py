@@ -97,15 +97,15 @@ class TarFlow(FlowModel):
     def loss(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         given = self._dropped(x, context, generator)
         if not (self.iterative and self.training):
-            return nll(self.flow, x, self._at(LEAST, given, len(x)), generator=generator)
+            return nll(self.flow, x, self._at(LEAST, given, x.shape[0]), generator=generator)
         x, _ = self.flow.enter(x, None)
         front, blocks = self._ends()
         z = front(x, None, generator)[0]
-        share = draw_uniform((len(z),), generator, dtype=z.dtype, device=z.device)
+        share = draw_uniform((z.shape[0],), generator, dtype=z.dtype, device=z.device)
         level = LEAST + (self.sigma - LEAST) * share
         noise = draw_normal(z.shape, generator, dtype=z.dtype, device=z.device)
         spread = level.reshape(-1, *[1] * (z.dim() - 1))
-        return level * nll(blocks, z + spread * noise, self._at(level, given, len(z)))
+        return level * nll(blocks, z + spread * noise, self._at(level, given, z.shape[0]))
 
     def check_context(self, context: Any, rows: int) -> Any:
         return self._at(LEAST, self._given(context, rows), rows)
@@ -141,7 +141,7 @@ class TarFlow(FlowModel):
         given = self._given(context, self._rows(x))
         if not (self.dropout and self.training) or given is None:
             return given
-        dropped = draw_uniform((len(x),), generator, dtype=torch.float32, device=x.device) < self.dropout
+        dropped = draw_uniform((x.shape[0],), generator, dtype=torch.float32, device=x.device) < self.dropout
         return drop_context(given, dropped, self._conditional().net.no_context())
 
     def _ends(self) -> tuple[Compose, Flow]:
@@ -193,6 +193,11 @@ class TarFlow(FlowModel):
     ) -> tuple[Tensor, Tensor]:
         if options.get("denoise"):
             raise ValueError("denoise: expected False, for denoised samples have no known density; got True")
+        if options.get("tolerance"):
+            raise ValueError(
+                "tolerance: expected 0 for densities of samples, as those that are found up to it are of another "
+                f"density; got {options['tolerance']}"
+            )
         return super().sample_and_log_prob(n, context, generator, **options)
 
     def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Tensor:

@@ -84,15 +84,16 @@ def test_samples_compiled_at_every_batch_size(system: str) -> None:
             same(compiled, model.sample, rows)
 
 
-@pytest.mark.parametrize("system", ["residual_flow-roulette", "ffjord"])
+@pytest.mark.parametrize("system", ["residual_flow-roulette", "ffjord", "consistency"])
 def test_trains_compiled_at_every_batch_size(system: str) -> None:
     model = build(system).train()
+    learned = [p for p in model.parameters() if p.requires_grad]
     compiled = torch.compile(model, backend="aot_eager")
     for rows in (5, 3, 8):
         x, gradients = data(model, rows), []
         for run in (model, compiled):
             torch.manual_seed(7)
-            gradients.append(torch.autograd.grad(run(x).mean(), list(model.parameters()), allow_unused=True))
+            gradients.append(torch.autograd.grad(run(x).mean(), learned, allow_unused=True))
         for eager, traced in zip(*gradients, strict=True):
             torch.testing.assert_close(eager, traced, rtol=1e-3, atol=1e-5)
 
@@ -119,3 +120,11 @@ def test_exports_with_a_dynamic_batch(system: str) -> None:
         program = exported(Score(model), data(model, 5)).module()
         for rows in (5, 1, 8):
             same(program, Score(model), data(model, rows))
+
+
+def test_exports_the_loss_of_tokens_with_a_dynamic_batch() -> None:
+    model = build("tarflow").train()
+    with torch.no_grad():
+        program = exported(model, data(model, 5)).module()
+        for rows in (5, 1, 8):
+            same(program, model, data(model, rows))

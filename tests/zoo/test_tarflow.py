@@ -174,6 +174,8 @@ def test_samples_are_the_same_however_their_tokens_are_found() -> None:
     with torch.no_grad():
         near = model.sample(4, label, seeded(), decoding="jacobi", tolerance=0.1)
     assert not torch.equal(near, plain)
+    with pytest.raises(ValueError, match=r"tolerance: expected 0 for densities of samples, .*; got 0\.1"):
+        model.sample_and_log_prob(4, label, decoding="jacobi", tolerance=0.1)
     with pytest.raises(ValueError, match="decoding: expected auto, sequential, jacobi or gauss-seidel, got"):
         model.sample(4, label, decoding="newton")
     with pytest.raises(ValueError, match="segment: expected an integer from 1 to"):
