@@ -84,6 +84,12 @@ class FlowMapModel(MatchingModel):
                 f"{self.name} begins with a network of the same layers, which has learned the velocity; {teacher.name} "
                 f"has {', '.join(unknown[:3]) or 'none'} more and lacks {', '.join(missing[:3]) or 'none'}"
             )
+        for key, mine in net.state_dict().items():
+            if key in state and state[key].shape != mine.shape:
+                raise ValueError(
+                    f"{self.name} begins with a network of the same sizes: expected {key} of {tuple(mine.shape)}, "
+                    f"{teacher.name} has {tuple(state[key].shape)}"
+                )
         net.load_state_dict(state, strict=False)
         for mine, other in zip(self.flow.transform.layers(), theirs, strict=True):
             if mine is not self._parts()[1]:
@@ -115,6 +121,8 @@ class FlowMapModel(MatchingModel):
     def _walked(self, x: Tensor, start: float, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
         if chosen.method != JUMPS:
             return super()._walked(x, start, context, generator, chosen)
+        if start == 1:
+            return x  # all of it is left: there is no way to go
         grid = start + (1 - start) * uniform_grid(chosen.steps)
         path: Any = self.objective.path
         field = self._parts()[1].field

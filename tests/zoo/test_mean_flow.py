@@ -23,6 +23,7 @@ def test_jumps_and_solvers_are_options_of_one_model() -> None:
     one, four = (model.sample(4, generator=seeded(), steps=n) for n in (1, 4))
     assert not torch.allclose(one, four)
     assert not torch.allclose(model.sample(4, generator=seeded(), steps=4, renoise=True), four)
+    assert torch.allclose(model.edit(four, 1.0), four)  # all of it is left
     euler = model.sample(4, generator=seeded(), method="euler", steps=4)
     _, log_prob = model.sample_and_log_prob(4, generator=seeded(), method="rk4", steps=20)
     assert euler.shape == (4, 2) and log_prob.isfinite().all()
@@ -65,6 +66,8 @@ def test_weights_of_flow_matching_begin_a_mean_flow() -> None:
             model.adopt(wrong)
     with pytest.raises(ValueError, match=r"begins with a network of the same layers"):
         zoo.mean_flow((2,), width=8).adopt(zoo.flow_matching((2,), width=8, prediction="data"))
+    with pytest.raises(ValueError, match=r"same sizes: expected layers.0.bias of \(16,\), flow_matching has \(8,\)"):
+        zoo.mean_flow((2,), width=16).adopt(zoo.flow_matching((2,), width=8))
     with pytest.raises(ValueError, match="nice begins with no other model's weights; got those of mean_flow"):
         zoo.nice((2,)).adopt(model)
 
