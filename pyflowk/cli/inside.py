@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .. import training, zoo
+from .. import training
 from ..zoo import Autoencoder
 from ..zoo.latent import Latent, options_of
-from .options import check_options, parse_options
+from .options import check_options, parse_options, split_inside
 from .runs import data_of
 from .train import build, check_sampling, default_folder, fit
 
@@ -23,15 +23,14 @@ def latent(command: commands.Latent) -> int:
         raise ValueError(
             f"{out} holds a checkpoint already: choose another --out, or go on with pyflowk train --out {out} --resume"
         )
-    own = zoo.sampling("latent").keys() - {"inside"}
-    drawn = parse_options(command.sampling, "--sampling")
-    inside = {key: value for key, value in drawn.items() if key not in own}
-    check_options(command.system, parse_options(command.set), inside)
+    drawn, words = split_inside(command.sampling)
+    if "inside" in drawn:
+        raise ValueError("--sampling inside: options of the system inside stand here by their own names")
+    check_options(command.system, parse_options(command.set), parse_options([*words.values()], "--sampling"))
     coder, saved = training.load_model(run, command.weights)
     if not isinstance(coder, Autoencoder):
         raise ValueError(f"{run}: expected a run of autoencoder, got one of {coder.name}")
-    words = [word for word in command.sampling if word.partition("=")[0] in inside]
-    sampling = {**{key: drawn[key] for key in own & drawn.keys()}, "inside": " ".join(words) or None}
+    sampling = {**drawn, "inside": " ".join(words.values()) or None}
     data = data_of(saved)
     options = {"system": command.system, "options": " ".join(command.set) or None, "coder": options_of(coder)}
     model = build("latent", data, options, command.config.seed, conditional=command.conditional)

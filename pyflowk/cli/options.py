@@ -8,9 +8,10 @@ from typing import Any
 from .. import zoo
 from ..training import Checkpoint
 from ..zoo import GenerativeModel
+from ..zoo.latent import Latent
 from ..zoo.option import parse_options
 
-__all__ = ["GIVEN_BY_DATA", "check_number", "check_options", "parse_options", "sampling_of"]
+__all__ = ["GIVEN_BY_DATA", "check_number", "check_options", "parse_options", "sampling_of", "split_inside"]
 
 GIVEN_BY_DATA = {
     "space": "the data tells its space",
@@ -33,9 +34,23 @@ def check_options(name: str, options: Mapping[str, Any], sampling: Mapping[str, 
             raise ValueError(f"{option}: {error}") from error
 
 
+def split_inside(pairs: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """What --sampling says of samples of latent, and, by their keys, the words that go to the system inside it."""
+    drawn, own = parse_options(pairs, "--sampling"), zoo.sampling("latent")
+    words = {key: word for word in pairs if (key := word.partition("=")[0]) not in own}
+    return {key: value for key, value in drawn.items() if key in own}, words
+
+
 def sampling_of(model: GenerativeModel, pairs: Sequence[str], saved: Checkpoint) -> dict[str, Any]:
     """What --sampling says, on top of what the run has; ValueError for what the system does not declare."""
-    options = {**saved.sampling, **parse_options(pairs, "--sampling")}
+    if isinstance(model, Latent):
+        given, words = split_inside(pairs)
+        options = {**saved.sampling, **given}
+        if words:
+            before = {word.partition("=")[0]: word for word in (options.get("inside") or "").split()}
+            options["inside"] = " ".join({**before, **words}.values())
+    else:
+        options = {**saved.sampling, **parse_options(pairs, "--sampling")}
     try:
         model.chosen(options)
     except (TypeError, ValueError) as error:

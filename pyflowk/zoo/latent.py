@@ -155,7 +155,7 @@ def latent(
     Zhao et al., 2025, arXiv:2512.04084). The context is the inner system's. What events are given their codes is the
     decoder's, so that the likelihood is a bound, and no better than the autoencoder.
 
-    Raises ValueError or TypeError for systems and options that there are not.
+    Raises ValueError for systems and options that there are not, and for a system that is not one of codes.
 
     >>> from pyflowk import zoo
     >>> zoo.latent((6,), system="nice", options="width=8", coder="channels=2 width=8").sample(3).shape
@@ -168,6 +168,8 @@ def _parts(space: Space, system: str, options: str | None, coder: str | None) ->
     """The autoencoder, and the system on its codes."""
     if system not in names():
         raise ValueError(f"system: expected one of {', '.join(names())}; got {system!r}")
+    if system in ("latent", "autoencoder"):
+        raise ValueError(f"system: expected a system of codes, which has no autoencoder of its own; got {system}")
     made = _create("coder", coder, "autoencoder", Space(space.shape, space.levels))
     assert isinstance(made, Autoencoder)
     return made, _create("options", options, system, Space(made.code, context=space.context))
@@ -178,7 +180,7 @@ def _create(option: str, text: str | None, name: str, space: Space) -> Generativ
     try:
         return create(name, space, **parse_options((text or "").split(), option))
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{option}: expected options of {name} for {space.shape}; {error}") from error
+        raise ValueError(f"{option}: expected options of {name} for {space.shape}; {error}") from error
 
 
 def options_of(model: GenerativeModel) -> str:

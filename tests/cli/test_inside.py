@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pyflowk import datasets, training, zoo
 from pyflowk.cli import main
+from pyflowk.cli.options import sampling_of
 from pyflowk.training import TrainConfig, Trainer
 from pyflowk.zoo import Latent
 
@@ -27,12 +28,18 @@ def test_a_system_learns_the_codes_of_a_run(tmp_path: Path, capsys: pytest.Captu
     model, run = training.load_model(out)
     assert isinstance(model, Latent) and model.code == (3, 2, 2) and model.space.classes == 10
     assert run.sampling == {"inside": "temperature=0.7", "spread": 0.5}
+    warmer = sampling_of(model, ["temperature=0.9", "spread=0"], run)
+    assert warmer == {"inside": "temperature=0.9", "spread": 0}  # what is not latent's own is the system's inside
     own = model.autoencoder.state_dict()
     best = training.load_model(coder)[0].state_dict()
     assert all(torch.equal(value, own[key]) for key, value in best.items())
+    with pytest.raises(ValueError, match=r"options: expected options of nice for \(2,\); .*widht"):
+        zoo.latent((6,), system="nice", options="widht=3", coder="channels=2 width=4")
     for arguments, message in (
         ([out], "expected a run of autoencoder, got one of latent"),
         ([coder, "--system", "nise"], "no system named 'nise'"),
+        ([coder, "--system", "autoencoder"], "system: expected a system of codes"),
+        ([coder, "--system", "nice", "--sampling", "inside=temperature=1"], "stand here by their own names"),
         ([coder, "--out", out], "holds a checkpoint already"),
         ([coder, "--system", "nice", "--set", "widht=3"], "nice has no option widht"),
         ([coder, "--system", "nice", "--sampling", "steps=3"], "nice has no sampling option steps"),
