@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from pyflowk import zoo
+from pyflowk import ops, zoo
 from pyflowk.cli.commands import Train, parse
+from pyflowk.ops import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "docs/python.md", "docs/matching.md", "docs/command-line.md")
@@ -40,3 +41,7 @@ def test_commands_are_known() -> None:
     trained = [command for command in (parse(words[1:]) for words in commands) if isinstance(command, Train)]
     systems = {command.model for command in trained if command.model is not None}
     assert len(commands) > 20 and len(systems) > 5 and systems <= {*zoo.names()}
+    assert {"consistency", "drifting", "generator_matching"} <= systems
+    page = (ROOT / "docs/python.md").read_text()
+    aside = {"assignment_of_points", "sinkhorn_draw"}  # told of by assignment and sinkhorn
+    assert [op for op in registry() if op in ops.__all__ and f"`{op}`" not in page and op not in aside] == []
