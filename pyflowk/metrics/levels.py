@@ -1,8 +1,8 @@
 """Scores, and the levels that every density model has to beat: two models that anybody could write down.
 
-The trivial level codes each entry with as many bits as there are values. The other one is fitted to the training rows:
-a full-covariance Gaussian to numbers, n-grams to symbols. Rows are tensors, `Ragged`, or what reads the rows that are
-asked for, and are read by pieces.
+The trivial level takes every value, and every length, for as likely as any other. The other one is fitted to the
+training rows: a full-covariance Gaussian to numbers, n-grams to symbols. Rows are tensors, `Ragged`, or what reads the
+rows that are asked for, and are read by pieces.
 """
 
 from __future__ import annotations
@@ -110,8 +110,12 @@ def _standard_error(values: Tensor) -> float | None:
     return error if math.isfinite(error) else None
 
 
-def trivial_level(space: Space) -> float | None:
-    """log2 of the number of levels or symbols, the bits that uniform entries cost; None for real numbers.
+def trivial_level(space: Space, lengths: Tensor | None = None) -> float | None:
+    r"""log2 of the number of levels or symbols, the bits that uniform entries cost; None for real numbers.
+
+    Rows of several ``lengths`` (N,) pay for these, too, as n-grams do: for one of 0 to L, all as likely,
+    :math:`\log_2 (L + 1)` bits a row, divided by the mean number of entries of a row; None where no row has any.
+    Raises ValueError for a space of variable length without them.
 
     >>> from pyflowk.metrics import trivial_level
     >>> from pyflowk.space import Space
@@ -119,7 +123,12 @@ def trivial_level(space: Space) -> float | None:
     (8.0, 2.0)
     """
     values = space.levels or space.symbols
-    return None if values is None else math.log2(values)
+    if values is None or not space.variable:
+        return None if values is None else math.log2(values)
+    if lengths is None:
+        raise ValueError(f"expected the lengths of events of {space}, got none")
+    entries = int(lengths.sum()) * math.prod(space.shape[1:])
+    return math.log2(values) + math.log2(space.shape[0] + 1) * len(lengths) / entries if entries else None
 
 
 def lengths_of(rows: Rows, space: Space) -> Tensor | None:

@@ -154,7 +154,7 @@ class Report:
     def _likelihood(self) -> list[tuple[str, str]]:
         if self.model is None:
             return [("model", "has no likelihood")]
-        space, trivial = self.data.space, trivial_level(self.data.space)
+        space, trivial = self.data.space, self.trivial
         rows = [("model", str(self.model))]
         if space.geometry is not None:
             rows += [("uniform", f"log-likelihood {-space.geometry.log_volume:.2f} nats")]
@@ -176,6 +176,11 @@ class Report:
         return rows
 
     @property
+    def trivial(self) -> float | None:
+        """Bits per symbol or dimension of test rows whose entries and lengths are uniform; None for real numbers."""
+        return trivial_level(self.data.space, lengths_of(self.data.test, self.data.space))
+
+    @property
     def log_scale(self) -> float:
         """Nats by which a density in the table's units is lower than one of the standardised columns."""
         return 0.0 if self.data.preparation is None else self.data.preparation.log_scale
@@ -186,7 +191,7 @@ class Report:
         return {
             "data": self.data.name,
             **{name: _finite(asdict(value)) if value else None for name, value in scores.items()},
-            "trivial_bits": trivial_level(self.data.space),
+            "trivial_bits": self.trivial,
             "entropy": self.data.entropy,
             "log_scale": self.log_scale,
             "samples": {name: _finite(asdict(measure)) for name, measure in self.samples.items()},

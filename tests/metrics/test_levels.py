@@ -177,8 +177,11 @@ def test_rows_of_several_lengths_are_scored_by_symbol():
     got = score(-bits * math.log(2), space, lengths)
     residuals = (bits - 15 / 8 * lengths) / (8 / 3)
     assert got.bits == pytest.approx(15 / 8) and got.bits_error == pytest.approx(residuals.std().item() / math.sqrt(3))
-    with pytest.raises(ValueError, match="expected the lengths"):
-        score(-bits, space)
+    assert trivial_level(space, lengths) == pytest.approx(math.log2(3) + math.log2(6) / (8 / 3))
+    assert trivial_level(space, 0 * lengths) is None
+    for unsaid in (lambda: score(-bits, space), lambda: trivial_level(space)):
+        with pytest.raises(ValueError, match="expected the lengths"):
+            unsaid()
     pairs = score(-bits * math.log(2), Space((5, 2), symbols=3, variable=True), lengths)
     assert pairs.bits == pytest.approx(15 / 16)
 
