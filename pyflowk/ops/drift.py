@@ -150,7 +150,8 @@ def drift(
     Raises:
         ValueError, TypeError: shapes, dtypes, devices or names that do not fit; temperatures or a scale not above 0.
 
-    Cost: B (B + N) (D + T) operations T times, and memory for B (B + N) numbers.
+    Cost: B (B + N) (D + T) operations, T times for the products; on a CPU memory for T (B + N) numbers, elsewhere and
+    for "sinkhorn" for B (B + N).
     Deng et al., 2026, arXiv:2602.04770; "sinkhorn": He et al., 2026, arXiv:2603.12366.
 
     >>> forces, scale = drift(torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0], [4.0]]), [1.0], "row")
