@@ -20,16 +20,19 @@ from .manifolds import Manifold, manifold
 
 __all__ = ["Context", "Events", "Ragged", "Space", "cat", "check_events"]
 
-KINDS = ("labels", "numbers", "tokens")
+KINDS = ("labels", "numbers", "tokens", "vectors")
+TEXTS = ("tokens", "vectors")
+"""The contexts that have lengths."""
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 """What lengths may be: the kinds that torch counts with."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a condition is: one of ``size`` labels, ``size`` numbers, or up to ``length`` tokens of ``size`` symbols.
+    """What a condition is: a label, numbers, or a text: tokens, or what an encoder made of them.
 
-    Labels are (B,) integers, numbers (B, size) floats, tokens a :class:`Ragged` of integers. Raises ValueError for
+    Labels are (B,) integers below ``size``, numbers (B, size) floats, tokens a :class:`Ragged` of integers below size,
+    of up to ``length`` each, vectors a Ragged of floats, rows of which are (up to length, size). Raises ValueError for
     anything else.
 
     >>> from pyflowk.space import Context
@@ -37,7 +40,7 @@ class Context:
     ('labels (B,) below 10', 'up to 77 tokens below 100')
     """
 
-    kind: Literal["labels", "numbers", "tokens"]
+    kind: Literal["labels", "numbers", "tokens", "vectors"]
     size: int
     length: int | None = None
 
@@ -45,9 +48,9 @@ class Context:
         if self.kind not in KINDS:
             raise ValueError(f"context: expected one of {', '.join(KINDS)}, got {self.kind!r}")
         object.__setattr__(self, "size", _count("the size of the context", self.size))
-        if (self.length is None) != (self.kind != "tokens"):
+        if (self.length is None) != (self.kind not in TEXTS):
             of = "without a length" if self.length is None else f"of length {self.length}"
-            raise ValueError(f"context: expected a length of tokens, and of nothing else; got {self.kind} {of}")
+            raise ValueError(f"context: expected a length of tokens or vectors alone; got {self.kind} {of}")
         if self.length is not None:
             object.__setattr__(self, "length", _count("the length of the context", self.length))
 
@@ -56,7 +59,7 @@ class Context:
             return f"labels (B,) below {self.size}"
         if self.kind == "numbers":
             return f"numbers (B, {self.size})"
-        return f"up to {self.length} tokens below {self.size}"
+        return f"up to {self.length} {'tokens below' if self.kind == 'tokens' else 'vectors of'} {self.size}"
 
 
 @dataclass(frozen=True)

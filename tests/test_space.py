@@ -58,10 +58,10 @@ def test_what_is_no_space(values: dict, error: type[Exception], words: str) -> N
 @pytest.mark.parametrize(
     "values, words",
     [
-        (("label", 3), "expected one of labels, numbers, tokens, got 'label'"),
+        (("label", 3), "expected one of labels, numbers, tokens, vectors, got 'label'"),
         (("labels", 0), "size of the context: expected an integer of at least 1, got 0"),
-        (("labels", 3, 5), "a length of tokens, and of nothing else; got labels of length 5"),
-        (("tokens", 3), "a length of tokens, and of nothing else; got tokens without a length"),
+        (("labels", 3, 5), "a length of tokens or vectors alone; got labels of length 5"),
+        (("tokens", 3), "a length of tokens or vectors alone; got tokens without a length"),
         (("tokens", 3, 0), "length of the context"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..space import Context, Events, Paired, Ragged, Space, check_events
+from ..space import TEXTS, Context, Events, Paired, Ragged, Space, check_events
 from ..transforms import check_levels
 from .files import digest
 from .preparation import Preparation
@@ -158,8 +158,10 @@ def _check_context(context: Any, count: int, kind: Context | None, name: str, pa
     _require_held(context, what, kind)
     if len(context) != count:
         raise ValueError(f"{what}: expected {count}, one for each row, got {len(context)}")
-    if kind.kind == "tokens":
-        tokens = Space((kind.length or 1,), symbols=kind.size, variable=True)
+    if kind.kind in TEXTS:
+        length = kind.length or 1
+        tokens = Space((length, kind.size) if kind.kind == "vectors" else (length,), variable=True)
+        tokens = replace(tokens, symbols=kind.size) if kind.kind == "tokens" else tokens
         try:
             tokens.check(context)
         except (TypeError, ValueError) as error:

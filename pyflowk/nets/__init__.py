@@ -1,20 +1,20 @@
 """Networks: conditioners of couplings, vector fields, contractions. Plain torch modules, zero-initialised at the end.
 
-A `Network` may take a context, by a `ContextBias`; `drop_context` takes it from some rows. Conditioners: `MLP`,
-`ConvNet`, `ResidualConvNet` (of `WeightNormConv2d`), `MADE`, masked, and those of tokens: every `CausalNetwork`, such
-as the `CausalTransformer`, goes by a `CausalWalk` too, `Away` from another where it is guided, and hears of noise what
-`with_level` says. Every `Field` is a velocity: `MLPField`, `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the
-time, `VelocityField`, of a network that predicts something else, `Preconditioned` or with a `GaussianBaseline`,
-`TangentField`, of one on a manifold, `FourierField`, of one that sees sines, too, and those of other clocks,
-`ReversedField` and `RescheduledField`; `FunctionField` is a user's, `FusedParameters` what a kernel takes, a `FlowMap`
-jumps from one time to another, a `CharacteristicsField` tells what jumps at any time; for images with far relations
-there are the `UNet` and `DiT`, whose blocks hear the time by a `TimeEmbedding`, and `load_dit` and `load_sit`, which
-read published weights. Logits of symbols are those of a `TokenTransformer`, to which `LeaveOneOut` adds what a place
-shows itself, and an `EditTransformer` tells which of them come and go. An `Encoder` makes codes of events, a `Decoder`
-events of codes. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and
-`LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they
-take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`,
-`PLACES`, `DIT_SIZES`.
+A `Network` may take a context, by a `ContextBias`; `drop_context` takes it from some rows. Texts are `ContextTokens`,
+of which `text_rows` makes one tensor. Conditioners: `MLP`, `ConvNet`, `ResidualConvNet` (of `WeightNormConv2d`),
+`MADE`, masked, and those of tokens: every `CausalNetwork`, such as the `CausalTransformer`, goes by a `CausalWalk` too,
+`Away` from another where it is guided, and hears of noise what `with_level` says. Every `Field` is a velocity:
+`MLPField`, `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time, `VelocityField`, of a network that predicts
+something else, `Preconditioned` or with a `GaussianBaseline`, `TangentField`, of one on a manifold, `FourierField`, of
+one that sees sines, too, and those of other clocks, `ReversedField` and `RescheduledField`; `FunctionField` is a
+user's, `FusedParameters` what a kernel takes, a `FlowMap` jumps from one time to another, a `CharacteristicsField`
+tells what jumps at any time; for images with far relations there are the `UNet` and `DiT`, whose blocks hear the time
+by a `TimeEmbedding`, and `load_dit` and `load_sit`, which read published weights. Logits of symbols are those of a
+`TokenTransformer`, to which `LeaveOneOut` adds what a place shows itself, and an `EditTransformer` tells which of them
+come and go. An `Encoder` makes codes of events, a `Decoder` events of codes. Every `Branch` contracts and has a
+`TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d`
+and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`,
+`CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`, `DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
@@ -42,6 +42,7 @@ from .preconditioned import GaussianBaseline, Preconditioned
 from .resnet import ResidualConvNet, WeightNormConv2d
 from .spectral import SpectralConv2d, SpectralLinear
 from .tangent import TangentField
+from .text import ContextTokens, text_rows
 from .time import TIMES, TimeConv2d, TimeLinear
 from .token_transformer import TokenTransformer
 from .unet import UNet
@@ -65,6 +66,7 @@ __all__ = [
     "CausalWalk",
     "CharacteristicsField",
     "ContextBias",
+    "ContextTokens",
     "ConvField",
     "ConvNet",
     "Decoder",
@@ -103,5 +105,6 @@ __all__ = [
     "drop_context",
     "load_dit",
     "load_sit",
+    "text_rows",
     "with_level",
 ]

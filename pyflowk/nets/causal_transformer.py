@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -20,10 +21,13 @@ from .context import context_vector, make_context
 from .dit import rotary
 from .dual import Dual
 from .embedding import TimeEmbedding
+from .text import ContextTokens
 
 __all__ = ["PLACES", "CausalTransformer", "with_level"]
 
 PLACES = ("learned", "rotary", "both")
+NORMS = ("layer", "rms")
+"""In the order of ``TransformerSizes.norm``."""
 
 
 class CausalTransformer(Keeper, CausalNetwork):
@@ -32,8 +36,8 @@ class CausalTransformer(Keeper, CausalNetwork):
     (B, T, D) -> (B, P, k D). The tokens go in by a linear layer, through ``depth`` layers
     :math:`h \leftarrow h + \mathrm{Attention}(\mathrm{N}(h)),\ h \leftarrow h + \mathrm{MLP}(\mathrm{N}(h))`, no token
     seeing those behind it, and out by a norm and a linear layer that is zero at the start: a flow starts as the
-    identity. What stands in front of them speaks for the first one: ``prefix`` tokens, made from the context, or a
-    learned ``start``, and then P = T; with neither the first token has no parameters, P = T - 1.
+    identity. What stands in front of them speaks for the first one: ``prefix`` tokens, made from the context, a learned
+    ``start``, or both, and then P = T; with neither the first token has no parameters, P = T - 1.
 
     Args:
         features, tokens: D and T; T is at least 2 where nothing stands in front.
@@ -46,14 +50,20 @@ class CausalTransformer(Keeper, CausalNetwork):
         positions: "learned" vectors that are added to the tokens, "rotary" turns of queries and keys as in
             :class:`DiT`, or "both".
         grid: (rows, columns) of the tokens of an image; (T, 1) if not given. For turns.
+        turns: angles for rotary positions, ``turns(x)``, (places, width / heads / 2) for all that the network sees, in
+            place of those of DiT, which leave what stands in front as it is.
         qk_norm: queries and keys get a length of their own.
         context_dim, classes, droppable: as in :class:`DiT`. The context is added to every token, if it is no prefix.
+        text: the context is ``prefix`` tokens, labels or numbers each, as :class:`ContextTokens` takes them.
         noise_level: every token hears how noisy the events are, too, by a :class:`TimeEmbedding` of the level's
             logarithm: contexts are what :func:`with_level` makes of levels and of what else there is.
+        approximate: of the perceptron's GELU, as in torch, "tanh" or "none".
+        last_norm: in front of the last layer, "layer" or "rms", or "none"; that of ``norm`` if not given.
 
-    ``walk`` keeps the keys and values of earlier tokens, and on a CPU ``decode`` takes all steps in one call. Raises
-    ValueError for sizes that do not fit and names that are unknown, and for a context that is missing or not wanted.
-    Cost: 12 depth width^2 multiplications a token, and depth width T for T tokens; a walk costs the same in T steps.
+    ``walk`` keeps the keys and values of earlier tokens, and on a CPU ``decode`` takes all steps in one call, unless
+    ``approximate`` or ``last_norm`` are of another kind, as those of published weights are. Raises ValueError for sizes
+    that do not fit and names that are unknown, and for a context that is missing or not wanted. Cost: 12 depth width^2
+    multiplications a token, and depth width T for T tokens; a walk costs the same in T steps.
 
     Zhai et al., 2024, arXiv:2412.06329 (pre-norm, learned positions); Gu et al., 2025, arXiv:2506.06276 (the start, the
     prefix, rotary positions).
@@ -78,13 +88,17 @@ class CausalTransformer(Keeper, CausalNetwork):
         gated: bool = False,
         positions: str = "learned",
         grid: tuple[int, int] | None = None,
+        turns: Callable[[Tensor], Tensor] | None = None,
         qk_norm: bool = False,
         start: bool = False,
         prefix: int = 0,
         context_dim: int | None = None,
         classes: int | None = None,
         droppable: bool = False,
+        text: bool = False,
         noise_level: bool = False,
+        approximate: str = "tanh",
+        last_norm: str | None = None,
     ) -> None:
         super().__init__()
         counts = {"features": features, "tokens": tokens, "params_per_element": params_per_element}
@@ -92,8 +106,12 @@ class CausalTransformer(Keeper, CausalNetwork):
         self.heads = heads_of(width) if heads is None else heads
         require_counts("CausalTransformer", heads=self.heads, kv_heads=self.heads if kv_heads is None else kv_heads)
         require_counts("CausalTransformer", 0, prefix=prefix)
-        if norm not in ("layer", "rms"):
-            raise ValueError(f"norm: expected layer or rms, got {norm!r}")
+        last_norm = norm if last_norm is None else last_norm
+        for name, value, known in (("norm", norm, NORMS), ("last_norm", last_norm, (*NORMS, "none"))):
+            if value not in known:
+                raise ValueError(f"{name}: expected {' or '.join(known)}, got {value!r}")
+        if approximate not in ("tanh", "none"):
+            raise ValueError(f"approximate: expected tanh or none, got {approximate!r}")
         if positions not in PLACES:
             raise ValueError(f"positions: expected one of {', '.join(PLACES)}; got {positions!r}")
         self.grid = (tokens, 1) if grid is None else grid
@@ -103,14 +121,20 @@ class CausalTransformer(Keeper, CausalNetwork):
             raise ValueError(
                 f"positions: {positions} expects heads of a multiple of 4 channels, got {width=} and {heads=}"
             )
-        if prefix and (start or (context_dim is None and classes is None)):
-            raise ValueError("prefix: expected a context to make it from, and no other start")
-        self.front = prefix or int(start)
+        if prefix and context_dim is None and classes is None:
+            raise ValueError("prefix: expected a context to make it from, got none")
+        if text and (noise_level or not prefix):
+            raise ValueError("text: expected a prefix of as many tokens, and no noise_level beside it")
+        self.front = prefix + start
         if self.front + tokens < 2:
             raise ValueError("tokens: expected at least 2 where nothing stands in front of them, got 1")
         self.features, self.tokens, self.params_per_element = features, tokens, params_per_element
-        self.width, self.positions, self.prefix = width, positions, prefix
-        self.context = make_context(width * max(prefix, 1), context_dim, classes, droppable)
+        self.width, self.positions, self.prefix, self.turns = width, positions, prefix, turns
+        self.context = (
+            ContextTokens(width, prefix, context_dim, classes, droppable)
+            if text
+            else make_context(width * max(prefix, 1), context_dim, classes, droppable)
+        )
         self.level = TimeEmbedding(width, scale=10.0) if noise_level else None
         self.takes_context = self.context is not None or noise_level
         self.first = nn.Linear(features, width)
@@ -120,8 +144,9 @@ class CausalTransformer(Keeper, CausalNetwork):
         hidden = (8 * width // 3 + 7) // 8 * 8 if gated else 4 * width
         shared = self.heads if kv_heads is None else kv_heads
         self.sizes = TransformerSizes(width, self.heads, shared, hidden, depth, int(norm == "rms"), gated, qk_norm)
-        self.layers = nn.ModuleList(_Layer(self.sizes) for _ in range(depth))
-        self.norm = _norm(self.sizes)
+        self.layers = nn.ModuleList(_Layer(self.sizes, approximate) for _ in range(depth))
+        self.norm = nn.Identity() if last_norm == "none" else _norm(last_norm, width)
+        self.packs = approximate == "tanh" and last_norm == norm
         self.last = zero_(nn.Linear(width, params_per_element * features))
         self._kept = Kept()
 
@@ -140,7 +165,7 @@ class CausalTransformer(Keeper, CausalNetwork):
     ) -> tuple[Tensor, Tensor] | None:
         """By :func:`pyflowk.ops.causal_decode`, for which the weights are packed once."""
         self._check(z)
-        if not z.is_cpu or z.dtype != self.first.weight.dtype or z.dtype != state_dtype(z):
+        if not self.packs or not z.is_cpu or z.dtype != self.first.weight.dtype or z.dtype != state_dtype(z):
             return None
         rotation, none = self._rotation(z), z.new_empty(0, 0)
         return causal_decode(
@@ -162,7 +187,8 @@ class CausalTransformer(Keeper, CausalNetwork):
         return context if self.context is None else with_level(context[:, 0], self.context.no_context())
 
     def keep(self) -> None:
-        self._packed_weights()
+        if self.packs:
+            self._packed_weights()
 
     def _packed_weights(self) -> Tensor:
         layers: Any = self.layers
@@ -177,13 +203,12 @@ class CausalTransformer(Keeper, CausalNetwork):
             level, context = self._split(context, rows)
             heard = self.level(level.log())
         vector = context_vector(self.context, context, rows)
+        ahead = self.first.weight.new_empty(rows, 0, self.width)
         if self.prefix:
             assert vector is not None
-            ahead = vector.unflatten(1, (self.prefix, self.width))
-        elif self.start is None:
-            ahead = self.first.weight.new_empty(rows, 0, self.width)
-        else:
-            ahead = self.start.expand(rows, 1, -1)
+            ahead = vector.reshape(rows, self.prefix, self.width)
+        if self.start is not None:
+            ahead = torch.cat((ahead, self.start.expand(rows, 1, -1)), 1)
         shifts = [part for part in (None if self.prefix else vector, heard) if part is not None]
         shift = sum(shifts[1:], shifts[0]) if shifts else z.new_empty(rows, 0)
         added = shift if not self.prefix else heard
@@ -211,6 +236,9 @@ class CausalTransformer(Keeper, CausalNetwork):
         """The turns at all places; what stands in front is not turned."""
         if self.positions == "learned":
             return None
+        if self.turns is not None:
+            angles = self.turns(x)
+            return angles.cos(), angles.sin()
         cos, sin = (table[: self.tokens - 1] for table in rotary(*self.grid, self.width // self.heads, x))
         return F.pad(cos, (0, 0, self.front, 0), value=1.0), F.pad(sin, (0, 0, self.front, 0))
 
@@ -278,12 +306,13 @@ class Cached:
 class _Layer(nn.Module):
     """Attention and a perceptron, each behind a norm and added to what there is."""
 
-    def __init__(self, sizes: TransformerSizes) -> None:
+    def __init__(self, sizes: TransformerSizes, approximate: str) -> None:
         super().__init__()
-        width, hidden, self.gated = sizes.width, sizes.hidden, sizes.gated
-        self.norm = _norm(sizes)
+        width, hidden, self.gated, self.approximate = sizes.width, sizes.hidden, sizes.gated, approximate
+        kind = NORMS[sizes.norm]
+        self.norm = _norm(kind, width)
         self.attention = SelfAttention(width, sizes.heads, sizes.qk_norm, sizes.kv_heads, causal=True)
-        self.second_norm = _norm(sizes)
+        self.second_norm = _norm(kind, width)
         self.first, self.second = nn.Linear(width, (1 + sizes.gated) * hidden), nn.Linear(hidden, width)
 
     def in_order(self) -> list[nn.Module]:
@@ -301,12 +330,12 @@ class _Layer(nn.Module):
             gate, u = u.chunk(2, -1)
             u = F.silu(gate) * u
         else:
-            u = F.gelu(u, approximate="tanh")
+            u = F.gelu(u, approximate=self.approximate)
         return h + self.second(u)
 
 
-def _norm(sizes: TransformerSizes) -> nn.Module:
-    return nn.RMSNorm(sizes.width, eps=1e-6) if sizes.norm else nn.LayerNorm(sizes.width)
+def _norm(kind: str, width: int) -> nn.Module:
+    return nn.RMSNorm(width, eps=1e-6) if kind == "rms" else nn.LayerNorm(width)
 
 
 def _tensors(part: Any) -> list[Tensor]:

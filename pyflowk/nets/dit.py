@@ -167,6 +167,22 @@ def rotary(rows: int, columns: int, channels: int, x: Tensor) -> tuple[Tensor, T
     return angles.cos().flatten(1), angles.sin().flatten(1)
 
 
+TEXT_PAIRS = 8
+
+
+def turns_ahead(x: Tensor, rows: int, columns: int, channels: int, text: int | None) -> Tensor:
+    """Angles (text + rows columns, channels / 2) by which STARFlow turns a head's queries and keys: by row and column
+    of the token that is to come, and, unless ``text`` is None, 8 pairs by the place in a text in front, in widths of
+    the image. Gu et al., 2025, arXiv:2506.06276, by their code."""
+    pairs = channels // 2 if text is None else channels // 2 - TEXT_PAIRS
+    angles = _angles(rows, columns, pairs // 2, 1e4, x).flatten(1)
+    if text is None:
+        return angles
+    rates = 1e4 ** (-torch.arange(TEXT_PAIRS, dtype=angles.dtype, device=x.device) / TEXT_PAIRS)
+    places = torch.arange(text, dtype=angles.dtype, device=x.device) * (columns / max(text, 1))
+    return torch.block_diag(places[:, None] * rates, angles).roll(-TEXT_PAIRS, 1)
+
+
 def sincos(rows: int, columns: int, width: int, x: Tensor) -> Tensor:
     """The waves (rows columns, width) of each patch's place: its column's sines, cosines, then its row's."""
     angles = _angles(rows, columns, width // 4, 1e4, x).flip(1)

@@ -9,8 +9,8 @@ are a `GenerativeModel`, of whose every `Ability` one asks, such as that of tell
 a `FlowModel`, those whose velocity is learned by matching a `MatchingModel`, or a `FlowMapModel` if they jump, one with
 jumps of coordinates a `GeneratorModel`, those of tokens a `TarFlow` or a `StarFlow`, that of symbols a `DiscreteModel`,
 that of edits an `EditModel`, those that do no more a `ConsistencyModel` and a `DriftingModel`; an `Autoencoder` has
-codes, of which a `Latent` model has learned. `register` adds one: each of its options is an `Option`, and those of its
-sampling are fields of its `SamplingOptions`.
+codes, of which a `Latent` model has learned. `load_tarflow` and `load_starflow` read published weights. `register` adds
+one: each of its options is an `Option`, and those of its sampling are fields of its `SamplingOptions`.
 """
 
 from .autoencoder import Autoencoder, autoencoder
@@ -36,6 +36,7 @@ from .neural_ode import neural_ode
 from .nice import nice
 from .nsf import nsf
 from .option import Option
+from .published import load_starflow, load_tarflow
 from .realnvp import realnvp
 from .rectified_flow import rectified_flow
 from .registry import check, condition, create, defaults, describe, names, options, register, sampling, takes
@@ -49,6 +50,6 @@ __all__ = [
     "FlowModel", "GenerativeModel", "GeneratorModel", "Latent", "Marginal", "MatchingModel", "Option",
     "SamplingOptions", "StarFlow", "TarFlow", "autoencoder", "check", "condition", "consistency", "create", "defaults",
     "describe", "diffusion", "discrete_flow", "drifting", "edit_flow", "ffjord", "flow_matching", "generator_matching",
-    "glow", "iaf", "latent", "maf", "mean_flow", "names", "neural_ode", "nice", "nsf", "options", "realnvp",
-    "rectified_flow", "register", "residual_flow", "sampling", "starflow", "takes", "tarflow",
+    "glow", "iaf", "latent", "load_starflow", "load_tarflow", "maf", "mean_flow", "names", "neural_ode", "nice", "nsf",
+    "options", "realnvp", "rectified_flow", "register", "residual_flow", "sampling", "starflow", "takes", "tarflow",
 ]  # fmt: skip

@@ -13,12 +13,12 @@ from torch import Generator, Tensor
 
 from ..objectives.elbo import Gauss, draw_code, elbo, log_prob_of_code
 from ..shapes import sample_shape, shaped
-from ..space import Space
+from ..space import TEXTS, Space
 from ..transforms import ActNorm, Compose, Transform
 from .autoencoder import Autoencoder
 from .model import Ability, GenerativeModel, SamplingOptions
 from .option import Option, parse_options
-from .registry import create, names, register
+from .registry import FLOWS, create, names, register
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
     return {"options": options_of(inner), "coder": options_of(coder)}
 
 
-@register("latent", _choose, takes=("real", "levels", "labels", "numbers"))
+@register("latent", _choose, takes=(*FLOWS, *TEXTS))
 def latent(
     space: Space,
     *,

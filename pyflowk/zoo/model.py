@@ -14,7 +14,7 @@ from ..distributions import Distribution
 from ..ops.modes import transformed
 from ..shapes import expand_context, number_of, sample_shape, shaped
 from ..solvers import Operator
-from ..space import Ragged, Space
+from ..space import TEXTS, Ragged, Space
 from ..transforms import InvertibilityReport
 from .option import Option, checked, declared
 
@@ -300,8 +300,8 @@ class GenerativeModel(nn.Module):
                 "this model is unconditional (create it with classes=, context_dim= or a Space that has a context),"
                 " but got a context"
             )
-        if isinstance(context, Ragged) != (known.kind == "tokens"):
-            wanted = "a Ragged" if known.kind == "tokens" else "a tensor"
+        if isinstance(context, Ragged) != (known.kind in TEXTS):
+            wanted = "a Ragged" if known.kind in TEXTS else "a tensor"
             raise TypeError(f"context: expected {wanted}, as it is {known}, got {type(context).__name__}")
         context = expand_context(context, rows)
         free = known.kind == "labels" and context.is_cpu and context.numel() > 0 and not transformed()

@@ -8,7 +8,7 @@ from ..distributions import DiagonalGaussian
 from ..nets import PLACES, CausalTransformer
 from ..space import Space
 from ..transforms import ActNorm, Additive, Affine, Causal, Compose, GaussianNoise, Patches, Reshape, Transform
-from .blocks import condition, fitting_patch
+from .blocks import centred, condition, fitting_patch
 from .option import LAYERS, WIDTH, Dropout, FlatMemory, Limit, Option, Width, one_of
 from .registry import register
 from .tarflow_model import TarFlow, entered
@@ -39,6 +39,9 @@ def tarflow(
         bool, Option("learn all noise up to `noise`, which networks are told, for samples denoised step by step")
     ] = False,
     memory_flat: FlatMemory = False,
+    published: Annotated[
+        bool, Option("the very networks of the paper's code, as zoo.load_tarflow fills them: no limit, start or logit")
+    ] = False,
 ) -> TarFlow:
     """TARFlow, transformers that move each token of an image by those before it (Zhai et al., 2024, arXiv:2412.06329).
 
@@ -49,7 +52,8 @@ def tarflow(
     is to go on them, else a logit takes them to all numbers; real numbers are brought to unit scale by the first batch,
     once. The context is added to every token. Three things are not those of the paper: the logit, a learned scale and
     shift of every number, set by the first batch, in front of the blocks, and vectors of places that are no smaller
-    than the tokens at the start; what is learned in minutes hangs on them.
+    than the tokens at the start; what is learned in minutes hangs on them. With ``published`` it is the paper's code to
+    the letter, and :func:`pyflowk.zoo.load_tarflow` reads its weights.
 
     ``noise`` makes the data of training smooth, which makes better pictures and a worse likelihood: the density is that
     of noised events, for which samples are drawn, too; with ``denoise`` one step takes them to the mean of the events
@@ -68,19 +72,27 @@ def tarflow(
     """
     assert patch is not None  # it is chosen
     affine, dims = map == "affine", space.dims
+    if published and (start or iterative or positions != "learned"):
+        raise ValueError("published: expected learned positions, no start, and noise of one level beside it")
     cut = Patches(space.shape, patch) if len(space.shape) == 3 else Reshape(space.shape, (dims // patch, patch))
     tokens, features = cut.after
     grid = cut.grid if isinstance(cut, Patches) else (tokens, 1)
-    layers: list[Transform] = [cut, Reshape(cut.after, (dims,)), ActNorm(dims), Reshape((dims,), cut.after)]
+    layers: list[Transform] = [cut]
+    if not published:
+        layers += [Reshape(cut.after, (dims,)), ActNorm(dims), Reshape((dims,), cut.after)]
+    kind: dict[str, Any] = {"approximate": "none", "last_norm": "none"} if published else {}
+    bound = "none" if published else "tanh"
     for _ in range(blocks):
         net = CausalTransformer(
             features, tokens, 1 + affine, width, depth, positions=positions, grid=grid, start=start,
-            noise_level=iterative, **condition(space, dropout),
+            noise_level=iterative, **condition(space, dropout), **kind,
         )  # fmt: skip
-        layers.append(Causal(net, Affine("tanh", limit, interleaved=True) if affine else Additive(), flip=True))
+        layers.append(Causal(net, Affine(bound, limit, interleaved=True) if affine else Additive(), flip=True))
     layers.append(Reshape((tokens, features), (dims,)))
-    scale = [ActNorm(space.shape[0]).requires_grad_(False)] if space.levels is None else []
+    front = centred(space) if published else entered(space, noise)
+    real = space.levels is None and not published
+    scale = [ActNorm(space.shape[0]).requires_grad_(False)] if real else []
     return TarFlow(
-        space, DiagonalGaussian((dims,), learned=not affine), Compose(*layers), [*entered(space, noise), *scale],
+        space, DiagonalGaussian((dims,), learned=not affine), Compose(*layers), [*front, *scale],
         GaussianNoise(noise), dropout=dropout, memory_flat=memory_flat, iterative=iterative,
     )  # fmt: skip

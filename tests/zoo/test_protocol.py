@@ -22,9 +22,22 @@ from pyflowk.zoo.option import Option
 from tests.zoo import test_compile
 from tests.zoo.test_systems import SEQUENCES, SMALL, build, conditions, context, data, seeded, systems
 
-ROOMS = {"__init__", "blocks", "matching_sampling", "model", "option", "registry"}
+ROOMS = {"__init__", "blocks", "matching_sampling", "model", "option", "registry", "published"}
 ROOMS |= {f"{kind}_model" for kind in ("discrete", "edit", "flow", "matching", "tarflow")}
-DOORS = {"check", "condition", "create", "defaults", "describe", "names", "options", "register", "sampling", "takes"}
+DOORS = {
+    "check",
+    "condition",
+    "create",
+    "defaults",
+    "describe",
+    "names",
+    "options",
+    "register",
+    "sampling",
+    "takes",
+    "load_tarflow",
+    "load_starflow",
+}
 
 #: how each ability is used, on a model, its events and contexts
 USES: dict[Ability, Callable[[GenerativeModel, Tensor, Tensor | None], Any]] = {

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from pyflowk import zoo
+from pyflowk.datasets import split
+from pyflowk.space import Context, Ragged, Space
+from pyflowk.training import TrainConfig, Trainer
 from pyflowk.transforms import Causal
 from pyflowk.zoo import StarFlow
 
@@ -78,6 +82,42 @@ def test_a_denoiser_learns_the_mean_of_what_is_left() -> None:
     assert noisy.std().item() == pytest.approx(math.sqrt(2), rel=0.1)
     slope = (clean * noisy).mean() / noisy.square().mean()
     assert slope.item() == pytest.approx(0.5, abs=0.06) and (clean - slope * noisy).std() < 0.15
+
+
+@pytest.mark.parametrize("kind", ["tokens", "vectors"])
+def test_a_text_is_heard_by_the_deep_map_token_by_token(kind: str, tmp_path: Path) -> None:
+    text = Context(kind, 4, length=3)  # type: ignore[arg-type]
+    model = small(Space((6,), context=text), dropout=0.2, memory_flat=True)  # type: ignore[arg-type]
+    maps = [layer.net for layer in model.flow.transform.layers() if isinstance(layer, Causal)]
+    assert model.config["prefix"] == 3 and [net.takes_context for net in maps] == [False, True]
+    rows = torch.randn(40, 3, 4, generator=seeded()) if kind == "vectors" else torch.arange(120).reshape(40, 3) % 4
+    said, x = Ragged(rows, torch.arange(40) % 4), torch.randn(40, 6, generator=seeded(1))
+    density = model.log_prob(x, said)
+    other = rows + 1.0 if kind == "vectors" else (rows + 1) % 4
+    beyond = torch.arange(3) >= said.lengths[:, None]
+    unread = torch.where(beyond.reshape(40, 3, *[1] * (rows.dim() - 2)), other, rows)
+    assert torch.equal(model.log_prob(x, Ragged(unread, said.lengths)), density)  # what lies beyond is never read
+    torch.testing.assert_close(model.log_prob(x[5:7], Ragged(rows[5:7, :2], said.lengths[5:7])), density[5:7])
+    assert not torch.isclose(model.log_prob(x, Ragged(other, said.lengths)), density)[said.lengths > 0].any()
+    torch.testing.assert_close(model.log_prob(x), model.log_prob(x, Ragged(rows, 0 * said.lengths)))
+    plain, guided = (model.sample(40, said, seeded(), guidance=w) for w in (0.0, 1.5))
+    same = torch.isclose(plain, guided).all(1)
+    assert torch.equal(same, said.lengths == 0)
+    rounds = model.sample(40, said, seeded(), guidance=1.5, decoding="jacobi")
+    torch.testing.assert_close(rounds, guided, atol=1e-4, rtol=1e-4)
+    data = split("texts", model.space, x, said, seed=0)
+    config = TrainConfig(steps=2, batch_size=8, tensorboard=False, cpu=True)
+    assert Trainer(model, data, config, out=tmp_path).run().step == 2
+    for wrong, error, message in (
+        (rows, TypeError, "context: expected a Ragged, as it is up to 3"),
+        (
+            Ragged(rows.repeat(1, 2, *[1] * (rows.dim() - 2)), said.lengths),
+            ValueError,
+            r"expected a context \(B, up to 3",
+        ),
+    ):
+        with pytest.raises(error, match=message):
+            model.log_prob(x, wrong)
 
 
 def test_what_does_not_fit() -> None:
