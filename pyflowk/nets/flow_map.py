@@ -30,10 +30,18 @@ class FlowMap(Field):
 
     ``net`` is a field of an ``interval``; where it predicts the "data" at the end of a straight line instead of the
     "velocity", :math:`u = (\hat x - x) / \max(1 - t, \mathrm{least})`. Times are () or (B,) from 0, noise, to 1, data,
-    and x is (B, \*event). Papers that count from the data have 1 - t for t, 1 - s for r, and -u for u. Raises
-    ValueError for times outside of [0, 1] and an end before its time, on the CPU, where looking is free; for another
-    prediction; and for a network of one time. Cost: the network. Geng et al., 2025, arXiv:2505.13447; Boffi et al.,
-    2025, arXiv:2505.18825; data: Lu et al., 2026, arXiv:2601.22158.
+    and x is (B, \*event). Papers that count from the data have 1 - t for t, 1 - s for r, and -u for u.
+
+    One that is ``reversible`` goes back, too, to an end before its time: the same statements hold there. With a
+    ``divergence`` the net gives twice the channels: behind u stands :math:`\delta(t, s, x)`, as many numbers, whose sum
+    is the average divergence on the way, so that a jump changes a log-density by :math:`-(s - t) \sum_i \delta_i`
+    (F2D2, which learns their sum). It fulfils the same statements, with :math:`\delta_i(t, t, x) = \partial v_i /
+    \partial x_i` in place of v.
+
+    Raises ValueError for times outside of [0, 1], and an end before its time unless it is reversible, on the CPU, where
+    looking is free; for another prediction; and for a network of one time. Cost: the network. Geng et al., 2025,
+    arXiv:2505.13447; Boffi et al., 2025, arXiv:2505.18825; data: Lu et al., 2026, arXiv:2601.22158; F2D2: Ai et al.,
+    2025, arXiv:2512.02636.
 
     >>> import torch
     >>> from pyflowk.nets import FlowMap, MLPField
@@ -44,7 +52,15 @@ class FlowMap(Field):
     predicts = "velocity"
     hears_end = True
 
-    def __init__(self, net: Field, prediction: str = "velocity", least: float = 0.05) -> None:
+    def __init__(
+        self,
+        net: Field,
+        prediction: str = "velocity",
+        least: float = 0.05,
+        *,
+        reversible: bool = False,
+        divergence: bool = False,
+    ) -> None:
         super().__init__()
         require_numbers("FlowMap", least=least)
         if not (isinstance(net, Field) and net.hears_end):
@@ -52,15 +68,25 @@ class FlowMap(Field):
         if prediction not in ("velocity", "data"):
             raise ValueError(f"prediction: expected velocity or data, got {prediction!r}")
         self.net, self.prediction, self.least = net, prediction, least
-        self.takes_context = net.takes_context
+        self.reversible, self.divergence, self.takes_context = reversible, divergence, net.takes_context
 
     def forward(
         self, t: Tensor | float, x: Tensor, context: Tensor | None = None, end: Tensor | float | None = None
     ) -> Tensor:
+        return self.mine(self.answer(t, x, context, end), x)
+
+    def answer(
+        self, t: Tensor | float, x: Tensor, context: Tensor | None = None, end: Tensor | float | None = None
+    ) -> Tensor:
+        """All that it says: u, and with a ``divergence`` beside it, along the channels, the shares of that."""
         if end is None:
             return self.as_velocity(self.net(t, x, context), t, x)
-        check_interval(t, end, x)
+        check_interval(t, end, x, self.reversible)
         return self.as_velocity(self.net(t, x, context, end=end), t, x)
+
+    def mine(self, answer: Tensor, x: Tensor) -> Tensor:
+        """Of an answer (B, channels, *rest) at x what is u."""
+        return answer[:, : x.shape[1]] if self.divergence else answer
 
     def jump(self, t: Tensor | float, x: Tensor, context: Tensor | None = None, *, end: Tensor | float) -> Tensor:
         r""":math:`X_{t \to s}(x)`: where the flow takes x (B, \*event) from t to its ``end``."""
@@ -85,6 +111,15 @@ class FlowMap(Field):
         first = u.reshape(rows, size, *x.shape[1:])[:, 0]
         return x + beside(gap, x) * first, torch.linalg.slogdet(jacobian)[1]
 
+    def jump_with_learned_ladj(
+        self, t: Tensor | float, x: Tensor, context: Tensor | None = None, *, end: Tensor | float
+    ) -> tuple[Tensor, Tensor]:
+        r""":math:`X_{t \to s}(x)`, and what its ``divergence`` says of the log-determinant (B,): no tangents."""
+        if not self.divergence:
+            raise ValueError("jump_with_learned_ladj: expected a FlowMap that tells a divergence; got one without")
+        answer, gap = self.answer(t, x, context, end), as_time(end, x) - as_time(t, x)
+        return x + beside(gap, x) * self.mine(answer, x), gap * answer[:, x.shape[1] :].flatten(1).sum(1)
+
     def derivative(
         self,
         t: Tensor | float,
@@ -97,21 +132,39 @@ class FlowMap(Field):
         end_rate: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """As of every :class:`Field`, and without autocast: it is a small difference of large numbers."""
+        value, moved = self.answer_along(t, x, tangent, context, end, rate=rate, end_rate=end_rate)
+        return self.mine(value, x), self.mine(moved, x)
+
+    def answer_along(
+        self,
+        t: Tensor | float,
+        x: Tensor,
+        tangent: Tensor,
+        context: Tensor | None = None,
+        end: Tensor | float | None = None,
+        *,
+        rate: float = 0.0,
+        end_rate: float = 0.0,
+    ) -> tuple[Tensor, Tensor]:
+        """``derivative`` of all that it says."""
         if end is not None:
-            check_interval(t, end, x)
+            check_interval(t, end, x, self.reversible)
         with torch.autocast(x.device.type, enabled=False):
             value, moved = self.net.derivative(t, x, tangent, context, end, rate=rate, end_rate=end_rate)
             if self.prediction == "velocity":
                 return value, moved
-            left = 1 - as_time(t, x)
-            u, falling = self.as_velocity(value, t, x), beside(rate * (left >= self.least).to(left.dtype), x)
-            return u, (moved - tangent + falling * u) / beside(left.clamp(min=self.least), x)
+            left, u = 1 - as_time(t, x), self.as_velocity(value, t, x)
+            falling = beside(rate * (left >= self.least).to(left.dtype), x) * self.mine(u, x)
+            along = (self.mine(moved, x) - tangent + falling) / beside(left.clamp(min=self.least), x)
+            return u, torch.cat((along, moved[:, x.shape[1] :]), 1) if self.divergence else along
 
     def as_velocity(self, value: Tensor, t: Tensor | float, x: Tensor) -> Tensor:
-        """The velocity of x at t that a prediction, or the data themselves, mean."""
+        """The velocity of x at t that a prediction, or the data themselves, mean; other channels as they are."""
         if self.prediction == "velocity":
             return value
-        return (value - x) / beside((1 - as_time(t, x)).clamp(min=self.least), x)
+        told, rest = value[:, : x.shape[1]], value[:, x.shape[1] :]
+        u = (told - x) / beside((1 - as_time(t, x)).clamp(min=self.least), x)
+        return torch.cat((u, rest), 1) if rest.shape[1] else u
 
     # ---- the velocity, as fields have it -----------------------------------------------------------------------------
 
@@ -122,21 +175,29 @@ class FlowMap(Field):
         self, t: Tensor, x: Tensor, tangents: Tensor, context: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         value, images = self.net.with_tangents(t, x, tangents, context)
-        return self.as_velocity(value, t, x), self.as_velocity(images, t, tangents)
+        if self.divergence:
+            value, images = self.mine(value, x), images[:, :, : x.shape[1]]
+        if self.prediction == "velocity":
+            return value, images
+        left = (1 - as_time(t, x)).clamp(min=self.least)
+        return self.as_velocity(value, t, x), (images - tangents) / beside(left, tangents)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether the net is the velocity itself."""
+        return self.prediction == "velocity" and not self.divergence
 
     def has_divergence(self, t: Tensor) -> bool:
-        return self.prediction == "velocity" and self.net.has_divergence(t)
+        return self._plain and self.net.has_divergence(t)
 
     def with_divergence(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if self.prediction == "velocity":
-            return self.net.with_divergence(t, x, context)
-        return super().with_divergence(t, x, context)
+        return self.net.with_divergence(t, x, context) if self._plain else super().with_divergence(t, x, context)
 
     def fused(self, times: Tensor, context: Tensor | None = None) -> FusedParameters | None:
-        return self.net.fused(times, context) if self.prediction == "velocity" else None
+        return self.net.fused(times, context) if self._plain else None
 
     def extra_repr(self) -> str:
-        return f"prediction={self.prediction!r}"
+        return f"prediction={self.prediction!r}, reversible={self.reversible}, divergence={self.divergence}"
 
 
 def beside(t: Tensor, x: Tensor) -> Tensor:
@@ -144,10 +205,15 @@ def beside(t: Tensor, x: Tensor) -> Tensor:
     return t.reshape(-1, *[1] * (x.dim() - 1)) if t.dim() else t
 
 
-def check_interval(t: Tensor | float, end: Tensor | float, x: Tensor) -> None:
-    """ValueError, on the CPU, for times outside of [0, 1] and an end before its time."""
+def check_interval(t: Tensor | float, end: Tensor | float, x: Tensor, reversible: bool = False) -> None:
+    """ValueError, on the CPU, for times outside of [0, 1] and, unless reversible, an end before its time."""
     t, end = as_time(t, x), as_time(end, x)
     if not (t.is_cpu and t.numel() and end.numel()) or transformed():
+        return
+    if reversible:
+        low, high = t.minimum(end).min().item(), t.maximum(end).max().item()
+        if low < 0 or high > 1:
+            raise ValueError(f"expected t and end within 0, noise, and 1, data; got times from {low:g} to {high:g}")
         return
     low, high, back = t.min().item(), end.max().item(), (end - t).min().item()
     if low < 0 or high > 1 or back < 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -126,11 +126,13 @@ def importance_sample(
     context: Tensor | None = None,
     *,
     generator: torch.Generator | None = None,
+    **options: Any,
 ) -> tuple[Tensor, Tensor]:
     r"""Samples x (n, \*event) of the flow and their log-weights :math:`\log \tilde p(x) - \log q(x)`, (n,), in nats.
 
     An expectation under p is that of the samples with weights ``softmax(log_weights)``. No gradient is recorded. Args
-    and errors as :func:`reverse_kl`. Cost: one pass in the direction of sampling.
+    and errors as :func:`reverse_kl`; a model of the zoo takes the ``options`` of its samples, as ``steps``. Cost: one
+    pass in the direction of sampling.
 
     >>> import torch
     >>> from pyflowk.distributions import DiagonalGaussian
@@ -141,7 +143,8 @@ def importance_sample(
     >>> x.shape, log_weights.shape
     (torch.Size([10, 2]), torch.Size([10]))
     """
-    x, log_q = flow.sample_and_log_prob(n, context, generator)
+    draw: Any = flow.sample_and_log_prob
+    x, log_q = draw(n, context, generator, **options)
     return x, _evaluated(log_density, x, context) - log_q
 
 

@@ -24,6 +24,8 @@ from .threads import Threads
 
 BATCH = 512
 """Samples that are scored or drawn at a time."""
+QUICK = 4
+"""Steps, at least, of a likelihood in a few steps."""
 COMPARED = 1000
 """Samples, at most, that are compared with as many test rows."""
 NGRAMS = {"unigrams": 1, "bigrams": 2, "trigrams": 3}
@@ -58,14 +60,16 @@ def log_prob(
     batch_size: int = BATCH,
     threads: Threads | None = None,
     watch: Callable[[float], None] | None = None,
+    **options: Any,
 ) -> Tensor:
     r"""Log-likelihood (N,) float64 in nats of events x, (N, \*shape) or other rows, on the CPU.
 
     Integer data is dequantised by seeded noise: the mean over `draws` independent draws is a lower bound on the
     log-probability, the same in expectation for every number of draws. `context`, N rows too, is used by conditional
     models only. The model is evaluated in eval mode and left as it was. `threads` is told of every batch; by default
-    the batches choose their own number of threads; `watch` hears of the part that is done. Raises NotImplementedError
-    for a model without a likelihood. Cost: `draws` forward passes.
+    the batches choose their own number of threads; `watch` hears of the part that is done. `options` are what the
+    model's `log_prob` takes beside, as `steps` where that is an ability. Raises NotImplementedError for a model without
+    a likelihood. Cost: `draws` forward passes.
 
     >>> import torch
     >>> from pyflowk import zoo
@@ -82,7 +86,7 @@ def log_prob(
         for number, rows in enumerate(batches, start=1):
             given = None if model.space.context is None or context is None else context[rows].to(device)
             with threads.step():
-                total[rows] += model.log_prob(x[rows].to(device), given, generator).double().cpu()
+                total[rows] += model.log_prob(x[rows].to(device), given, generator, **options).double().cpu()
             if watch is not None:
                 watch(number / len(batches))
     return total / draws
@@ -127,9 +131,23 @@ def sample(
 
 
 @dataclass(frozen=True)
+class Quick:
+    """The likelihood of the first test rows in a few steps: its mean, and how far from the exact one."""
+
+    steps: int
+    nats: float
+    excess: float
+    off: float
+
+    def __str__(self) -> str:
+        apart = f"{self.excess:+.3f} of the exact one on average, {self.off:.3f} a row"
+        return f"log-likelihood {self.nats:.3f} nats of the first {BATCH} rows; {apart}"
+
+
+@dataclass(frozen=True)
 class Report:
     """A model's score on the test part beside the levels it has to beat, None without a likelihood; its samples beside
-    the test part, by the names of :func:`pyflowk.metrics.compare`.
+    the test part, by the names of :func:`pyflowk.metrics.compare`; where it has a `quick` likelihood, how good that is.
 
     The levels are those of one Gaussian for numbers, of n-grams for symbols, of what is uniform on a manifold. Nats of
     a table are those of the columns that the model sees, standardised by the training rows, so that they do not change
@@ -141,6 +159,7 @@ class Report:
     gaussian: Score | None = None
     ngrams: Mapping[str, Score | None] = field(default_factory=dict)
     samples: Mapping[str, Measure] = field(default_factory=dict)
+    quick: Quick | None = None
 
     def lines(self) -> list[tuple[str, str]]:
         """(what, how much) pairs, to be printed as a table."""
@@ -156,6 +175,7 @@ class Report:
             return [("model", "has no likelihood")]
         space, trivial = self.data.space, self.trivial
         rows = [("model", str(self.model))]
+        rows += [(f"in {self.quick.steps} steps", str(self.quick))] if self.quick else []
         if space.geometry is not None:
             rows += [("uniform", f"log-likelihood {-space.geometry.log_volume:.2f} nats")]
         elif space.kind == "symbols":
@@ -194,6 +214,7 @@ class Report:
             "trivial_bits": self.trivial,
             "entropy": self.data.entropy,
             "log_scale": self.log_scale,
+            "quick": _finite(asdict(self.quick)) if self.quick else None,
             "samples": {name: _finite(asdict(measure)) for name, measure in self.samples.items()},
         }
 
@@ -236,7 +257,9 @@ def evaluate(
     if rows is not None and rows < len(test):
         test, conditions = data.take("test", _spread(rows, len(test)))
     nats = log_prob(model, test, conditions, seed=seed, draws=draws, threads=threads, watch=watch)
-    own = score(nats, space, lengths_of(test, space))
+    own, quick = score(nats, space, lengths_of(test, space)), None
+    if Ability.QUICK_LIKELIHOOD in model.abilities:
+        quick = _quick(model, test, conditions, nats, seed, dict(sampling or {}), threads)
     train, known = data.train, data.train_context
     if isinstance(train, Paired):  # a model's own, inside of it
         train, known = test[:0], None
@@ -244,7 +267,19 @@ def evaluate(
         train, known = in_place(train), in_place(known)
     gaussian = gaussian_level(space, train, test, known, conditions, seed=seed)
     ngrams = {name: ngram_level(space, train, test, order=order) for name, order in NGRAMS.items()}
-    return Report(data, own, gaussian, ngrams if space.kind == "symbols" else {}, samples)
+    return Report(data, own, gaussian, ngrams if space.kind == "symbols" else {}, samples, quick)
+
+
+def _quick(
+    model: GenerativeModel, x: Any, context: Any, exact: Tensor, seed: int, sampling: dict[str, Any],
+    threads: Threads | None,
+) -> Quick:  # fmt: skip
+    """Its likelihood in the steps of samples, if there are several, beside the exact one: of one batch, whose noise is
+    the same in both."""
+    steps, some = max(QUICK, sampling.get("steps") or 1), None if context is None else context[:BATCH]
+    nats = log_prob(model, x[:BATCH], some, seed=seed, threads=threads, steps=steps)
+    apart = nats - exact[:BATCH]
+    return Quick(steps, nats.mean().item(), apart.mean().item(), apart.square().mean().sqrt().item())
 
 
 def _spread(count: int, rows: int) -> Tensor:

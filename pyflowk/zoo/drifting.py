@@ -30,8 +30,9 @@ class DriftingModel(GenerativeModel):
 
     Its data are those of :class:`MatchingModel`: integers with even noise in [-1, 1), real numbers at the scale of the
     first batch. In training it keeps the last ``memory`` events and their labels, which are saved with it, and which
-    attract beside those of the batch: a label has few events in one. In evaluation the loss is the energy score
-    of eight samples for each event, as the loss of training says nothing of how good they are.
+    attract beside those of the batch: a label has few events in one. Among processes they are those of the first. In
+    evaluation the loss is the energy score of eight samples for each event, as the loss of training says nothing of how
+    good they are.
 
     >>> from pyflowk.nets import MLPField
     >>> from pyflowk.objectives import Drifting

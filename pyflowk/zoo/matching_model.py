@@ -109,7 +109,12 @@ class MatchingModel(FlowModel):
                 objective = replace(objective, pairing=replace(objective.pairing, gather=False))
         moving: Any = layers[place]
         net = moving.field if self.objective.prediction == "velocity" else moving.field.net
-        return objective(net, x1, condition, generator=generator)
+        return objective(net, x1, condition, generator=generator, **self.progress)
+
+    @property
+    def progress(self) -> dict[str, Any]:
+        """What the objective is told of how far a training has come: nothing, usually."""
+        return {}
 
     def ends(self, x0: Tensor, context: Tensor | None = None, **options: Any) -> Tensor:
         r"""Where the velocity takes noise x0 (B, \*shape): what :class:`pyflowk.space.Paired` holds as its x1.

@@ -24,6 +24,8 @@ class Ability(str, Enum):
 
     LIKELIHOOD = "likelihood"
     """``log_prob`` and ``sample_and_log_prob``."""
+    QUICK_LIKELIHOOD = "likelihood in a few steps"
+    """``log_prob`` takes ``steps``."""
     LATENT = "latent space"
     """``encode``, ``decode`` and ``round_trip``."""
     TRAJECTORY = "trajectory"

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.func import jvp
 
 from pyflowk.nets import ConvField, DiT, Field, FlowMap, MLPField, UNet
-from tests.solvers.gaussian import ExactMap, M, deviation
+from tests.solvers.gaussian import ExactMap, ExactShares, M, deviation
 
 CASES: dict[str, Callable[..., Field]] = {
     "mlp": lambda **c: MLPField(3, 8, 2, interval=True, **c),
@@ -36,6 +36,30 @@ def test_the_exact_map_fulfils_all_three_identities() -> None:
     golden = field.jump(0.1, torch.tensor([[0.3]], dtype=torch.float64), end=0.8)
     now, then = (deviation(torch.tensor(t, dtype=torch.float64)) for t in (0.1, 0.8))
     torch.testing.assert_close(golden, (0.8 * M + then / now * (0.3 - 0.1 * M)).reshape(1, 1), **tight)
+
+
+def test_the_divergence_of_the_exact_map_fulfils_them_too_forwards_and_backwards() -> None:
+    x = torch.randn(50, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    t, m, s = torch.rand(3, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    field, gap = FlowMap(ExactShares(), reversible=True, divergence=True), (s - t)[:, None]
+    here, tight = field.answer(t, x), {"rtol": 1e-10, "atol": 1e-10}
+    answer, along = field.answer_along(t, x, field(t, x), end=s, rate=1.0)
+    torch.testing.assert_close(answer, here + gap * along, **tight)
+    at_the_end = field.answer_along(t, x, torch.zeros_like(x), end=s, end_rate=1.0)[1]
+    there = field.jump(t, x, end=s)
+    torch.testing.assert_close(answer + gap * at_the_end, field.answer(s, there), **tight)
+    (middle, first), (last, second) = (field.jump_with_learned_ladj(t, x, end=m), field.jump_with_learned_ladj(
+        m, field.jump(t, x, end=m), end=s))  # fmt: skip
+    assert middle.shape == x.shape
+    both, ladj = field.jump_with_ladj(t, x, end=s)
+    torch.testing.assert_close((last, first + second), (both, ladj), **tight)
+    torch.testing.assert_close(field.with_divergence(t, x)[1], here[:, 2:].sum(1), **tight)
+    golden = field.answer(0.1, torch.zeros(1, 1, dtype=torch.float64), end=0.8)[0, 1].item()
+    assert abs(golden + 1.0012846769) < 1e-10
+    with pytest.raises(ValueError, match=r"expected t and end within 0, noise, and 1, data; got times from -0\.1"):
+        field.jump(0.5, x, end=-0.1)
+    with pytest.raises(ValueError, match="expected a FlowMap that tells a divergence"):
+        FlowMap(ExactMap()).jump_with_learned_ladj(0.1, x, end=0.8)
 
 
 def test_the_log_determinant_of_a_jump() -> None:

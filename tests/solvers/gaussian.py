@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.func import jvp
 
 from pyflowk.nets import Field
 from pyflowk.paths import Schedule
@@ -48,6 +49,30 @@ class ExactMap(Field):
         end = torch.as_tensor(end, dtype=x.dtype).reshape(-1, *[1] * (x.dim() - 1))
         gap = torch.where(end == t, 1.0, end - t)
         return torch.where(end == t, velocity, (end * M + deviation(end) / now * centred - x) / gap)
+
+
+class ExactShares(ExactMap):
+    """The same, and beside it the average of every element's share of the divergence on the way."""
+
+    def forward(self, t: Any, x: Tensor, context: Any = None, end: Any = None) -> Tensor:
+        u = super().forward(t, x, context, end)
+        t = torch.as_tensor(t, dtype=x.dtype).reshape(-1, *[1] * (x.dim() - 1))
+        here = (t * S**2 - (1 - t)) / deviation(t).square()
+        if end is not None:
+            end = torch.as_tensor(end, dtype=x.dtype).reshape(-1, *[1] * (x.dim() - 1))
+            gap = torch.where(end == t, 1.0, end - t)
+            here = torch.where(end == t, here, (deviation(end) / deviation(t)).log() / gap)
+        return torch.cat((u, here.expand_as(u)), 1)
+
+    def derivative(self, t: Any, x: Tensor, tangent: Tensor, context: Any = None, end: Any = None, **rates: Any) -> Any:
+        rate, end_rate = rates.get("rate", 0.0), rates.get("end_rate", 0.0)
+        ones = [torch.ones(len(x), dtype=x.dtype) for _ in range(2)]
+        times, speeds = (t * ones[0], end * ones[1]), (rate * ones[0], end_rate * ones[1])
+        return jvp(lambda t, s, x: self(t, x, context, s), (*times, x), (*speeds, tangent))[:2]
+
+    def with_tangents(self, t: Any, x: Tensor, tangents: Tensor, context: Any = None) -> tuple[Tensor, Tensor]:
+        found = [jvp(lambda x: self(t, x, context), (x,), (e,))[:2] for e in tangents.unbind(1)]
+        return found[0][0], torch.stack([image for _, image in found], 1)
 
 
 def deviation(t: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ import torch
 
 from pyflowk import zoo
 from pyflowk.nets import FlowMap
-from pyflowk.objectives import FlowMapMatching
+from pyflowk.objectives import FlowMapMatching, effective_sample_size, importance_sample
 from pyflowk.space import Space
-from tests.solvers.gaussian import ExactMap, M, S
+from tests.solvers.gaussian import ExactMap, ExactShares, M, S
 from tests.zoo.test_systems import seeded
 
 
@@ -38,6 +38,19 @@ def test_the_density_of_jumps() -> None:
         x, log_prob = model.sample_and_log_prob(50, generator=seeded(), steps=steps)
         torch.testing.assert_close(log_prob, torch.distributions.Normal(M, S).log_prob(x[:, 0]))
         torch.testing.assert_close(x, model.sample(50, generator=seeded(), steps=steps))
+    both = FlowMap(ExactShares(), reversible=True, divergence=True)
+    model = zoo.FlowMapModel(Space((1,)), both, FlowMapMatching()).double().eval()
+    for options in ({"steps": 1}, {"density": "learned", "steps": 4}, {"density": "exact", "steps": 2}):
+        x, log_prob = model.sample_and_log_prob(50, generator=seeded(), **options)
+        torch.testing.assert_close(log_prob, torch.distributions.Normal(M, S).log_prob(x[:, 0]))
+        torch.testing.assert_close(model.log_prob(x, **options), log_prob)  # back, in as many jumps
+    known = torch.distributions.Normal(M, S)
+    weights = importance_sample(model, lambda x: known.log_prob(x[:, 0]), 50, steps=2, density="exact")[1]
+    assert abs(effective_sample_size(weights) - 50) < 1e-9
+    with pytest.raises(NotImplementedError, match="mean_flow has no likelihood in a few steps"):
+        zoo.mean_flow((1,), width=4).log_prob(x.float(), steps=4)
+    with pytest.raises(ValueError, match="density: expected exact for a map without a divergence"):
+        zoo.mean_flow((1,), width=4, cycle=0.1).sample_and_log_prob(2, density="learned")
     levels = zoo.mean_flow((1, 2, 2), levels=4, width=4, architecture="image").eval()
     x, log_prob = levels.sample_and_log_prob((2, 3), generator=seeded(), steps=2)
     assert x.shape == (2, 3, 1, 2, 2) and log_prob.shape == (2, 3) and torch.equal(x, x.floor())

@@ -42,6 +42,10 @@ DOORS = {
 #: how each ability is used, on a model, its events and contexts
 USES: dict[Ability, Callable[[GenerativeModel, Tensor, Tensor | None], Any]] = {
     Ability.LIKELIHOOD: lambda model, x, c: model.log_prob(x, c, seeded()),
+    Ability.QUICK_LIKELIHOOD: lambda model, x, c: (
+        model.require(Ability.QUICK_LIKELIHOOD),
+        model.log_prob(x, c, seeded(), steps=2),  # type: ignore[call-arg]
+    )[1],
     Ability.LATENT: lambda model, x, c: model.decode(model.encode(x, c, seeded()), c, seeded()),
     Ability.TRAJECTORY: lambda model, x, c: model.trajectory(len(x), (0.0, 0.5, 1.0), c, seeded()),
     Ability.MARGINAL: lambda model, x, c: model.marginal(1.0, x, c, seeded()),

@@ -79,7 +79,7 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "mean-flow": ("mean_flow", (3,), {"width": 8, "depth": 2, "steps": 10}),
     "mean-flow-image": ("mean_flow", (1, 4, 4), {
         "width": 4, "depth": 1, "levels": 17, "objective": "terminal_velocity", "prediction": "data",
-        "architecture": "image", "steps": 30,
+        "architecture": "image", "steps": 30, "likelihood": True, "cycle": 0.1,
     }),
     "consistency": ("consistency", (3,), {"width": 8, "depth": 1}),
     "consistency-image": ("consistency", (1, 4, 4), {  # levels as fine as what a hardly trained network says
