@@ -28,11 +28,13 @@ class Drifting:
     Called with a field, or a function of (t, z) or (t, z, context), and x (B, \*event) of D elements, data: noise z,
     standard normal, goes to :math:`y = z + f(0, z, c)`, one Euler step, and V are the forces on y of
     :func:`pyflowk.ops.drift` at ``temperatures``, in units of the mean distance s, each over its root mean square.
-    Labels (B,) as context say who meets whom: forces are among equal labels. ``more``, rows and their labels, are
-    data that only attract. The result is (B,), its mean or its sum; it tells nothing of how good y are, as
-    forces of unit size stay what they are: :func:`pyflowk.metrics.energy_score` does.
+    Labels (B,) as context say who meets whom: forces are among equal labels, of which y are ``made`` for those of x, or
+    for others, (B,). ``more``, rows and their labels, are data that only attract. The result is (B,), its mean or its
+    sum; it tells nothing of how good y are, as forces of unit size stay what they are:
+    :func:`pyflowk.metrics.energy_score` does.
 
-    Raises ValueError for an unknown reduction, TypeError for a context that is no label. Cost: one evaluation of the
+    Raises ValueError for an unknown reduction, and where no label is made twice, when there is nothing to keep apart
+    and, but by "sinkhorn", nothing to learn; TypeError for a context that is no label. Cost: one evaluation of the
     field and the forces. Deng et al., 2026, arXiv:2602.04770; "sinkhorn": He et al., 2026, arXiv:2603.12366.
 
     >>> import torch
@@ -58,18 +60,20 @@ class Drifting:
         context: Tensor | None = None,
         *,
         more: tuple[Tensor, Tensor | None] | None = None,
+        made: Tensor | None = None,
         generator: Generator | None = None,
         reduction: str = "none",
     ) -> Tensor:
         check_batch(x, context)
         z = noise_of(draw_keys(len(x), generator, device=x.device), x.to(state_dtype(x)))
-        y = z + as_slope(as_field(net)(0.0, z, context), z)
+        own = context if made is None else made
+        y = z + as_slope(as_field(net)(0.0, z, own), z)
         rows, data, labels = y.flatten(1), x.to(y.dtype).flatten(1), context
         if more is not None:
             data = torch.cat([data, more[0].to(data).flatten(1)])
             labels = None if context is None or more[1] is None else torch.cat([context, more[1].to(context)])
         goals, units = rows.detach().clone(), torch.ones_like(rows[:, :1])
-        for mine, theirs in _groups(context, labels, len(rows), len(data)):
+        for mine, theirs in _groups(own, labels, len(rows), len(data), self.normalise == "sinkhorn"):
             forces, unit = drift(goals[mine], data[theirs], self.temperatures, self.normalise, self.kernel)
             sizes = forces.square().mean((1, 2), keepdim=True).sqrt()
             unit = unit.clamp_min(torch.finfo(unit.dtype).tiny)
@@ -78,13 +82,20 @@ class Drifting:
         return reduce(((rows - goals) / units).square().mean(1), reduction)
 
 
-def _groups(mine: Tensor | None, theirs: Tensor | None, rows: int, others: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rows of one label on both sides, where both have some; all of them without labels."""
+def _groups(
+    mine: Tensor | None, theirs: Tensor | None, rows: int, others: int, alone: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows of one label on both sides, all of them without labels; ``alone`` a row of a label may be."""
     if mine is None or theirs is None:
         if mine is not theirs:
             raise ValueError("more: expected labels of its rows, as there are of x, or neither; got one of them")
         yield slice(rows), slice(others)  # type: ignore[misc]
         return
     mine, theirs = check_labels(mine), check_labels(theirs)
-    for label in mine.unique():
+    labels = mine.unique()
+    if len(labels) == len(mine) > 1 and not alone:
+        raise ValueError(
+            f"labels: expected several rows of some label, to be kept apart; got {len(mine)} of one row each"
+        )
+    for label in labels:
         yield mine == label, theirs == label

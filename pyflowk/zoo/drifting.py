@@ -30,7 +30,8 @@ class DriftingModel(GenerativeModel):
 
     Its data are those of :class:`MatchingModel`: integers with even noise in [-1, 1), real numbers at the scale of the
     first batch. In training it keeps the last ``memory`` events and their labels, which are saved with it, and which
-    attract beside those of the batch: a label has few events in one. Among processes they are those of the first. In
+    attract beside those of the batch: a label has few events in one. Among processes they are those of the first. What
+    it makes is for the labels of the first rows of a batch, ``together`` rows each; 0 is for each row's own label. In
     evaluation the loss is the energy score of eight samples for each event, as the loss of training says nothing of how
     good they are.
 
@@ -45,10 +46,11 @@ class DriftingModel(GenerativeModel):
     Sampling = FlowSampling
 
     def __init__(
-        self, space: Space, net: Field, objective: Drifting, *, flat: bool = False, memory: int = 0
-    ) -> None:  # fmt: skip
+        self, space: Space, net: Field, objective: Drifting, *, flat: bool = False, memory: int = 0, together: int = 0
+    ) -> None:
         super().__init__(space)
-        require_counts("DriftingModel", 0, memory=memory)
+        require_counts("DriftingModel", 0, memory=memory, together=together)
+        self.together = together
         shape = (space.dims,) if flat else space.shape
         scale = [ActNorm(shape[0]).requires_grad_(False)] if space.levels is None else []
         front = Compose(*centred(space), *([flatten(space)] if flat else []), *scale)
@@ -67,9 +69,17 @@ class DriftingModel(GenerativeModel):
         x = self.flow.transform.to_noise(x, context, generator)
         known = min(int(self.seen), len(self.memory))
         more = self.memory[:known], None if context is None else self.labels[:known]
-        loss = self.objective(self.net, x, context, more=more, generator=generator)
+        loss = self.objective(self.net, x, context, more=more, made=self._made(context), generator=generator)
         self._remember(x, context)
         return loss
+
+    def _made(self, context: Tensor | None) -> Tensor | None:
+        """Labels of what a batch makes: so few of its own, as they come, that each has ``together`` rows."""
+        if context is None or not self.together:
+            return context
+        rows = context.shape[0]
+        few = max(1, rows // self.together)
+        return context[:few].repeat_interleave(-(-rows // few), 0)[:rows]
 
     @torch.no_grad()
     def _remember(self, x: Tensor, context: Tensor | None) -> None:
@@ -105,6 +115,9 @@ def drifting(
         float, Option("least of three temperatures, in mean distances; 2.5 and 10 times that", above=0)
     ] = 0.02,
     memory: Annotated[int, Option("events of earlier batches that attract, too", 0, WIDTH)] = 1024,
+    together: Annotated[
+        int, Option("rows that a batch makes of a label, which are kept apart; 0: as many as it has", 0, WIDTH)
+    ] = 16,
     **shared: Unpack[NetworkOptions],
 ) -> DriftingModel:
     """Drifting, a network that makes events in one evaluation (Deng et al., 2026, arXiv:2602.04770).
@@ -114,7 +127,8 @@ def drifting(
     forces are those between events as they are, so images are compared pixel by pixel. Forces may balance before the
     distributions are equal, so look at the coverage of samples; with ``normalise`` "sinkhorn" and a "gaussian"
     ``kernel`` they may not (He et al., 2026, arXiv:2603.12366), and a step takes longer. Many samples at a time tell
-    more: larger batches do better. The network is that of ``flow_matching``; validation is by energy score.
+    more: larger batches do better. Of a label a batch makes ``together`` rows, and so of few labels, which are those of
+    its first rows. The network is that of ``flow_matching``; validation is by energy score.
 
     >>> from pyflowk import zoo
     >>> zoo.drifting((2,)).sample(3).shape
@@ -122,4 +136,6 @@ def drifting(
     """
     net = velocity(space, shared)
     objective = Drifting((finest, 2.5 * finest, 10 * finest), normalise, kernel)
-    return DriftingModel(space, net, objective, flat=shared["architecture"] == "vector", memory=memory)
+    return DriftingModel(
+        space, net, objective, flat=shared["architecture"] == "vector", memory=memory, together=together
+    )

@@ -113,6 +113,8 @@ class FlowMapModel(MatchingModel):
         theirs = teacher.flow.transform.layers()
         field: Any = theirs[at].field
         state = (field.net if isinstance(field, FlowMap) else field).state_dict()
+        if self._parts()[1].field.divergence:
+            state |= _beside(state, net.state_dict(), self.flow.base.shape[0])
         missing = [key for key in net.state_dict() if key not in state and "gap" not in key]
         unknown = [key for key in state if key not in net.state_dict()]
         if missing or unknown:
@@ -187,6 +189,20 @@ class FlowMapModel(MatchingModel):
         path: Any = self.objective.path
         field = self._parts()[1].field
         return flow_map(field, x, path.schedule, grid, renoise=chosen.renoise, context=context, generator=generator)
+
+
+def _beside(theirs: dict[str, Tensor], mine: dict[str, Tensor], channels: int) -> dict[str, Tensor]:
+    """Weights of the last layer of a velocity in one that also tells a divergence, whose own stay as they are."""
+    found = {}
+    for key, weight in theirs.items():
+        if (
+            key in mine
+            and mine[key].shape == (2 * weight.shape[0], *weight.shape[1:])
+            and weight.shape[0] % channels == 0
+        ):
+            found[key] = mine[key].clone()
+            found[key].unflatten(0, (-1, 2 * channels))[:, :channels] = weight.unflatten(0, (-1, channels))
+    return found
 
 
 def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -67,6 +68,27 @@ def test_events_attract_and_repel_among_their_label_alone() -> None:
     with pytest.raises(TypeError, match=r"temperatures must be a sequence of numbers; got 0\.05"):
         Drifting(0.05)  # type: ignore[arg-type]
     assert Drifting(t / 10 for t in (1, 2)).temperatures == (0.1, 0.2)  # type: ignore[arg-type]
+
+
+def test_labels_of_one_event_each_are_made_together() -> None:
+    """A batch of as many labels as rows makes several of some of them; made one by one they are refused."""
+    options: dict[str, Any] = {"classes": 64, "width": 8, "depth": 1, "memory": 0}
+    x, labels = torch.randn(64, 2, generator=seeded()), torch.arange(64).flip(0)
+    model = zoo.drifting((2,), **options)
+    model.initialize(x, labels)
+    made = model._made(labels)
+    assert made is not None and made.shape == (64,) and {*made.tolist()} == {63, 62, 61, 60}
+    assert (made.bincount()[60:] == 16).all()
+    model.train().loss(x, labels, seeded()).sum().backward()
+    assert sum(p.grad.abs().sum() for p in model.parameters() if p.grad is not None) > 0
+    apart = zoo.drifting((2,), **options, together=0)
+    apart.initialize(x, labels)
+    with pytest.raises(
+        ValueError, match="expected several rows of some label, to be kept apart; got 64 of one row each"
+    ):
+        apart.train().loss(x, labels, seeded())
+    alone = Drifting(normalise="sinkhorn")(lambda t, z, c: torch.zeros_like(z), x, labels)
+    assert alone.shape == (64,) and alone.min() > 0  # whose plans need no second row
 
 
 def test_it_remembers_the_last_events_and_goes_on_from_a_checkpoint() -> None:

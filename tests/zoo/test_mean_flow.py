@@ -71,6 +71,20 @@ def test_weights_of_flow_matching_begin_a_mean_flow() -> None:
     late = zoo.mean_flow((1, 8, 8), levels=17, width=4, time_scale=1000.0, late=True)
     late.adopt(teacher)  # the same weights, but all: nothing is new
     assert sum(p.numel() for p in late.parameters()) == sum(p.numel() for p in teacher.parameters())
+    for net in (
+        {"width": 4},
+        {"width": 8, "depth": 1, "architecture": "dit"},
+    ):  # whose last layers are laid out otherwise
+        begun = zoo.flow_matching((2, 4, 4), levels=17, **net)  # type: ignore[arg-type]
+        with torch.no_grad():
+            for p in begun.parameters():
+                p += 0.1 * torch.randn(p.shape)
+        telling = zoo.mean_flow((2, 4, 4), levels=17, time_scale=1000.0, likelihood=True, **net)  # type: ignore[arg-type]
+        telling.adopt(begun)
+        x, t = torch.randn(3, 2, 4, 4), torch.tensor(0.3)
+        answer = telling._parts()[1].field.answer(t, x, None, torch.tensor(0.5))
+        torch.testing.assert_close(answer[:, :2], begun._parts()[1].field(t, x))
+        assert answer.shape == (3, 4, 4, 4) and not answer[:, 2:].any()
     other = zoo.mean_flow((1, 8, 8), levels=17, width=4, time_scale=1000.0)
     other.adopt(model)
     assert all(torch.equal(a, b) for a, b in zip(other.parameters(), model.parameters(), strict=True))
