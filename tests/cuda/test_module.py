@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,8 @@ from torch._subclasses import FakeTensorMode
 
 import pyflowk
 from pyflowk._native import Kernels, _cuda_error, covers
-from pyflowk.ops._backends import Backend, backends, register_backend
+from pyflowk.ops import _backends
+from pyflowk.ops._backends import Backend, backends, implementation, register_backend
 from pyflowk.ops.affine_coupling import BOUNDS
 from pyflowk.ops.masks import MASKS
 
@@ -134,9 +136,17 @@ class Named:
         self.affine_coupling = lambda *args: (name,)
 
 
-def test_a_late_answer_decides_once_and_the_next_back_end_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyflowk.ops._backends.backends", {})
-    from pyflowk.ops._backends import implementation
+@pytest.fixture
+def no_backends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is registered; afterwards the ops choose again among what was."""
+    with monkeypatch.context() as patch:
+        patch.setattr(_backends, "backends", {})
+        yield
+    _backends._notify()
+
+
+@pytest.mark.usefixtures("no_backends")
+def test_a_late_answer_decides_once_and_the_next_back_end_serves() -> None:
 
     asked = []
 
@@ -167,13 +177,11 @@ class Compiled:
         self.additive_coupling = self.affine_coupling = lambda *args: ("kernel",)
 
 
+@pytest.mark.usefixtures("no_backends")
 def test_a_driver_too_old_for_the_kernels_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyflowk.ops._backends.backends", {})
     pretend(monkeypatch, (9, 0))
     kernels = Kernels(Compiled("cudaErrorInsufficientDriver: 12.4 is older than 13.0"))
     register_backend(Backend("cuda", "cuda", kernels, ask=lambda: _cuda_error(kernels)))
-    from pyflowk.ops._backends import implementation
-
     with pytest.warns(
         RuntimeWarning, match=r"torch sees a card, but the CUDA kernels do not: .*12\.4 is older"
     ) as told:
