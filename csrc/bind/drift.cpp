@@ -13,7 +13,7 @@ constexpr const char* kOp = "drift";
 
 // Points y and x, and the rates.
 template <class Problem>
-Problem problem_of(const Tensor& y, const Tensor& x, const Tensor& rates, int64_t own, bool squares) {
+Problem problem_of(const Tensor& y, const Tensor& x, const Tensor& rates, int64_t own, int64_t data, bool squares) {
     if (y.ndim != 2 || x.ndim != 2 || y.shape[1] != x.shape[1])
         refuse<std::invalid_argument>(kOp, ": expected y (B, D) and x (N, D); got ", shape_text(y), " and ",
                                       shape_text(x));
@@ -23,9 +23,11 @@ Problem problem_of(const Tensor& y, const Tensor& x, const Tensor& rates, int64_
     require_same_device(kOp, y, "y", rates, "rates");
     if (rates.ndim != 1)
         refuse<std::invalid_argument>(kOp, ": rates must be (T,); got ", shape_text(rates));
+    if (data < 0 || data > x.shape[0])
+        refuse<std::invalid_argument>(kOp, ": expected 0 to ", x.shape[0], " points of the data; got ", data);
     Problem p{};
     p.type = y.dtype, p.rows = y.shape[0], p.others = x.shape[0], p.size = y.shape[1];
-    p.count = rates.shape[0], p.own = own, p.squares = squares;
+    p.count = rates.shape[0], p.own = own, p.data = data, p.squares = squares;
     p.y = y.data, p.y_stride = y.row_stride, p.x = x.data, p.x_stride = x.row_stride;
     p.rates = static_cast<const double*>(rates.data);
     return p;
@@ -38,10 +40,11 @@ void require_logs(const Tensor& t, const char* what, int64_t rows, const Tensor&
         refuse<std::invalid_argument>(kOp, ": ", what, " must be (", rows, ", ", count, "); got ", shape_text(t));
 }
 
-Outputs<2> drift_sums(Frame& frame, const Tensor& y, const Tensor& x, const Tensor& rates, int64_t own, bool squares) {
-    DriftSums p = problem_of<DriftSums>(y, x, rates, own, squares);
-    const int64_t shape[] = {p.rows, p.count};
-    const Tensor logs = frame.empty(shape, 2, accumulator(y.dtype), y.device);
+Outputs<2> drift_sums(Frame& frame, const Tensor& y, const Tensor& x, const Tensor& rates, int64_t own, int64_t data,
+                      bool squares) {
+    DriftSums p = problem_of<DriftSums>(y, x, rates, own, data, squares);
+    const int64_t shape[] = {p.rows, 2, p.count};
+    const Tensor logs = frame.empty(shape, 3, accumulator(y.dtype), y.device);
     const Tensor totals = frame.empty(shape, 1, accumulator(y.dtype), y.device);
     p.logs = logs.data, p.totals = totals.data;
     PFK_LAUNCH(frame, y.device, drift_sums, p, p.others * (p.size + 8 * p.count));
@@ -50,11 +53,8 @@ Outputs<2> drift_sums(Frame& frame, const Tensor& y, const Tensor& x, const Tens
 
 Outputs<1> drift(Frame& frame, const Tensor& y, const Tensor& x, const Tensor& rates, const Tensor& left,
                  const Tensor& right, int64_t own, int64_t data, bool squares) {
-    Drift p = problem_of<Drift>(y, x, rates, own, squares);
+    Drift p = problem_of<Drift>(y, x, rates, own, data, squares);
     require_logs(left, "left", p.rows, y, p.count), require_logs(right, "right", p.others, y, p.count);
-    if (data < 0 || data > p.others)
-        refuse<std::invalid_argument>(kOp, ": expected 0 to ", p.others, " points of the data; got ", data);
-    p.data = data;
     p.left = left.data, p.left_stride = left.row_stride, p.right = right.data, p.right_stride = right.row_stride;
     const int64_t shape[] = {p.count, p.rows, p.size};
     const Tensor forces = frame.empty(shape, 3, accumulator(y.dtype), y.device);

@@ -1,36 +1,48 @@
-// drift on the CPU: tiles of six points and a panel of others, whose distances stay in the first cache and become sums
-// of exponentials or the weights of a product. Nothing of the size of all pairs is kept. Compiled once per instruction
-// set.
+// drift on the CPU: blocks of points, and panels of others that stream by. Distances of six points from a panel stay in
+// the first cache and become sums of exponentials, or the weights of a product. Nothing of the size of all pairs is
+// kept. Compiled once per instruction set.
 
 #include "../math/drift.h"
-#include "../math/elementary.h"
-#include "gemm.h"
+#include "../math/softmax.h"
+#include "panels.h"
 #include "scratch.h"
+#include "sums.h"
+#include "transpose.h"
 
 namespace pfk::cpu {
 namespace {
 
-constexpr int64_t kFew = 16; // coordinates up to which differences are squared; beyond, they come from a product
+constexpr int64_t kFew = 16;     // coordinates up to which differences are squared; beyond, they come from a product
+constexpr int64_t kBlock = 48;   // points whose sums stay near while all others stream by
+constexpr double kNobody = 1e30; // the distance from oneself, and from nobody: an exponential of 0
 
-// How far points of [begin, end) lie from a panel of others.
+// How far the points of a block lie from a panel of others.
 template <class T, class A> class Distances {
   public:
     using Vec = typename Vector<A>::Type;
     static constexpr int64_t step = kGemmVector<A>, width = kGemmWidth<A>;
-    static constexpr A kFar = static_cast<A>(1e30); // from oneself, and from nobody: an exponential of 0
+    static constexpr A kFar = static_cast<A>(kNobody);
 
     template <class Problem>
-    Distances(const Problem& p, int64_t begin, int64_t end)
-        : x_(static_cast<const T*>(p.x)), x_stride_(p.x_stride), size_(p.size), begin_(begin), rows_(end - begin),
-          own_(p.own), squares_(p.squares), scratch_(bytes(p.size, end - begin)) {
-        y_ = scratch_.template take<A>(packed_size(rows_, size_));
+    explicit Distances(const Problem& p)
+        : x_(static_cast<const T*>(p.x)), y_(static_cast<const T*>(p.y)), x_stride_(p.x_stride), y_stride_(p.y_stride),
+          size_(p.size), own_(p.own), squares_(p.squares),
+          scratch_(static_cast<int64_t>(sizeof(A)) *
+                       (packed_size(kBlock, p.size + 1) + width * (p.size + 1 + kGemmRows)) +
+                   5 * 64) {
+        packed_ = scratch_.template take<A>(packed_size(kBlock, size_));
         panel_ = scratch_.template take<A>(width * size_);
         tile_ = scratch_.template take<A>(kGemmRows * width);
-        y_squares_ = scratch_.template take<A>(packed_size(rows_, 1));
+        y_squares_ = scratch_.template take<A>(packed_size(kBlock, 1));
         x_squares_ = scratch_.template take<A>(width);
-        pack(static_cast<const T*>(p.y) + begin * p.y_stride, p.y_stride, 1, rows_, size_, y_);
-        for (int64_t i = 0; i < packed_size(rows_, 1); ++i) {
-            const A* const y = y_ + i / kGemmRows * kGemmRows * size_ + i % kGemmRows;
+    }
+
+    // The block of points from `begin` on.
+    void enter(int64_t begin, int64_t rows) {
+        begin_ = begin;
+        pack(y_ + begin * y_stride_, y_stride_, 1, rows, size_, packed_);
+        for (int64_t i = 0; i < packed_size(rows, 1); ++i) {
+            const A* const y = packed_ + i / kGemmRows * kGemmRows * size_ + i % kGemmRows;
             y_squares_[i] = 0;
             for (int64_t d = 0; d < size_; ++d)
                 y_squares_[i] += y[d * kGemmRows] * y[d * kGemmRows];
@@ -40,17 +52,17 @@ template <class T, class A> class Distances {
     // The panel of `count` others, at most `width`, from `first` on.
     void take(int64_t first, int64_t count) {
         first_ = first, count_ = count;
+        if (count < width)
+            fill_zero(panel_, width * size_);
+        transpose<A>(x_ + first * x_stride_, x_stride_, count, size_, panel_, width);
+        fill_zero(x_squares_, width);
         for (int64_t d = 0; d < size_; ++d)
-            for (int64_t j = 0; j < width; ++j)
-                panel_[d * width + j] = j < count ? load<A>(x_[(first + j) * x_stride_ + d]) : A(0);
-        for (int64_t j = 0; j < width; ++j)
-            x_squares_[j] = 0;
-        for (int64_t d = 0; d < size_; ++d)
+#pragma omp simd
             for (int64_t j = 0; j < width; ++j)
                 x_squares_[j] += panel_[d * width + j] * panel_[d * width + j];
     }
 
-    // (kGemmRows, width) of the points from begin + row on.
+    // (kGemmRows, width) of the points from row on.
     const A* tile(int64_t row) {
         size_ > kFew ? squares<true>(row) : squares<false>(row);
         if (!squares_)
@@ -66,26 +78,22 @@ template <class T, class A> class Distances {
         return tile_;
     }
 
-    int64_t rows() const { return rows_; }
-    int64_t rows_at(int64_t row) const { return rows_ - row < kGemmRows ? rows_ - row : kGemmRows; }
+    const A* panel() const { return panel_; } // (size, width)
 
   private:
-    static int64_t bytes(int64_t size, int64_t rows) {
-        return static_cast<int64_t>(sizeof(A)) * (packed_size(rows, size + 1) + width * (size + 1 + kGemmRows)) +
-               5 * 64;
-    }
-
     template <bool Product> void squares(int64_t row) {
         Vec sum[kGemmRows][kTileVectors] = {};
-        const A *y = y_ + row * size_, *panel = panel_;
-        for (int64_t d = 0; d < size_; ++d, y += kGemmRows, panel += width)
-            for (int v = 0; v < kTileVectors; ++v) {
-                const Vec column = *reinterpret_cast<const Vec*>(panel + v * step);
-                for (int r = 0; r < kGemmRows; ++r) {
-                    const Vec apart = Product ? column : column - y[r];
+        const A *y = packed_ + row * size_, *panel = panel_;
+        for (int64_t d = 0; d < size_; ++d, y += kGemmRows, panel += width) {
+            Vec column[kTileVectors];
+            for (int v = 0; v < kTileVectors; ++v)
+                column[v] = *reinterpret_cast<const Vec*>(panel + v * step);
+            for (int r = 0; r < kGemmRows; ++r)
+                for (int v = 0; v < kTileVectors; ++v) {
+                    const Vec apart = Product ? column[v] : column[v] - y[r];
                     sum[r][v] += Product ? apart * y[r] : apart * apart;
                 }
-            }
+        }
         for (int r = 0; r < kGemmRows; ++r)
             for (int v = 0; v < kTileVectors; ++v) {
                 Vec found = sum[r][v];
@@ -97,127 +105,216 @@ template <class T, class A> class Distances {
             }
     }
 
-    const T* const x_;
-    const int64_t x_stride_, size_, begin_, rows_, own_;
+    const T *const x_, *const y_;
+    const int64_t x_stride_, y_stride_, size_, own_;
     const bool squares_;
-    int64_t first_ = 0, count_ = 0;
+    int64_t begin_ = 0, first_ = 0, count_ = 0;
     Scratch scratch_;
-    A *y_, *panel_, *tile_, *y_squares_, *x_squares_;
+    A *packed_, *panel_, *tile_, *y_squares_, *x_squares_;
 };
 
-// What the lanes of a row have met: the least distance of each, its exponentials from there, and the sum of all.
-template <class T, class A> void sums(const DriftSums& p, int64_t begin, int64_t end) {
-    using D = Distances<T, A>;
-    constexpr int64_t step = D::step, width = D::width;
-    D distances(p, begin, end);
-    const int64_t rows = end - begin, each = (p.count + 2) * step;
-    Scratch scratch(static_cast<int64_t>(sizeof(A)) * rows * each + 64);
-    A* const states = scratch.template take<A>(rows * each);
-    for (int64_t i = 0; i < rows * each; ++i)
-        states[i] = i % each < step ? D::kFar : A(0);
-    for (int64_t first = 0; first < p.others; first += width) {
-        distances.take(first, p.others - first < width ? p.others - first : width);
-        for (int64_t row = 0; row < rows; row += kGemmRows) {
-            const A* t = distances.tile(row);
-            for (int64_t r = 0; r < distances.rows_at(row); ++r, t += width) {
-                A *const least = states + (row + r) * each, *const total = least + step;
-                alignas(64) A before[step];
-                copy(least, before, step);
-                for (int64_t v = 0; v < width; v += step)
-#pragma omp simd
-                    for (int64_t l = 0; l < step; ++l) {
-                        least[l] = detail::smaller(t[v + l], least[l]);
-                        total[l] += t[v + l] == D::kFar ? A(0) : t[v + l];
-                    }
-                for (int64_t k = 0; k < p.count; ++k) {
-                    A* const sum = total + (k + 1) * step;
-                    const A rate = static_cast<A>(p.rates[k]);
-#pragma omp simd
-                    for (int64_t l = 0; l < step; ++l)
-                        sum[l] *= exp_flushed(rate * (before[l] - least[l]));
-                    for (int64_t v = 0; v < width; v += step)
-#pragma omp simd
-                        for (int64_t l = 0; l < step; ++l)
-                            sum[l] += t[v + l] == D::kFar ? A(0) : exp_flushed(rate * (t[v + l] - least[l]));
-                }
-            }
+// Blocks of points begin..end, and panels of others, either of the first `data` or of the rest: open(first row, rows),
+// enter(first, count), meet(side, row, rows, distances), leave(side, rows), close(first row, rows).
+template <class T, class A, class Problem, class Sweep>
+void walk(const Problem& p, int64_t begin, int64_t end, Distances<T, A>& distances, Sweep& sweep) {
+    constexpr int64_t width = kGemmWidth<A>;
+    for (int64_t block = begin; block < end; block += kBlock) {
+        const int64_t rows = end - block < kBlock ? end - block : kBlock;
+        distances.enter(block, rows);
+        sweep.open(block, rows);
+        for (int64_t first = 0; first < p.others;) {
+            const int64_t side = first < p.data ? 0 : 1, until = side == 0 ? p.data : p.others;
+            const int64_t count = until - first < width ? until - first : width;
+            distances.take(first, count);
+            sweep.enter(first, count);
+            for (int64_t row = 0; row < rows; row += kGemmRows)
+                sweep.meet(side, row, rows - row < kGemmRows ? rows - row : kGemmRows, distances.tile(row));
+            sweep.leave(side, rows);
+            first += count;
         }
-    }
-    for (int64_t row = 0; row < rows; ++row) {
-        const A *const least = states + row * each, *const total = least + step;
-        A nearest = D::kFar, whole = 0;
-        for (int64_t l = 0; l < step; ++l) {
-            nearest = nearest != nearest ? nearest : detail::smaller(least[l], nearest);
-            whole += total[l];
-        }
-        static_cast<A*>(p.totals)[begin + row] = whole;
-        for (int64_t k = 0; k < p.count; ++k) {
-            const A rate = static_cast<A>(p.rates[k]), *const sum = total + (k + 1) * step;
-            A all = 0;
-            for (int64_t l = 0; l < step; ++l)
-                all += sum[l] * exp_flushed(rate * (least[l] - nearest));
-            static_cast<A*>(p.logs)[(begin + row) * p.count + k] =
-                nearest == D::kFar ? A(0) : rate * nearest + log(all);
-        }
+        sweep.close(block, rows);
     }
 }
 
-template <class T, class A> void forces(const Drift& p, int64_t begin, int64_t end) {
-    using D = Distances<T, A>;
-    constexpr int64_t width = D::width;
-    D distances(p, begin, end);
-    const int64_t rows = end - begin, padded = (rows + kGemmRows - 1) / kGemmRows * kGemmRows;
-    // towards the data and away from the others: for each rate and row a sum of weights, and of weighted points
-    const int64_t each = p.size + 1, side = p.count * padded * each;
-    Scratch scratch(static_cast<int64_t>(sizeof(A)) * (2 * side + width * (kGemmRows + p.count + each)) + 5 * 64);
-    A* const ends = scratch.template take<A>(2 * side);
-    A* const weights = scratch.template take<A>(kGemmRows * width);
-    A* const right = scratch.template take<A>(p.count * width);
-    A* const points = scratch.template take<A>(width * each); // whose last coordinate is 1
-    for (int64_t i = 0; i < 2 * side; ++i)
-        ends[i] = A(0);
-    for (int64_t first = 0; first < p.others;) {
-        const int64_t until = first < p.data ? p.data : p.others, count = until - first < width ? until - first : width;
-        A* const here = ends + (first < p.data ? 0 : side);
-        distances.take(first, count);
-        for (int64_t j = 0; j < count; ++j) {
-            const T* const x = static_cast<const T*>(p.x) + (first + j) * p.x_stride;
-            for (int64_t d = 0; d < p.size; ++d)
-                points[j * each + d] = load<A>(x[d]);
-            points[j * each + p.size] = A(1);
-        }
-        for (int64_t k = 0; k < p.count; ++k)
-            for (int64_t j = 0; j < width; ++j)
-                right[k * width + j] =
-                    j < count ? static_cast<const A*>(p.right)[(first + j) * p.right_stride + k] : A(0);
-        for (int64_t row = 0; row < rows; row += kGemmRows) {
-            const A* const t = distances.tile(row);
-            const int64_t some = distances.rows_at(row);
-            for (int64_t k = 0; k < p.count; ++k) {
-                const A rate = static_cast<A>(p.rates[k]);
-                for (int64_t r = 0; r < some; ++r) {
-                    const A left = static_cast<const A*>(p.left)[(begin + row + r) * p.left_stride + k];
-#pragma omp simd
-                    for (int64_t j = 0; j < width; ++j)
-                        weights[r * width + j] =
-                            t[r * width + j] == D::kFar
-                                ? A(0)
-                                : exp_flushed(rate * t[r * width + j] - left - right[k * width + j]);
-                }
-                gemm<true>(Rows<A>{weights, width}, points, each, here + (k * padded + row) * each, each, some, count,
-                           each);
-            }
-        }
-        first += count;
+// Exponentials from the least distance of a row on, lane by lane.
+template <class T, class A> class Sums {
+  public:
+    explicit Sums(const DriftSums& p)
+        : p_(p), scratch_(static_cast<int64_t>(sizeof(A)) * kBlock * (2 + (2 * p.count + 1) * step) + 3 * 64) {
+        least_ = scratch_.template take<A>(2 * kBlock);
+        totals_ = scratch_.template take<A>(kBlock * step);
+        sums_ = scratch_.template take<A>(2 * kBlock * p.count * step);
     }
-    for (int64_t k = 0; k < p.count; ++k)
-        for (int64_t row = 0; row < rows; ++row) {
-            const A *const near = ends + (k * padded + row) * each, *const far = near + side;
-            A* const force = static_cast<A*>(p.forces) + (k * p.rows + begin + row) * p.size;
-            for (int64_t d = 0; d < p.size; ++d)
-                force[d] = far[p.size] * near[d] - near[p.size] * far[d];
+
+    void open(int64_t, int64_t) {
+        for (int64_t i = 0; i < 2 * kBlock; ++i)
+            least_[i] = kFar;
+        fill_zero(totals_, kBlock * step), fill_zero(sums_, 2 * kBlock * p_.count * step);
+    }
+    void enter(int64_t, int64_t) {}
+    void leave(int64_t, int64_t) {}
+
+    void meet(int64_t side, int64_t row, int64_t rows, const A* t) {
+        for (int64_t r = row; r < row + rows; ++r, t += width) {
+            A* const total = totals_ + r * step;
+            for (int64_t v = 0; v < width; v += step)
+#pragma omp simd
+                for (int64_t l = 0; l < step; ++l)
+                    total[l] += t[v + l] == kFar ? A(0) : t[v + l];
+            if (p_.count > 0)
+                add(t, least_[side * kBlock + r], sums_ + (side * kBlock + r) * p_.count * step);
         }
-}
+    }
+
+    void close(int64_t first, int64_t rows) {
+        for (int64_t r = 0; r < rows; ++r) {
+            static_cast<A*>(p_.totals)[first + r] = row_sum(totals_ + r * step);
+            for (int64_t side = 0; side < 2; ++side)
+                for (int64_t k = 0; k < p_.count; ++k) {
+                    const A sum = row_sum(sums_ + ((side * kBlock + r) * p_.count + k) * step);
+                    const A from = sum == A(0) ? A(0) : static_cast<A>(p_.rates[k]) * least_[side * kBlock + r];
+                    static_cast<A*>(p_.logs)[((first + r) * 2 + side) * p_.count + k] = from + log(sum);
+                }
+        }
+    }
+
+  private:
+    using Vec = typename Vector<A>::Type;
+    static constexpr int64_t step = kGemmVector<A>, width = kGemmWidth<A>;
+    static constexpr A kFar = Distances<T, A>::kFar;
+
+    static A row_sum(const A* lanes) { return gemm_detail::lane_total<A>(*reinterpret_cast<const Vec*>(lanes)); }
+
+    void add(const A* t, A& least, A* sums) {
+        A nearest = least;
+#pragma omp simd reduction(min : nearest)
+        for (int64_t j = 0; j < width; ++j)
+            nearest = detail::smaller(nearest, t[j]);
+        for (int64_t k = 0; k < p_.count; ++k, sums += step) {
+            const A rate = static_cast<A>(p_.rates[k]);
+            Vec sum = *reinterpret_cast<const Vec*>(sums);
+            if (nearest < least)
+                sum *= exp_falling(rate * (least - nearest));
+            alignas(64) A found[width];
+#pragma omp simd
+            for (int64_t j = 0; j < width; ++j)
+                found[j] = t[j] == kFar ? A(0) : exp_falling(rate * (t[j] - nearest));
+            for (int64_t v = 0; v < width; v += step)
+                sum += *reinterpret_cast<const Vec*>(found + v);
+            *reinterpret_cast<Vec*>(sums) = sum;
+        }
+        least = nearest;
+    }
+
+    const DriftSums& p_;
+    Scratch scratch_;
+    A *least_, *totals_, *sums_;
+};
+
+// For each side, rate and row of a block the sum of the weights, lane by lane, and that of weighted points: lane by
+// lane for a few coordinates, else by a product of all the block's weights, for which a panel of points comes near
+// once.
+template <class T, class A> class Forces {
+  public:
+    Forces(const Drift& p, const A* panel)
+        : p_(p), panel_(panel), few_(p.size <= kFew), ends_size_(few_ ? p.size * step : padded<A>(p.size)),
+          scratch_(static_cast<int64_t>(sizeof(A)) * (2 * p.count * kBlock * (step + ends_size_) +
+                                                      width * (kBlock * p.count + p.count + ends_size_)) +
+                   5 * 64) {
+        sums_ = scratch_.template take<A>(2 * p.count * kBlock * step);
+        ends_ = scratch_.template take<A>(2 * p.count * kBlock * ends_size_);
+        weights_ = scratch_.template take<A>(kBlock * p.count * width);
+        right_ = scratch_.template take<A>(p.count * width);
+        points_ = scratch_.template take<A>(few_ ? 0 : width * ends_size_);
+        fill_zero(weights_, kBlock * p.count * width), fill_zero(points_, few_ ? 0 : width * ends_size_);
+    }
+
+    void open(int64_t first, int64_t) {
+        first_ = first;
+        fill_zero(sums_, 2 * p_.count * kBlock * step), fill_zero(ends_, 2 * p_.count * kBlock * ends_size_);
+    }
+
+    void enter(int64_t first, int64_t count) {
+        count_ = count;
+        for (int64_t j = 0; j < count && !few_; ++j)
+            for (int64_t d = 0; d < p_.size; ++d)
+                points_[j * ends_size_ + d] = load<A>(static_cast<const T*>(p_.x)[(first + j) * p_.x_stride + d]);
+        const A* const right = static_cast<const A*>(p_.right) + first * p_.right_stride;
+        for (int64_t k = 0; k < p_.count; ++k)
+            for (int64_t j = 0; j < width; ++j)
+                right_[k * width + j] = j < count ? right[j * p_.right_stride + k] : A(0);
+    }
+
+    void meet(int64_t side, int64_t row, int64_t rows, const A* t) {
+        for (int64_t k = 0; k < p_.count; ++k)
+            for (int64_t r = 0; r < rows; ++r) {
+                A* const weights = weights_ + (k * kBlock + row + r) * width;
+                const int64_t at = (side * p_.count + k) * kBlock + row + r;
+                weigh(k, row + r, t + r * width, weights, sums_ + at * step);
+                if (few_)
+                    pull(weights, ends_ + at * ends_size_);
+            }
+    }
+
+    void leave(int64_t side, int64_t rows) {
+        const int64_t all = p_.count * kBlock;
+        if (!few_)
+            gemm<true>(Rows<A>{weights_, width}, points_, ends_size_, ends_ + side * all * ends_size_, ends_size_,
+                       all - kBlock + rows, count_, ends_size_);
+    }
+
+    void close(int64_t first, int64_t rows) {
+        for (int64_t k = 0; k < p_.count; ++k)
+            for (int64_t row = 0; row < rows; ++row) {
+                const int64_t near = k * kBlock + row, far = (p_.count + k) * kBlock + row;
+                const A near_sum = sum_of(sums_ + near * step), far_sum = sum_of(sums_ + far * step);
+                const A *const near_end = ends_ + near * ends_size_, *const far_end = ends_ + far * ends_size_;
+                A* const force = static_cast<A*>(p_.forces) + (k * p_.rows + first + row) * p_.size;
+                for (int64_t d = 0; d < p_.size; ++d)
+                    force[d] = few_ ? far_sum * sum_of(near_end + d * step) - near_sum * sum_of(far_end + d * step)
+                                    : far_sum * near_end[d] - near_sum * far_end[d];
+            }
+    }
+
+  private:
+    using Vec = typename Vector<A>::Type;
+    static constexpr int64_t step = kGemmVector<A>, width = kGemmWidth<A>;
+    static constexpr A kFar = Distances<T, A>::kFar;
+
+    static A sum_of(const A* lanes) { return gemm_detail::lane_total<A>(*reinterpret_cast<const Vec*>(lanes)); }
+
+    void weigh(int64_t k, int64_t row, const A* t, A* weights, A* sum) const {
+        const A rate = static_cast<A>(p_.rates[k]), *const right = right_ + k * width;
+        const A left = static_cast<const A*>(p_.left)[(first_ + row) * p_.left_stride + k];
+#pragma omp simd
+        for (int64_t j = 0; j < width; ++j) {
+            const A weight = exp_flushed(rate * t[j] - left - right[j]);
+            weights[j] = t[j] == kFar ? A(0) : weight;
+        }
+        Vec total = *reinterpret_cast<const Vec*>(sum);
+        for (int64_t v = 0; v < width; v += step)
+            total += *reinterpret_cast<const Vec*>(weights + v);
+        *reinterpret_cast<Vec*>(sum) = total;
+    }
+
+    void pull(const A* weights, A* ends) const {
+        const A* x = panel_;
+        for (int64_t d = 0; d < p_.size; ++d, x += width, ends += step) {
+            Vec sum = *reinterpret_cast<const Vec*>(ends);
+            for (int64_t v = 0; v < width; v += step)
+                sum += *reinterpret_cast<const Vec*>(weights + v) * *reinterpret_cast<const Vec*>(x + v);
+            *reinterpret_cast<Vec*>(ends) = sum;
+        }
+    }
+
+    const Drift& p_;
+    const A* const panel_;
+    const bool few_;
+    const int64_t ends_size_; // of what is kept of a row's weighted points
+    int64_t first_ = 0, count_ = 0;
+    Scratch scratch_;
+    A *sums_, *ends_, *weights_, *right_, *points_;
+};
 
 } // namespace
 
@@ -225,13 +322,21 @@ namespace PFK_ISA {
 
 void drift_sums(const DriftSums& p, int64_t begin, int64_t end) {
     with_types(p.type, [&](auto in_memory, auto arithmetic) {
-        sums<decltype(in_memory), decltype(arithmetic)>(p, begin, end);
+        using T = decltype(in_memory);
+        using A = decltype(arithmetic);
+        Distances<T, A> distances(p);
+        Sums<T, A> sums(p);
+        walk(p, begin, end, distances, sums);
     });
 }
 
 void drift(const Drift& p, int64_t begin, int64_t end) {
     with_types(p.type, [&](auto in_memory, auto arithmetic) {
-        forces<decltype(in_memory), decltype(arithmetic)>(p, begin, end);
+        using T = decltype(in_memory);
+        using A = decltype(arithmetic);
+        Distances<T, A> distances(p);
+        Forces<T, A> forces(p, distances.panel());
+        walk(p, begin, end, distances, forces);
     });
 }
 

@@ -7,21 +7,21 @@
 namespace pfk {
 
 // y (rows, size) and x (others, size) lie at t = |y_i - x_j| or, with `squares`, t^2; y_i is x_{i + own}, if that is
-// one of x, and does not meet itself. rates (count,) are below 0.
+// one of x, and does not meet itself. rates (count,) are below 0. The first `data` of x are one side, the rest another.
 struct DriftSums {
     DType type;
-    int64_t rows, others, size, count, own;
+    int64_t rows, others, size, count, own, data;
     bool squares;
     const void *y, *x;
     int64_t y_stride, x_stride;
     const double* rates;
-    void* logs;   // (rows, count): log sum_j exp(rate t_ij), 0 where there is nobody
+    void* logs;   // (rows, 2, count): log sum_j exp(rate t_ij) over each side, -inf where there is nobody
     void* totals; // (rows,): sum_j t_ij
 };
 
 PFK_KERNEL(drift_sums, DriftSums)
 
-// x are `data` points and then those that repel. Weights are w_ij = exp(rate t_ij - left_i - right_j).
+// x are `data` points, which attract, and then those that repel, by weights w_ij = exp(rate t_ij - left_i - right_j).
 struct Drift {
     DType type;
     int64_t rows, others, size, count, own, data;

@@ -27,12 +27,12 @@ def _apart(y: Tensor, x: Tensor, own: int, squares: bool) -> tuple[Tensor, Tenso
     return apart.square() if squares else apart, rows[:, None] + own == columns
 
 
-def _sums_formula(y: Tensor, x: Tensor, rates: Tensor, own: int, squares: bool) -> tuple[Tensor, Tensor]:
-    """The logarithm of the sum of exponentials for every rate (B, T), and the sum of distances (B,)."""
+def _sums_formula(y: Tensor, x: Tensor, rates: Tensor, own: int, data: int, squares: bool) -> tuple[Tensor, Tensor]:
+    """The logarithms of sums of exponentials over the data and over others, (B, 2, T), and of distances (B,)."""
     apart, itself = _apart(y, x, own, squares)
-    logs = [(rate * apart).masked_fill(itself, -math.inf).logsumexp(1) for rate in rates.to(apart.dtype)]
-    found = torch.stack(logs, 1) if logs else apart.new_empty(len(y), 0)
-    return found.masked_fill(found == -math.inf, 0), apart.masked_fill(itself, 0).sum(1)
+    logits = [(rate * apart).masked_fill(itself, -math.inf) for rate in rates.to(apart.dtype)]
+    logs = [torch.stack([side.logsumexp(1) for side in (t[:, :data], t[:, data:])], 1) for t in logits]
+    return torch.stack(logs, 2) if logs else apart.new_empty(len(y), 2, 0), apart.masked_fill(itself, 0).sum(1)
 
 
 def _forces_formula(
@@ -48,7 +48,7 @@ def _forces_formula(
     return (torch.stack(found) if found else apart.new_empty(0, *y.shape),)
 
 
-def _check_points(y: Tensor, x: Tensor, rates: Tensor) -> None:
+def _check_points(y: Tensor, x: Tensor, rates: Tensor, data: int) -> None:
     """What `csrc/bind/drift.cpp` checks, for the paths that do not go through it."""
     if y.ndim != 2 or x.ndim != 2 or y.shape[1] != x.shape[1]:
         raise ValueError(f"drift: expected y (B, D) and x (N, D); got {tuple(y.shape)} and {tuple(x.shape)}")
@@ -61,16 +61,18 @@ def _check_points(y: Tensor, x: Tensor, rates: Tensor) -> None:
             raise ValueError(f"drift: y and {what} must be on one device; got {y.device} and {t.device}")
     if rates.ndim != 1:
         raise ValueError(f"drift: rates must be (T,); got {tuple(rates.shape)}")
+    if not 0 <= data <= len(x):
+        raise ValueError(f"drift: expected 0 to {len(x)} points of the data; got {data}")
 
 
-def _check_sums(y: Tensor, x: Tensor, rates: Tensor, own: int, squares: bool) -> None:
-    _check_points(y, x, rates)
+def _check_sums(y: Tensor, x: Tensor, rates: Tensor, own: int, data: int, squares: bool) -> None:
+    _check_points(y, x, rates, data)
 
 
 def _check_forces(
     y: Tensor, x: Tensor, rates: Tensor, left: Tensor, right: Tensor, own: int, data: int, squares: bool
 ) -> None:
-    _check_points(y, x, rates)
+    _check_points(y, x, rates, data)
     for what, t, rows in (("left", left, len(y)), ("right", right, len(x))):
         if t.dtype != state_dtype(y):
             raise TypeError(f"drift: {what} must be {state_dtype(y)}; got {t.dtype}")
@@ -78,17 +80,15 @@ def _check_forces(
             raise ValueError(f"drift: y and {what} must be on one device; got {y.device} and {t.device}")
         if t.shape != (rows, len(rates)):
             raise ValueError(f"drift: {what} must be ({rows}, {len(rates)}); got {tuple(t.shape)}")
-    if not 0 <= data <= len(x):
-        raise ValueError(f"drift: expected 0 to {len(x)} points of the data; got {data}")
 
 
 _sums = FusedOp(
     "drift_sums",
-    "(Tensor y, Tensor x, Tensor rates, int own, bool squares) -> (Tensor, Tensor)",
+    "(Tensor y, Tensor x, Tensor rates, int own, int data, bool squares) -> (Tensor, Tensor)",
     formula=_sums_formula,
     check=_check_sums,
-    fake=lambda y, x, rates, own, squares: (
-        y.new_empty((y.shape[0], rates.shape[0]), dtype=state_dtype(y)),
+    fake=lambda y, x, rates, own, data, squares: (
+        y.new_empty((y.shape[0], 2, rates.shape[0]), dtype=state_dtype(y)),
         y.new_empty(y.shape[:1], dtype=state_dtype(y)),
     ),
     expand_below=0,
@@ -150,8 +150,9 @@ def drift(
     Raises:
         ValueError, TypeError: shapes, dtypes, devices or names that do not fit; temperatures or a scale not above 0.
 
-    Cost: B (B + N) (D + T) operations, T times for the products; on a CPU memory for T (B + N) numbers, elsewhere and
-    for "sinkhorn" for B (B + N).
+    Cost: distances of B (B + N) pairs four times, the exponentials of T temperatures up to three times, and T products
+    of B (B + N) D multiplications and additions; on a CPU memory for T (B + N) numbers, elsewhere and for "sinkhorn"
+    for B (B + N).
     Deng et al., 2026, arXiv:2602.04770; "sinkhorn": He et al., 2026, arXiv:2603.12366.
 
     >>> forces, scale = drift(torch.tensor([[0.0], [1.0]]), torch.tensor([[3.0], [4.0]]), [1.0], "row")
@@ -162,11 +163,11 @@ def drift(
     _check(y, x, temperatures, normalise, kernel, scale)
     y, x = y.detach().to(state_dtype(y)), x.detach().to(state_dtype(x))
     centre = x.mean(0) if len(x) else x.new_zeros(x.shape[1])
-    y = y - centre
-    others = torch.cat([x - centre, y])
     rows, data, squares = len(y), len(x), kernel == "gaussian"
+    others = torch.cat([x, y]).sub_(centre)
+    x, y = others[:data], others[data:]
     if scale is None:
-        _, totals = _sums((y, others, y.new_empty(0, dtype=torch.float64), data, False))
+        _, totals = _sums((y, others, y.new_empty(0, dtype=torch.float64), data, data, False))
         unit = totals.double().sum().to(y.dtype) / max(1, rows * (data + rows - 1))
     else:
         unit = y.new_tensor(scale)
@@ -175,11 +176,18 @@ def drift(
     rates = -0.5 * ranges**-2 if squares else -1 / ranges
     if normalise == "sinkhorn":
         return Drift(_plans(y, others, data, rates, squares), unit)
-    left, _ = _sums((y, others, rates, data, squares))
+    sides, _ = _sums((y, others, rates, data, data, squares))
+    left = _settled(sides.logsumexp(1))
     right = left.new_zeros(len(others), len(rates))
-    if normalise == "double":
-        left, right = left / 2, _sums((others, y, rates, -data, squares))[0] / 2
+    if normalise == "double":  # columns of y are its rows: distances among them are the same both ways
+        towards, _ = _sums((x, y, rates, -data, rows, squares))
+        left, right = left / 2, _settled(torch.cat([towards[:, 0], sides[:, 1]])) / 2
     return Drift(_forces((y, others, rates, left, right, data, data, squares))[0], unit)
+
+
+def _settled(logs: Tensor) -> Tensor:
+    """Logarithms of sums, 0 instead of those over nobody."""
+    return logs.masked_fill(logs == -math.inf, 0)
 
 
 def _plans(y: Tensor, others: Tensor, data: int, rates: Tensor, squares: bool) -> Tensor:

@@ -57,11 +57,11 @@ def test_forces_do_not_depend_on_threads_or_on_the_rows_beside_them(dtype: torch
     y, x, rates = normal(300, 20).to(dtype), normal(200, 20, seed=1).to(dtype), normal(2).abs().neg()
     left, right = normal(300, 2).to(dtype), normal(200, 2).to(dtype)
     sums, forces = (registry()[name] for name in ("drift_sums", "drift"))
-    whole = *sums((y, x, rates, -1000, False)), forces((y, x, rates, left, right, -1000, 90, False))[0].mT
+    whole = *sums((y, x, rates, -1000, 90, False)), forces((y, x, rates, left, right, -1000, 90, False))[0].mT
     for threads, rows in ((1, slice(None)), (2, slice(None)), (1, slice(7, 8)), (2, slice(131, 300))):
         torch.set_num_threads(threads)
         try:
-            part = sums((y[rows], x, rates, -1000, False))
+            part = sums((y[rows], x, rates, -1000, 90, False))
             driven = forces((y[rows], x, rates, left[rows], right, -1000, 90, False))[0].mT
         finally:
             torch.set_num_threads(1)

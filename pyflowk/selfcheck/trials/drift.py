@@ -24,12 +24,12 @@ def _forces(config: tuple[Any, ...], rows: int, others: int = 70, size: int = 3)
 
 TRIALS = {
     "drift_sums": Trial(
-        [(3, False), (-2, True)],
+        [(3, 30, False), (-2, 10, True)],
         _sums,
         _WIDE,
         lambda config: 8.0,
         double=(2,),
-        large=Large((0, False), lambda rows: _sums((), rows, 640, 64)),
+        large=Large((0, 400, False), lambda rows: _sums((), rows, 640, 64)),
     ),
     "drift": Trial(
         [(40, 40, False), (0, 0, True), (-3, 70, False)],
