@@ -138,13 +138,17 @@ class Flow(nn.Module):
 
     def _require_wide(self) -> Tensor:
         """The tensor that tells device and dtype of the model, once it is wide enough."""
-        own = self.base.anchor
-        if own.dtype not in (torch.float32, torch.float64):
-            raise TypeError(
-                f"this model's weights are {own.dtype}, too coarse for log-scales and log-determinants: keep it in "
-                f"float32 and run its networks in 16 bits by torch.autocast({own.device.type!r}, {own.dtype})"
-            )
-        return own
+        return require_wide(self.base.anchor)
+
+
+def require_wide(own: Tensor) -> Tensor:
+    """A tensor of a model's; TypeError unless weights like it are wide enough for densities."""
+    if own.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"this model's weights are {own.dtype}, too coarse for log-scales and log-determinants: keep it in "
+            f"float32 and run its networks in 16 bits by torch.autocast({own.device.type!r}, {own.dtype})"
+        )
+    return own
 
 
 def _anchor_again(module: Any, incompatible_keys: Any) -> None:

@@ -19,7 +19,7 @@ from .tables import Progress, print_pairs, say
 if TYPE_CHECKING:
     from .commands import Eval
 
-ROUND_TRIP_SAMPLES = 64
+ROUND_TRIP_SAMPLES, RECONSTRUCTED = 64, 1024
 
 
 def evaluate(command: Eval) -> int:
@@ -47,6 +47,8 @@ def evaluate(command: Eval) -> int:
     rows = report.lines()
     if Ability.LATENT in model.abilities:
         rows.append(("round trip", _round_trip(model, data)))
+    if Ability.RECONSTRUCTION in model.abilities:
+        rows.append(("reconstruction", reconstruction(model, data)))
     say(console, f"{model.name} on {what}")
     print_pairs(console, rows)
     return 0
@@ -58,3 +60,11 @@ def _round_trip(model: GenerativeModel, data: Dataset) -> str:
     whole = f"max |f^-1(f(x)) - x| = {report.max_error:.1e}"
     worst = max(report.layers[:-1], key=lambda layer: layer.max_error, default=None)
     return whole if worst is None else f"{whole}; worst layer {worst.name}: {worst.max_error:.1e}"
+
+
+@torch.no_grad()
+def reconstruction(model: GenerativeModel, data: Dataset) -> str:
+    """How near events come back from their codes, beside one event for all."""
+    x = data.take("test", slice(RECONSTRUCTED))[0].float()
+    error, whole = (x - model.eval().reconstruct(x)).square().mean().sqrt(), x.std(0).square().mean().sqrt()
+    return f"root of the mean squared error {error:.3g}, where that of the mean event is {whole:.3g}"

@@ -11,10 +11,12 @@ user's, `FusedParameters` what a kernel takes, a `FlowMap` jumps from one time t
 tells what jumps at any time; for images with far relations there are the `UNet` and `DiT`, whose blocks hear the time
 by a `TimeEmbedding`, and `load_dit` and `load_sit`, which read published weights. Logits of symbols are those of a
 `TokenTransformer`, to which `LeaveOneOut` adds what a place shows itself, and an `EditTransformer` tells which of them
-come and go. An `Encoder` makes codes of events, a `Decoder` events of codes. Every `Branch` contracts and has a
-`TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d`
-and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`,
-`CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`, `DIT_SIZES`.
+come and go. An `Encoder` makes codes of events, a `Decoder` events of codes, and `load_autoencoder` a
+`PretrainedEncoder` and a `PretrainedDecoder`, as `load_language_model` gives what a `LanguageModel` makes a network of
+tokens. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and
+`LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they
+take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`,
+`PLACES`, `DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
@@ -34,11 +36,13 @@ from .field import Field, FunctionField, FusedParameters
 from .fields import ConvField, MLPField
 from .flow_map import FlowMap
 from .fourier import FourierField
+from .language_model import LanguageModel, load_language_model
 from .leave_one_out import LeaveOneOut
 from .lipschitz import LipschitzConvNet, LipschitzMLP, LipschitzNet
 from .made import MADE
 from .mlp import MLP
 from .preconditioned import GaussianBaseline, Preconditioned
+from .pretrained_autoencoder import PretrainedDecoder, PretrainedEncoder, load_autoencoder
 from .resnet import ResidualConvNet, WeightNormConv2d
 from .spectral import SpectralConv2d, SpectralLinear
 from .tangent import TangentField
@@ -80,6 +84,7 @@ __all__ = [
     "FunctionField",
     "FusedParameters",
     "GaussianBaseline",
+    "LanguageModel",
     "LeaveOneOut",
     "LipSwish",
     "LipschitzConvNet",
@@ -88,6 +93,8 @@ __all__ = [
     "MLPField",
     "Network",
     "Preconditioned",
+    "PretrainedDecoder",
+    "PretrainedEncoder",
     "RescheduledField",
     "ResidualConvNet",
     "ReversedField",
@@ -103,7 +110,9 @@ __all__ = [
     "VelocityField",
     "WeightNormConv2d",
     "drop_context",
+    "load_autoencoder",
     "load_dit",
+    "load_language_model",
     "load_sit",
     "text_rows",
     "with_level",

@@ -46,14 +46,17 @@ class ContextTokens(ContextBias):
         return self.nothing
 
     def forward(self, context: Tensor) -> Tensor:
+        self._check(context)
+        if self.classes is None:
+            return self.table(context)
+        return super().forward(context.flatten()).unflatten(0, context.shape)
+
+    def _check(self, context: Tensor) -> None:
         wanted = tuple(self.nothing.shape[1:])
         if context.shape[1:] != wanted or context.is_floating_point() != (self.classes is None):
             kind = "integers" if self.classes is not None else "floats"
             got = f"{tuple(context.shape)} {context.dtype}"
             raise ValueError(f"expected a context (B, {', '.join(map(str, wanted))}) of {kind}, got {got}")
-        if self.classes is None:
-            return self.table(context)
-        return super().forward(context.flatten()).unflatten(0, context.shape)
 
 
 def text_rows(text: Ragged, known: Context) -> Tensor:

@@ -41,7 +41,8 @@ from .realnvp import realnvp
 from .rectified_flow import rectified_flow
 from .registry import check, condition, create, defaults, describe, names, options, register, sampling, takes
 from .residual_flow import residual_flow
-from .starflow import StarFlow, starflow
+from .starflow import starflow
+from .starflow_model import StarFlow
 from .tarflow import tarflow
 from .tarflow_model import TarFlow
 

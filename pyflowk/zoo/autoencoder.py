@@ -11,7 +11,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..distributions import DiagonalGaussian
-from ..nets import Decoder, Encoder
+from ..flows import require_wide
+from ..nets import Decoder, Encoder, PretrainedDecoder, PretrainedEncoder, load_autoencoder
 from ..objectives.elbo import Gauss, draw_events, elbo, log_prob_of_code, log_prob_of_events
 from ..ops.dtypes import state_dtype
 from ..shapes import sample_shape, shaped
@@ -45,9 +46,13 @@ class Autoencoder(GenerativeModel):
 
     Sampling = AutoencoderSampling
 
-    def __init__(self, space: Space, encoder: Encoder, decoder: Decoder, *, fixed: bool, beta: float = 1.0) -> None:
+    def __init__(
+        self, space: Space, encoder: Encoder | PretrainedEncoder, decoder: Decoder | PretrainedDecoder, *, fixed: bool,
+        beta: float = 1.0, pretrained: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(space)
         self.encoder, self.decoder, self.fixed, self.beta = encoder, decoder, fixed, beta
+        self.pretrained = pretrained
         self.prior = DiagonalGaussian(encoder.code)
         channels = (space.shape[0], 1, 1) if len(space.shape) == 3 else (1,) * len(space.shape)
         self.log_scale = nn.Parameter(torch.full(channels, -1.0 if space.levels else 0.0))
@@ -57,7 +62,7 @@ class Autoencoder(GenerativeModel):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        return frozenset({Ability.LIKELIHOOD})
+        return frozenset({Ability.LIKELIHOOD, Ability.RECONSTRUCTION})
 
     @property
     def loss_unit(self) -> str | None:
@@ -71,17 +76,28 @@ class Autoencoder(GenerativeModel):
     # ---- codes -------------------------------------------------------------------------------------------------------
 
     def posterior(self, x: Tensor) -> Gauss:
+        require_wide(self.log_scale)
         levels = self.space.levels
         if levels is not None and x.is_cpu and not torch.compiler.is_compiling():
             check_levels(x, levels)
-        x = x.to(self.log_scale.dtype)
-        found = self.encoder(self.scale(x)[0] if levels is None else (x + 0.5) * (2 / levels) - 1)
+        found = self.encoder(self._centred(x))
         found = found.to(state_dtype(found))
         if self.fixed:
             return found[:, 0], torch.full_like(found[:, 0], FIXED)
         return found[:, 0], BOUND * torch.tanh(found[:, 1] / BOUND)
 
+    def _centred(self, x: Tensor) -> Tensor:
+        """Events as the encoder sees them, and the decoder means them."""
+        x, levels = x.to(self.log_scale.dtype), self.space.levels
+        return self.scale(x)[0] if levels is None else (x + 0.5) * (2 / levels) - 1
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The likeliest events of the mean codes of events."""
+        self.space.check(x)
+        return self.events(self.posterior(x)[0])
+
     def decoded(self, code: Tensor) -> Tensor:
+        require_wide(self.log_scale)
         mean = self.decoder(code)
         return mean.to(state_dtype(mean))
 
@@ -100,6 +116,11 @@ class Autoencoder(GenerativeModel):
     def initialize(self, x: Tensor, context: Any = None, generator: Generator | None = None) -> None:
         self.check_batch(x, context)
         self.scale.initialize(x.to(self.log_scale.dtype))
+        if self.pretrained:  # of a logistic law of scale s the mean size is 2 log(2) s
+            with torch.no_grad():
+                away = self.decoded(self.posterior(x)[0]) - self._centred(x)
+                size = away.abs().mean((0, 2, 3)).clamp(min=0.1 / (self.space.levels or 1))
+                self.log_scale.copy_((size / (2 * math.log(2))).log().reshape(self.log_scale.shape))
 
     # ---- what every system does --------------------------------------------------------------------------------------
 
@@ -139,6 +160,9 @@ def autoencoder(
     depth: Annotated[int, Option("residual blocks on each level, or hidden layers", 1, LAYERS)] = 1,
     deviation: Annotated[str, one_of("of a code: 0.5, or told by the encoder", ("fixed", "learned"))] = "learned",
     beta: Annotated[float, Option("what codes cost in training, in nats a nat", above=0)] = 1.0,
+    pretrained: Annotated[
+        str | None, Option("folder or name of an AutoencoderKL (diffusers), whose networks stand in place of all these")
+    ] = None,
 ) -> Autoencoder:
     """Autoencoder, whose codes other systems learn in place of events (Kingma, Welling, 2014, arXiv:1312.6114).
 
@@ -148,12 +172,21 @@ def autoencoder(
     arXiv:2512.04084). Events given their code have a Gaussian law, levels a logistic one, of a learned scale a channel.
     The likelihood is a bound. `pyflowk latent RUN` trains a system on the codes of a run.
 
-    Cost: one pass of either network. Raises ValueError for sides that cannot be halved so often.
+    ``pretrained`` takes both networks from diffusers, for images of integer levels: latent models then learn its codes,
+    in the scale that its config tells, `pyflowk train latent --set coder=pretrained=PLACE`; the first batch sets the
+    scale of what its decoder leaves.
+
+    Cost: one pass of either network. Raises ValueError for sides that cannot be halved so often, and ImportError for a
+    pretrained one without diffusers.
 
     >>> from pyflowk import zoo
     >>> zoo.autoencoder((1, 8, 8), levels=17, halvings=1, width=8).sample(2, spread=0.0).shape
     torch.Size([2, 1, 8, 8])
     """
+    if pretrained is not None:
+        if space.levels is None:
+            raise ValueError(f"pretrained: expected images of integer levels, got {space}")
+        return Autoencoder(space, *load_autoencoder(pretrained, space.shape), fixed=False, beta=beta, pretrained=True)
     sizes: dict[str, Any] = {"channels": channels, "halvings": halvings, "width": width, "depth": depth}
     fixed = deviation == "fixed"
     encoder, decoder = Encoder(space.shape, **sizes, answers=2 - fixed), Decoder(space.shape, **sizes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from ..ops.masks import transformed_channels
 from ..solvers import Adaptive, Fixed, Operator
 from ..solvers.ode.methods import estimates_error
 from ..solvers.ode.stepping import Stepping
-from ..space import Space
+from ..space import TEXTS, Space
 from ..transforms import (
     ActNorm,
     Affine,
@@ -278,6 +279,16 @@ def fitting_patch(shape: tuple[int, ...], patch: int | None) -> int:
     fitting = [p for p in divisors if 4 * p ** len(sides) <= math.prod(sides) <= 64 * p ** len(sides)] or [1]
     coarse = next((p for p in fitting if p > 1), fitting[0])  # fewer tokens learn more in the same time
     return patch or (coarse if len(shape) == 3 else fitting[0])
+
+
+def beside(space: Space, dropout: float) -> Field:
+    """The usual network for such events, to learn beside a flow; it hears of no text."""
+    if space.context is not None and space.context.kind in TEXTS:
+        space, dropout = replace(space, context=None), 0.0
+    options: Any = dict.fromkeys(("width", "depth", "patch", "activation", "time"))
+    options |= {"architecture": "auto", "dropout": dropout}
+    chosen: Any = {**options, **by_network(space, options)}
+    return velocity(space, chosen)
 
 
 # ---- choices ---------------------------------------------------------------------------------------------------------

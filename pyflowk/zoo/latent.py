@@ -49,7 +49,7 @@ class Latent(GenerativeModel):
 
     @property
     def abilities(self) -> frozenset[Ability]:
-        return self.inner.abilities & {Ability.LIKELIHOOD}
+        return (self.inner.abilities & {Ability.LIKELIHOOD}) | {Ability.RECONSTRUCTION}
 
     @property
     def loss_unit(self) -> str | None:
@@ -113,6 +113,9 @@ class Latent(GenerativeModel):
         log_prob = self.log_likelihood(x, code) + log_prior - ladj - log_prob_of_code(code, self.posterior(x))
         return shaped(x, shape), shaped(log_prob, shape)
 
+    def reconstruct(self, x: Tensor) -> Tensor:
+        return self.autoencoder.reconstruct(x)
+
     def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
         inside = self._inside(chosen)
         z = self.inner.sample(rows, context, generator, **inside)
@@ -121,7 +124,7 @@ class Latent(GenerativeModel):
     def initialize(self, x: Tensor, context: Any = None, generator: Generator | None = None) -> None:
         context = self.check_batch(x, context)
         scale = self.autoencoder.scale
-        if self.joint or (isinstance(scale, ActNorm) and scale.unset):
+        if self.joint or self.autoencoder.pretrained or (isinstance(scale, ActNorm) and scale.unset):
             self.autoencoder.initialize(x)
         code = draw_code(self.autoencoder.posterior(x), generator).detach()
         self.inner.initialize(self.scale.initialize(code), context, generator)

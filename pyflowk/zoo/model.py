@@ -34,6 +34,8 @@ class Ability(str, Enum):
     """``marginal``."""
     EDITING = "editing of events"
     """``edit``, ``restore`` and ``inpaint``."""
+    RECONSTRUCTION = "codes"
+    """``reconstruct``."""
 
     def __str__(self) -> str:
         return self.value
@@ -277,6 +279,10 @@ class GenerativeModel(nn.Module):
         The mask broadcasts with y; what y is where it is false, NaN for example, is not looked at.
         """
         raise self._lacks(Ability.EDITING)
+
+    def reconstruct(self, x: Any) -> Any:
+        """What comes back of events from their codes, which keep less than all of them."""
+        raise self._lacks(Ability.RECONSTRUCTION)
 
     def _lacks(self, ability: Ability) -> NotImplementedError:
         claimed = ", though it claims one: its class does not define it" if ability in self.abilities else ""

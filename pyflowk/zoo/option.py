@@ -110,6 +110,7 @@ def one_of(meaning: str, choices: Iterable[str], default: str | None = None) -> 
 # what several systems have
 Dequantizer = Annotated[str, one_of("noise that makes integers real: even, or learned", ("uniform", "variational"))]
 FlatMemory = Annotated[bool, Option("train in the memory of one layer, by inverting the others")]
+LearnedInverse = Annotated[bool, Option("a network of its own learns to undo the flow in one evaluation")]
 Nonlinearity = Annotated[str, one_of("what the hidden units compute", CONDITIONER_ACTIVATIONS)]
 Width = Annotated[int, Option("units of a hidden layer", 1, WIDTH)]
 Architecture = Annotated[

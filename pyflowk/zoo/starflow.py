@@ -2,75 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any
 
-from torch import Generator, Tensor
-
 from ..distributions import DiagonalGaussian
-from ..nets import CausalTransformer, Field, text_rows
+from ..nets import CausalNetwork, CausalTransformer, LanguageModel, load_language_model
 from ..nets.attention import heads_of
 from ..nets.dit import turns_ahead
-from ..objectives.nll import nll
-from ..ops.draw import draw_normal
-from ..ops.guidance import GUIDANCE_RULES
-from ..space import TEXTS, Ragged, Space
+from ..space import TEXTS, Space
 from ..transforms import ActNorm, Causal, Compose, Flip, GaussianNoise, Patches, Reshape, SoftplusAffine, Transform
-from .blocks import by_network, centred, condition, fitting_patch, velocity
-from .option import LAYERS, WIDTH, Dropout, FlatMemory, Option, Width, one_of
+from .blocks import beside, centred, condition, fitting_patch
+from .option import LAYERS, WIDTH, Dropout, FlatMemory, LearnedInverse, Option, Width
 from .registry import FLOWS, register
-from .tarflow_model import TarFlow, TarFlowSampling, entered
-
-
-@dataclass(frozen=True)
-class StarFlowSampling(TarFlowSampling):
-    """The same, guided by the product of Gaussians where nothing else is said."""
-
-    guidance_rule: Annotated[str, one_of("what is guided: see ops.guide", GUIDANCE_RULES)] = "product"
-
-
-class StarFlow(TarFlow):
-    """A TarFlow with a network of its own, if one is given, that tells the noise on events: samples are denoised by it.
-
-    In training it learns the noise that is put on the data, beside the flow: what is minimised are nats and half of its
-    squared error, and no likelihood then. Denoising costs one evaluation of it, where it takes both passes of the flow.
-    """
-
-    Sampling = StarFlowSampling
-
-    def __init__(self, *parts: Any, denoiser: Field | None = None, **options: Any) -> None:
-        super().__init__(*parts, **options)
-        self.denoiser = denoiser
-
-    def _given(self, context: Any, rows: int) -> Any:
-        given, known = super()._given(context, rows), self.space.context
-        return text_rows(given, known) if isinstance(given, Ragged) and known is not None else given
-
-    @property
-    def loss_unit(self) -> str | None:
-        return None if self.denoiser is not None and self.training else super().loss_unit
-
-    def loss(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
-        if self.denoiser is None or not self.training:
-            return super().loss(x, context, generator)
-        given = self._dropped(x, context, generator)
-        x, _ = self.flow.enter(x, None)
-        front, blocks = self._ends()
-        z = Compose(*front.layers()[:-1])(x, None, generator)[0]
-        noise = draw_normal(z.shape, generator, dtype=z.dtype, device=z.device)
-        z = z + self.sigma * noise
-        error = (self._noise(z, given) - noise).square().flatten(1).sum(1)
-        return nll(blocks, z, given) + 0.5 * error
-
-    def _noise(self, z: Tensor, context: Any) -> Tensor:
-        assert self.denoiser is not None
-        seen = z if len(self.space.shape) == 3 else z.flatten(1)
-        context = context if self.denoiser.takes_context else None
-        return self.denoiser(1.0, seen, context).reshape(z.shape).to(z.dtype)
-
-    def _score(self, context: Any, z: Tensor, level: float) -> Tensor:
-        return super()._score(context, z, level) if self.denoiser is None else -self._noise(z, context) / level
+from .starflow_model import StarFlow
+from .tarflow_model import entered
 
 
 def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
@@ -98,8 +43,12 @@ def starflow(
     clip: Annotated[float, Option("where parameters of a map are softly clipped; 0: not", 0, 80)] = 4.0,
     noise: Annotated[float, Option("deviation of the noise on the data in training, in units of [-1, 1]", 0, 1)] = 0.0,
     denoiser: Annotated[bool, Option("a network of its own learns to take the noise off samples")] = False,
+    inverse: LearnedInverse = False,
     dropout: Dropout = 0.0,
     memory_flat: FlatMemory = False,
+    language_model: Annotated[
+        str | None, Option("folder or name of a causal language model (transformers), fine-tuned as the deep network")
+    ] = None,
     published: Annotated[
         bool, Option("the very networks of the paper's code, as zoo.load_starflow fills them")
     ] = False,
@@ -113,12 +62,15 @@ def starflow(
     all parameters are clipped softly. Here a learned scale and shift of every number, set by the first batch, stands in
     front.
 
-    Guidance goes by the product of Gaussians (``guidance_rule``). ``noise`` and ``denoise`` are as of ``zoo.tarflow``;
-    with a ``denoiser`` one evaluation of it takes the noise off. A text is a context of tokens or of vectors
-    (:class:`pyflowk.space.Context`), each of which is a token of the prefix: models of the zoo learn what ids mean, and
-    take what any encoder of texts has made of them, too. With ``published`` networks are those of the paper's code,
-    whose weights :func:`pyflowk.zoo.load_starflow` reads. `pyflowk latent RUN --system starflow` learns the
-    codes of an autoencoder, as the paper does. Sampling takes a step of each network a token, or rounds of many tokens.
+    Guidance goes by the product of Gaussians (``guidance_rule``). ``noise``, ``denoise`` and ``inverse`` are as of
+    ``zoo.tarflow``; with a ``denoiser`` one evaluation of it takes the noise off. Sampling takes a step of each network
+    a token, or rounds of many tokens. `pyflowk latent RUN --system starflow` learns the codes of an autoencoder, as the
+    paper does.
+
+    A text is a context of tokens or of vectors (:class:`pyflowk.space.Context`), each of which is a token of the
+    prefix: what ids mean is learned, vectors are what an encoder of texts has made of them; or a ``language_model``
+    that reads such ids already is the deep network, and is fine-tuned. With ``published`` networks are those of the
+    paper's code, whose weights :func:`pyflowk.zoo.load_starflow` reads.
 
     Raises ValueError for a patch that does not cut the event into two tokens or more, a prefix longer than the tokens,
     and a denoiser without noise.
@@ -152,9 +104,12 @@ def starflow(
             ahead = None if space.context is None else prefix if top else 0
             channels = width // heads_of(width)
             kind["turns"] = partial(turns_ahead, rows=grid[0], columns=grid[1], channels=channels, text=ahead)
-        net = CausalTransformer(
-            features, tokens, 2, width, deep if top else depth, start=published or not front, grid=grid, **front, **kind
-        )
+        if top and language_model is not None:
+            net: CausalNetwork = _speaking(language_model, space, features, tokens, dropout)
+        else:
+            layers_of = deep if top else depth
+            first = {"start": published or not front, **front}
+            net = CausalTransformer(features, tokens, 2, width, layers_of, grid=grid, **first, **kind)
         layers.append(Causal(net, SoftplusAffine(clip), flip=True))
     layers.append(Reshape((tokens, features), (dims,)))
     enter = centred(space) if published else entered(space, noise)
@@ -162,7 +117,8 @@ def starflow(
     scale = [ActNorm(space.shape[0]).requires_grad_(False)] if real else []
     return StarFlow(
         space, DiagonalGaussian((dims,)), Compose(*layers), [*enter, *scale], GaussianNoise(noise),
-        dropout=dropout, memory_flat=memory_flat, denoiser=_denoiser(space, dropout) if denoiser else None,
+        dropout=dropout, memory_flat=memory_flat, denoiser=beside(space, dropout) if denoiser else None,
+        inverse=beside(space, dropout) if inverse else None,
     )  # fmt: skip
 
 
@@ -174,11 +130,9 @@ def _heard(space: Space, dropout: float) -> dict[str, Any]:
     return {"classes" if known.kind == "tokens" else "context_dim": known.size, "droppable": dropout > 0}
 
 
-def _denoiser(space: Space, dropout: float) -> Field:
-    """The usual network for such events, which hears of no text."""
-    if space.context is not None and space.context.kind in TEXTS:
-        space, dropout = replace(space, context=None), 0.0
-    options: Any = dict.fromkeys(("width", "depth", "patch", "activation", "time"))
-    options |= {"architecture": "auto", "dropout": dropout}
-    chosen: Any = {**options, **by_network(space, options)}
-    return velocity(space, chosen)
+def _speaking(place: str, space: Space, features: int, tokens: int, dropout: float) -> LanguageModel:
+    known = space.context
+    if known is None or known.kind != "tokens" or known.length is None:
+        raise ValueError(f"language_model: expected a context of tokens, its text; got {known or 'none'}")
+    model, heard = load_language_model(place), _heard(space, dropout)
+    return LanguageModel(model, features, tokens, length=known.length, **heard)

@@ -8,8 +8,8 @@ from ..distributions import DiagonalGaussian
 from ..nets import PLACES, CausalTransformer
 from ..space import Space
 from ..transforms import ActNorm, Additive, Affine, Causal, Compose, GaussianNoise, Patches, Reshape, Transform
-from .blocks import centred, condition, fitting_patch
-from .option import LAYERS, WIDTH, Dropout, FlatMemory, Limit, Option, Width, one_of
+from .blocks import beside, centred, condition, fitting_patch
+from .option import LAYERS, WIDTH, Dropout, FlatMemory, LearnedInverse, Limit, Option, Width, one_of
 from .registry import register
 from .tarflow_model import TarFlow, entered
 
@@ -38,6 +38,7 @@ def tarflow(
     iterative: Annotated[
         bool, Option("learn all noise up to `noise`, which networks are told, for samples denoised step by step")
     ] = False,
+    inverse: LearnedInverse = False,
     memory_flat: FlatMemory = False,
     published: Annotated[
         bool, Option("the very networks of the paper's code, as zoo.load_tarflow fills them: no limit, start or logit")
@@ -62,6 +63,8 @@ def tarflow(
     what guidance goes away from. ``memory_flat`` trains in the memory of one block. ``iterative`` makes iTARFlow (Chen
     et al., 2026, arXiv:2604.20041), best with noise of 0.3 or more: its networks hear how noisy events are, learn all
     noise from 0.01 up, and denoise samples in many steps, which leaves all of their spread.
+
+    With ``inverse`` a network of its own learns to find events in one evaluation: samples of ``decoding`` "learned".
 
     Density is one pass of the networks, sampling one step of them a token. Raises ValueError for a patch that does not
     cut the event into two tokens or more, and for guidance and denoising of models that were not trained for them.
@@ -95,4 +98,5 @@ def tarflow(
     return TarFlow(
         space, DiagonalGaussian((dims,), learned=not affine), Compose(*layers), [*front, *scale],
         GaussianNoise(noise), dropout=dropout, memory_flat=memory_flat, iterative=iterative,
+        inverse=beside(space, dropout) if inverse else None,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from ..distributions import Distribution
 from ..flows import Flow
-from ..nets import with_level
+from ..nets import Field, with_level
 from ..nets.context import drop_context
 from ..objectives.nll import nll
 from ..ops.draw import draw_normal, draw_uniform
@@ -21,12 +21,13 @@ from ..ops.guidance import GUIDANCE_RULES
 from ..shapes import number_of
 from ..solvers import denoise
 from ..space import Space
-from ..transforms import Causal, Compose, Decoding, GaussianNoise, Solved, Transform
+from ..transforms import Causal, Compose, Decoding, Flip, GaussianNoise, Solved, Transform
 from ..transforms.decoding import DECODINGS
 from .blocks import centred, unsquash
 from .flow_model import FlowModel, FlowSampling
 from .option import WIDTH, Option, one_of, require_usual
 
+LEARNED = "learned"
 LEAST = 0.01
 """The least noise of a model of all levels."""
 
@@ -41,7 +42,10 @@ class TarFlowSampling(FlowSampling):
     attention_temperature: Annotated[
         float, Option("of what guidance goes away from; another than 1 guides without a context, too", above=0)
     ] = 1.0
-    decoding: Annotated[str, one_of("how the tokens are found: see transforms.Decoding", DECODINGS)] = "auto"
+    decoding: Annotated[
+        str,
+        one_of("how the tokens are found: see transforms.Decoding; learned: in one evaluation", (*DECODINGS, LEARNED)),
+    ] = "auto"
     segment: Annotated[int, Option("tokens that gauss-seidel finds together", 1, WIDTH)] = 16
     tolerance: Annotated[float, Option("share of their size by which tokens may still move; 0: exact", 0)] = 0.0
     denoise: Annotated[bool, Option("take the noise of training off samples; in one step if it is of one level")] = (
@@ -56,6 +60,8 @@ class TarFlowSampling(FlowSampling):
             require_usual(self, "guidance_rule", "guidance_rises", "attention_temperature", without="guidance")
         if not self.denoise:
             require_usual(self, "denoising_steps", without="denoise")
+        if self.decoding == LEARNED and (self.guidance or self.denoise):
+            raise ValueError("decoding: learned finds events without noise and guidance; expected neither asked for")
 
 
 def entered(space: Space, noise: float) -> list[Transform]:
@@ -76,36 +82,65 @@ class TarFlow(FlowModel):
     backward pass. ``iterative``, the networks are told the level of the noise, and learn all from ``LEAST`` to
     :math:`\sigma` (the loss is then :math:`\sigma` times the nats, and no likelihood in training); denoised samples go
     down from there in many steps, all others and densities are those of the least noise.
+
+    ``inverse`` is a network that learns, beside the flow, which events are behind its noise, without what was put on
+    them: with ``decoding`` "learned" it draws samples in one evaluation (Lu et al., 2025, arXiv:2512.10953). Half of
+    its squared error is added to the nats in training, and moves nothing of the flow.
     """
 
     Sampling = TarFlowSampling
 
     def __init__(
         self, space: Space, base: Distribution, transform: Transform, front: Sequence[Transform], noise: GaussianNoise,
-        *, dropout: float = 0.0, memory_flat: bool = False, iterative: bool = False,
+        *, dropout: float = 0.0, memory_flat: bool = False, iterative: bool = False, inverse: Field | None = None,
     ) -> None:  # fmt: skip
         if iterative and not noise.sigma > LEAST:
             raise ValueError(f"noise: expected more than {LEAST} if iterative, got {noise.sigma:g}")
+        if iterative and inverse is not None:
+            raise ValueError("inverse: expected False if iterative, whose noise is of all levels; got True")
         sigma, noise = noise.sigma, GaussianNoise(0.0) if iterative else noise
         super().__init__(space, base, transform, front=[*front, noise], memory_flat=memory_flat)
-        self.sigma, self.dropout, self.iterative = sigma, dropout, iterative
+        self.sigma, self.dropout, self.iterative, self.inverse = sigma, dropout, iterative, inverse
 
     @property
     def loss_unit(self) -> str | None:
-        return None if self.iterative and self.training else "nats"
+        return None if self.training and (self.iterative or self.inverse is not None) else "nats"
 
     def loss(self, x: Tensor, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         given = self._dropped(x, context, generator)
-        if not (self.iterative and self.training):
+        if self.loss_unit == "nats":
             return nll(self.flow, x, self._at(LEAST, given, x.shape[0]), generator=generator)
         x, _ = self.flow.enter(x, None)
         front, blocks = self._ends()
-        z = front(x, None, generator)[0]
-        share = draw_uniform((z.shape[0],), generator, dtype=z.dtype, device=z.device)
-        level = LEAST + (self.sigma - LEAST) * share
-        noise = draw_normal(z.shape, generator, dtype=z.dtype, device=z.device)
-        spread = level.reshape(-1, *[1] * (z.dim() - 1))
-        return level * nll(blocks, z + spread * noise, self._at(level, given, z.shape[0]))
+        clean = Compose(*front.layers()[:-1])(x, None, generator)[0]
+        level: Tensor | float = self.sigma
+        if self.iterative:
+            share = draw_uniform((clean.shape[0],), generator, dtype=clean.dtype, device=clean.device)
+            level = LEAST + (self.sigma - LEAST) * share
+        noise = draw_normal(clean.shape, generator, dtype=clean.dtype, device=clean.device)
+        spread = level.reshape(-1, *[1] * (clean.dim() - 1)) if isinstance(level, Tensor) else level
+        noised, heard = clean + spread * noise, self._at(level, given, clean.shape[0])
+        z, ladj = blocks.transform(noised, heard, generator)
+        nats = -blocks.base.log_prob(z, heard) - ladj
+        return level * nats if self.iterative else nats + self._beside(clean, noise, noised, z, given)
+
+    def _beside(self, clean: Tensor, noise: Tensor, noised: Tensor, z: Tensor, given: Any) -> Tensor:
+        """What is learned beside the flow, (B,)."""
+        if self.inverse is None:
+            return clean.new_zeros(clean.shape[0])
+        return 0.5 * (self._undone(z.detach(), given) - clean).square().flatten(1).sum(1)
+
+    def _undone(self, z: Tensor, given: Any) -> Tensor:
+        """What the learned inverse makes of the base's noise: events as the front gives them."""
+        assert self.inverse is not None
+        layers = self._ends()[1].transform.layers()
+        cut: Any = layers[0]
+        turns = sum(isinstance(layer, Flip) or (isinstance(layer, Causal) and layer.flip) for layer in layers)
+        tokens = z.reshape(z.shape[0], *cut.after)
+        seen = cut.to_data(tokens.flip(1) if turns % 2 else tokens)
+        seen, shape = seen if len(self.space.shape) == 3 else seen.flatten(1), seen.shape
+        found = self.inverse(1.0, seen, given if self.inverse.takes_context else None)
+        return found.reshape(shape).to(z.dtype)
 
     def check_context(self, context: Any, rows: int) -> Any:
         return self._at(LEAST, self._given(context, rows), rows)
@@ -133,6 +168,8 @@ class TarFlow(FlowModel):
         found: Any = super().chosen(options)
         if found.denoise and not self.sigma:
             raise ValueError("denoise: expected a model that was trained with noise above 0, got one of 0")
+        if found.decoding == LEARNED and self.inverse is None:
+            raise ValueError("decoding: expected a model that has learned its inverse (inverse=True) for learned")
         self._drawn_by(found)  # an error, before a run has learned in vain, if it cannot be guided
         return found
 
@@ -155,7 +192,7 @@ class TarFlow(FlowModel):
         return next((layer for layer in maps if layer.net.may_go_without), maps[0])
 
     def _drawn_by(self, chosen: Any) -> Flow:
-        decoding = Decoding(chosen.decoding, chosen.segment, chosen.tolerance)
+        decoding = Decoding("auto" if chosen.decoding == LEARNED else chosen.decoding, chosen.segment, chosen.tolerance)
         if not chosen.guidance and decoding == Decoding():
             return self.flow
         how = (chosen.guidance, chosen.guidance_rule, chosen.guidance_rises, chosen.attention_temperature)
@@ -178,6 +215,8 @@ class TarFlow(FlowModel):
         """The blocks, the last one first, and what each has found of n samples, drawn as by :meth:`sample`: how many
         rounds that took, and how fast they came to an end. "auto" is "gauss-seidel" here."""
         chosen: Any = self.chosen(options)
+        if chosen.decoding == LEARNED:
+            raise ValueError("decoding: expected another than learned, which takes no rounds")
         flow, context = self._drawn_by(chosen), self.check_context(context, number_of(n))
         z, found = flow.base.sample(n, context, generator, chosen.temperature), []
         for layer in flow.transform.layers()[::-1]:
@@ -193,6 +232,8 @@ class TarFlow(FlowModel):
     ) -> tuple[Tensor, Tensor]:
         if options.get("denoise"):
             raise ValueError("denoise: expected False, for denoised samples have no known density; got True")
+        if options.get("decoding") == LEARNED:
+            raise ValueError("decoding: expected another than learned for densities of samples, which has none")
         if options.get("tolerance"):
             raise ValueError(
                 "tolerance: expected 0 for densities of samples, as those that are found up to it are of another "
@@ -201,9 +242,12 @@ class TarFlow(FlowModel):
         return super().sample_and_log_prob(n, context, generator, **options)
 
     def _sample(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
+        front, blocks = self._ends()
+        if chosen.decoding == LEARNED:
+            z = self.flow.base.sample(rows, context, generator, chosen.temperature)
+            return front.to_data(self._undone(z, context), context, generator)
         if not chosen.denoise:
             return super()._sample(rows, context, generator, chosen)
-        front, blocks = self._ends()
         drawn = Compose(*self._drawn_by(chosen).transform.layers()[-len(blocks.transform.layers()) :])
         deviations = [self.sigma, 0.0]
         if self.iterative:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from pyflowk import datasets, training, zoo
 from pyflowk.cli import main
+from pyflowk.cli.evaluate import reconstruction
 from pyflowk.cli.options import sampling_of
 from pyflowk.training import TrainConfig, Trainer
 from pyflowk.zoo import Latent
@@ -28,6 +29,9 @@ def test_a_system_learns_the_codes_of_a_run(tmp_path: Path, capsys: pytest.Captu
     model, run = training.load_model(out)
     assert isinstance(model, Latent) and model.code == (3, 2, 2) and model.space.classes == 10
     assert run.sampling == {"inside": "temperature=0.7", "spread": 0.5}
+    test = datasets.load("digits").test.float()
+    error = (test - model.reconstruct(test)).square().mean().sqrt().item()
+    assert f"error {error:.3g}, where that of the mean event is" in reconstruction(model, datasets.load("digits"))
     warmer = sampling_of(model, ["temperature=0.9", "spread=0"], run)
     assert warmer == {"inside": "temperature=0.9", "spread": 0}  # what is not latent's own is the system's inside
     own = model.autoencoder.state_dict()

@@ -23,21 +23,9 @@ from tests.zoo import test_compile
 from tests.zoo.test_systems import SEQUENCES, SMALL, build, conditions, context, data, seeded, systems
 
 ROOMS = {"__init__", "blocks", "matching_sampling", "model", "option", "registry", "published"}
-ROOMS |= {f"{kind}_model" for kind in ("discrete", "edit", "flow", "matching", "tarflow")}
-DOORS = {
-    "check",
-    "condition",
-    "create",
-    "defaults",
-    "describe",
-    "names",
-    "options",
-    "register",
-    "sampling",
-    "takes",
-    "load_tarflow",
-    "load_starflow",
-}
+ROOMS |= {f"{kind}_model" for kind in ("discrete", "edit", "flow", "matching", "starflow", "tarflow")}
+DOORS = {"check", "condition", "create", "defaults", "describe", "names", "options", "register", "sampling", "takes"}
+DOORS |= {"load_tarflow", "load_starflow"}
 
 #: how each ability is used, on a model, its events and contexts
 USES: dict[Ability, Callable[[GenerativeModel, Tensor, Tensor | None], Any]] = {
@@ -49,6 +37,7 @@ USES: dict[Ability, Callable[[GenerativeModel, Tensor, Tensor | None], Any]] = {
     Ability.LATENT: lambda model, x, c: model.decode(model.encode(x, c, seeded()), c, seeded()),
     Ability.TRAJECTORY: lambda model, x, c: model.trajectory(len(x), (0.0, 0.5, 1.0), c, seeded()),
     Ability.MARGINAL: lambda model, x, c: model.marginal(1.0, x, c, seeded()),
+    Ability.RECONSTRUCTION: lambda model, x, c: model.reconstruct(x),
     Ability.EDITING: lambda model, x, c: (
         model.edit(x, 0.5, c, seeded()),
         model.inpaint(x, torch.ones(x.shape[1:], dtype=torch.bool), c, seeded()),

@@ -64,9 +64,10 @@ def test_guidance_is_of_the_deep_map_by_the_product() -> None:
 
 
 def test_a_denoiser_learns_the_mean_of_what_is_left() -> None:
-    """Of N(0, 1) with noise of deviation 1: half of what is seen; the flow's own step finds that, too."""
+    """Of N(0, 1) with noise of deviation 1: half of what is seen; the flow's own step finds that, too, and the learned
+    inverse, which draws what is clean in one evaluation."""
     torch.manual_seed(0)
-    model = zoo.starflow((2,), width=8, blocks=1, deep=1, patch=1, noise=1.0, denoiser=True)
+    model = zoo.starflow((2,), width=8, blocks=1, deep=1, patch=1, noise=1.0, denoiser=True, inverse=True)
     x = torch.randn(4000, 2, generator=seeded())
     model.initialize(x)
     assert model.train().loss_unit is None and model.eval().loss_unit == "nats"
@@ -79,9 +80,20 @@ def test_a_denoiser_learns_the_mean_of_what_is_left() -> None:
     with torch.no_grad():
         noisy = model.eval().sample(2000, None, seeded())
         clean = model.sample(2000, None, seeded(), denoise=True)
+        at_once = model.sample(2000, None, seeded(), decoding="learned")
     assert noisy.std().item() == pytest.approx(math.sqrt(2), rel=0.1)
     slope = (clean * noisy).mean() / noisy.square().mean()
     assert slope.item() == pytest.approx(0.5, abs=0.06) and (clean - slope * noisy).std() < 0.15
+    slope = (at_once * noisy).mean() / noisy.square().mean()
+    assert slope.item() == pytest.approx(0.5, abs=0.06) and (at_once - slope * noisy).std() < 0.15
+    for refused in (
+        lambda: model.sample_and_log_prob(2, decoding="learned"),
+        lambda: model.solved(2, decoding="learned"),
+    ):
+        with pytest.raises(ValueError, match="decoding: expected another than learned"):
+            refused()
+    with pytest.raises(ValueError, match="decoding: learned finds events without noise and guidance"):
+        model.sample(2, decoding="learned", denoise=True)
 
 
 @pytest.mark.parametrize("kind", ["tokens", "vectors"])
@@ -127,5 +139,11 @@ def test_what_does_not_fit() -> None:
         small(denoiser=True)
     with pytest.raises(ValueError, match="can do without its context"):
         small(classes=2).sample(2, torch.tensor([0]), guidance=1.0)
+    with pytest.raises(ValueError, match="decoding: expected a model that has learned its inverse"):
+        small().sample(2, decoding="learned")
+    with pytest.raises(ValueError, match="inverse: expected False if iterative"):
+        zoo.tarflow((4,), noise=0.3, iterative=True, inverse=True)
+    with pytest.raises(ValueError, match="prefix: expected as many tokens as the 3 of a text, or None; got 2"):
+        small(Space((6,), context=Context("tokens", 5, length=3)), prefix=2)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="patch: expected a common divisor"):
         small(patch=4)

@@ -176,7 +176,7 @@ def test_samples_are_the_same_however_their_tokens_are_found() -> None:
     assert not torch.equal(near, plain)
     with pytest.raises(ValueError, match=r"tolerance: expected 0 for densities of samples, .*; got 0\.1"):
         model.sample_and_log_prob(4, label, decoding="jacobi", tolerance=0.1)
-    with pytest.raises(ValueError, match="decoding: expected auto, sequential, jacobi or gauss-seidel, got"):
+    with pytest.raises(ValueError, match="decoding: expected auto, sequential, jacobi, gauss-seidel or learned, got"):
         model.sample(4, label, decoding="newton")
     with pytest.raises(ValueError, match="segment: expected an integer from 1 to"):
         model.sample(4, label, segment=0)
