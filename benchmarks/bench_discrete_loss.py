@@ -1,12 +1,14 @@
 """The losses of discrete flow matching, value and gradient in the logits, beside flow_matching (if it is there), torch.
 
-`python -m benchmarks --only discrete_loss`. The gradient goes to new memory for all rivals; weights are one a row.
+`python -m benchmarks --only discrete_loss`. Logits are no leaf; ours writes the gradient over them, which no rival can,
+and once more to new memory, as they do. Weights are one a row.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,7 @@ from .timing import Effort
 
 ON_REQUEST = False
 EAGER, COMPILED, FLOW_MATCHING, TORCH = "eager", "torch.compile", "flow_matching", "F.cross_entropy"
+APART = "ours, a new tensor"
 HAS_PEER = importlib.util.find_spec("flow_matching") is not None
 #: rows, tokens, symbols; how many times as fast as torch.compile
 SIZES = ((64, 64, 17, 8.0), (64, 256, 128, 5.0), (4, 256, 32000, 4.0), (2, 512, 50257, 3.5))
@@ -27,7 +30,8 @@ SIZES = ((64, 64, 17, 8.0), (64, 256, 128, 5.0), (4, 256, 32000, 4.0), (2, 512, 
 def notes() -> dict[str, str]:
     """What each rival's time includes."""
     return {
-        OURS: "ops.discrete_loss, weighted, summed, and its gradient",
+        OURS: "ops.discrete_loss, weighted, summed, and its gradient in place of the logits",
+        APART: "the same, its gradient a tensor of its own, as those of the rivals",
         EAGER: "log_softmax, gather, exp, where, weighted, summed, and its gradient",
         COMPILED: "the same compiled",
         FLOW_MATCHING: "MixturePathGeneralizedKL, summed, and its gradient",
@@ -53,24 +57,43 @@ def _peer(x_t: Tensor, x1: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda logits: loss(logits=logits, x_1=x1, x_t=x_t, t=t)
 
 
+class _Computed(torch.autograd.Function):
+    """Logits as a network gives them, at no cost; a gradient that takes their place is the next call's logits."""
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, logits: Tensor) -> Tensor:
+        return logits.view_as(logits)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, None]:
+        return None, None
+
+
 def case(rows: int, places: int, size: int, over_compile: float, kind: str) -> Case:
     """One contest."""
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(rows, places, size, generator=generator).requires_grad_()
+    memory, source = torch.randn(rows, places, size, generator=generator), torch.zeros((), requires_grad=True)
     x_t, x1 = (torch.randint(0, size, (rows, places), generator=generator) for _ in range(2))
     weight = torch.full((rows,), 2.0)
 
     def with_gradient(loss: Callable[[Tensor], Tensor]) -> Callable[[], object]:
-        return lambda: torch.autograd.grad(loss(logits), logits)
+        def call() -> object:
+            logits = _Computed.apply(source, memory)
+            return torch.autograd.grad(loss(logits), logits)
 
-    def ours(logits: Tensor) -> Tensor:
-        return (weight[:, None] * discrete_loss(logits, x_t, x1, kind=kind)).sum()
+        return call
+
+    def ours(logits: Tensor, in_place: bool) -> Tensor:
+        return (weight[:, None] * discrete_loss(logits, x_t, x1, kind=kind, in_place=in_place)).sum()
 
     def cross_entropy(logits: Tensor) -> Tensor:
         loss = F.cross_entropy(logits.flatten(0, 1), x1.flatten(), reduction="none")
         return (weight[:, None] * loss.reshape(x1.shape)).sum()
 
-    variants = {OURS: with_gradient(ours)}
+    variants = {
+        OURS: with_gradient(lambda logits: ours(logits, True)),
+        APART: with_gradient(lambda logits: ours(logits, False)),
+    }
     if kind == "elbo":
         compiled = torch.compile(_eager)
         variants[EAGER] = with_gradient(lambda logits: _eager(logits, x_t, x1, weight))

@@ -5,6 +5,7 @@
 #include "../math/discrete_loss.h"
 #include "function.h"
 #include "launch.h"
+#include "symbols.h"
 
 namespace pfk::bind {
 namespace {
@@ -31,27 +32,42 @@ DiscreteLoss problem_of(const Tensor& logits, const Indices& x_t, const Indices&
     return p;
 }
 
-Outputs<1> discrete_loss(Frame& frame, const Tensor& logits, const Indices& x_t, const Indices& x1, bool elbo,
+Outputs<2> discrete_loss(Frame& frame, const Tensor& logits, const Indices& x_t, const Indices& x1, bool elbo,
                          int64_t mask) {
     DiscreteLoss p = problem_of(logits, x_t, x1, elbo, mask);
-    const Tensor loss = frame.empty(logits.shape, 2, accumulator(logits.dtype), logits.device);
-    p.loss = loss.data;
+    require_symbols(kOp, "x_t", x_t, p.size, mask, true);
+    require_symbols(kOp, "x1", x1, p.size, -1, true);
+    require_no_mask(kOp, "x1", x1, mask);
+    const int64_t shape[] = {logits.shape[0], logits.shape[1], kSums};
+    const Tensor loss = frame.empty(shape, 2, accumulator(logits.dtype), logits.device);
+    const Tensor sums = frame.empty(shape, 3, accumulator(logits.dtype), logits.device);
+    p.loss = loss.data, p.sums = sums.data, p.sums_stride = p.places * kSums;
     PFK_LAUNCH(frame, logits.device, discrete_loss, p, p.size);
-    return {loss};
+    return {loss, sums};
 }
 
+// `dsums` is of no account: the sums are there for this.
 Outputs<1> discrete_loss_backward(Frame& frame, const Tensor& logits, const Indices& x_t, const Indices& x1,
-                                  const Tensor& dloss, bool elbo, int64_t mask) {
+                                  const Tensor& sums, const Tensor& dloss, const Tensor& dsums, bool elbo, int64_t mask,
+                                  Inplace inplace) {
+    static_cast<void>(dsums);
     DiscreteLoss p = problem_of(logits, x_t, x1, elbo, mask);
-    require_dtype(kOp, dloss, "the gradient", accumulator(logits.dtype));
-    require_same_device(kOp, logits, "logits", dloss, "the gradient");
+    for (const Tensor* t : {&sums, &dloss}) {
+        require_dtype(kOp, *t, t == &sums ? "the sums" : "the gradient", accumulator(logits.dtype));
+        require_same_device(kOp, logits, "logits", *t, t == &sums ? "the sums" : "the gradient");
+    }
+    if (sums.ndim != 3 || sums.shape[0] != logits.shape[0] || sums.shape[1] != logits.shape[1] ||
+        sums.shape[2] != kSums)
+        refuse<std::invalid_argument>(kOp, ": the sums must be (", logits.shape[0], ", ", logits.shape[1], ", ", kSums,
+                                      "); got ", shape_text(sums));
     if (dloss.ndim != 2 || dloss.shape[0] != logits.shape[0] || dloss.shape[1] != logits.shape[1])
         refuse<std::invalid_argument>(kOp, ": the gradient must be (", logits.shape[0], ", ", logits.shape[1],
                                       "); got ", shape_text(dloss));
+    p.sums = sums.data, p.sums_stride = sums.row_stride;
     p.dloss = dloss.data, p.dloss_stride = dloss.row_stride;
-    const Tensor dlogits = frame.empty_like(logits);
-    p.dlogits = dlogits.data;
-    PFK_LAUNCH(frame, logits.device, discrete_loss_backward, p, 2 * p.size);
+    const Tensor dlogits = inplace.wanted ? logits : frame.empty_like(logits);
+    p.dlogits = dlogits.data, p.dlogits_stride = dlogits.row_stride;
+    PFK_LAUNCH(frame, logits.device, discrete_loss_backward, p, p.size);
     return {dlogits};
 }
 

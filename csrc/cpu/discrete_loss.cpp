@@ -1,5 +1,7 @@
-// discrete_loss on the CPU: one exponential a logit, relative to the maximum of its chunk; the gradient keeps them in a
-// buffer and scales them on the way out. Compiled once per instruction set.
+// discrete_loss on the CPU: one exponential a logit and direction. Forward, the logits of sixteen tokens lie along the
+// lanes where symbols are few, are reduced together where a token's fit in L1, and else go by chunks, relative to the
+// maximum so far. Back, exponentials go from the logits straight to the gradient, as the sums are known. Compiled once
+// per instruction set.
 
 #include "../math/discrete_loss.h"
 #include "token_lanes.h"
@@ -7,211 +9,201 @@
 namespace pfk::cpu {
 namespace {
 
-template <class T, class A> class Costs {
-  public:
-    Costs(const DiscreteLoss& p, bool keep)
-        : p_(p), keep_(keep), chunks_((p.size + kChunk - 1) / kChunk),
-          scratch_(static_cast<int64_t>(sizeof(A)) * ((keep ? padded(p.size) : kChunk) + 2 * chunks_) + 256) {
-        e_ = scratch_.template take<A>(keep ? padded(p.size) : kChunk);
-        most_of_ = scratch_.template take<A>(chunks_);
-        sums_ = scratch_.template take<A>(chunks_);
-    }
-
-    // The losses of at most kLanes tokens, with one logarithm for all.
-    void losses(int64_t first, int64_t count) {
-        A total[kLanes], gap[kLanes], less[kLanes];
-        for (int64_t i = 0; i < kLanes; ++i)
-            total[i] = A(1), gap[i] = less[i] = A(0);
-        for (int64_t i = 0; i < count; ++i) {
-            const Cost cost = Cost::of(p_, first + i);
-            if (!cost.counted)
-                continue;
-            read(first + i, cost);
-            if (cost.ce)
-                total[i] = total_, gap[i] = most_ - score(logits_, p_.x1[first + i]),
-                less[i] = cost.bound ? mine() : A(0);
-            else
-                less[i] = -others_ / total_;
-        }
-        A* const loss = static_cast<A*>(p_.loss) + first;
-        A found[kLanes];
-#pragma omp simd
-        for (int64_t i = 0; i < kLanes; ++i)
-            found[i] = gap[i] + log(total[i]) - less[i];
-        copy(found, loss, count);
-    }
-
-    void gradients(int64_t first, int64_t n) {
-        for (int64_t i = 0; i < n; ++i)
-            gradient(first + i);
-    }
-
-  private:
-    void gradient(int64_t index) {
-        T* const out = static_cast<T*>(p_.dlogits) + index * p_.size;
-        const Cost cost = Cost::of(p_, index);
-        if (!cost.counted) {
-            for (int64_t i = 0; i < p_.size; ++i)
-                store(out[i], A(0));
-            return;
-        }
-        read(index, cost);
-        const int64_t now = p_.x_t[index], data = p_.x1[index];
-        const A scale = static_cast<const A*>(p_.dloss)[p_.at(index, p_.dloss_stride, 1)];
-        const A p_t = cost.bound ? mine() : A(0), ce = cost.ce ? A(1) : A(0), slope = scale * (ce + p_t) / total_;
-        for (int64_t c = 0; c < chunks_; ++c) {
-            const A* const e = e_ + c * kChunk;
-            const A factor = slope * relative(c);
-            T* const to = out + c * kChunk;
-            const int64_t n = length(c);
-#pragma omp simd
-            for (int64_t i = 0; i < n; ++i)
-                store(to[i], e[i] * factor);
-        }
-        if (cost.bound && inside(now)) // p (ce + p - 1), but 1 - p without a difference
-            store(out[now], scale * p_t * (cost.ce ? p_t : -others_ / total_));
-        if (cost.ce && inside(data))
-            store(out[data], slope * exp_falling(score(logits_, data) - most_) - scale);
-    }
-
-    bool inside(int64_t symbol) const { return symbol >= 0 && symbol < p_.size; }
-    A score(const T* logits, int64_t symbol) const {
-        return symbol == p_.mask ? kNever<A>
-               : inside(symbol)  ? load<A>(logits[symbol])
-                                 : static_cast<A>(__builtin_nan(""));
-    }
-    int64_t length(int64_t chunk) const {
-        return p_.size - chunk * kChunk < kChunk ? p_.size - chunk * kChunk : kChunk;
-    }
-    // What a chunk's exponentials are worth among all.
-    A relative(int64_t chunk) const {
-        return chunks_ == 1 && alone_ ? A(1) : most_of_[chunk] == kNever<A> ? A(1) : exp(most_of_[chunk] - most_);
-    }
-    // p(x_t): its exponential is left out of the others, so that 1 - p is their share.
-    A mine() const { return own_ / total_; }
-
-    void read(int64_t index, const Cost& cost) {
-        const int64_t now = p_.x_t[index];
-        logits_ = static_cast<const T*>(p_.logits) + p_.at(index, p_.logits_stride, p_.size);
-        const Patch<A> patches[] = {{cost.bound ? now : -1, kNever<A>}, {p_.mask, kNever<A>}};
-        const A own = cost.bound ? score(logits_, now) : kNever<A>;
-        most_ = own;
-        for (int64_t c = 0; c < chunks_; ++c) {
-            const int64_t n = length(c);
-            A* const room = e_ + (keep_ ? c * kChunk : 0);
-            const A* const scores = staged<T, A>(logits_, c * kChunk, n, patches, room);
-            most_of_[c] = maximum(scores, padded(n));
-            sums_[c] = static_cast<A>(exponentiate(scores, padded(n), level(most_of_[c]), A(1), room));
-            most_ = most_of_[c] > most_ ? most_of_[c] : most_;
-        }
-        alone_ = chunks_ == 1 && most_of_[0] == most_;
-        others_ = 0;
-        for (int64_t c = 0; c < chunks_; ++c)
-            others_ += sums_[c] * relative(c);
-        own_ = cost.bound ? (own == most_ ? A(1) : exp(own - most_)) : A(0);
-        total_ = most_ < -kNever<A> && most_ > kNever<A> ? others_ + own_ : static_cast<A>(__builtin_nan(""));
-    }
-
-    const DiscreteLoss& p_;
-    const bool keep_;
-    const int64_t chunks_;
-    Scratch scratch_;
-    A *e_, *most_of_, *sums_;
-    const T* logits_ = nullptr; // of the token that was read last, and what came of them:
-    A most_, others_, own_, total_;
-    bool alone_;
-};
-
 constexpr int64_t kFewest = 64; // symbols up to which sixteen tokens at a time are the faster way
+template <class A> const A kNone = static_cast<A>(__builtin_nan(""));
 
-// Few symbols: sixteen tokens at a time.
-template <class T, class A> class FewCosts {
-  public:
-    explicit FewCosts(const DiscreteLoss& p) : p_(p), tokens_(p.size) {}
+// Sixteen tokens or fewer, whose scalars lie side by side.
+template <class T, class A> struct Group {
+    A counted[kLanes], bound[kLanes], ce[kLanes]; // 0 or 1
+    A score[kLanes], now_score[kLanes];           // of x1; of x_t where the bound is asked for, -infinity else
 
-    void losses(int64_t first, int64_t n) {
-        read(first, n);
-        A found[kLanes];
-#pragma omp simd
-        for (int64_t l = 0; l < kLanes; ++l) {
-            const A total = others_[l] + own_[l];
-            const A by_log = gap_[l] + log(total) - bound_[l] * (own_[l] / total);
-            found[l] = counted_[l] == 0 ? A(0) : ce_[l] == 0 ? others_[l] / total : by_log;
-        }
-        copy(found, static_cast<A*>(p_.loss) + first, n);
-    }
-
-    void gradients(int64_t first, int64_t n) {
-        read(first, n);
-        A p_t[kLanes], slope[kLanes], scale[kLanes];
-        for (int64_t l = 0; l < kLanes; ++l) {
-            scale[l] = l < n && counted_[l] != 0 ? static_cast<const A*>(p_.dloss)[p_.at(first + l, p_.dloss_stride, 1)]
-                                                 : A(0);
-            const A total = others_[l] + own_[l];
-            p_t[l] = bound_[l] * own_[l] / total;
-            slope[l] = scale[l] * (ce_[l] + p_t[l]) / total * rescale_[l];
-        }
-        A* const e = tokens_.scores();
-        for (int64_t k = 0; k < p_.size; ++k)
-#pragma omp simd
-            for (int64_t l = 0; l < kLanes; ++l)
-                e[k * kLanes + l] = counted_[l] == 0 ? A(0) : e[k * kLanes + l] * slope[l];
-        for (int64_t l = 0; l < n; ++l) {
-            const int64_t now = p_.x_t[first + l], data = p_.x1[first + l];
-            if (counted_[l] == 0)
-                continue;
-            if (bound_[l] != 0 && inside(now)) // p (ce + p - 1), but 1 - p without a difference
-                tokens_.at(now, l) = scale[l] * p_t[l] * (ce_[l] != 0 ? p_t[l] : -others_[l] / (others_[l] + own_[l]));
-            if (ce_[l] != 0 && inside(data))
-                tokens_.at(data, l) -= scale[l];
-        }
-        tokens_.write(static_cast<T*>(p_.dlogits) + first * p_.size, n);
-    }
-
-  private:
-    bool inside(int64_t symbol) const { return symbol >= 0 && symbol < p_.size; }
-
-    void read(int64_t first, int64_t n) {
-        const T* logits[kLanes];
-        A score[kLanes], now_score[kLanes], most[kLanes];
+    Group(const DiscreteLoss& p, int64_t first, int64_t n) {
         for (int64_t l = 0; l < kLanes; ++l) {
             const int64_t index = first + (l < n ? l : 0);
-            logits[l] = static_cast<const T*>(p_.logits) + p_.at(index, p_.logits_stride, p_.size);
-        }
-        tokens_.read(logits, n);
-        for (int64_t l = 0; l < kLanes; ++l) {
-            const int64_t index = first + (l < n ? l : 0), now = p_.x_t[index], data = p_.x1[index];
-            const Cost cost = Cost::of(p_, index);
-            counted_[l] = cost.counted, bound_[l] = cost.bound, ce_[l] = cost.ce;
-            score[l] = at(data, l), now_score[l] = cost.bound ? at(now, l) : kNever<A>;
-            if (cost.bound && inside(now))
-                tokens_.at(now, l) = kNever<A>;
-        }
-        for (int64_t l = 0; l < kLanes && inside(p_.mask); ++l)
-            tokens_.at(p_.mask, l) = kNever<A>;
-        tokens_.exponentiate(A(1), most);
-        tokens_.sum(0, p_.size, others_);
-#pragma omp simd
-        for (int64_t l = 0; l < kLanes; ++l) {
-            const A own = now_score[l], top = own > most[l] ? own : most[l],
-                    shift = most[l] == kNever<A> ? top : most[l];
-            const bool finite = top < -kNever<A> && top > kNever<A>;
-            rescale_[l] = exp_falling(shift - top); // of the others, whose maximum may be less
-            others_[l] = finite ? others_[l] * rescale_[l] : static_cast<A>(__builtin_nan(""));
-            own_[l] = bound_[l] == 0 ? A(0) : exp_falling(own - top);
-            gap_[l] = top - score[l];
+            const Cost cost = Cost::of(p, index);
+            const T* const logits = static_cast<const T*>(p.logits) + p.at(index, p.logits_stride, p.size);
+            counted[l] = cost.counted, bound[l] = cost.bound, ce[l] = cost.ce;
+            score[l] = cost.counted ? score_of(p, logits, p.x1[index]) : A(0);
+            now_score[l] = cost.counted && cost.bound ? score_of(p, logits, p.x_t[index]) : kNever<A>;
         }
     }
-    A at(int64_t symbol, int64_t l) {
-        return symbol == p_.mask ? kNever<A>
-               : inside(symbol)  ? tokens_.at(symbol, l)
-                                 : static_cast<A>(__builtin_nan(""));
+
+  private:
+    static A score_of(const DiscreteLoss& p, const T* logits, int64_t symbol) {
+        return symbol == p.mask ? kNever<A> : symbol >= 0 && symbol < p.size ? load<A>(logits[symbol]) : kNone<A>;
+    }
+};
+
+// The maxima of all but the mask, and the sums of the exponentials less these, without the token's own symbol where the
+// bound is asked for.
+template <class T, class A> class Sums {
+  public:
+    explicit Sums(const DiscreteLoss& p)
+        : p_(p), few_(p.size <= kFewest), abreast_(p.size <= kChunk), wide_(few_       ? 0
+                                                                            : abreast_ ? padded(p.size) * kLanes
+                                                                                       : kChunk),
+          scratch_(static_cast<int64_t>(sizeof(A)) * wide_), tokens_(few_ ? p.size : 0),
+          room_(scratch_.template take<A>(wide_)) {}
+
+    void of(const Group<T, A>& group, int64_t first, int64_t n, A* most, A* sums) {
+        if (few_)
+            return few(group, first, n, most, sums);
+        if (abreast_)
+            return abreast(group, first, n, most, sums);
+        for (int64_t l = 0; l < kLanes; ++l)
+            most[l] = A(0), sums[l] = A(1);
+        for (int64_t l = 0; l < n; ++l)
+            if (group.counted[l] != 0)
+                by_chunks(logits_of(first + l), own(group, first, l), most[l], sums[l]);
+    }
+
+  private:
+    const T* logits_of(int64_t index) const {
+        return static_cast<const T*>(p_.logits) + p_.at(index, p_.logits_stride, p_.size);
+    }
+    // The symbol that is left out of the sum, negative for none.
+    int64_t own(const Group<T, A>& group, int64_t first, int64_t l) const {
+        const int64_t now = p_.x_t[first + l];
+        return group.bound[l] != 0 && now < p_.size ? now : -1;
+    }
+
+    void few(const Group<T, A>& group, int64_t first, int64_t n, A* most, A* sums) {
+        const T* logits[kLanes];
+        for (int64_t l = 0; l < kLanes; ++l)
+            logits[l] = logits_of(first + (l < n ? l : 0));
+        tokens_.read(logits, n);
+        for (int64_t l = 0; l < kLanes && p_.mask >= 0 && p_.mask < p_.size; ++l)
+            tokens_.at(p_.mask, l) = kNever<A>;
+        tokens_.maxima(most);
+        for (int64_t l = 0; l < n; ++l)
+            if (const int64_t left = own(group, first, l); left >= 0)
+                tokens_.at(left, l) = kNever<A>;
+        tokens_.exponentiate(most, A(1));
+        tokens_.sum(0, p_.size, sums);
+    }
+
+    void abreast(const Group<T, A>& group, int64_t first, int64_t n, A* most, A* sums) {
+        alignas(64) A lanes[kLanes][kLanes] = {};
+        const int64_t wide = padded(p_.size);
+        const Patch<A> patches[] = {{p_.mask, kNever<A>}};
+        const A* scores[kLanes];
+        for (int64_t l = 0; l < n; ++l) {
+            const int64_t left = own(group, first, l);
+            A* const room = room_ + l * wide;
+            if (first + kLanes + l < p_.rows)
+                prefetch(logits_of(first + kLanes + l), p_.size);
+            scores[l] = staged<T, A>(logits_of(first + l), 0, p_.size, patches, room);
+            maxima(scores[l], wide, lanes[l]);
+            if (left < 0)
+                continue;
+            if (scores[l] != room)
+                copy(scores[l], room, p_.size);
+            room[left] = kNever<A>;
+            scores[l] = room;
+        }
+        across(lanes, most, [](A one, A other) { return other > one ? other : one; });
+        for (int64_t l = 0; l < n; ++l)
+            sum_exponentials(scores[l], wide, level(most[l]), lanes[l]);
+        across(lanes, sums, [](A one, A other) { return one + other; });
+    }
+
+    void by_chunks(const T* logits, int64_t left, A& most, A& sum) {
+        const Patch<A> mask[] = {{p_.mask, kNever<A>}};
+        most = kNever<A>, sum = A(0);
+        for (int64_t first = 0; first < p_.size; first += kChunk) {
+            const int64_t n = p_.size - first < kChunk ? p_.size - first : kChunk;
+            const A* scores = staged<T, A>(logits, first, n, mask, room_);
+            const A here = maximum(scores, padded(n)), rest = most;
+            most = here > most ? here : most;
+            if (left >= first && left < first + n) {
+                if (scores != room_)
+                    copy(scores, room_, n);
+                room_[left - first] = kNever<A>;
+                scores = room_;
+            }
+            alignas(64) A lanes[kLanes];
+            sum_exponentials(scores, padded(n), level(most), lanes);
+            RowSum<A> part;
+            part.add_lanes(lanes, kLanes);
+            sum = (rest < most ? sum * pfk::exp(rest - most) : sum) + part.total();
+        }
     }
 
     const DiscreteLoss& p_;
+    const bool few_, abreast_;
+    const int64_t wide_;
+    Scratch scratch_;
     TokenLanes<T, A> tokens_;
-    A counted_[kLanes], bound_[kLanes], ce_[kLanes], others_[kLanes], own_[kLanes], gap_[kLanes], rescale_[kLanes];
+    A* const room_;
 };
+
+template <class T, class A> void losses(const DiscreteLoss& p, Sums<T, A>& reading, int64_t first, int64_t n) {
+    const Group<T, A> group(p, first, n);
+    A most[kLanes], sum[kLanes], loss[kLanes], sums[kSums * kLanes];
+    reading.of(group, first, n, most, sum);
+#pragma omp simd
+    for (int64_t l = 0; l < kLanes; ++l) {
+        const bool finite = most[l] < -kNever<A> && most[l] > kNever<A>, counted = group.counted[l] != 0;
+        const A others = finite ? sum[l] : kNone<A>, own = exp_falling(group.now_score[l] - most[l]);
+        const A total = others + own, by_log = (most[l] - group.score[l]) + log(total) - group.bound[l] * (own / total);
+        loss[l] = !counted ? A(0) : group.ce[l] == 0 ? others / total : by_log;
+        sums[kSums * l] = counted ? most[l] : A(0);
+        sums[kSums * l + 1] = counted ? others : A(1);
+        sums[kSums * l + 2] = counted ? own : A(0);
+    }
+    copy(loss, static_cast<A*>(p.loss) + first, n);
+    copy(sums, static_cast<A*>(p.sums) + kSums * first, kSums * n);
+}
+
+template <class T, class A> void gradients(const DiscreteLoss& p, int64_t first, int64_t n) {
+    const Group<T, A> group(p, first, n);
+    A most[kLanes], others[kLanes], own[kLanes], scale[kLanes], slope[kLanes], at_now[kLanes], at_data[kLanes];
+    for (int64_t l = 0; l < kLanes; ++l) {
+        const int64_t index = first + (l < n ? l : 0);
+        const A* const sums = static_cast<const A*>(p.sums) + p.at(index, p.sums_stride, kSums);
+        most[l] = sums[0], others[l] = sums[1], own[l] = sums[2];
+        scale[l] = static_cast<const A*>(p.dloss)[p.at(index, p.dloss_stride, 1)];
+    }
+#pragma omp simd
+    for (int64_t l = 0; l < kLanes; ++l) {
+        const A total = others[l] + own[l], p_t = own[l] / total;
+        slope[l] = scale[l] * (group.ce[l] + p_t) / total;
+        // p (ce + p - 1), but 1 - p without a difference
+        at_now[l] = scale[l] * p_t * (group.ce[l] != 0 ? p_t : -others[l] / total);
+        at_data[l] = slope[l] * exp_falling(group.score[l] - most[l]) - scale[l];
+    }
+    for (int64_t l = 0; l < n; ++l) {
+        const int64_t index = first + l, now = p.x_t[index], data = p.x1[index];
+        const T* const logits = static_cast<const T*>(p.logits) + p.at(index, p.logits_stride, p.size);
+        T* const out = static_cast<T*>(p.dlogits) + p.at(index, p.dlogits_stride, p.size);
+        if (group.counted[l] == 0) {
+            for (int64_t i = 0; i < p.size; ++i)
+                store(out[i], A(0));
+            continue;
+        }
+        const A shift = most[l], factor = slope[l];
+        if (p.size <= kChunk && index + kLanes < p.rows)
+            prefetch(static_cast<const T*>(p.logits) + p.at(index + kLanes, p.logits_stride, p.size), p.size);
+#pragma omp simd
+        for (int64_t i = 0; i < p.size; ++i)
+            store(out[i], exp_falling(load<A>(logits[i]) - shift) * factor);
+        const auto put = [&](int64_t symbol, A value) {
+            if (symbol >= 0 && symbol < p.size)
+                store(out[symbol], value);
+        };
+        put(p.mask, factor * A(0)); // NaN, too
+        if (group.bound[l] != 0)
+            put(now, at_now[l]);
+        if (group.ce[l] != 0)
+            put(data, at_data[l]);
+    }
+}
+
+// Calls body(first, how many) for tokens [begin, end), sixteen at a time.
+template <class Body> void for_groups(int64_t begin, int64_t end, const Body& body) {
+    for (int64_t first = begin; first < end; first += kLanes)
+        body(first, end - first < kLanes ? end - first : kLanes);
+}
 
 } // namespace
 
@@ -219,25 +211,16 @@ namespace PFK_ISA {
 
 void discrete_loss(const DiscreteLoss& p, int64_t begin, int64_t end) {
     with_types(p.type, [&](auto in_memory, auto arithmetic) {
-        const auto walk = [&](auto&& costs) {
-            for (int64_t first = begin; first < end; first += kLanes)
-                costs.losses(first, end - first < kLanes ? end - first : kLanes);
-        };
-        using T = decltype(in_memory);
-        using A = decltype(arithmetic);
-        p.size <= kFewest ? walk(FewCosts<T, A>(p)) : walk(Costs<T, A>(p, false));
+        Sums<decltype(in_memory), decltype(arithmetic)> sums(p);
+        for_groups(begin, end, [&](int64_t first, int64_t n) { losses(p, sums, first, n); });
     });
 }
 
 void discrete_loss_backward(const DiscreteLoss& p, int64_t begin, int64_t end) {
     with_types(p.type, [&](auto in_memory, auto arithmetic) {
-        const auto walk = [&](auto&& costs) {
-            for (int64_t first = begin; first < end; first += kLanes)
-                costs.gradients(first, end - first < kLanes ? end - first : kLanes);
-        };
-        using T = decltype(in_memory);
-        using A = decltype(arithmetic);
-        p.size <= kFewest ? walk(FewCosts<T, A>(p)) : walk(Costs<T, A>(p, true));
+        for_groups(begin, end, [&](int64_t first, int64_t n) {
+            gradients<decltype(in_memory), decltype(arithmetic)>(p, first, n);
+        });
     });
 }
 

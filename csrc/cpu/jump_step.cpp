@@ -248,7 +248,8 @@ template <class T, class A> class Walk {
             if (inside(p_.mask))
                 tokens_.at(p_.mask, l) = kNever<A>;
         }
-        tokens_.exponentiate(inverse_, most);
+        tokens_.maxima(most);
+        tokens_.exponentiate(most, inverse_);
         for (int64_t first = 0; first < p_.size; first += kLanes) { // sums of some in A, of these in double
             tokens_.sum(first, first + kLanes < p_.size ? first + kLanes : p_.size, part);
             for (int64_t l = 0; l < kLanes; ++l)

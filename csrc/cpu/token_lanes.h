@@ -45,14 +45,12 @@ template <class T, class A> class TokenLanes {
                 store(to[l * size_ + k], scores_[k * kLanes + l]);
     }
 
-    // scores become exp((score - most) inverse), and `most` their maxima.
-    void exponentiate(A inverse, A* most_of) {
+    void maxima(A* most_of) const {
         using Part = typename RegisterOf<A>::Type;
         constexpr int64_t width = RegisterOf<A>::lanes, parts = kLanes / width;
-        A* const __restrict e = scores_;
         const int64_t size = size_;
         const auto at = [&](int64_t k, int64_t p) {
-            return *reinterpret_cast<const Part*>(e + k * kLanes + p * width);
+            return *reinterpret_cast<const Part*>(scores_ + k * kLanes + p * width);
         };
         Part most[parts];
         for (int64_t p = 0; p < parts; ++p) {
@@ -67,10 +65,15 @@ template <class T, class A> class TokenLanes {
             most[p] = other > first ? other : first;
         }
         __builtin_memcpy(most_of, most, sizeof(most));
+    }
+
+    // scores become exp((score - most) inverse).
+    void exponentiate(const A* most, A inverse) {
+        A* const __restrict e = scores_;
         A shift[kLanes];
         for (int64_t l = 0; l < kLanes; ++l)
-            shift[l] = level(most_of[l]);
-        for (int64_t k = 0; k < size; ++k)
+            shift[l] = level(most[l]);
+        for (int64_t k = 0; k < size_; ++k)
 #pragma omp simd
             for (int64_t l = 0; l < kLanes; ++l)
                 e[k * kLanes + l] = exp_falling((e[k * kLanes + l] - shift[l]) * inverse);
@@ -95,6 +98,17 @@ template <class T, class A> class TokenLanes {
     A* const scores_;
     T* const rows_;
 };
+
+// Of kLanes tokens, each with a row of lanes, what `fold` makes of these.
+template <class A, class Fold> void across(const A (*lanes)[kLanes], A* folded, const Fold& fold) {
+    alignas(64) A turned[kLanes][kLanes];
+    transpose<A>(lanes[0], kLanes, kLanes, kLanes, turned[0], kLanes);
+    copy(turned[0], folded, kLanes);
+    for (int64_t i = 1; i < kLanes; ++i)
+#pragma omp simd
+        for (int64_t l = 0; l < kLanes; ++l)
+            folded[l] = fold(folded[l], turned[i][l]);
+}
 
 } // namespace
 } // namespace pfk::cpu

@@ -14,8 +14,14 @@ template <class A> constexpr A kNever = -static_cast<A>(__builtin_inf());
 
 constexpr int64_t padded(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
-// The largest of n numbers, a multiple of kLanes, that of numbers alone where there is NaN.
-template <class A> A maximum(const A* e, int64_t n) {
+// Asks for numbers that will be read soon, where their order would be no guide to it.
+template <class T> void prefetch(const T* from, int64_t n) {
+    for (int64_t i = 0; i < n; i += 64 / static_cast<int64_t>(sizeof(T)))
+        __builtin_prefetch(from + i);
+}
+
+// Lane by lane the largest of n numbers, a multiple of kLanes, that of numbers alone where there is NaN.
+template <class A> void maxima(const A* e, int64_t n, A* lanes) {
     using Part = typename RegisterOf<A>::Type;
     constexpr int64_t width = RegisterOf<A>::lanes, parts = kLanes / width;
     Part most[parts];
@@ -26,8 +32,13 @@ template <class A> A maximum(const A* e, int64_t n) {
             const Part here = *reinterpret_cast<const Part*>(e + i + p * width);
             most[p] = here > most[p] ? here : most[p];
         }
+    __builtin_memcpy(lanes, most, sizeof(most));
+}
+
+// The largest of all.
+template <class A> A maximum(const A* e, int64_t n) {
     A lane[kLanes], of[4] = {kNever<A>, kNever<A>, kNever<A>, kNever<A>}; // four, which do not wait for each other
-    __builtin_memcpy(lane, most, sizeof(lane));
+    maxima(e, n, lane);
     for (int64_t l = 0; l < kLanes; ++l)
         of[l % 4] = lane[l] > of[l % 4] ? lane[l] : of[l % 4];
     const A one = of[1] > of[0] ? of[1] : of[0], other = of[3] > of[2] ? of[3] : of[2];
@@ -41,6 +52,16 @@ template <class A> double exponentiate(const A* e, int64_t n, A shift, A inverse
     for (int64_t i = 0; i < n; ++i)
         sum += to[i] = exp_falling((e[i] - shift) * inverse);
     return static_cast<double>(sum);
+}
+
+// Lane by lane the sum of exp(e - shift).
+template <class A> void sum_exponentials(const A* e, int64_t n, A shift, A* lanes) {
+    A sums[kLanes] = {};
+    for (int64_t i = 0; i < n; i += kLanes)
+#pragma omp simd
+        for (int64_t l = 0; l < kLanes; ++l)
+            sums[l] += exp_falling(e[i + l] - shift);
+    __builtin_memcpy(lanes, sums, sizeof(sums));
 }
 
 // One entry that is not what stands in memory.

@@ -16,10 +16,13 @@ struct DiscreteLoss {
     bool elbo;
     int64_t mask; // negative: none
     void* loss;   // dense
+    void* sums;   // kSums a token
+    int64_t sums_stride;
 
     const void* dloss; // backward
     int64_t dloss_stride;
-    void* dlogits; // dense
+    void* dlogits; // the logits themselves, in place
+    int64_t dlogits_stride;
 
     // Of token `index` the first of `width` elements, in rows `stride` apart; no division where these are dense.
     PFK_HD_MEMBER int64_t at(int64_t index, int64_t stride, int64_t width) const {
@@ -29,6 +32,10 @@ struct DiscreteLoss {
         return row * stride + (index - row * places) * width;
     }
 };
+
+// What of a token's softmax the gradient is told: the maximum, and the sum of the exponentials less that, without that
+// of the token's own symbol where the bound is asked for, which stands behind it: 1 - p is without a difference then.
+constexpr int64_t kSums = 3;
 
 // One token: loss = ce (log sum - score of x1) + either p(x_t)'s share of the bound.
 struct Cost {

@@ -38,7 +38,8 @@ class Field(Network):
     may say what it ``predicts``, one of :data:`pyflowk.paths.PREDICTIONS`: samplers refuse to take it for another. One
     of an ``interval`` takes one argument more, ``end``, the time to which it looks ahead (:class:`FlowMap`); without it
     that is t itself. Symbols, (B, \*event) integers or a :class:`pyflowk.space.Ragged`, are answered by logits (B,
-    \*event, K); where ``takes_time`` is False answers do not hear the time, and samplers of symbols ask less often.
+    \*event, K); where ``takes_time`` is False answers do not hear the time, and samplers of symbols ask less often, and
+    where ``needs_answer`` is False its gradient does not ask for its answer again, whose memory a loss may then take.
 
     >>> import torch
     >>> from pyflowk.nets import Field
@@ -52,6 +53,7 @@ class Field(Network):
     predicts: str | None = None
     hears_end: bool = False
     takes_time: bool = True
+    needs_answer: bool = True
 
     def forward(self, t: Tensor, x: Tensor, context: Tensor | None = None) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -142,7 +144,7 @@ class _CompiledField(FunctionField):
         super().__init__(compiled, field.takes_context)
         for name in (
             "with_tangents", "derivative", "hears_end", "has_divergence", "with_divergence", "fused", "no_context",
-            "predicts", "takes_time",
+            "needs_answer", "predicts", "takes_time",
         ):  # fmt: skip
             setattr(self, name, getattr(field, name))
 

@@ -47,6 +47,8 @@ class TokenTransformer(Field):
     torch.Size([1, 3, 5])
     """
 
+    needs_answer = False
+
     def __init__(
         self,
         inputs: int,

@@ -46,8 +46,10 @@ class DiscreteMatching:
     shown without its context to a field that can do without. The result is (B,), or its mean or sum.
 
     Raises ValueError or TypeError for an unknown kind or reduction, symbols out of range, a mask among the data, and
-    logits of another shape. Cost: one evaluation of the field. Gat et al., 2024, arXiv:2407.15595; Shaul et al., 2025,
-    arXiv:2412.03487; masks: Sahoo et al., 2024, arXiv:2406.07524; Ou et al., 2024, arXiv:2406.03736.
+    logits of another shape. Cost: one evaluation of the field; the gradient takes the place of the logits of one that
+    does not ask for them again, such as :class:`pyflowk.nets.TokenTransformer`. Gat et al., 2024, arXiv:2407.15595;
+    Shaul et al., 2025, arXiv:2412.03487; masks: Sahoo et al., 2024, arXiv:2406.07524; Ou et al., 2024,
+    arXiv:2406.03736.
 
     >>> import torch
     >>> from pyflowk.objectives import DiscreteMatching
@@ -97,7 +99,8 @@ class DiscreteMatching:
             )
         paid = x1 if seen is None else x1.where(seen, -1)
         mask = self.path.mask if x0 is None else None
-        costs = discrete_loss(logits, x_t, paid, kind=self.kind, mask=mask).flatten(1).sum(1)
+        in_place = not predicting.needs_answer
+        costs = discrete_loss(logits, x_t, paid, kind=self.kind, mask=mask, in_place=in_place).flatten(1).sum(1)
         return reduce(costs if self.kind == "cross_entropy" else weight * costs, reduction)
 
     def _noised(

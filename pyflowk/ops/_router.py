@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
+from torch.autograd.graph import increment_version
 from torch.nn import Parameter
 
 from ._backends import implementation, on_change
@@ -121,8 +122,9 @@ class FusedOp:
             self._functional = _functional_function(self, backward, saved)
         on_change(self._choose)
 
-    def __call__(self, args: tuple[Any, ...], inplace: bool = False) -> Any:
-        """Route one call; with inplace the first output is the first input, overwritten."""
+    def __call__(self, args: tuple[Any, ...], inplace: bool = False, consume: bool = False) -> Any:
+        """Route one call; with inplace the first output is the first input, overwritten. With consume the gradient may
+        be, which then stands in the first input of both ops and is the backward op's first output."""
         if compiling():
             return self._compiled(args, inplace)
         needs_gradient = False
@@ -137,7 +139,7 @@ class FusedOp:
         if functional():
             return self._functional_call(args, inplace)
         if needs_gradient and grad_enabled():
-            return self._with_gradient(args, inplace)
+            return self._with_gradient(args, inplace, consume)
         return self.run(args, inplace)
 
     def run(self, args: tuple[Any, ...], inplace: bool = False) -> tuple[Tensor, ...]:
@@ -196,10 +198,10 @@ class FusedOp:
         outputs = self._functional.apply(*self._spread(args))
         return _overwrite(args[0], outputs) if inplace else outputs
 
-    def _with_gradient(self, args: tuple[Any, ...], inplace: bool) -> Any:
+    def _with_gradient(self, args: tuple[Any, ...], inplace: bool, consume: bool) -> Any:
         if self.backward is None:
             return self.reference(*args)
-        return self._eager.apply(inplace, *self._spread(args))
+        return self._eager.apply(inplace, consume, *self._spread(args))
 
     # ---- lists of tensors -----------------------------------------------------------------------------------------
 
@@ -247,7 +249,7 @@ class FusedOp:
             return self._library_op.redispatch(of_no_device(keys), *args)
         if forward_ad._current_level >= 0:
             return self._bare(self.reference(*args))
-        return self._bare(self._eager.apply(False, *self._spread(args)) if differentiated else self.run(args))
+        return self._bare(self._eager.apply(False, False, *self._spread(args)) if differentiated else self.run(args))
 
     def _checked_fake(self, *args: Any) -> Any:
         if self.check is not None:
@@ -317,20 +319,26 @@ def _eager_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..., An
 
     class Eager(Function):
         @staticmethod
-        def forward(ctx: Any, inplace: bool, lengths: Any, *spread: Any) -> Any:
+        def forward(ctx: Any, inplace: bool, consume: bool, lengths: Any, *spread: Any) -> Any:
             args = _gather(lengths, spread)
             outputs = op.run(args, inplace)
             if inplace:
                 ctx.mark_dirty(args[0])
             _save(ctx, saved(*args[:tensors], *outputs))
-            ctx.config = args[tensors:]
+            ctx.config, ctx.consume = args[tensors:], consume
             return outputs
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
-            config = ctx.config
-            gradients = op._gradients(differentiate((*_saved(ctx), *grads, *config)), config)
-            return None, None, *(flat(gradients) if op._lists else gradients)
+            config, args = ctx.config, (*_saved(ctx), *grads, *ctx.config)
+            if ctx.consume and not grad_enabled():  # with it on, somebody wants to differentiate this once more
+                args = args[0].detach(), *args[1:]
+                outputs = differentiate(args, True)
+                increment_version(args[0])  # who needs it again, this op too, now hears that it is gone
+            else:
+                outputs = differentiate(args)
+            gradients = op._gradients(outputs, config)
+            return None, None, None, *(flat(gradients) if op._lists else gradients)
 
     Eager.__qualname__ = Eager.__name__ = op.name
     return Eager

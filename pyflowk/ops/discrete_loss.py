@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ._router import FusedOp
 from .dtypes import FLOATING, state_dtype
-from .symbols import check_symbols
+from .modes import grad_enabled
+from .symbols import check_no_mask, check_symbols
 
 __all__ = ["discrete_loss"]
 
@@ -38,20 +39,28 @@ def _log_p(scores: Tensor) -> Tensor:
     return scores - scores.exp().sum(-1, keepdim=True).log()
 
 
-def _formula(logits: Tensor, x_t: Tensor, x1: Tensor, elbo: bool, mask: int) -> tuple[Tensor]:
-    """The op in plain torch."""
+def _formula(logits: Tensor, x_t: Tensor, x1: Tensor, elbo: bool, mask: int) -> tuple[Tensor, Tensor]:
+    """The op in plain torch; the sums, which it does not need itself, are those of `csrc/math/discrete_loss.h`."""
     counted, scores = _scores(logits, x_t, x1, mask)
     if not x1.numel():
-        return (scores.sum(-1),)
+        return scores.sum(-1), scores.new_zeros(*x1.shape, 3)
     log_p = _log_p(scores)
     loss = -_at(log_p, x1)
+    most = scores.detach().amax(-1)
+    masses = (scores.detach() - most[..., None]).exp()
+    own = torch.zeros_like(most)
     if elbo and mask < 0:
         p_t = _at(log_p, x_t).exp()
         loss = torch.where(x_t == x1, 1.0, loss) - p_t
-    return (torch.where(counted, loss, 0.0),)
+        own = _at(masses, x_t)
+        masses = masses.masked_fill(torch.arange(masses.shape[-1], device=x_t.device) == x_t[..., None], 0.0)
+    sums = (torch.where(counted, *pair) for pair in ((most, 0.0), (masses.sum(-1), 1.0), (own, 0.0)))
+    return torch.where(counted, loss, 0.0), torch.stack((*sums,), -1)
 
 
-def _backward(logits: Tensor, x_t: Tensor, x1: Tensor, dloss: Tensor, elbo: bool, mask: int) -> tuple[Tensor]:
+def _backward(
+    logits: Tensor, x_t: Tensor, x1: Tensor, sums: Tensor, dloss: Tensor, dsums: Tensor, elbo: bool, mask: int
+) -> tuple[Tensor]:
     counted, scores = _scores(logits, x_t, x1, mask)
     if not x1.numel():
         return (torch.zeros_like(logits),)
@@ -83,18 +92,24 @@ def _check(logits: Tensor, x_t: Tensor, x1: Tensor, elbo: bool, mask: int) -> No
             )
     if x1.numel() and logits.shape[2] == 0:
         raise ValueError("discrete_loss: there is no symbol")
+    check_symbols("discrete_loss", "x_t", x_t, logits.shape[2], mask, padded=True)
+    check_symbols("discrete_loss", "x1", x1, logits.shape[2], padded=True)
+    check_no_mask("discrete_loss", "x1", x1, mask)
 
 
 _op = FusedOp(
     "discrete_loss",
-    "(Tensor logits, Tensor x_t, Tensor x1, bool elbo, int mask) -> Tensor",
+    "(Tensor logits, Tensor x_t, Tensor x1, bool elbo, int mask) -> (Tensor, Tensor)",
     formula=_formula,
     check=_check,
-    fake=lambda logits, *_: (logits.new_empty(logits.shape[:2], dtype=state_dtype(logits)),),
-    saved=lambda logits, x_t, x1, loss: (logits, x_t, x1),
+    fake=lambda logits, *_: tuple(
+        logits.new_empty((*logits.shape[:2], *more), dtype=state_dtype(logits)) for more in ((), (3,))
+    ),
+    saved=lambda logits, x_t, x1, loss, sums: (logits, x_t, x1, sums),
     backward=FusedOp(
         "discrete_loss_backward",
-        "(Tensor logits, Tensor x_t, Tensor x1, Tensor dloss, bool elbo, int mask) -> Tensor",
+        "(Tensor logits, Tensor x_t, Tensor x1, Tensor sums, Tensor dloss, Tensor dsums, bool elbo, int mask) "
+        "-> Tensor",
         formula=_backward,
         fake=lambda logits, *_: (logits.new_empty(logits.shape),),
         indices=("x_t", "x1"),
@@ -103,7 +118,9 @@ _op = FusedOp(
 )
 
 
-def discrete_loss(logits: Tensor, x_t: Tensor, x1: Tensor, *, kind: str = "elbo", mask: int | None = None) -> Tensor:
+def discrete_loss(
+    logits: Tensor, x_t: Tensor, x1: Tensor, *, kind: str = "elbo", mask: int | None = None, in_place: bool = False
+) -> Tensor:
     r"""Measure, for every token, what its logits cost: in nats, before the weight of its time.
 
     With p the softmax of the logits it is
@@ -121,12 +138,16 @@ def discrete_loss(logits: Tensor, x_t: Tensor, x1: Tensor, *, kind: str = "elbo"
         x_t, x1: (B, \*event), int64: the tokens now and those of the data.
         kind: "elbo" or "cross_entropy".
         mask: the mask symbol, which may be K or more; None for a uniform source.
+        in_place: let the gradient be written over the logits: it needs no memory then, and half the time where they
+            are large. They are gone after the backward pass; torch raises RuntimeError where that needs them once more.
+            Under compile, torch.func and second derivatives the gradient is a tensor of its own, as else.
 
     Returns:
         (B, \*event), float32 (float64 for float64 logits), differentiable in the logits to any order.
 
     Raises:
-        ValueError, TypeError: shapes or dtypes that do not fit, another kind; on the CPU symbols out of range.
+        ValueError, TypeError: shapes or dtypes that do not fit, another kind; on the CPU symbols out of range, and a
+            mask among the data; in_place of a leaf that requires a gradient, or a view of one, which that would lie in.
 
     Cost: one pass over the logits, an exponential each; the gradient the same again. Sources: Gat et al. 2024
     (arXiv:2407.15595); Shaul et al. 2025 (arXiv:2412.03487); Sahoo et al. 2024 (arXiv:2406.07524).
@@ -146,10 +167,16 @@ def discrete_loss(logits: Tensor, x_t: Tensor, x1: Tensor, *, kind: str = "elbo"
             f"discrete_loss: expected logits (B, *event, K), x_t and x1 (B, *event); got {tuple(logits.shape)}, "
             f"{tuple(x_t.shape)} and {tuple(x1.shape)}"
         )
-    rows, places, size = x1.shape[0], math.prod(x1.shape[1:]), logits.shape[-1]
+    source = logits if logits._base is None else logits._base
+    if in_place and grad_enabled() and source.is_leaf and source.requires_grad:
+        raise ValueError(
+            "discrete_loss: in_place is for logits that were computed; got a leaf that requires a gradient, or a view "
+            "of one, and the gradient would lie in it"
+        )
     code = -1 if mask is None else mask
+    if logits.ndim == 3:  # nothing to be reshaped, and to be undone on the way back
+        return _op((logits, x_t.contiguous(), x1.contiguous(), kind == "elbo", code), consume=in_place)[0]
+    rows, places = x1.shape[0], math.prod(x1.shape[1:])
+    flat = logits.reshape(rows, places, logits.shape[-1])
     now, data = (x.reshape(rows, places).contiguous() for x in (x_t, x1))
-    check_symbols("discrete_loss", "x_t", now, size, code, padded=True)
-    check_symbols("discrete_loss", "x1", data, size, padded=True)
-    (loss,) = _op((logits.reshape(rows, places, size), now, data, kind == "elbo", code))
-    return loss.reshape(x1.shape)
+    return _op((flat, now, data, kind == "elbo", code), consume=in_place)[0].reshape(x1.shape)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .modes import transformed
 
-__all__ = ["check_lengths", "check_symbols"]
+__all__ = ["check_lengths", "check_no_mask", "check_symbols"]
 
 
 def check_symbols(op: str, what: str, x: Tensor, size: int, mask: int = -1, padded: bool = False) -> None:
@@ -25,6 +25,12 @@ def check_symbols(op: str, what: str, x: Tensor, size: int, mask: int = -1, padd
     if strange.numel():
         beside = "" if mask < 0 else f", or the mask {mask}"
         raise ValueError(f"{op}: {what} must hold symbols 0 to {size - 1}{beside}; got {int(strange[0])}")
+
+
+def check_no_mask(op: str, what: str, x: Tensor, mask: int) -> None:
+    """Raise ValueError, in the name of `op`, where the mask is among data x."""
+    if mask >= 0 and _seen(x) and bool((x == mask).any()):
+        raise ValueError(f"{op}: {what} must not hold the mask; got {mask}")
 
 
 def check_lengths(op: str, what: str, lengths: Tensor, x: Tensor) -> None:

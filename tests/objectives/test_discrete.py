@@ -79,6 +79,11 @@ def test_what_lies_beyond_a_row_is_neither_seen_nor_paid_for() -> None:
     other = torch.tensor([[0, 1, 2, 0], [2, 1, 9, -7], [5, 5, 5, 5]])
     found = [loss(net, Ragged(x, lengths), generator=torch.Generator().manual_seed(0)) for x in (ids, other)]
     assert torch.equal(*found) and found[0][2] == 0 and found[0][:2].min() > 0
+    gradients = []  # the net's logits give their memory to the gradient, those of a function do not
+    for field in (net, lambda t, x: net(t, x)):
+        each = loss(field, Ragged(ids, lengths), generator=torch.Generator().manual_seed(0))
+        gradients.append(torch.autograd.grad(each.sum(), [*net.parameters()]))
+    assert all(torch.equal(*pair) for pair in zip(*gradients)) and gradients[0][0].any()
     for rows in (2, 0):  # nothing is paid for rows without a symbol, however wide they are
         none, ends = torch.zeros(rows, 0, dtype=torch.int64), torch.zeros(rows, dtype=torch.int64)
         wide = Ragged(torch.zeros(rows, 4, dtype=torch.int64), ends)

@@ -40,9 +40,9 @@ def recorded() -> dict[str, list[tuple[Any, ...]]]:
     found: dict[str, list[tuple[Any, ...]]] = {name: [] for name in _router._ops}
     route = _router.FusedOp.__call__
 
-    def note(op: _router.FusedOp, args: tuple[Any, ...], inplace: bool = False) -> Any:
+    def note(op: _router.FusedOp, args: tuple[Any, ...], inplace: bool = False, consume: bool = False) -> Any:
         found[op.name].append(copied(args))
-        return route(op, args, inplace)
+        return route(op, args, inplace, consume)
 
     _router.FusedOp.__call__ = note  # type: ignore[method-assign]
     try:

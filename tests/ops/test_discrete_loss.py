@@ -91,6 +91,40 @@ def test_a_right_and_certain_token_costs_nothing(name: str) -> None:
 
 
 @every_backend
+@pytest.mark.parametrize("size, mask, dtype", [(17, None, torch.float64), (300, 9, torch.bfloat16), (2100, None, None)])
+def test_the_gradient_may_take_the_place_of_the_logits(
+    name: str, size: int, mask: int | None, dtype: torch.dtype | None
+) -> None:
+    """It is the same; autograd hears of it; second derivatives and leaves keep what they need."""
+    leaf = torch.randn(3, 7, size, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    x1 = torch.arange(21).reshape(3, 7) % 8
+    x_t = x1.flip(1).clone() if mask is None else torch.full_like(x1, mask)
+    x1[1, 3] = -1
+    weight = torch.rand(3, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    with pyflowk.backend(name):
+        alone = torch.autograd.grad((weight * discrete_loss(leaf, x_t, x1, mask=mask)).sum(), leaf)[0]
+        logits = leaf * 1
+        loss = (weight * discrete_loss(logits, x_t, x1, mask=mask, in_place=True)).sum()
+        gradient = torch.autograd.grad(loss, logits, retain_graph=True)[0]
+        assert torch.equal(gradient, alone)
+        assert gradient.data_ptr() == logits.data_ptr() and not gradient.requires_grad
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(loss, logits)
+        squared = leaf.exp()  # whose gradient needs it
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            discrete_loss(squared, x_t, x1, mask=mask, in_place=True).sum().backward()
+        logits = leaf * 1
+        loss = discrete_loss(logits, x_t, x1, mask=mask, in_place=True).sum()
+        first = torch.autograd.grad(loss, logits, create_graph=True)[0]
+        assert first.data_ptr() != logits.data_ptr() and first.requires_grad
+        for bad in (leaf, leaf[1:]):
+            with pytest.raises(ValueError, match="in_place is for logits that were computed; got a leaf that requires"):
+                discrete_loss(bad, x_t[-len(bad) :], x1[-len(bad) :], mask=mask, in_place=True)
+        with torch.no_grad():
+            assert discrete_loss(leaf, x_t, x1, mask=mask, in_place=True).shape == (3, 7)
+
+
+@every_backend
 def test_bad_input_is_refused(name: str) -> None:
     logits, x = torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.int64)
     with pyflowk.backend(name):
@@ -106,6 +140,8 @@ def test_bad_input_is_refused(name: str) -> None:
             discrete_loss(logits, x, x + 4)
         with pytest.raises(ValueError, match="x_t must hold symbols 0 to 3, or the mask 9; got 8"):
             discrete_loss(logits, x + torch.tensor([0, 8, 9]), x, mask=9)
+        with pytest.raises(ValueError, match="x1 must not hold the mask; got 3"):
+            discrete_loss(logits, x + 3, x + 3, mask=3)
         with pytest.raises(ValueError, match="mask must be a symbol of at least 0; got -1"):
             discrete_loss(logits, x, x, mask=-1)
         with pytest.raises(ValueError, match="there is no symbol"):

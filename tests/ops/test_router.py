@@ -30,7 +30,7 @@ def plain(case: OpCase, *tensors: Tensor) -> tuple[Tensor, ...]:
     recorded: list[tuple[Tensor, ...]] = []
     route = _router.FusedOp.__call__
     try:
-        _router.FusedOp.__call__ = lambda self, args, inplace=False: self.formula(*args)  # type: ignore[method-assign]
+        _router.FusedOp.__call__ = lambda self, args, *_, **__: self.formula(*args)  # type: ignore[method-assign]
         recorded.append(case.call(*tensors))
     finally:
         _router.FusedOp.__call__ = route  # type: ignore[method-assign]
