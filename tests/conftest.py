@@ -1,4 +1,4 @@
-"""What holds for all tests: none leaves the ops served otherwise, and the collector of cycles rests while collecting."""
+"""No test changes what the next one stands on, and the collector of cycles rests while they are collected."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 
 @pytest.hookimpl(wrapper=True)
@@ -20,13 +21,14 @@ def pytest_collection() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def served_as_before() -> Iterator[None]:
+def nothing_left_behind() -> Iterator[None]:
     """A test that leaves the ops to another implementation would have all later ones of its process prove that one."""
     from pyflowk.ops import _backends, registry
 
-    def served() -> tuple[object, ...]:
-        return _backends.forced(), *(op._on_cpu for op in registry().values())
+    def state() -> tuple[object, ...]:
+        served = [op._on_cpu for op in registry().values()]
+        return _backends.forced(), served, torch.get_default_dtype(), torch.get_num_threads(), torch.is_grad_enabled()
 
-    before = served()
+    before = state()
     yield
-    assert served() == before, "this test leaves ops to another implementation than it found"
+    assert state() == before, "this test leaves another back end, dtype, number of threads or mode behind"

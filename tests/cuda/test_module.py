@@ -147,7 +147,6 @@ def no_backends(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_backends")
 def test_a_late_answer_decides_once_and_the_next_back_end_serves() -> None:
-
     asked = []
 
     def answering(name: str, answer: str) -> Any:
