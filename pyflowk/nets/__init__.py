@@ -10,17 +10,18 @@ one that sees sines, too, and those of other clocks, `ReversedField` and `Resche
 user's, `FusedParameters` what a kernel takes, a `FlowMap` jumps from one time to another, a `CharacteristicsField`
 tells what jumps at any time; for images with far relations there are the `UNet` and `DiT`, whose blocks hear the time
 by a `TimeEmbedding`, and `load_dit` and `load_sit`, which read published weights. Logits of symbols are those of a
-`TokenTransformer`, to which `LeaveOneOut` adds what a place shows itself, and an `EditTransformer` tells which of them
-come and go. An `Encoder` makes codes of events, a `Decoder` events of codes, and `load_autoencoder` a
-`PretrainedEncoder` and a `PretrainedDecoder`, as `load_language_model` gives what a `LanguageModel` makes a network of
-tokens. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and
-`LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they
-take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`,
-`PLACES`, `DIT_SIZES`.
+`TokenTransformer`, to which `LeaveOneOut` adds what a place shows itself, those of the block behind what is `Finished`
+also of a field that stands `Behind` it, and an `EditTransformer` tells which of them come and go. An `Encoder` makes
+codes of events, a `Decoder` events of codes, and `load_autoencoder` a `PretrainedEncoder` and a `PretrainedDecoder`, as
+`load_language_model` gives what a `LanguageModel` makes a network of tokens. Every `Branch` contracts and has a
+`TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d`
+and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`,
+`CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`, `DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
 from .autoencoder import Decoder, Encoder
+from .blockwise import Behind, Finished
 from .branch import Branch, FunctionBranch, TransposedJacobian
 from .causal import Away, CausalNetwork, CausalWalk
 from .causal_transformer import PLACES, CausalTransformer, with_level
@@ -64,6 +65,7 @@ __all__ = [
     "POSITIONS",
     "TIMES",
     "Away",
+    "Behind",
     "Branch",
     "CausalNetwork",
     "CausalTransformer",
@@ -78,6 +80,7 @@ __all__ = [
     "EditTransformer",
     "Encoder",
     "Field",
+    "Finished",
     "FlowMap",
     "FourierField",
     "FunctionBranch",

@@ -21,13 +21,14 @@ def attention(q: Dual, k: Dual, v: Dual, causal: bool = False, seen: Tensor | No
     r""":math:`P v`, with :math:`P = \mathrm{softmax}(q k^T / \sqrt d)`, of q, k, v (B, heads, T, d), sums in float32.
 
     ``causal``: queries, of which there may be fewer than keys, are the last of the tokens, and see none behind them.
-    ``seen`` (B, T) are the keys that there are, where rows end early: without tangents.
+    ``seen`` (B, T) are the keys that there are, where rows end early, or (B or 1, T, T) those that each query sees:
+    without tangents.
 
     torch's fused attention has no forward derivative, and no second one: for tangents, and under forward-mode AD and
     torch.func, :func:`pyflowk.ops.attention` stands in for it.
     """
     if seen is not None:
-        return Dual(_among(q.value, k.value, v.value, seen[:, None, None]))
+        return Dual(_among(q.value, k.value, v.value, seen[:, None] if seen.dim() == 3 else seen[:, None, None]))
     if q.tangents is not None:
         tangents = q.tangents, k.tangents, v.tangents
         return Dual(*ops.attention_with_tangents(q.value, k.value, v.value, *tangents, causal=causal))
@@ -40,7 +41,7 @@ def attention(q: Dual, k: Dual, v: Dual, causal: bool = False, seen: Tensor | No
 
 
 def _among(q: Tensor, k: Tensor, v: Tensor, seen: Tensor) -> Tensor:
-    """Attention to the keys that are seen, (B, 1, 1, T); to all in a row without any, which nobody is to read."""
+    """Attention to the keys that are seen, (B, 1, 1 or T, T); to all in a row without any, which nobody is to read."""
     seen = seen | ~seen.any(-1, keepdim=True)
     if not forward_or_functional():
         return F.scaled_dot_product_attention(q, k, v, seen)
@@ -100,7 +101,8 @@ class SelfAttention(nn.Module):
 
     ``rotation`` (cosines, sines), each (T, width / heads / 2), turns queries and keys by angles that tell the place of
     a token; the pairs that turn are i and i + width / heads / 2. Tokens may come after those of a ``past``, which keeps
-    what they leave there. Logits are divided by the ``temperature``. Tokens that are not ``seen`` (B, T) are no keys.
+    what they leave there. Logits are divided by the ``temperature``. Tokens that are not ``seen`` (B, T) are no keys,
+    or those (B or 1, T, T) none of each query's.
     """
 
     def __init__(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .._checks import require_counts
 from ..ops import modulated_norm, modulated_norm_with_tangents
 from ..ops.dtypes import state_dtype
-from .attention import SelfAttention, heads_of, zero_
+from .attention import Past, SelfAttention, heads_of, zero_
 from .context import make_context
 from .dual import Dual, DualField, affine
 from .embedding import TimeEmbedding, heard
@@ -134,10 +134,15 @@ class Block(nn.Module):
         self.modulation = zero_(nn.Linear(width, 6 * width))
 
     def forward(
-        self, h: Dual, condition: Dual, rotation: tuple[Tensor, Tensor] | None, seen: Tensor | None = None
+        self,
+        h: Dual,
+        condition: Dual,
+        rotation: tuple[Tensor, Tensor] | None,
+        seen: Tensor | None = None,
+        past: Past | None = None,
     ) -> Dual:
         b1, a1, g1, b2, a2, g2 = affine(self.modulation, condition).chunk(6)
-        attended = self.attention(modulated(h, b1, a1), rotation, seen=seen)
+        attended = self.attention(modulated(h, b1, a1), rotation, past, seen=seen)
         h = h + attended.scaled(g1.linear(lambda g: g.unsqueeze(1)))
         hidden = affine(self.first, modulated(h, b2, a2)).activated("gelu_tanh")
         return h + affine(self.second, hidden).scaled(g2.linear(lambda g: g.unsqueeze(1)))

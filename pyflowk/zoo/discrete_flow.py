@@ -50,6 +50,9 @@ def discrete_flow(
     reach: Annotated[
         int | None, Option("a place sees symbols so far away at once, by a vector each; None: 2 of rows", 0, 64)
     ] = None,
+    block: Annotated[
+        int | None, Option("rows are made block by block, of so many symbols; None: all places at once", 1, WIDTH)
+    ] = None,
     timed: Annotated[bool | None, Option("the transformer hears the time; None: where noise is uniform")] = None,
     dropout: Dropout = 0.0,
 ) -> DiscreteModel:
@@ -76,9 +79,11 @@ def discrete_flow(
     symbols = space.levels or space.symbols or 1
     mixture = MixturePath(symbols, source, SCHEDULES[path]())
     grid = None if len(space.shape) == 1 else (space.dims // space.shape[-1], space.shape[-1])
+    if block is not None and (grid is not None or space.variable or space.dims % block):
+        raise ValueError(f"block: expected rows of one length that is a multiple of {block}, got {space}")
     net: Field = TokenTransformer(
-        mixture.inputs, symbols, width, depth, heads, reach=reach or 0, grid=grid, time="sinusoidal" if timed else None,
-        **condition(space, dropout),
+        mixture.inputs, symbols, width, depth, heads, reach=reach or 0, grid=grid, block=block,
+        time="sinusoidal" if timed else None, **condition(space, dropout),
     )  # fmt: skip
     net = net if source == "mask" else LeaveOneOut(net, mixture)
-    return DiscreteModel(space, net, DiscreteMatching(mixture, loss, dropout))
+    return DiscreteModel(space, net, DiscreteMatching(mixture, loss, dropout, block))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Annotated, Any
 
@@ -12,11 +12,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..alphabet import encode
-from ..nets import Field
+from ..nets import Behind, Field, Finished, TokenTransformer
 from ..objectives import DiscreteMatching
 from ..ops.draw import draw_uniform
 from ..ops.modes import transformed
 from ..paths.mixture import CORRECTORS
+from ..shapes import expand_context
 from ..solvers import (
     CONFIDENCES,
     EulerStep,
@@ -50,7 +51,9 @@ class DiscreteSampling(SamplingOptions):
     method: Annotated[
         str, one_of("mixture and euler in steps; first_hitting one by one; unmask: surest first", METHODS)
     ] = "mixture"
-    steps: Annotated[int, Option("calls of the network; first_hitting takes one for each symbol", 1, 1 << 16)] = 64
+    steps: Annotated[
+        int, Option("calls of the network, shared by blocks; first_hitting takes one for each symbol", 1, 1 << 16)
+    ] = 64
     temperature: Annotated[float, Option("of the law of each symbol: 0 draws the likeliest", 0)] = 1.0
     top_k: Annotated[int, Option("draw among the likeliest so many; 0: all", 0, WIDTH)] = 0
     top_p: Annotated[float, Option("draw among the fewest that have this share", 0, 1)] = 1.0
@@ -130,7 +133,8 @@ class DiscreteModel(GenerativeModel):
     ) -> Tensor:
         r"""Events that are y, (B, \*shape), where ``known`` is True, and drawn elsewhere: behind a prefix, or in a gap.
 
-        What y is elsewhere is not looked at; ``options`` are those of :meth:`sample`.
+        What y is elsewhere is not looked at; ``options`` are those of :meth:`sample`. A model of blocks hears of what
+        is known behind a block only when it comes there.
         """
         chosen: Any = self.chosen(options)
         if self.space.variable:
@@ -161,7 +165,7 @@ class DiscreteModel(GenerativeModel):
 
     @property
     def _bound(self) -> DiscreteMatching:
-        return DiscreteMatching(self.objective.path)
+        return DiscreteMatching(self.objective.path, block=self.objective.block)
 
     def _paid(self, objective: DiscreteMatching, x: Any, context: Any, generator: Generator | None) -> Tensor:
         """The loss of events, and of their lengths; of levels that are NaN it is NaN."""
@@ -219,13 +223,33 @@ class DiscreteModel(GenerativeModel):
         lengths: Tensor | None = None,
     ) -> Any:  # fmt: skip
         """Rows that are y where they are known, by the method that is chosen."""
-        path, self.tally = self.objective.path, Tally()
-        x: Any = torch.where(known, y, path.noise(y, generator))
+        self.tally = Tally()
+        x: Any = torch.where(known, y, self.objective.path.noise(y, generator))
+        if self.objective.block is not None:
+            return self._by_blocks(x, known, context, generator, chosen)
+        return self._walked(
+            self._field(chosen), x if lengths is None else Ragged(x, lengths), known, context, generator, chosen
+        )
+
+    def _by_blocks(self, x: Tensor, known: Tensor, context: Any, generator: Generator | None, chosen: Any) -> Tensor:
+        """One block after the other; keys and values of those that are finished are kept, but by guidance."""
+        assert isinstance(self.net, TokenTransformer) and self.objective.block is not None
+        size, field, guided = self.objective.block, self._field(chosen), bool(chosen.guidance)
+        finished = Finished(x[:, :0], expand_context(context, len(x)))
+        steps = replace(chosen, steps=-(-chosen.steps // (x.shape[1] // size)))
+        for block, fixed in zip(x.split(size, 1), known.split(size, 1), strict=True):
+            drawn = self._walked(Behind(field) if guided else field, block, fixed, finished, generator, steps)
+            finished = finished.followed_by(drawn) if guided else self.net.read(drawn, finished)
+        return finished.symbols
+
+    def _walked(
+        self, field: Field, x: Any, known: Tensor, context: Any, generator: Generator | None, chosen: Any
+    ) -> Any:
+        path = self.objective.path
         shared: dict[str, Any] = {
             "known": known, "truncation": Truncation(chosen.temperature, chosen.top_k, chosen.top_p),
             "context": context, "generator": generator, "tally": self.tally,
         }  # fmt: skip
-        x, field = x if lengths is None else Ragged(x, lengths), self._field(chosen)
         if chosen.method == "first_hitting":
             return first_hitting(field, x, path, **shared)
         if chosen.method == "unmask":

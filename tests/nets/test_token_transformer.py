@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pyflowk.nets import FunctionField, LeaveOneOut, TokenTransformer
+from pyflowk.nets import Behind, Finished, FunctionField, LeaveOneOut, TokenTransformer
 from pyflowk.paths import MixturePath
-from pyflowk.space import Ragged
+from pyflowk.space import Paired, Ragged
 from tests.symbols import Law
 
 
@@ -40,6 +40,36 @@ def test_places_are_told_apart_and_times_only_if_asked() -> None:
         assert not torch.allclose(found[2], found[6])  # they differ in where the other symbol is alone
     assert not rows.takes_time and torch.equal(rows(0.1, x), rows(0.9, x))
     assert grid.takes_time and not torch.allclose(grid(0.1, x), grid(0.9, x))
+
+
+def test_blocks_see_those_before_them_whose_keys_and_values_are_kept() -> None:
+    """One block at a time behind what was kept is what the row so far says, and all at once behind the true row."""
+    net = awake(TokenTransformer(4, 3, 16, depth=2, heads=2, reach=2, block=3, time=None, classes=2)).requires_grad_(
+        False
+    )
+    generator = torch.Generator().manual_seed(0)
+    x, labels = torch.randint(3, (4, 9), generator=generator), torch.tensor([0, 1, 1, 0])
+    noisy = torch.where(torch.rand(4, 9, generator=generator) < 0.5, 3, x)
+    whole, against = net(0.0, x, labels), net(0.0, Paired(noisy, x), labels)
+    finished, alone = Finished(x[:, :0], labels), Finished(x[:, :0], labels)
+    some = torch.tensor([2, 0])
+    for at in range(0, 9, 3):
+        block, other = x[:, at : at + 3], noisy[:, at : at + 3]
+        torch.testing.assert_close(net(0.0, other, finished), against[:, at : at + 3])
+        torch.testing.assert_close(net(0.0, block, finished), whole[:, at : at + 3])
+        torch.testing.assert_close(net(0.0, other[some], finished[some]), Behind(net)(0.0, other, alone)[some])
+        finished, alone = net.read(block, finished), alone.followed_by(block)
+    last = x.clone()
+    last[:, 6:] = (last[:, 6:] + 1) % 3  # which no block before it sees
+    assert torch.equal(net(0.0, last, labels)[:, :6], whole[:, :6])
+    rows = net(0.0, Ragged(x, torch.tensor([9, 4, 7, 0])), labels)
+    torch.testing.assert_close(rows[1, :4], net(0.0, x[1:2, :4], labels[1:2])[0])
+    with pytest.raises(ValueError, match="block: expected rows without a grid"):
+        TokenTransformer(4, 3, 16, block=3)
+    with pytest.raises(ValueError, match="expected a network of blocks"):
+        TokenTransformer(4, 3, 16, time=None)(0.0, Paired(noisy, x))
+    with pytest.raises(ValueError, match="expected a block of up to 3 behind whole ones, got 1 at 8"):
+        net(0.0, x[:, :1], Finished(x[:, :8], labels))
 
 
 def test_leave_one_out_is_the_posterior() -> None:

@@ -9,7 +9,7 @@ import torch
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
-from pyflowk.nets import TokenTransformer
+from pyflowk.nets import Field, TokenTransformer
 from pyflowk.objectives import DiscreteMatching
 from pyflowk.ops import discrete_loss
 from pyflowk.paths import MixturePath, Polynomial
@@ -68,6 +68,27 @@ def test_several_masks_add_up_to_the_entropy() -> None:
     each = DiscreteMatching(law.path)(law.field, x, generator=torch.Generator().manual_seed(1))
     entropy = -float((law.q * law.q.log()).sum())
     assert abs(each.mean().item() - entropy) < 4 * each.std().item() / 200
+
+
+def test_blocks_of_one_symbol_say_what_a_row_costs() -> None:
+    """Each given the true ones before it; a block of all is no block, and blocks of masks alone are rows."""
+    law = Law(MixturePath(3), places=2)
+    joint = law.q.reshape(3, 3)
+
+    class Exact(Field):
+        takes_time = False
+
+        def forward(self, t: Tensor, x: Paired, context: Tensor | None = None) -> Tensor:
+            second = (joint / joint.sum(1, keepdim=True))[x.x1[:, 0]]
+            return torch.stack((joint.sum(1).expand(len(x), 3), second), 1).log()
+
+    paid = DiscreteMatching(law.path, block=1)(Exact(), law.data, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(paid.double(), -law.q.log(), atol=1e-5, rtol=0)
+    assert DiscreteMatching(law.path, block=2)(Exact(), law.data[:0]).shape == (0,)
+    with pytest.raises(ValueError, match=r"block: expected rows \(B, T\) of one length, a multiple of 3"):
+        DiscreteMatching(law.path, block=3)(Exact(), law.data)
+    with pytest.raises(ValueError, match="block: expected masks for noise"):
+        DiscreteMatching(MixturePath(3, "uniform"), block=2)
 
 
 def test_what_lies_beyond_a_row_is_neither_seen_nor_paid_for() -> None:

@@ -75,6 +75,27 @@ def test_samples_and_completions(source: str) -> None:
         assert model.sample(2, generator=seeded(), steps=3, **way).shape == (2, 2, 3)
 
 
+def test_blocks_are_made_one_after_the_other() -> None:
+    """What is kept of finished blocks changes nothing: a trace of guidance, which keeps nothing, draws the same."""
+    space = Space((9,), symbols=4, context=Context("labels", 2))
+    torch.manual_seed(0)
+    model = zoo.discrete_flow(space, width=16, depth=1, heads=2, block=3, dropout=0.1).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3, generator=seeded(p.numel()))
+    labels = torch.tensor([0, 1, 1])
+    for way in ({"steps": 7}, {"method": "unmask", "steps": 6}, {"method": "first_hitting"}):
+        x = model.sample(3, labels, seeded(), **way)
+        calls = model.tally.calls
+        assert torch.equal(x, model.sample(3, labels, seeded(), guidance=1e-9, **way)) and calls <= 9
+    known = torch.arange(9) % 3 == 1
+    found = model.complete(x, known.expand(1, 9), labels, seeded())
+    assert torch.equal(found[:, known], x[:, known]) and not torch.equal(found, x)
+    assert model.log_prob(x, labels).shape == model.loss(x, labels).shape == (3,)
+    for other, block in ((Space((9,), symbols=4), 2), (Space((1, 3, 3), levels=4), 3), (token_data().space, 2)):
+        with pytest.raises(ValueError, match=f"block: expected rows of one length that is a multiple of {block}"):
+            zoo.discrete_flow(other, width=8, depth=1, block=block)
+
+
 def test_what_is_refused() -> None:
     model = zoo.discrete_flow(Space((6,), symbols=3, alphabet="abn"), width=8, depth=1)
     even = zoo.discrete_flow(Space((6,), symbols=3), width=8, depth=1, source="uniform")

@@ -91,6 +91,7 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
         "steps": 20,
     }),
     "discrete-flow": ("discrete_flow", (6,), {"levels": 4, "width": 8, "depth": 1, "heads": 2}),
+    "discrete-flow-blocks": ("discrete_flow", (6,), {"levels": 4, "width": 8, "depth": 1, "heads": 2, "block": 2}),
     "discrete-flow-uniform": ("discrete_flow", (1, 4, 4), {
         "levels": 5, "width": 8, "depth": 1, "heads": 2, "source": "uniform", "path": "polynomial",
     }),
