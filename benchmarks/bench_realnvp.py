@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from pyflowk import zoo
 from pyflowk.distributions import DiagonalGaussian
 from pyflowk.flows import Flow
+from pyflowk.nets import MLP
 from pyflowk.transforms import Affine, Compose, Coupling
 
-from .peers import FlowPeer, Net, Peer, load
+from .peers import WIDTH, FlowPeer, Peer, load
 from .peers.plain import HalvesFlow, LayeredFlow
 from .report import OURS, Bar, Case, hand_over, ratio_bar
 
@@ -33,11 +34,11 @@ Entry = tuple[nn.Module, Callable[[Tensor], Tensor], Callable[[int], Tensor]]
 
 
 class OurFlow(FlowPeer):
-    """transforms.Coupling around the common networks."""
+    """transforms.Coupling around nets.MLP, which has the layers of the common networks."""
 
     def __init__(self, features: int, couplings: int, bound: str = "tanh") -> None:
         super().__init__()
-        self.nets = [Net(features // 2, features) for _ in range(couplings)]
+        self.nets = [MLP(features // 2, features, WIDTH) for _ in range(couplings)]
         layers = [Coupling(net, Affine(bound), "half", swap=i % 2 == 0) for i, net in enumerate(self.nets)]
         self.flow = Flow(DiagonalGaussian((features,)), Compose(*layers))
 
@@ -51,7 +52,7 @@ class OurFlow(FlowPeer):
 def notes() -> dict[str, str]:
     """What each rival's time includes."""
     return {
-        OURS: "transforms.Coupling around the common networks",
+        OURS: "transforms.Coupling around nets.MLP, whose layers are those of the common networks",
         ZOO: "the zoo's model: ActNorm before every coupling and four masks in turn, 1280 parameters more",
         EAGER: "one coupling after another: chunk, transform, cat",
         HALVES: "the same with the halves kept apart from end to end",

@@ -70,7 +70,7 @@ void pack(Frame& frame, const Tensor& x, Mlp& p, bool transposed) {
     p.panels = frame.empty(&size, 1, x.dtype, x.device).data;
     p.rows = p.layers;
     PFK_LAUNCH(frame, x.device, mlp_pack, p, size / p.layers);
-    p.rows = mlp_blocks(p.samples);
+    p.rows = mlp_tiles(p);
 }
 
 int64_t cost_of_tile(const Mlp& p) { return kMlpTile * mlp_panels(p) / 8; }
@@ -88,9 +88,9 @@ Outputs<2> mlp(Frame& frame, const Tensor& x, const Tensor& shift, const Tensors
 }
 
 OutputsAndList<2> mlp_backward(Frame& frame, const Tensor& x, const Tensor& shift, const Tensors& parameters,
-                               const Tensor& kept, const Tensor& dy, const Tensor&, int activation, bool) {
+                               const Tensor& kept, const Tensor& dy, int activation, bool) {
     Mlp p = problem_of(x, shift, parameters, activation);
-    const int64_t shape[] = {p.samples, p.widths[p.layers]}, units[] = {p.samples, mlp_units(p)};
+    const int64_t shape[] = {p.samples, p.widths[p.layers]}, sums[] = {mlp_groups(p), mlp_sums(p)};
     const int64_t kept_shape[] = {p.samples, mlp_hidden(p)};
     require(x, dy, "dy", x.dtype, shape, 2);
     require(x, kept, "kept", x.dtype, kept_shape, 2);
@@ -98,21 +98,18 @@ OutputsAndList<2> mlp_backward(Frame& frame, const Tensor& x, const Tensor& shif
         refuse<std::invalid_argument>(kOp, ": kept must be contiguous");
     p.kept = kept.data;
     p.dy = dy.data, p.dy_stride = dy.row_stride;
-    p.pre = frame.empty(units, 2, x.dtype, x.device).data;
-    p.act = frame.empty(units, 2, x.dtype, x.device).data;
+    p.sums = frame.empty(sums, 2, x.dtype, x.device).data;
     OutputsAndList<2> outputs{{frame.empty_like(x), frame.empty_like(shift)}, {parameters.count, {}}};
     for (int i = 0; i < parameters.count; ++i)
         outputs.list.at[i] = frame.empty_like(parameters[i]);
     p.dx = outputs.first[0].data, p.dshift = outputs.first[1].data;
-    int64_t blocks = 0;
-    for (int l = 0; l < p.layers; ++l) {
+    for (int l = 0; l < p.layers; ++l)
         p.dweights[l] = outputs.list[2 * l].data, p.dbiases[l] = outputs.list[2 * l + 1].data;
-        blocks += mlp_blocks(p.widths[l + 1]);
-    }
     pack(frame, x, p, true);
-    PFK_LAUNCH(frame, x.device, mlp_backward, p, cost_of_tile(p));
-    p.rows = blocks;
-    PFK_LAUNCH(frame, x.device, mlp_weights, p, p.samples * mlp_panels(p) / blocks / 8);
+    p.rows = mlp_groups(p);
+    PFK_LAUNCH(frame, x.device, mlp_backward, p, 2 * kMlpGroup / kMlpTile * cost_of_tile(p));
+    p.rows = p.layers;
+    PFK_LAUNCH(frame, x.device, mlp_weights, p, mlp_groups(p) * mlp_sums(p) / p.layers);
     return outputs;
 }
 

@@ -1,8 +1,9 @@
-// mlp on the CPU: tiles of samples go through all layers while they are in cache. The gradient of the weights is summed
-// over all samples in their order, whatever the threads.
+// mlp on the CPU: tiles of samples go through all layers while they are in cache, both ways. The gradient of the
+// weights is summed over groups of samples, then over the groups in their order, whatever the threads.
 
 #include "../math/mlp.h"
 #include "panels.h"
+#include "transpose.h"
 
 namespace pfk::cpu {
 namespace {
@@ -15,13 +16,6 @@ template <class A> class Layers {
 
     int64_t in(int layer) const { return p_.widths[layer]; }
     int64_t out(int layer) const { return p_.widths[layer + 1]; }
-    // Where a layer's input begins among the units of a sample.
-    int64_t offset(int layer) const {
-        int64_t at = 0;
-        for (int l = 0; l < layer; ++l)
-            at += mlp_padded(p_.widths[l]);
-        return at;
-    }
     A* panels(int layer) const {
         A* at = static_cast<A*>(p_.panels);
         for (int l = 0; l < layer; ++l)
@@ -43,170 +37,166 @@ template <class A> class Layers {
 template <class P, class A> void pack(const Mlp& p, int64_t begin, int64_t end) {
     const Layers<A> layers(p);
     for (int layer = static_cast<int>(begin); layer < end; ++layer) {
-        const P* w = static_cast<const P*>(p.weights[layer]);
-        const int64_t stride = p.weight_strides[layer];
-        const int64_t depth = p.transposed ? layers.out(layer) : layers.in(layer);
-        const int64_t columns = p.transposed ? layers.in(layer) : layers.out(layer);
-        const int64_t depth_step = p.transposed ? stride : 1, column_step = p.transposed ? 1 : stride;
-        pack_panels(w, depth_step, column_step, depth, columns, layers.panels(layer));
+        const P* const w = static_cast<const P*>(p.weights[layer]);
+        const int64_t stride = p.weight_strides[layer], in = layers.in(layer), out = layers.out(layer);
+        const int64_t depth = p.transposed ? out : in, columns = p.transposed ? in : out;
+        A* panel = layers.panels(layer);
+        for_panels<A>(columns, [&](int64_t first, int64_t width) {
+            const int64_t inside = columns - first < width ? columns - first : width;
+            for (int64_t i = 0; inside < width && i < depth * width; ++i)
+                panel[i] = A(0);
+            if (p.transposed)
+                for (int64_t k = 0; k < depth; ++k)
+                    gather(w + k * stride + first, 1, panel + k * width, inside);
+            else
+                transpose<A>(w + first * stride, stride, inside, depth, panel, width);
+            panel += depth * width;
+        });
         const P* const bias = static_cast<const P*>(p.biases[layer]);
-        for (int64_t j = 0; !p.transposed && j < padded<A>(columns); ++j)
-            layers.bias(layer)[j] = j < columns ? load<A>(bias[j * p.bias_strides[layer]]) : A(0);
+        for (int64_t j = 0; !p.transposed && j < padded<A>(out); ++j)
+            layers.bias(layer)[j] = j < out ? load<A>(bias[j * p.bias_strides[layer]]) : A(0);
     }
 }
 
-template <class A>
-void linear(const Mlp& p, int layer, const A* in, int64_t ld_in, int64_t sample, int64_t rows, A* out, int64_t ld_out) {
-    const Layers<A> layers(p);
-    const int64_t width = layers.out(layer), whole = padded<A>(width);
-    const A* bias = layers.bias(layer);
-    for (int64_t r = 0; r < rows; ++r) {
-        A* to = out + r * ld_out;
-        for (int64_t j = 0; j < whole; ++j)
-            to[j] = bias[j];
-        if (layer == 0 && p.shift != nullptr) {
-            const A* shift = static_cast<const A*>(p.shift) + (sample + r) * p.shift_stride;
-            for (int64_t j = 0; j < width; ++j)
-                to[j] += shift[j];
-        }
-    }
-    multiply_panels<true>(Rows<A>{in, ld_in}, layers.in(layer), layers.panels(layer), width, out, ld_out, rows);
-}
-
-// to = activation(pre), both (rows, n)
-template <class A>
-void activate_tile(Activation kind, const A* pre, int64_t ld_pre, A* to, int64_t ld, int64_t rows, int64_t n) {
-    with_activation(kind, [&](auto k) {
-        constexpr Activation K = decltype(k)::value;
-        for (int64_t r = 0; r < rows; ++r) {
+template <class A> void add(const A* from, A* to, int64_t n) {
 #pragma omp simd
-            for (int64_t j = 0; j < n; ++j)
-                to[r * ld + j] = activate<K, A>(pre[r * ld_pre + j]);
-        }
-    });
-}
-
-template <class A> void copy_tile(const A* from, int64_t ld_from, A* to, int64_t ld, int64_t rows, int64_t n) {
-    for (int64_t r = 0; r < rows; ++r)
-        copy(from + r * ld_from, to + r * ld, n);
+    for (int64_t j = 0; j < n; ++j)
+        to[j] += from[j];
 }
 
 template <class A> void forward(const Mlp& p, int64_t begin, int64_t end) {
     const Layers<A> layers(p);
-    alignas(64) A tiles[2][kMlpTile * kStep];
+    const int64_t hidden = mlp_hidden(p);
+    alignas(64) A tiles[2][kMlpTile * kStep], unseen[kStep];
     for (int64_t tile = begin; tile < end; ++tile) {
         const int64_t first = tile * kMlpTile, rows = p.samples - first < kMlpTile ? p.samples - first : kMlpTile;
-        const A* in = static_cast<const A*>(p.x) + first * p.x_stride;
-        int64_t ld = p.x_stride, kept = 0;
+        Rows<A> in{static_cast<const A*>(p.x) + first * p.x_stride, p.x_stride};
+        int64_t before = 0; // units of the layers before
         for (int layer = 0; layer < p.layers; ++layer) {
-            A* out = tiles[layer % 2];
-            linear(p, layer, in, ld, first, rows, out, kStep);
-            const int64_t width = layers.out(layer);
-            if (layer + 1 == p.layers)
-                copy_tile(out, kStep, static_cast<A*>(p.y) + first * width, width, rows, width);
-            else {
-                if (p.kept != nullptr)
-                    copy_tile(out, kStep, static_cast<A*>(p.kept) + first * mlp_hidden(p) + kept, mlp_hidden(p), rows,
-                              width);
-                kept += width;
-                activate_tile(p.activation, out, kStep, out, kStep, rows, padded<A>(width));
+            A* const out = tiles[layer % 2];
+            const A* const bias = layers.bias(layer);
+            const int64_t width = layers.out(layer), whole = padded<A>(width);
+            for (int64_t r = 0; r < rows; ++r) {
+                copy(bias, out + r * kStep, whole);
+                if (layer == 0 && p.shift != nullptr)
+                    add(static_cast<const A*>(p.shift) + (first + r) * p.shift_stride, out + r * kStep, width);
             }
-            in = out;
-            ld = kStep;
-        }
-    }
-}
-
-// The inputs of every layer, x first, and what stood before the activations, with padding between them.
-template <class A> void spread(const Mlp& p, int64_t sample, int64_t rows, A* pre, A* act) {
-    const Layers<A> layers(p);
-    const int64_t ld = mlp_units(p), hidden = mlp_hidden(p);
-    const auto place = [&](const A* from, int64_t stride, A* to, int64_t width) {
-        for (int64_t r = 0; r < rows; ++r) {
-            copy(from + r * stride, to + r * ld, width);
-            for (int64_t j = width; j < padded<A>(width); ++j)
-                to[r * ld + j] = A(0);
-        }
-    };
-    place(static_cast<const A*>(p.x) + sample * p.x_stride, p.x_stride, act, layers.in(0));
-    const A* kept = static_cast<const A*>(p.kept) + sample * hidden;
-    for (int layer = 1; layer < p.layers; ++layer) {
-        const int64_t at = layers.offset(layer), width = layers.in(layer);
-        place(kept, hidden, pre + at, width);
-        activate_tile(p.activation, pre + at, ld, act + at, ld, rows, padded<A>(width));
-        kept += width;
-    }
-}
-
-template <class A> void backward(const Mlp& p, int64_t begin, int64_t end) {
-    const Layers<A> layers(p);
-    const int64_t ld = mlp_units(p);
-    alignas(64) A through[kMlpTile * kStep];
-    for (int64_t tile = begin; tile < end; ++tile) {
-        const int64_t first = tile * kMlpTile, rows = p.samples - first < kMlpTile ? p.samples - first : kMlpTile;
-        A* const pre = static_cast<A*>(p.pre) + first * ld;
-        spread(p, first, rows, pre, static_cast<A*>(p.act) + first * ld);
-        const A* delta = static_cast<const A*>(p.dy) + first * p.dy_stride;
-        int64_t ld_delta = p.dy_stride;
-        for (int layer = p.layers - 1; layer >= 0; --layer) {
-            const int64_t width = layers.in(layer), whole = padded<A>(width);
-            multiply_panels<false>(Rows<A>{delta, ld_delta}, layers.out(layer), layers.panels(layer), width, through,
-                                   kStep, rows);
-            if (layer == 0) {
-                copy_tile(through, kStep, static_cast<A*>(p.dx) + first * width, width, rows, width);
+            multiply_panels<true>(in, layers.in(layer), layers.panels(layer), width, out, kStep, rows);
+            if (layer + 1 == p.layers) {
+                for (int64_t r = 0; r < rows; ++r)
+                    copy_row(out + r * kStep, static_cast<A*>(p.y) + (first + r) * width, width);
                 break;
             }
-            A* const to = pre + layers.offset(layer);
             with_activation(p.activation, [&](auto k) {
                 constexpr Activation K = decltype(k)::value;
                 for (int64_t r = 0; r < rows; ++r) {
+                    A* const unit = out + r * kStep;
+                    A* const kept =
+                        p.kept != nullptr ? static_cast<A*>(p.kept) + (first + r) * hidden + before : unseen;
 #pragma omp simd
-                    for (int64_t j = 0; j < whole; ++j)
-                        to[r * ld + j] = through[r * kStep + j] * activation_slope<K, A>(to[r * ld + j]);
+                    for (int64_t j = 0; j < width; ++j) {
+                        kept[j] = unit[j];
+                        unit[j] = activate<K, A>(unit[j]);
+                    }
                 }
             });
-            delta = to;
-            ld_delta = ld;
+            in = {out, kStep};
+            before += width;
         }
-        if (p.shift != nullptr)
-            copy_tile(pre + layers.offset(1), ld, static_cast<A*>(p.dshift) + first * layers.out(0), layers.out(0),
-                      rows, layers.out(0));
     }
 }
 
-// Of kMlpTile output units of one layer: the sums over all samples, in their order.
+// A layer's part of the gradient of its weights, (out, in padded), and of its bias: the sums over a tile's rows of
+// delta times input.
+template <class A>
+void add_products(Rows<A> delta, const A* inputs, int64_t rows, int64_t in, int64_t out, bool first, A* part) {
+    const Transposed<A> units{delta.at, delta.ld};
+    const int64_t ld = mlp_padded(in);
+    A* const bias = part + out * ld;
+    for (int64_t j = 0; first && j < out; ++j)
+        bias[j] = A(0);
+    for (int64_t r = 0; r < rows; ++r)
+        add(delta.at + r * delta.ld, bias, out);
+    if (first)
+        gemm<false>(units, inputs, kStep, part, ld, out, rows, padded<A>(in));
+    else
+        gemm<true>(units, inputs, kStep, part, ld, out, rows, padded<A>(in));
+}
+
+// Of kMlpGroup samples: the gradients of x and the shift, and their part of those of the weights, tile by tile, so that
+// nothing but the parts leaves the cache.
+template <class A> void backward(const Mlp& p, int64_t begin, int64_t end) {
+    const Layers<A> layers(p);
+    const int64_t hidden = mlp_hidden(p);
+    alignas(64) A inputs[kMlpTile * kStep], deltas[2][kMlpTile * kStep];
+    for (int64_t group = begin; group < end; ++group) {
+        const int64_t from = group * kMlpGroup, left = p.samples - from,
+                      to = from + (left < kMlpGroup ? left : kMlpGroup);
+        A* const sums = static_cast<A*>(p.sums) + group * mlp_sums(p);
+        for (int64_t first = from; first < to; first += kMlpTile) {
+            const int64_t rows = to - first < kMlpTile ? to - first : kMlpTile;
+            Rows<A> delta{static_cast<const A*>(p.dy) + first * p.dy_stride, p.dy_stride};
+            const A* kept = static_cast<const A*>(p.kept) + (first + 1) * hidden;
+            A* part = sums + mlp_sums(p);
+            for (int layer = p.layers - 1; layer >= 0; --layer) {
+                const int64_t in = layers.in(layer), out = layers.out(layer);
+                A* const below = deltas[layer % 2];
+                kept -= layer > 0 ? in : 0;
+                for (int64_t r = 0; layer > 0 && r < rows; ++r)
+                    for (int64_t j = 0; j < in; j += kLanes)
+                        __builtin_prefetch(kept + r * hidden + j);
+                multiply_panels<false>(delta, out, layers.panels(layer), in, below, kStep, rows);
+                if (layer == 0)
+                    for (int64_t r = 0; r < rows; ++r) {
+                        copy_row(static_cast<const A*>(p.x) + (first + r) * p.x_stride, inputs + r * kStep, in);
+                        copy_row(below + r * kStep, static_cast<A*>(p.dx) + (first + r) * in, in);
+                    }
+                else
+                    with_activation(p.activation, [&](auto k) {
+                        constexpr Activation K = decltype(k)::value;
+                        for (int64_t r = 0; r < rows; ++r) {
+                            const A* const pre = kept + r * hidden;
+                            A *const input = inputs + r * kStep, *const values = below + r * kStep;
+#pragma omp simd
+                            for (int64_t j = 0; j < in; ++j) {
+                                input[j] = activate<K, A>(pre[j]);
+                                values[j] *= activation_slope<K, A>(pre[j]);
+                            }
+                        }
+                    });
+                for (int64_t r = 0; in < padded<A>(in) && r < rows; ++r)
+                    for (int64_t j = in; j < padded<A>(in); ++j)
+                        inputs[r * kStep + j] = A(0);
+                part -= mlp_sums(p, layer);
+                add_products(delta, inputs, rows, in, out, first == from, part);
+                if (layer > 0)
+                    delta = {below, kStep};
+            }
+            for (int64_t r = 0; p.shift != nullptr && r < rows; ++r)
+                copy(delta.at + r * delta.ld, static_cast<A*>(p.dshift) + (first + r) * layers.out(0), layers.out(0));
+        }
+    }
+}
+
+// The sums over all groups, in their order, of one layer's gradients.
 template <class P, class A> void weights(const Mlp& p, int64_t begin, int64_t end) {
     const Layers<A> layers(p);
-    const int64_t ld = mlp_units(p);
-    alignas(64) A sums[kMlpTile * kStep];
-    for (int64_t block = begin; block < end; ++block) {
-        int layer = 0;
-        int64_t inside = block;
-        for (; inside >= mlp_blocks(p.widths[layer + 1]); ++layer)
-            inside -= mlp_blocks(p.widths[layer + 1]);
-        const int64_t first = inside * kMlpTile, left = layers.out(layer) - first;
-        const int64_t rows = left < kMlpTile ? left : kMlpTile, columns = layers.in(layer);
-        const bool last = layer + 1 == p.layers;
-        const A* delta = last ? static_cast<const A*>(p.dy) : static_cast<const A*>(p.pre) + layers.offset(layer + 1);
-        const A* act = static_cast<const A*>(p.act) + layers.offset(layer);
-        const int64_t ld_delta = last ? p.dy_stride : ld;
-        P* const dweight = static_cast<P*>(p.dweights[layer]) + first * columns;
-        P* const dbias = static_cast<P*>(p.dbiases[layer]) + first;
-        for (int64_t i = 0; i < kMlpTile * kStep; ++i)
-            sums[i] = A(0);
-        alignas(64) A bias[kMlpTile] = {};
-        for (int64_t sample = 0; sample < p.samples; sample += kDepth) {
-            const int64_t n = p.samples - sample < kDepth ? p.samples - sample : kDepth;
-            const A* const from = delta + sample * ld_delta + first;
-            gemm<true>(Transposed<A>{from, ld_delta}, act + sample * ld, ld, sums, kStep, rows, n, padded<A>(columns));
-            for (int64_t s = 0; s < n; ++s)
-                for (int64_t i = 0; i < rows; ++i)
-                    bias[i] += from[s * ld_delta + i];
-        }
-        for (int64_t i = 0; i < rows; ++i) {
-            store(dbias[i], bias[i]);
-            scatter(sums + i * kStep, dweight + i * columns, 1, columns);
-        }
+    for (int layer = static_cast<int>(begin); layer < end; ++layer) {
+        const A* part = static_cast<const A*>(p.sums);
+        for (int l = 0; l < layer; ++l)
+            part += mlp_sums(p, l);
+        const int64_t in = layers.in(layer), out = layers.out(layer), groups = p.samples == 0 ? 0 : mlp_groups(p);
+        alignas(64) A sum[kStep];
+        const auto total = [&](int64_t at, int64_t n, P* to) {
+            for (int64_t j = 0; j < n; ++j)
+                sum[j] = A(0);
+            for (int64_t group = 0; group < groups; ++group)
+                add(part + group * mlp_sums(p) + at, sum, n);
+            scatter(sum, to, 1, n);
+        };
+        for (int64_t unit = 0; unit < out; ++unit)
+            total(unit * mlp_padded(in), in, static_cast<P*>(p.dweights[layer]) + unit * in);
+        total(out * mlp_padded(in), out, static_cast<P*>(p.dbiases[layer]));
     }
 }
 

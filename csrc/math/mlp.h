@@ -9,6 +9,7 @@ namespace pfk {
 constexpr int kMostHidden = 4, kMostLayers = kMostHidden + 1; // hidden layers, matrices
 constexpr int64_t kMostUnits = 512;                           // of a layer, inputs and outputs included
 constexpr int64_t kMlpTile = 48;                              // samples that go through the layers together
+constexpr int64_t kMlpGroup = 4 * kMlpTile;                   // samples whose gradients of weights are summed together
 
 // Layer l is a matrix (widths[l + 1], widths[l]) and a bias; every layer but the last is followed by the activation.
 // Weights and biases may be of 16 bits beside floats; rows are dense inside, and `*_stride` counts elements from row to
@@ -20,7 +21,7 @@ struct Mlp {
     int64_t widths[kMostLayers + 1];
     const void *weights[kMostLayers], *biases[kMostLayers];
     int64_t weight_strides[kMostLayers], bias_strides[kMostLayers];
-    int64_t rows; // of what the launch is over: layers to pack, tiles of samples, or blocks of units
+    int64_t rows; // of what the launch is over: layers, tiles of samples, or groups of them
     int64_t samples;
     const void* x;
     int64_t x_stride;
@@ -32,13 +33,14 @@ struct Mlp {
 
     const void* dy;
     int64_t dy_stride;
-    void *pre, *act; // (samples, mlp_units(p)): inputs of layers before and after the activation; pre becomes gradients
+    void* sums; // (groups, mlp_sums(p)): each group's part of the gradients of weights and biases, layer by layer
     void *dx, *dshift; // dense
     void *dweights[kMostLayers], *dbiases[kMostLayers];
 };
 
 constexpr int64_t mlp_padded(int64_t units) { return (units + 15) / 16 * 16; }
-constexpr int64_t mlp_blocks(int64_t units) { return (units + kMlpTile - 1) / kMlpTile; }
+inline int64_t mlp_tiles(const Mlp& p) { return (p.samples + kMlpTile - 1) / kMlpTile; }
+inline int64_t mlp_groups(const Mlp& p) { return (p.samples + kMlpGroup - 1) / kMlpGroup; }
 
 inline int64_t mlp_hidden(const Mlp& p) {
     int64_t units = 0;
@@ -47,12 +49,12 @@ inline int64_t mlp_hidden(const Mlp& p) {
     return units;
 }
 
-// Numbers of a sample in `pre` and `act`: no multiple of a large power of two, which would crowd into few cache sets.
-inline int64_t mlp_units(const Mlp& p) {
-    int64_t units = 16;
+inline int64_t mlp_sums(const Mlp& p, int layer) { return p.widths[layer + 1] * (mlp_padded(p.widths[layer]) + 1); }
+inline int64_t mlp_sums(const Mlp& p) {
+    int64_t size = 0;
     for (int l = 0; l < p.layers; ++l)
-        units += mlp_padded(p.widths[l]);
-    return units;
+        size += mlp_sums(p, l);
+    return size;
 }
 
 inline int64_t mlp_panels(const Mlp& p) {

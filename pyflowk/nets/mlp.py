@@ -22,9 +22,9 @@ class MLP(Network):
     with ``context_dim``, ``net(x, context)``, context (B, context_dim); the context enters the first layer as if
     concatenated to x. ``in_features`` may be 0: the output is then a learned constant, or a function of the context.
 
-    ``fused`` says whether :func:`pyflowk.ops.mlp` computes it: None where that is faster, which is on a CPU, without
-    gradients, for up to 64 rows and 128 units; True wherever it can (float32 or float64, no autocast, no gelu, depth 4
-    and 512 units at most); False never.
+    ``fused`` says whether :func:`pyflowk.ops.mlp` computes it: None where that is faster, which is on a CPU for layers
+    of up to 128 units, or half as many as there are rows; True wherever it can (float32 or float64, no autocast, no
+    gelu, depth 4 and 512 units at most); False never.
 
     The last layer starts at zero, so that a coupling starts as the identity. Raises ValueError for an unknown
     activation, a depth below 1, x of another size and a context that is missing or not wanted. Cost: depth + 1 matrix
@@ -75,11 +75,11 @@ class MLP(Network):
 
     def _fusable(self, x: Tensor) -> list[nn.Linear] | None:
         """The layers, where one call is to compute them and nobody changed or watches them."""
-        if self.fused is False or (self.fused is None and (torch.is_grad_enabled() or not x.is_cpu or transformed())):
+        if self.fused is False or (self.fused is None and (not x.is_cpu or transformed())):
             return None
-        modules = [self.first, *list(self.hidden)[1::2], self.last]
-        layers = [m for m in modules if type(m) is nn.Linear and not (m._forward_hooks or m._forward_pre_hooks)]
-        if len(layers) < len(modules):
+        modules = [self.first, *self.hidden, self.last]
+        layers: list[nn.Linear] = modules[::2]
+        if any(type(layer) is not nn.Linear for layer in layers) or any(map(_watched, modules)):
             return None
         units = [self.first.in_features, *(layer.out_features for layer in layers)]
         if min(units) < 1 or max(units) > MOST_UNITS or len(layers) > MOST_HIDDEN + 1:
@@ -88,7 +88,12 @@ class MLP(Network):
             return None
         if self.activation not in MLP_ACTIVATIONS or autocasting(x):
             return None
-        return layers if self.fused or (x.shape[0] <= 64 and max(units) <= 128) else None
+        return layers if self.fused or max(units) <= max(128, x.shape[0] // 2) else None
+
+
+def _watched(module: nn.Module) -> bool:
+    hooks = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return bool(hooks)
 
 
 def _linear(in_features: int, out_features: int) -> nn.Linear:

@@ -70,6 +70,8 @@ class FusedOp:
         fake: shapes and dtypes of the outputs, from the same arguments.
         check: raises on arguments that do not fit; called where no kernel does it.
         saved: (*inputs, *outputs) -> the tensors that the backward op takes first.
+        hidden: how many outputs, the last ones, are for the backward op alone, which takes no gradients of them. Such
+            an op has one output beside them.
         backward: the op that takes (*saved, *output gradients, *configuration) to the input gradients, those of
             `indices` left out and a list of them for a list. Its own derivatives come from its formula, so every
             higher order exists.
@@ -92,6 +94,7 @@ class FusedOp:
         fake: Callable[..., tuple[Any, ...]],
         check: Callable[..., None] | None = None,
         saved: Callable[..., tuple[Any, ...]] | None = None,
+        hidden: int = 0,
         backward: FusedOp | None = None,
         shared: Collection[str] = (),
         indices: Collection[str] = (),
@@ -112,6 +115,7 @@ class FusedOp:
         results = [result.strip() for result in schema.split("->")[1].strip("( )").split(",")]
         self._listed = [result == "Tensor[]" for result in results]
         self._single = results == ["Tensor"]  # such an op returns it bare where torch calls it
+        self._seen = len(results) - hidden
         self._shared = tuple(tensor in shared for tensor in tensors)
         self._real = tuple(tensor not in indices for tensor in tensors)
         self._implementations: dict[str, Callable[..., Any]] = {}
@@ -165,7 +169,7 @@ class FusedOp:
         """Return what the backward op takes after a call with `args` whose outputs have ones for gradients."""
         outputs = self.reference(*args)
         saved = self._saved(*args[: self._tensors], *outputs)  # type: ignore[misc]
-        return *saved, *(torch.ones_like(output) for output in outputs), *args[self._tensors :]
+        return *saved, *(torch.ones_like(output) for output in outputs[: self._seen]), *args[self._tensors :]
 
     # ---- the other ways -------------------------------------------------------------------------------------------
 
@@ -315,7 +319,7 @@ def _saved(ctx: Any) -> tuple[Any, ...]:
 
 
 def _eager_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..., Any]) -> type[Function]:
-    tensors = op._tensors
+    tensors, seen = op._tensors, op._seen
 
     class Eager(Function):
         @staticmethod
@@ -326,11 +330,16 @@ def _eager_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..., An
                 ctx.mark_dirty(args[0])
             _save(ctx, saved(*args[:tensors], *outputs))
             ctx.config, ctx.consume = args[tensors:], consume
+            if seen < len(outputs):
+                ctx.mark_non_differentiable(*outputs[seen:])
+                ctx.set_materialize_grads(False)  # zeros of their size, which nobody reads
             return outputs
 
         @staticmethod
         def backward(ctx: Any, *grads: Tensor) -> Any:
-            config, args = ctx.config, (*_saved(ctx), *grads, *ctx.config)
+            if grads[0] is None:  # undefined, where no zeros are made of that
+                return (None,) * len(ctx.needs_input_grad)
+            config, args = ctx.config, (*_saved(ctx), *grads[:seen], *ctx.config)
             if ctx.consume and not grad_enabled():  # with it on, somebody wants to differentiate this once more
                 args = args[0].detach(), *args[1:]
                 outputs = differentiate(args, True)
@@ -345,7 +354,7 @@ def _eager_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..., An
 
 
 def _functional_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..., Any]) -> type[Function]:
-    tensors = op._tensors
+    tensors, seen = op._tensors, op._seen
 
     class Functional(Function):
         @staticmethod
@@ -362,7 +371,7 @@ def _functional_function(op: FusedOp, differentiate: FusedOp, saved: Callable[..
         def backward(ctx: Any, *grads: Tensor) -> Any:
             config = ctx.config
             # a pullback may be called when its transform has ended
-            there = _gather(ctx.lengths, [*map(unwrap, (*ctx.saved_tensors, *grads))])
+            there = _gather(ctx.lengths, [*map(unwrap, (*ctx.saved_tensors, *grads[:seen]))])
             gradients = op._gradients(differentiate((*there, *config)), config)
             return None, *(flat(gradients) if op._lists else gradients)
 
@@ -404,7 +413,7 @@ def _library_backward(op: FusedOp) -> tuple[Callable[..., None], Callable[..., A
         ctx.config = inputs[op._tensors :]
 
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        gradients = op.backward._from_library(*_saved(ctx), *grads, *ctx.config)  # type: ignore[union-attr]
+        gradients = op.backward._from_library(*_saved(ctx), *grads[: op._seen], *ctx.config)  # type: ignore[union-attr]
         return op._gradients(gradients, ctx.config)
 
     return setup_context, backward

@@ -1,7 +1,6 @@
 """Multi-layer perceptrons in one call: conditioners of couplings are narrow, and a call a layer is most of their time.
 
-The op's second output, what stands before the activations, is for its own backward alone: nobody else sees it, so that
-no gradient ever comes back for it.
+The op's second output, what stands before the activations, is for its own backward alone.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def _formula(
 
 
 def _backward_formula(
-    x: Tensor, shift: Tensor, parameters: Sequence[Tensor], kept: Tensor, delta: Tensor, dkept: Tensor, *config: Any
+    x: Tensor, shift: Tensor, parameters: Sequence[Tensor], kept: Tensor, delta: Tensor, *config: Any
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
     """From x and the parameters alone: derivatives of any order must not stop at what was kept."""
     activation, _ = config
@@ -113,10 +112,11 @@ _mlp = FusedOp(
     check=_check,
     fake=_fake,
     saved=lambda x, shift, parameters, y, kept: (x, shift, parameters, kept),
+    hidden=1,
     shared=("parameters",),
     backward=FusedOp(
         "mlp_backward",
-        "(Tensor x, Tensor shift, Tensor[] parameters, Tensor kept, Tensor dy, Tensor dkept, int activation, "
+        "(Tensor x, Tensor shift, Tensor[] parameters, Tensor kept, Tensor dy, int activation, "
         "bool keep) -> (Tensor, Tensor, Tensor[])",
         formula=_backward_formula,
         fake=lambda x, shift, parameters, *rest: (

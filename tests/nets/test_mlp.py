@@ -107,16 +107,19 @@ def test_one_call_by_itself_only_where_it_is_faster_and_nobody_watches(monkeypat
     monkeypatch.setattr("pyflowk.nets.mlp.mlp", lambda *args, **more: (calls.append(1), real(*args, **more))[1])
     net, x = MLP(3, 2, width=16), torch.randn(4, 3)
     net(x)
-    assert not calls
     with torch.no_grad():
         net(x)
-        assert len(calls) == 1
         net(torch.randn(1000, 3))
-        MLP(3, 2, width=16, activation="gelu")(x)
-        MLP(3, 2, width=16, fused=False)(x)
-        MLP(0, 2, width=16)(torch.randn(4, 0))
-        with torch.autocast("cpu"):
-            net(x)
-        net.last.register_forward_hook(lambda *args: None)
+        MLP(3, 2, width=256)(torch.randn(512, 3))
+    assert len(calls) == 4
+    MLP(3, 2, width=256)(x)
+    MLP(3, 2, width=16, activation="gelu")(x)
+    MLP(3, 2, width=16, fused=False)(x)
+    MLP(0, 2, width=16)(torch.randn(4, 0))
+    torch.func.jvp(net, (x,), (x,))
+    with torch.autocast("cpu"):
         net(x)
-    assert len(calls) == 1
+    seen: list[object] = []
+    net.hidden[0].register_full_backward_hook(lambda module, grad_input, grad_output: seen.append(module))
+    net(x).sum().backward()
+    assert len(calls) == 4 and len(seen) == 1
