@@ -10,7 +10,7 @@ export CUDAARCHS ?= $(if $(CARD),native,80-virtual;90-real)
 WORKERS ?= $(shell nproc 2>/dev/null || echo 2)
 MAKEFLAGS += --jobs=2 # torch is unpacked while the kernels are compiled
 
-.PHONY: demo test bench lint format clean
+.PHONY: demo test bench docs lint format clean
 .DEFAULT_GOAL = demo
 
 demo: $(VENV)/installed       ## train RealNVP on the digits and look at the samples
@@ -21,6 +21,9 @@ test: $(VENV)/tested          ## the whole suite; parts that need nvcc or Triton
 
 bench: $(VENV)/benched        ## the ops' own tests, then ratios against the peers
 	$(BIN)/pyflowk bench
+
+docs: $(VENV)/documented      ## the site, its gallery drawn, into build/docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html docs build/docs
 
 lint: $(VENV)/linted
 	$(BIN)/ruff check .
@@ -61,15 +64,17 @@ $(VENV)/full: $(SOURCES) $(VENV)/tools
 	touch $(VENV)/native $@
 
 # every extra holds what the demonstration needs
-$(VENV)/installed $(VENV)/benched $(VENV)/linted: $(VENV)/native
+$(VENV)/installed $(VENV)/benched $(VENV)/documented $(VENV)/linted: $(VENV)/native
 $(VENV)/tested $(VENV)/everything: $(VENV)/full
-$(VENV)/installed $(VENV)/tested $(VENV)/benched $(VENV)/linted $(VENV)/everything: $(VENV)/%: $(VENV)/torch
+$(VENV)/installed $(VENV)/tested $(VENV)/benched $(VENV)/documented $(VENV)/linted $(VENV)/everything: $(VENV)/%: \
+        $(VENV)/torch
 	$(PIP) -c constraints.txt 'pyflowk[$(extra_$*)]'
 	touch $(VENV)/installed $@ $(also_$*)
 
 extra_installed = train
 extra_tested = test
 extra_benched = test,bench
+extra_documented = docs
 extra_linted = test,lint
 extra_everything = test,bench,lint,triton
 also_everything = $(VENV)/tested $(VENV)/benched $(VENV)/linted

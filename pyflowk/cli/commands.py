@@ -215,6 +215,27 @@ class Latent(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Share(Command):
+    """Write the model of a run as it is shared: config.json, best.safetensors and a card with its own figures."""
+
+    run_folder: Run
+    """A run's folder or its checkpoint folder."""
+    out: File = None
+    """A folder for them, by default RUN/shared; sample and eval take it as a run."""
+    push: Text = None
+    """NAME/MODEL on the Hugging Face Hub, to which they go, too; `hf auth login` comes first."""
+    private: bool = False
+    """Make a new repository there private."""
+    weights: Literal["best", "ema", "last"] = "best"
+    """Weights with the best validation loss, their moving average at the end, or the last ones."""
+
+    def run(self) -> int:
+        from .share import share
+
+        return share(self)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Zoo(Command):
     """List the systems, or the options of one."""
 
@@ -280,6 +301,7 @@ COMMANDS: dict[str, Callable[..., Command]] = {
     "eval": Eval,
     "reflow": Reflow,
     "latent": Latent,
+    "share": Share,
     "zoo": Zoo,
     "data": Data,
     "info": Info,

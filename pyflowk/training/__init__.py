@@ -1,7 +1,8 @@
 """Training for every system of the zoo, on accelerate: it knows `zoo.GenerativeModel` and nothing else.
 
 A `Trainer` runs a `TrainConfig` to a `Result`; `NonFiniteLoss` ends it where numbers end. `load_model` gives a trained
-model and its `Checkpoint` (`CheckpointError` for what is none); `evaluate`, `log_prob` and `sample` use it, in batches.
+model and its `Checkpoint` (`CheckpointError` for what is none), `Pretrained` shares one; `evaluate`, `log_prob` and
+`sample` use it, in batches.
 `Threads` measures how many threads a loop's steps take.
 
 Names are looked up on first use, so that a command line can read `TrainConfig` without waiting for torch.
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .config import TrainConfig
     from .evaluation import evaluate, log_prob, sample
     from .nonfinite import NonFiniteLoss
+    from .sharing import Pretrained
     from .threads import Threads
     from .trainer import Result, Trainer
 
@@ -24,6 +26,7 @@ _HOME = {
     "Checkpoint": "checkpoint",
     "CheckpointError": "checkpoint",
     "NonFiniteLoss": "nonfinite",
+    "Pretrained": "sharing",
     "Result": "trainer",
     "Threads": "threads",
     "TrainConfig": "config",
@@ -37,6 +40,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointError",
     "NonFiniteLoss",
+    "Pretrained",
     "Result",
     "Threads",
     "TrainConfig",

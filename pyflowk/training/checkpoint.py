@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import shutil
 import zlib
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ def write(folder: Path, weights: dict[str, dict[str, Tensor]], state: dict[str, 
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        _fill(temporary, weights, state, meta)
+        fill(temporary, weights, state, meta)
     except (OSError, RuntimeError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         takes, free = _bytes(weights) + _bytes(state), shutil.disk_usage(folder.parent).free
@@ -79,17 +80,23 @@ def write(folder: Path, weights: dict[str, dict[str, Tensor]], state: dict[str, 
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def _fill(temporary: Path, weights: dict[str, dict[str, Tensor]], state: dict[str, Any], meta: dict[str, Any]) -> None:
+def fill(
+    folder: Path, weights: dict[str, dict[str, Tensor]], state: dict[str, Any] | None, meta: dict[str, Any]
+) -> None:
+    """The same into a folder that is there, file by file; without a `state` there is no trainer.pt."""
     for name, tensors in weights.items():
         # clone: safetensors refuses tensors that share memory
         copies = {key: tensor.detach().cpu().clone().contiguous() for key, tensor in tensors.items()}
-        save_file(copies, temporary / f"{name}.safetensors")
-    torch.save(state, temporary / "trainer.pt")
-    files = {path.name: [path.stat().st_size, _crc(path)] for path in sorted(temporary.iterdir())}
+        save_file(copies, folder / f"{name}.safetensors")
+    names = sorted(f"{name}.safetensors" for name in weights)
+    if state is not None:
+        torch.save(state, folder / "trainer.pt")
+        names.append("trainer.pt")
+    files = {name: [(folder / name).stat().st_size, _crc(folder / name)] for name in names}
     text = json.dumps({"format": FORMAT, "version": VERSION, **meta, "files": files}, indent=2, allow_nan=False)
-    (temporary / "config.json").write_text(text, encoding="utf-8")
-    for path in temporary.iterdir():
-        _sync(path)
+    (folder / "config.json").write_text(text, encoding="utf-8")
+    for name in (*names, "config.json"):
+        _sync(folder / name)
 
 
 def _bytes(value: Any) -> int:
@@ -238,8 +245,15 @@ class Checkpoint:
         return self.weights("prepared") if "prepared.safetensors" in self.meta["files"] else {}
 
     def state(self) -> dict[str, Any]:
-        """What the trainer needs to go on."""
-        state: dict[str, Any] = torch.load(self.folder / "trainer.pt", map_location="cpu", weights_only=True)
+        """What the trainer needs to go on; CheckpointError where it is not there, or holds more than tensors and
+        plain values: nothing that could run is ever unpickled."""
+        file = self.folder / "trainer.pt"
+        if not file.exists():
+            raise CheckpointError(f"{self.folder}: a shared model, without what a run needs to go on (trainer.pt)")
+        try:
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(f"{file}: expected tensors and plain values: {str(error).splitlines()[0]}") from error
         return state
 
     def build(self) -> GenerativeModel:

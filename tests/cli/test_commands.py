@@ -504,7 +504,7 @@ def test_what_zoo_prints_can_be_typed_back(name, capsys):
     assert all(re.search(r"=\S+ +\w.+ \(.+\)$", line) for line in [*lines[first:cut], *lines[cut + 1 :]])
 
 
-COMMANDS = ("train", "sample", "eval", "zoo", "data", "info", "selfcheck", "bench")
+COMMANDS = ("train", "sample", "eval", "share", "zoo", "data", "info", "selfcheck", "bench")
 
 
 def test_help_lists_every_command_and_option():
