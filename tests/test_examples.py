@@ -43,6 +43,21 @@ def test_boltzmann() -> None:
         assert found["effective samples, %"] > 40
 
 
+def test_chain() -> None:
+    found = example("chain").main(steps=40, samples=2000)
+    assert abs(found["log Z, weighted samples"] - found["log Z, exact"]) < 0.3
+    assert found["log Z, bound"] < found["log Z, weighted samples"]
+    way_off = abs(found["both ends in one basin, walkers"] - found["both ends in one basin, exact"])
+    assert abs(found["both ends in one basin, weighted"] - found["both ends in one basin, exact"]) < way_off
+    assert found["effective samples, %"] > 2
+
+
+def test_columns(tmp_path: Path) -> None:
+    found = example("columns").main(steps=60, folder=str(tmp_path), rows=2000)
+    assert -4 < found["nats of test rows"] < found["nats of test rows, at best"]
+    assert found["energy distance of the law's own"] < found["energy distance of samples of one row"] < 0.4
+
+
 def test_oscillator() -> None:
     found = example("oscillator").main(steps=10)
     truth, readings, zeros = found.values()

@@ -2,21 +2,22 @@
 
 A `Network` may take a context, by a `ContextBias`; `drop_context` takes it from some rows. Texts are `ContextTokens`,
 of which `text_rows` makes one tensor. Conditioners: `MLP`, `ConvNet`, `ResidualConvNet` (of `WeightNormConv2d`),
-`MADE`, masked, and those of tokens: every `CausalNetwork`, such as the `CausalTransformer`, goes by a `CausalWalk` too,
-`Away` from another where it is guided, and hears of noise what `with_level` says. Every `Field` is a velocity:
-`MLPField`, `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time, `VelocityField`, of a network that predicts
-something else, `Preconditioned` or with a `GaussianBaseline`, `TangentField`, of one on a manifold, `FourierField`, of
-one that sees sines, too, and those of other clocks, `ReversedField` and `RescheduledField`; `FunctionField` is a
-user's, `FusedParameters` what a kernel takes, a `FlowMap` jumps from one time to another, a `CharacteristicsField`
-tells what jumps at any time; for images with far relations there are the `UNet` and `DiT`, whose blocks hear the time
-by a `TimeEmbedding`, and `load_dit` and `load_sit`, which read published weights. Logits of symbols are those of a
-`TokenTransformer`, to which `LeaveOneOut` adds what a place shows itself, those of the block behind what is `Finished`
-also of a field that stands `Behind` it, and an `EditTransformer` tells which of them come and go. An `Encoder` makes
-codes of events, a `Decoder` events of codes, and `load_autoencoder` a `PretrainedEncoder` and a `PretrainedDecoder`, as
-`load_language_model` gives what a `LanguageModel` makes a network of tokens. Every `Branch` contracts and has a
-`TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d`
-and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`,
-`CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`, `DIT_SIZES`.
+`MADE`, masked, and those of tokens: every `CausalNetwork`, such as the `CausalTransformer` of `CausalLayer`s, goes by a
+`CausalWalk` too, `Away` from another where it is guided, and hears of noise what `with_level` says. Every `Field` is a
+velocity: `MLPField`, `ConvField`, whose `TimeLinear` and `TimeConv2d` hear the time, `VelocityField`, of a network that
+predicts something else, `Preconditioned` or with a `GaussianBaseline`, `TangentField`, of one on a manifold,
+`FourierField`, of one that sees sines, too, and those of other clocks, `ReversedField` and `RescheduledField`;
+`FunctionField` is a user's, `FusedParameters` what a kernel takes, a `FlowMap` jumps from one time to another, a
+`CharacteristicsField` tells what jumps at any time; for images with far relations there are the `UNet` and `DiT`, whose
+blocks hear the time by a `TimeEmbedding`, and `load_dit` and `load_sit`, which read published weights. Logits of
+symbols are those of a `TokenTransformer`, to which `LeaveOneOut` adds what a place shows itself, those of the block
+behind what is `Finished` also of a field that stands `Behind` it, and an `EditTransformer` tells which of them come and
+go. An `Encoder` makes codes of events, a `Decoder` events of codes, and `load_autoencoder` a `PretrainedEncoder` and a
+`PretrainedDecoder`, as `load_language_model` gives what a `LanguageModel` makes a network of tokens. Every `Branch`
+contracts and has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of
+`SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they take:
+`CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`,
+`DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
@@ -24,7 +25,7 @@ from .autoencoder import Decoder, Encoder
 from .blockwise import Behind, Finished
 from .branch import Branch, FunctionBranch, TransposedJacobian
 from .causal import Away, CausalNetwork, CausalWalk
-from .causal_transformer import PLACES, CausalTransformer, with_level
+from .causal_transformer import PLACES, CausalLayer, CausalTransformer, with_level
 from .characteristics import CharacteristicsField
 from .checkpoints import load_dit, load_sit
 from .clock import RescheduledField, ReversedField
@@ -67,6 +68,7 @@ __all__ = [
     "Away",
     "Behind",
     "Branch",
+    "CausalLayer",
     "CausalNetwork",
     "CausalTransformer",
     "CausalWalk",

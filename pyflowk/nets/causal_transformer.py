@@ -23,7 +23,7 @@ from .dual import Dual
 from .embedding import TimeEmbedding
 from .text import ContextTokens
 
-__all__ = ["PLACES", "CausalTransformer", "with_level"]
+__all__ = ["PLACES", "CausalLayer", "CausalTransformer", "with_level"]
 
 PLACES = ("learned", "rotary", "both")
 NORMS = ("layer", "rms")
@@ -144,7 +144,7 @@ class CausalTransformer(Keeper, CausalNetwork):
         hidden = (8 * width // 3 + 7) // 8 * 8 if gated else 4 * width
         shared = self.heads if kv_heads is None else kv_heads
         self.sizes = TransformerSizes(width, self.heads, shared, hidden, depth, int(norm == "rms"), gated, qk_norm)
-        self.layers = nn.ModuleList(_Layer(self.sizes, approximate) for _ in range(depth))
+        self.layers = nn.ModuleList(CausalLayer(self.sizes, approximate) for _ in range(depth))
         self.norm = nn.Identity() if last_norm == "none" else _norm(last_norm, width)
         self.packs = approximate == "tanh" and last_norm == norm
         self.last = zero_(nn.Linear(width, params_per_element * features))
@@ -303,8 +303,9 @@ class Cached:
         return self.net._through(h, start, self.rotation, self.past, self.temperature)
 
 
-class _Layer(nn.Module):
-    """Attention and a perceptron, each behind a norm and added to what there is."""
+class CausalLayer(nn.Module):
+    """Attention and a perceptron, each behind a norm and added to what there is: what a :class:`CausalTransformer` has
+    ``depth`` of, and what is wrapped where weights are sharded."""
 
     def __init__(self, sizes: TransformerSizes, approximate: str) -> None:
         super().__init__()

@@ -49,3 +49,18 @@ def test_two_processes_train_to_the_same_loss_as_one_and_resume(tmp_path):
     done = launch(2, folders[1], "--resume", "--steps", "20")
     assert done.returncode == 0, done.stderr
     assert Checkpoint.open(folders[1]).meta["step"] == 20
+
+
+def test_a_stack_of_transformers_shares_its_work_in_every_way_to_the_losses_of_one_process(tmp_path):
+    """Averaged gradients, in the memory of one block, too, and weights that lie apart with layers computed again."""
+    command = [sys.executable, "-m", "tests.training.two_processes", str(tmp_path / "store")]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split(": ") for line in done.stdout.splitlines())
+    assert found.keys() == {"ddp", "ddp-flat", "fsdp", "one"}
+    losses = {name: [float(number) for number in numbers.split()] for name, numbers in found.items()}
+    assert losses["one"][0] > losses["one"][1] > losses["one"][2]
+    for ways in losses.values():
+        assert ways == pytest.approx(losses["one"], rel=2e-5)
