@@ -1,12 +1,21 @@
 // attention on the CPU: keys stream by in blocks. A block of scores, and of what follows from it for every tangent,
-// stays in the first caches. Compiled once per instruction set.
+// stays in the first caches. Where queries, keys and values all move along one tangent, every product of theirs is one
+// of dual numbers. Compiled once per instruction set.
 
 #include "../math/attention.h"
-#include "../math/elementary.h"
+#include "../math/softmax.h"
 #include "heads.h"
 
 namespace pfk::cpu {
 namespace {
+
+// Whether value and tangent go side by side, by products of dual numbers.
+bool paired(const Attention& p) { return p.tangents == 1 && p.vq.number > 0 && p.vk.number > 0 && p.vv.number > 0; }
+
+// Rows of some keys, and of their tangents.
+template <class T, class A> Dual<const A*> rows_of(const Staged<T, A>& x, const Staged<T, A>& vx, int64_t at) {
+    return Dual<const A*>{x[0], vx[0]} + at;
+}
 
 // ---- forward --------------------------------------------------------------------------------------------------------
 
@@ -48,14 +57,29 @@ template <class A> struct Stream {
         }
     }
 
-    // s becomes exp(s - base)
-    void weigh(A* s, int64_t keys, int64_t n) {
-        for (int64_t j = 0; j < keys; ++j, s += n)
+    // s becomes exp(s - base), and the slopes beside it, if there are some, those of that
+    void weigh(A* s, A* ds, int64_t keys, int64_t n) {
+        constexpr int64_t step = kGemmVector<A>;
+        for (int64_t at = 0; at < n; at += step) {
+            A from[step], total[step], slope[step]; // registers
+            copy(base + at, from, step), copy(sum + at, total, step),
+                copy(slopes + at, slope, ds != nullptr ? step : 0);
+            for (int64_t j = 0; j < keys; ++j) {
+                A *const x = s + j * n + at, *const dx = ds + j * n + at;
 #pragma omp simd
-            for (int64_t i = 0; i < n; ++i) {
-                s[i] = exp(s[i] - base[i]);
-                sum[i] += s[i];
+                for (int64_t l = 0; l < step; ++l) {
+                    x[l] = exp_falling(x[l] - from[l]);
+                    total[l] += x[l];
+                }
+                if (ds != nullptr)
+#pragma omp simd
+                    for (int64_t l = 0; l < step; ++l) {
+                        dx[l] *= x[l];
+                        slope[l] += dx[l];
+                    }
             }
+            copy(total, sum + at, step), copy(slope, slopes + at, ds != nullptr ? step : 0);
+        }
     }
 
     // slopes become those of the weights s
@@ -80,7 +104,7 @@ template <class A> void scale_lanes(A* rows, const A* factor, int64_t count, int
 template <class T, class A> void forward(const Attention& p, int64_t begin, int64_t end) {
     const int64_t blocks = (p.q.length + kQueries - 1) / kQueries, d = p.q.size, e = p.v.size;
     const int64_t tangents = p.tangents, turning = p.vq.number;
-    const bool sloped = p.vq.number > 0 || p.vk.number > 0;
+    const bool sloped = p.vq.number > 0 || p.vk.number > 0, pairs = paired(p);
     const int64_t numbers = kQueries * ((1 + turning) * d + (1 + tangents) * e + 2 * kKeys);
     Scratch scratch(numbers * static_cast<int64_t>(sizeof(A)) + 64 * 8 + Stream<A>::bytes(tangents) +
                     KeySide<T, A>::bytes(p));
@@ -102,7 +126,10 @@ template <class T, class A> void forward(const Attention& p, int64_t begin, int6
         const int64_t seen = side.kept.seen(first + some - 1);
         for (int64_t key = 0; key < seen; key += kKeys) {
             const int64_t keys = least(kKeys, seen - key);
-            score<false>(side.k[0] + key * d, d, q, s, keys, n);
+            if (pairs)
+                score<false>(rows_of(side.k, side.vk, key * d), d, {q, vq}, {s, ds}, keys, n);
+            else
+                score<false>(side.k[0] + key * d, d, q, s, keys, n);
             side.kept.hide(s, key, keys, first, n);
             stream.look(s, keys, n);
             if (key > 0 && stream.moved) {
@@ -110,7 +137,11 @@ template <class T, class A> void forward(const Attention& p, int64_t begin, int6
                 scale_lanes(stream.slopes, stream.shrink, tangents, n);
                 scale_lanes(vy, stream.shrink, tangents * e, n);
             }
-            stream.weigh(s, keys, n);
+            stream.weigh(s, pairs ? ds : nullptr, keys, n);
+            if (pairs) {
+                mix(rows_of(side.v, side.vv, key * e), e, {s, ds}, {y, vy}, keys, n);
+                continue;
+            }
             mix(side.v[0] + key * e, e, s, y, keys, n);
             for (int64_t t = 0; t < tangents; ++t) {
                 if (sloped) {
@@ -271,72 +302,121 @@ void bend_slopes(const A* s, A* c, A* u, A* f, const A* mean, const A* lift, int
         }
 }
 
-template <class T, class A> void backward(const Attention& p, int64_t begin, int64_t end) {
-    const int64_t d = p.q.size, e = p.v.size;
-    const bool sloped = p.vq.number > 0 || p.vk.number > 0;
-    int64_t bytes = 4 * (kKeys * kQueries * static_cast<int64_t>(sizeof(A)) + 64) + Queries<T, A>::bytes(p);
-    const Heads* const summed[] = {&p.gk, &p.gv, &p.gvk, &p.gvv};
-    for (const Heads* x : summed)
-        bytes += Gradient<T, A>::bytes(*x);
-    Scratch scratch(bytes + KeySide<T, A>::bytes(p));
-    A *const s = scratch.take<A>(kKeys * kQueries), *const f = scratch.take<A>(kKeys * kQueries);
-    A *const c = scratch.take<A>(kKeys * kQueries), *const u = scratch.take<A>(kKeys * kQueries);
-    Queries<T, A> block(p, scratch);
-    KeySide<T, A> side(p, scratch);
-    Gradient<T, A> gk(p.gk, p.heads, scratch), gv(p.gv, p.heads, scratch);
-    Gradient<T, A> gvk(p.gvk, p.heads, scratch), gvv(p.gvv, p.heads, scratch);
-    for (int64_t unit = begin; unit < end; ++unit) {
-        side.enter(unit, unit / p.heads);
-        gk.begin(), gv.begin(), gvk.begin(), gvv.begin();
-        for (int64_t first = 0; first < p.q.length; first += kQueries) {
-            const int64_t some = least(kQueries, p.q.length - first), n = padded<A>(some);
-            block.enter(unit, first, n);
-            const int64_t seen = side.kept.seen(first + some - 1);
+// The same where value and tangent go side by side, all at once: s scores, f what the values give to their gradients.
+template <class A, class Block> void bend_pairs(A* s, A* c, A* u, A* f, const Block& block, int64_t keys, int64_t n) {
+    const A *const base = block.base, *const bend = block.bend, *const mean = block.mean, *const lift = block.lift;
+    for (int64_t j = 0; j < keys; ++j, s += n, c += n, u += n, f += n)
+#pragma omp simd
+        for (int64_t i = 0; i < n; ++i) {
+            const A share = exp_flushed(s[i] - base[i]), centred = c[i] - mean[i], risen = share * (u[i] + lift[i]);
+            f[i] = share * (f[i] + bend[i]) + risen * centred;
+            s[i] = share;
+            c[i] = share * centred;
+            u[i] = risen;
+        }
+}
+
+// Gradients of the heads, one after the other; those of keys and values are summed over the blocks of queries.
+template <class T, class A> class Backward {
+  public:
+    explicit Backward(const Attention& p)
+        : p_(p), d_(p.q.size), e_(p.v.size), scratch_(bytes(p)), s_(scratch_.take<A>(kKeys * kQueries)),
+          f_(scratch_.take<A>(kKeys * kQueries)), c_(scratch_.take<A>(kKeys * kQueries)),
+          u_(scratch_.take<A>(kKeys * kQueries)), block_(p, scratch_), side_(p, scratch_), gk_(p.gk, p.heads, scratch_),
+          gv_(p.gv, p.heads, scratch_), gvk_(p.gvk, p.heads, scratch_), gvv_(p.gvv, p.heads, scratch_) {}
+
+    void head(int64_t unit) {
+        side_.enter(unit, unit / p_.heads);
+        gk_.begin(), gv_.begin(), gvk_.begin(), gvv_.begin();
+        for (int64_t first = 0; first < p_.q.length; first += kQueries) {
+            const int64_t some = least(kQueries, p_.q.length - first), n = padded<A>(some);
+            block_.enter(unit, first, n);
+            const int64_t seen = side_.kept.seen(first + some - 1);
             for (int64_t key = 0; key < seen; key += kKeys) {
                 const int64_t keys = least(kKeys, seen - key);
-                const A *const k = side.k[0] + key * d, *const v = side.v[0] + key * e;
-                score<false>(k, d, block.q_panel, s, keys, n);
-                side.kept.hide(s, key, keys, first, n);
-                for (int64_t j = 0; j < keys; ++j)
-#pragma omp simd
-                    for (int64_t i = 0; i < n; ++i)
-                        s[j * n + i] = exp(s[j * n + i] - block.base[i]), f[j * n + i] = block.bend[i];
-                score<true>(v, e, block.gy_panel, f, keys, n);
-                spread(s, n, block.gy[0], e, gv[0] + key * e, keys, some);
-                for (int64_t t = 0; t < p.tangents; ++t) {
-                    const A* const g = block.gvy_panel + t * e * n;
-                    if (p.vv.number > 0) {
-                        score<true>(side.vv[t] + key * e, e, g, f, keys, n);
-                        spread(s, n, block.gvy[t], e, gvv[t] + key * e, keys, some);
-                    }
-                    if (!sloped)
-                        continue;
-                    slope(side, t, key, block.q_panel, p.vq.number > 0 ? block.vq_panel + t * d * n : nullptr, d, c,
-                          keys, n);
-                    score<false>(v, e, g, u, keys, n);
-                    bend_slopes(s, c, u, f, block.mean + t * n, block.lift + t * n, keys, n);
-                    spread(c, n, block.gvy[t], e, gv[0] + key * e, keys, some);
-                    if (p.vq.number > 0) {
-                        spread(u, n, block.vq[t], d, gk[0] + key * d, keys, some);
-                        mix(k, d, u, block.gvq + t * d * n, keys, n);
-                    }
-                    if (p.vk.number > 0) {
-                        spread(u, n, block.q[0], d, gvk[t] + key * d, keys, some);
-                        mix(side.vk[t] + key * d, d, u, block.gq, keys, n);
-                    }
-                }
-                for (int64_t i = 0; i < keys * n; ++i)
-                    f[i] *= s[i];
-                spread(f, n, block.q[0], d, gk[0] + key * d, keys, some);
-                mix(k, d, f, block.gq, keys, n);
+                if (paired(p_) && d_ % kGemmVector<A> == 0 && e_ % kGemmVector<A> == 0)
+                    pairs(key, keys, first, some, n);
+                else
+                    parts(key, keys, first, some, n);
             }
-            block.finish(unit, first, n);
+            block_.finish(unit, first, n);
         }
-        const A scale = static_cast<A>(p.scale);
-        gk.finish(unit, scale, side.kept), gvk.finish(unit, scale, side.kept);
-        gv.finish(unit, A(1), side.kept), gvv.finish(unit, A(1), side.kept);
+        const A scale = static_cast<A>(p_.scale);
+        gk_.finish(unit, scale, side_.kept), gvk_.finish(unit, scale, side_.kept);
+        gv_.finish(unit, A(1), side_.kept), gvv_.finish(unit, A(1), side_.kept);
     }
-}
+
+  private:
+    static int64_t bytes(const Attention& p) {
+        int64_t sum = 4 * (kKeys * kQueries * static_cast<int64_t>(sizeof(A)) + 64) + Queries<T, A>::bytes(p);
+        const Heads* const summed[] = {&p.gk, &p.gv, &p.gvk, &p.gvv};
+        for (const Heads* x : summed)
+            sum += Gradient<T, A>::bytes(*x);
+        return sum + KeySide<T, A>::bytes(p);
+    }
+
+    // A block of keys and one of queries, all moving along one tangent.
+    void pairs(int64_t key, int64_t keys, int64_t first, int64_t some, int64_t n) {
+        const Dual<const A*> k = rows_of(side_.k, side_.vk, key * d_), v = rows_of(side_.v, side_.vv, key * e_);
+        score<false>(k, d_, {block_.q_panel, block_.vq_panel}, {s_, c_}, keys, n);
+        score<false>(v, e_, {block_.gvy_panel, block_.gy_panel}, {u_, f_}, keys, n);
+        side_.kept.hide(s_, key, keys, first, n);
+        bend_pairs(s_, c_, u_, f_, block_, keys, n);
+        spread({s_, c_}, n, rows_of(block_.gvy, block_.gy, 0), e_, Dual<A*>{gvv_[0], gv_[0]} + key * e_, keys, some);
+        spread({u_, f_}, n, rows_of(block_.q, block_.vq, 0), d_, Dual<A*>{gvk_[0], gk_[0]} + key * d_, keys, some);
+        mix(k, d_, {u_, f_}, {block_.gvq, block_.gq}, keys, n);
+    }
+
+    // The same of whatever moves, product by product.
+    void parts(int64_t key, int64_t keys, int64_t first, int64_t some, int64_t n) {
+        const A *const k = side_.k[0] + key * d_, *const v = side_.v[0] + key * e_;
+        score<false>(k, d_, block_.q_panel, s_, keys, n);
+        side_.kept.hide(s_, key, keys, first, n);
+        for (int64_t j = 0; j < keys; ++j)
+#pragma omp simd
+            for (int64_t i = 0; i < n; ++i)
+                s_[j * n + i] = exp_flushed(s_[j * n + i] - block_.base[i]), f_[j * n + i] = block_.bend[i];
+        score<true>(v, e_, block_.gy_panel, f_, keys, n);
+        spread(s_, n, block_.gy[0], e_, gv_[0] + key * e_, keys, some);
+        for (int64_t t = 0; t < p_.tangents; ++t)
+            part(t, key, keys, some, n);
+        for (int64_t i = 0; i < keys * n; ++i)
+            f_[i] *= s_[i];
+        spread(f_, n, block_.q[0], d_, gk_[0] + key * d_, keys, some);
+        mix(k, d_, f_, block_.gq, keys, n);
+    }
+
+    void part(int64_t t, int64_t key, int64_t keys, int64_t some, int64_t n) {
+        const A *const k = side_.k[0] + key * d_, *const g = block_.gvy_panel + t * e_ * n;
+        if (p_.vv.number > 0) {
+            score<true>(side_.vv[t] + key * e_, e_, g, f_, keys, n);
+            spread(s_, n, block_.gvy[t], e_, gvv_[t] + key * e_, keys, some);
+        }
+        if (p_.vq.number == 0 && p_.vk.number == 0)
+            return;
+        slope(side_, t, key, block_.q_panel, p_.vq.number > 0 ? block_.vq_panel + t * d_ * n : nullptr, d_, c_, keys,
+              n);
+        score<false>(side_.v[0] + key * e_, e_, g, u_, keys, n);
+        bend_slopes(s_, c_, u_, f_, block_.mean + t * n, block_.lift + t * n, keys, n);
+        spread(c_, n, block_.gvy[t], e_, gv_[0] + key * e_, keys, some);
+        if (p_.vq.number > 0) {
+            spread(u_, n, block_.vq[t], d_, gk_[0] + key * d_, keys, some);
+            mix(k, d_, u_, block_.gvq + t * d_ * n, keys, n);
+        }
+        if (p_.vk.number > 0) {
+            spread(u_, n, block_.q[0], d_, gvk_[t] + key * d_, keys, some);
+            mix(side_.vk[t] + key * d_, d_, u_, block_.gq, keys, n);
+        }
+    }
+
+    const Attention& p_;
+    const int64_t d_, e_;
+    Scratch scratch_;
+    A *s_, *f_, *c_, *u_; // of a block: shares, what scores and slopes have, and what these get
+    Queries<T, A> block_;
+    KeySide<T, A> side_;
+    Gradient<T, A> gk_, gv_, gvk_, gvv_;
+};
 
 } // namespace
 
@@ -347,7 +427,11 @@ void attention(const Attention& p, int64_t begin, int64_t end) {
 }
 
 void attention_backward(const Attention& p, int64_t begin, int64_t end) {
-    with_types(p.type, [&](auto type, auto wide) { backward<decltype(type), decltype(wide)>(p, begin, end); });
+    with_types(p.type, [&](auto type, auto wide) {
+        Backward<decltype(type), decltype(wide)> heads(p);
+        for (int64_t unit = begin; unit < end; ++unit)
+            heads.head(unit);
+    });
 }
 
 } // namespace PFK_ISA

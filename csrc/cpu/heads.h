@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../math/attention.h"
+#include "dual.h"
 #include "panels.h"
 #include "scratch.h"
 #include "sums.h"
@@ -131,11 +132,16 @@ template <class T, class A> struct KeySide {
 };
 
 // ---- products of a block: rows (of keys, or of queries), panels and scores, whose queries are n lanes
-// -----------------
+// ----------------
 
 // s (keys, n) = or += rows (keys, size) panel (size, n)
 template <bool Add, class A> void score(const A* rows, int64_t size, const A* panel, A* s, int64_t keys, int64_t n) {
     gemm<Add>(Rows<A>{rows, size}, panel, n, s, n, keys, size, n);
+}
+
+template <bool Add, class A>
+void score(Dual<const A*> rows, int64_t size, Dual<const A*> panel, Dual<A*> s, int64_t keys, int64_t n) {
+    dual_product<Add>(Dual<Rows<A>>{{rows.value, size}, {rows.tangent, size}}, panel, n, s, n, keys, size, n);
 }
 
 // panel (size, n) += rows (keys, size)^T s (keys, n)
@@ -143,10 +149,21 @@ template <class A> void mix(const A* rows, int64_t size, const A* s, A* panel, i
     gemm<true>(Transposed<A>{rows, size}, s, n, panel, n, size, keys, n);
 }
 
+template <class A>
+void mix(Dual<const A*> rows, int64_t size, Dual<const A*> s, Dual<A*> panel, int64_t keys, int64_t n) {
+    dual_product<true>(Dual<Transposed<A>>{{rows.value, size}, {rows.tangent, size}}, s, n, panel, n, size, keys, n);
+}
+
 // to (keys, size) += s (keys, n) rows (queries, size)
 template <class A>
 void spread(const A* s, int64_t n, const A* rows, int64_t size, A* to, int64_t keys, int64_t queries) {
     gemm<true>(Rows<A>{s, n}, rows, size, to, size, keys, queries, size);
+}
+
+template <class A>
+void spread(Dual<const A*> s, int64_t n, Dual<const A*> rows, int64_t size, Dual<A*> to, int64_t keys,
+            int64_t queries) {
+    dual_product<true>(Dual<Rows<A>>{{s.value, n}, {s.tangent, n}}, rows, size, to, size, keys, queries, size);
 }
 
 // The slopes of the scores along tangent t of queries and keys, where either has one.

@@ -62,6 +62,21 @@ inline __attribute__((always_inline)) void for_square(int64_t rows, int64_t n, c
                 move(i, l);
 }
 
+// A whole block of accumulators, which need no stage.
+template <class A, class From, class To>
+inline __attribute__((always_inline)) void turn_square(const From* from, int64_t ld, To* to, int64_t ldt, A factor) {
+    using Vec = typename Vector<A>::Type;
+    constexpr int64_t lanes = kGemmVector<A>;
+    Vec v[lanes];
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < lanes; ++i)
+        v[i] = factor * *reinterpret_cast<const Vec*>(from + i * ld);
+    turn_registers<A>(v);
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < lanes; ++i)
+        *reinterpret_cast<Vec*>(to + i * ldt) = v[i];
+}
+
 // to[c][r] = factor from[r][c] for from (rows, columns), in the arithmetic of A; `to` is touched nowhere else.
 template <class A, class From, class To>
 void transpose(const From* from, int64_t ld, int64_t rows, int64_t columns, To* to, int64_t ldt, A factor = A(1)) {
@@ -76,6 +91,10 @@ void transpose(const From* from, int64_t ld, int64_t rows, int64_t columns, To* 
             To* const target = to + c * ldt + r;
             for (int64_t i = 0; i < height; ++i)
                 __builtin_prefetch(source + (lanes + i) * ld);
+            if (height == lanes && width == lanes && sizeof(From) == sizeof(A) && sizeof(To) == sizeof(A)) {
+                turn_square<A>(source, ld, target, ldt, factor);
+                continue;
+            }
             for_square<A>(height, width, [&](int64_t i, int64_t l) __attribute__((always_inline)) {
                 stage[i * lanes + l] = factor * load<A>(source[i * ld + l]);
             });

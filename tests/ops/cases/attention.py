@@ -53,7 +53,7 @@ ALL = [
     _case(2, 5, 5, 8, 8, 1), _case(1, 70, 130, 16, 5, 2, hidden=3), _case(1, 65, 3, 20, 70, 1, ("q",)),
     _case(2, 4, 66, 6, 3, 2, ("k",)), _case(1, 17, 70, 5, 4, 1, ("v",), hidden=2), _case(1, 9, 8, 3, 6, 3, ("q", "v")),
     _case(1, 70, 130, 16, 5, causal=True), _case(1, 130, 130, 5, 9, 1, hidden=3, causal=True),
-    _case(2, 6, 4, 3, 3, 1, causal=True),
+    _case(2, 6, 4, 3, 3, 1, causal=True), _case(1, 21, 71, 16, 48, 1, hidden=5, causal=True),
 ]  # fmt: skip
 SMALL = [
     _case(2, 3, 4, 3, 2),
