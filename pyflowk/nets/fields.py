@@ -13,52 +13,14 @@ from ..ops.activations import ACTIVATIONS
 from ..ops.times import as_time
 from .activations import FIELD_ACTIVATIONS
 from .context import add_context, context_vector, make_context
-from .field import Field, FusedParameters
-from .time import Clock, TimeConv2d, TimeLinear, clock
+from .dual import Dual, DualField
+from .field import FusedParameters
+from .time import Clock, TimeConv2d, TimeLinear
 
 __all__ = ["ConvField", "MLPField"]
 
 
-class _LayeredField(Field):
-    """A network whose values and tangents go through its layers together, the context entering the first of them.
-
-    One that is built for an ``interval`` takes its ``end`` too; None, as for solvers, is the time itself.
-    """
-
-    def forward(
-        self, t: Tensor | float, x: Tensor, context: Tensor | None = None, end: Tensor | float | None = None
-    ) -> Tensor:
-        return self._run(clock(t, end, x, self.hears_end), x, None, context)[0]
-
-    def with_tangents(
-        self, t: Tensor | float, x: Tensor, tangents: Tensor, context: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        x, images = self._run(clock(t, None, x, self.hears_end), x, tangents, context)
-        assert images is not None
-        return x, images
-
-    def derivative(
-        self,
-        t: Tensor | float,
-        x: Tensor,
-        tangent: Tensor,
-        context: Tensor | None = None,
-        end: Tensor | float | None = None,
-        *,
-        rate: float = 0.0,
-        end_rate: float = 0.0,
-    ) -> tuple[Tensor, Tensor]:
-        times = clock(t, end, x, self.hears_end, rate, end_rate)
-        value, moved = self._run(times, x, tangent.unsqueeze(1), context)
-        assert moved is not None
-        return value, moved[:, 0]
-
-    def _run(self, clock: Clock, x: Tensor, v: Tensor | None, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """f(t, x), and what becomes of the tangents v, if there are any."""
-        raise NotImplementedError
-
-
-class MLPField(_LayeredField):
+class MLPField(DualField):
     r"""A vector field on (B, features): ``depth`` hidden layers of ``width`` units, each of them hearing the time.
 
     ``field(t, x, context=None) -> dx/dt``, shaped as x; t is a number, a tensor () or one time a row (B,); one of an
@@ -106,7 +68,8 @@ class MLPField(_LayeredField):
         self.context = make_context(width, context_dim, classes, droppable)
         self.takes_context, self.hears_end = self.context is not None, interval
 
-    def _run(self, clock: Clock, x: Tensor, v: Tensor | None, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _run(self, clock: Clock, dual: Dual, context: Tensor | None) -> Dual:
+        x, v = dual.value, dual.tangents
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, TimeLinear)
             x, v = F.linear(x, layer.weight), None if v is None else F.linear(v, layer.weight)
@@ -115,7 +78,7 @@ class MLPField(_LayeredField):
             x, v = layer._applied(x, clock, v)
             if i < self.depth:
                 x, v = _activated(self.activation, x, v)
-        return x, v
+        return Dual(x, v)
 
     def fused(self, times: Tensor, context: Tensor | None = None) -> FusedParameters | None:
         """All that the kernel needs, for evaluations at ``times`` (T,)."""
@@ -165,7 +128,7 @@ class MLPField(_LayeredField):
         return h, (slopes[1] @ (matrices[1] * loop.t()) * slopes[0]).sum(1)
 
 
-class ConvField(_LayeredField):
+class ConvField(DualField):
     r"""A vector field on images (B, C, H, W): ``depth`` hidden convolutions of ``width`` channels, zero at the start.
 
     As :class:`MLPField` in everything else; no downsampling inside. Cost: depth + 1 convolutions 3 x 3.
@@ -202,7 +165,8 @@ class ConvField(_LayeredField):
         self.context = make_context(width, context_dim, classes, droppable)
         self.takes_context, self.hears_end = self.context is not None, interval
 
-    def _run(self, clock: Clock, x: Tensor, v: Tensor | None, context: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _run(self, clock: Clock, dual: Dual, context: Tensor | None) -> Dual:
+        x, v = dual.value, dual.tangents
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, TimeConv2d)
             if i:
@@ -210,7 +174,7 @@ class ConvField(_LayeredField):
             x, v = layer.with_tangents(clock, x, v)
             if i == 0:
                 x = add_context(x, self.context, context)
-        return x, v
+        return Dual(x, v)
 
 
 def _check_activation(activation: str) -> None:
