@@ -39,9 +39,9 @@ def notes() -> dict[str, str]:
     }
 
 
-def awake() -> CausalTransformer:
+def awake(tokens: int = TOKENS) -> CausalTransformer:
     """A network away from its zero start."""
-    net = CausalTransformer(FEATURES, TOKENS, 2, WIDTH, DEPTH)
+    net = CausalTransformer(FEATURES, tokens, 2, WIDTH, DEPTH)
     for p in net.parameters():
         nn.init.normal_(p, std=0.05)
     return net

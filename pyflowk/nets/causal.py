@@ -73,6 +73,15 @@ class CausalNetwork(Network):
         return None
 
 
+def check_step(tokens: Tensor, rows: int, features: int) -> None:
+    """ValueError for tokens of a walk that are of another number of events than those before, or of another size."""
+    if tokens.dim() != 3 or tokens.shape[0] != rows or tokens.shape[2] != features:
+        got = tuple(tokens.shape)
+        raise ValueError(
+            f"expected tokens ({rows}, n, {features}), of as many events as the walk began with, got {got}"
+        )
+
+
 class _Whole:
     """Every step a pass over all tokens, those that are not known yet being 0."""
 
@@ -84,6 +93,7 @@ class _Whole:
         return found[:, :1] if found.shape[1] == self.x.shape[1] else None
 
     def after(self, tokens: Tensor) -> Tensor:
+        check_step(tokens, self.x.shape[0], self.x.shape[2])
         start, self.known = self.known, self.known + tokens.shape[1]
         if self.known > self.x.shape[1]:
             raise ValueError(f"expected {self.x.shape[1]} tokens at most, got {self.known}")

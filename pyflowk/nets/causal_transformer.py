@@ -16,7 +16,7 @@ from ..ops.dtypes import state_dtype
 from ..ops.kept import Keeper, Kept
 from ..shapes import expand_context
 from .attention import Past, SelfAttention, heads_of, zero_
-from .causal import Away, CausalNetwork
+from .causal import Away, CausalNetwork, check_step
 from .context import context_vector, make_context
 from .dit import rotary
 from .dual import Dual
@@ -151,13 +151,13 @@ class CausalTransformer(Keeper, CausalNetwork):
         self._kept = Kept()
 
     def forward(self, x: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        self._check(x)
+        self._check(x, temperature)
         lead = self._lead(x, context)
         h = torch.cat((lead.ahead, self._entered(x[:, :-1], lead)), 1)
         return self._through(h, 0, self._rotation(x), None, temperature)[:, max(self.front - 1, 0) :]
 
     def walk(self, like: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Cached:  # type: ignore[override]
-        self._check(like)
+        self._check(like, temperature)
         return Cached(self, like, context, temperature)
 
     def decode(
@@ -255,9 +255,11 @@ class CausalTransformer(Keeper, CausalNetwork):
             h = layer(h, turns, None if past is None else past[i], temperature)
         return self.last(self.norm(h))
 
-    def _check(self, x: Tensor) -> None:
+    def _check(self, x: Tensor, temperature: float = 1.0) -> None:
         if x.dim() != 3 or x.shape[1:] != (self.tokens, self.features):
             raise ValueError(f"CausalTransformer expects (B, {self.tokens}, {self.features}), got {tuple(x.shape)}")
+        if not temperature > 0:
+            raise ValueError(f"temperature: expected a number above 0, got {temperature}")
 
 
 def with_level(level: Tensor, context: Tensor | None = None) -> Tensor:
@@ -289,6 +291,7 @@ class Cached:
         return self._next(self.lead.ahead)[:, -1:] if self.net.front else None
 
     def after(self, tokens: Tensor) -> Tensor:
+        check_step(tokens, self.lead.ahead.shape[0], self.net.features)
         return self._next(self.net._entered(tokens, self.lead))
 
     def back(self, tokens: int) -> None:

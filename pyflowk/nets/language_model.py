@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .attention import zero_
-from .causal import CausalNetwork
+from .causal import CausalNetwork, check_step
 from .text import ContextTokens
 
 __all__ = ["LanguageModel", "load_language_model"]
@@ -110,6 +110,7 @@ class _Walk:
         return self._next(self.ahead)[:, -1:]
 
     def after(self, tokens: Tensor) -> Tensor:
+        check_step(tokens, self.ahead.shape[0], self.net.features)
         self.known += tokens.shape[1]
         if self.known >= self.net.tokens:
             raise ValueError(f"expected {self.net.tokens - 1} tokens, as there is none behind the last; got more")

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..nets import CausalTransformer
 from ..nets.causal import Away, CausalNetwork, CausalWalk
 from ..nets.context import uncompiled
 from ..ops.dtypes import state_dtype
@@ -123,6 +124,22 @@ class Causal(Transform):
             found, _ = self._mapped(noise[:, moved:], params, inverse=False)
             errors[name] = float(torch.linalg.vector_norm((found - right[:, moved:]).mean(0)))
         return errors
+
+    @torch.no_grad()
+    def convergence_rank(self, x: Tensor, context: Tensor | None = None) -> float:
+        r"""How slowly rounds are to be expected to agree on tokens like x (B, T, D), beside other maps of a stack:
+        :math:`\lVert \mathrm{mean}_B(x e^{-\alpha}) \rVert \lVert W_\alpha \rVert + \lVert W_\mu \rVert`, of the rows
+        of the network's last layer that make log-scales and means, by their largest singular values. Maps of a high
+        rank are found token after token or in small segments, all others at once. Raises TypeError for another network
+        than a :class:`CausalTransformer` and another map than an affine one. Cost: a pass of the network.
+        Liu, Qin, 2025, arXiv:2505.12849, the convergence-ranking metric."""
+        if not isinstance(self.map, Affine) or not isinstance(self.net, CausalTransformer):
+            raise TypeError("convergence_rank expects a CausalTransformer and an Affine map")
+        params = self.net(x, self._wanted(context))
+        scaled = x[:, x.shape[1] - params.shape[1] :] * torch.exp(-self.map.gaussian(params)[0])
+        rows = self.net.last.weight.unflatten(0, (-1, 2))
+        scale, mean = (torch.linalg.matrix_norm(rows[:, i].to(state_dtype(rows)), 2) for i in range(2))
+        return float(torch.linalg.matrix_norm(scaled.mean(0), 2) * scale + mean)
 
     def decoded(self, decoding: Decoding) -> Causal:
         """The map of the same network whose tokens are found so."""

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 from ..distributions import DiagonalGaussian
 from ..nets import PLACES, CausalTransformer
 from ..space import Space
-from ..transforms import ActNorm, Additive, Affine, Causal, Compose, GaussianNoise, Patches, Reshape, Transform
+from ..transforms import (
+    ActNorm,
+    Additive,
+    Affine,
+    Causal,
+    Compose,
+    GaussianNoise,
+    Map,
+    Patches,
+    RationalQuadratic,
+    Reshape,
+    Transform,
+)
 from .blocks import beside, centred, condition, fitting_patch
 from .option import LAYERS, WIDTH, Dropout, FlatMemory, LearnedInverse, Limit, Option, Width, one_of
 from .registry import register
@@ -16,6 +28,9 @@ from .tarflow_model import TarFlow, entered
 
 def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
     return {"patch": fitting_patch(space.shape, options["patch"])}
+
+
+MAPS = ("affine", "additive", "spline")
 
 
 @register("tarflow", _choose)
@@ -31,7 +46,8 @@ def tarflow(
     ] = None,
     positions: Annotated[str, one_of("how a token knows its place: see nets.CausalTransformer", PLACES)] = "learned",
     start: Annotated[bool, Option("a learned token in front moves the first one, too")] = False,
-    map: Annotated[str, one_of("scale and shift, or shift alone", ("affine", "additive"))] = "affine",
+    map: Annotated[str, one_of("scale and shift, shift alone, or a spline of each number", MAPS)] = "affine",
+    bins: Annotated[int, Option("pieces of a spline", 2, WIDTH)] = 8,
     limit: Limit = 4.0,
     noise: Annotated[float, Option("deviation of the noise on the data in training, in units of [-1, 1]", 0, 1)] = 0.0,
     dropout: Dropout = 0.0,
@@ -49,12 +65,14 @@ def tarflow(
     Images (C, H, W) are cut into tokens of ``patch`` x ``patch`` pixels, other events into tokens of ``patch`` numbers.
     ``blocks`` times every token is scaled and shifted, given those before it, by a causal transformer of ``depth``
     layers and ``width`` channels; the next one looks back from the other end. ``map`` "additive" preserves the volume,
-    and the base learns a mean and a deviation for each number. Integers get even noise and lie in [-1, 1) if ``noise``
-    is to go on them, else a logit takes them to all numbers; real numbers are brought to unit scale by the first batch,
-    once. The context is added to every token. Three things are not those of the paper: the logit, a learned scale and
-    shift of every number, set by the first batch, in front of the blocks, and vectors of places that are no smaller
-    than the tokens at the start; what is learned in minutes hangs on them. With ``published`` it is the paper's code to
-    the letter, and :func:`pyflowk.zoo.load_tarflow` reads its weights.
+    and the base learns a mean and a deviation for each number; "spline" moves every number by a monotone one of
+    ``bins`` pieces (Durkan et al., 2019, arXiv:1906.04032), which has edges and several modes in one map. Integers get
+    even noise and lie in [-1, 1) if ``noise`` is to go on them, else a logit takes them to all numbers; real numbers
+    are brought to unit scale by the first batch, once. The context is added to every token. Three things are not those
+    of the paper: the logit, a learned scale and shift of every number, set by the first batch, in front of the blocks,
+    and vectors of places that are no smaller than the tokens at the start; what is learned in minutes hangs on them.
+    With ``published`` networks and maps are those of the paper's code, whose weights :func:`pyflowk.zoo.load_tarflow`
+    reads.
 
     ``noise`` makes the data of training smooth, which makes better pictures and a worse likelihood: the density is that
     of noised events, for which samples are drawn, too; with ``denoise`` one step takes them to the mean of the events
@@ -74,9 +92,9 @@ def tarflow(
     torch.Size([2, 1, 4, 4])
     """
     assert patch is not None  # it is chosen
-    affine, dims = map == "affine", space.dims
-    if published and (start or iterative or positions != "learned"):
-        raise ValueError("published: expected learned positions, no start, and noise of one level beside it")
+    dims = space.dims
+    if published and (start or iterative or positions != "learned" or map == "spline"):
+        raise ValueError("published: expected learned positions, no start nor spline, and noise of one level beside it")
     cut = Patches(space.shape, patch) if len(space.shape) == 3 else Reshape(space.shape, (dims // patch, patch))
     tokens, features = cut.after
     grid = cut.grid if isinstance(cut, Patches) else (tokens, 1)
@@ -84,19 +102,25 @@ def tarflow(
     if not published:
         layers += [Reshape(cut.after, (dims,)), ActNorm(dims), Reshape((dims,), cut.after)]
     kind: dict[str, Any] = {"approximate": "none", "last_norm": "none"} if published else {}
-    bound = "none" if published else "tanh"
+    move = _map(map, limit, bins, published)
     for _ in range(blocks):
         net = CausalTransformer(
-            features, tokens, 1 + affine, width, depth, positions=positions, grid=grid, start=start,
+            features, tokens, move.params_per_element, width, depth, positions=positions, grid=grid, start=start,
             noise_level=iterative, **condition(space, dropout), **kind,
         )  # fmt: skip
-        layers.append(Causal(net, Affine(bound, limit, interleaved=True) if affine else Additive(), flip=True))
+        layers.append(Causal(net, _map(map, limit, bins, published), flip=True))
     layers.append(Reshape((tokens, features), (dims,)))
     front = centred(space) if published else entered(space, noise)
     real = space.levels is None and not published
     scale = [ActNorm(space.shape[0]).requires_grad_(False)] if real else []
     return TarFlow(
-        space, DiagonalGaussian((dims,), learned=not affine), Compose(*layers), [*front, *scale],
+        space, DiagonalGaussian((dims,), learned=map == "additive"), Compose(*layers), [*front, *scale],
         GaussianNoise(noise), dropout=dropout, memory_flat=memory_flat, iterative=iterative,
         inverse=beside(space, dropout) if inverse else None,
     )  # fmt: skip
+
+
+def _map(map: str, limit: float, bins: int, published: bool) -> Map:
+    if map == "spline":
+        return RationalQuadratic(bins, 4.0, interleaved=True)
+    return Additive() if map == "additive" else Affine("none" if published else "tanh", limit, interleaved=True)

@@ -199,3 +199,13 @@ def test_tokens_of_another_shape_are_refused() -> None:
             net(torch.zeros(shape))
         with pytest.raises(ValueError, match=r"CausalTransformer expects \(B, 6, 2\), got "):
             net.walk(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"temperature: expected a number above 0, got 0\.0"):
+        net(torch.zeros(3, 6, 2), temperature=0.0)
+    for grad in (True, False):
+        for walk in (net.walk(torch.zeros(3, 6, 2)), CausalNetwork.walk(net, torch.zeros(3, 6, 2))):
+            with torch.set_grad_enabled(grad):
+                walk.first()
+                walk.after(torch.zeros(3, 1, 2))
+                for rows in (1, 4):
+                    with pytest.raises(ValueError, match=r"expected tokens \(3, n, 2\), of as many events as .* began"):
+                        walk.after(torch.zeros(rows, 1, 2))

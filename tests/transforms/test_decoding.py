@@ -140,6 +140,26 @@ def test_the_better_guess_is_told() -> None:
     assert errors["zeros"] == pytest.approx(0.1 * x.norm().item(), rel=1e-3)
 
 
+def test_maps_that_move_more_rank_higher() -> None:
+    """By the norms written out; a map whose last layer is twice as large is expected to take longer."""
+    torch.manual_seed(0)
+    x, net = torch.randn(50, TOKENS, 2, generator=seeded()), transformer().double()
+    layer = Causal(net)
+    ranks = []
+    for _ in range(2):
+        params = net(x.double())
+        scaled = (x[:, TOKENS - params.shape[1] :] * torch.exp(-params[..., 0::2])).mean(0)
+        weight = net.last.weight
+        norms = [torch.linalg.svdvals(part)[0] for part in (scaled, weight[0::2], weight[1::2])]
+        assert layer.convergence_rank(x.double()) == pytest.approx((norms[0] * norms[1] + norms[2]).item())
+        ranks.append(layer.convergence_rank(x.double()))
+        with torch.no_grad():
+            weight *= 2
+    assert ranks[1] > ranks[0]
+    with pytest.raises(TypeError, match="convergence_rank expects a CausalTransformer and an Affine map"):
+        Causal(Before(0.1), Additive()).convergence_rank(x)
+
+
 def test_what_does_not_fit() -> None:
     for given, message in (
         (("newton",), "method: expected one of auto, sequential, jacobi, gauss-seidel; got 'newton'"),

@@ -96,6 +96,24 @@ def test_the_context_is_dropped_in_training_alone() -> None:
         small(dropout=0.5)
 
 
+def test_splines_move_each_number_and_come_back() -> None:
+    model = awake(small((1, 4, 4), levels=5, map="spline", bins=4, start=True))
+    x, log_q = model.double().sample_and_log_prob(6, None, seeded())
+    blocks = model._ends()[1]
+    z = torch.randn(6, 16, generator=seeded(), dtype=torch.float64)
+    tokens = blocks.transform.to_data(z)
+    torch.testing.assert_close(blocks.transform(tokens)[0], z)
+    slopes = torch.autograd.functional.jacobian(
+        lambda row: blocks.transform(row.reshape(tokens[:1].shape))[0][0], tokens[0].flatten()
+    )
+    torch.testing.assert_close(torch.linalg.slogdet(slopes)[1], blocks.transform(tokens[:1])[1][0])
+    assert x.shape == (6, 1, 4, 4) and log_q.isfinite().all()
+    with pytest.raises(ValueError, match="guidance expects an Affine map"):
+        model.sample(2, guidance=1.0, attention_temperature=0.5)
+    with pytest.raises(ValueError, match="published: expected learned positions, no start nor spline"):
+        small(map="spline", published=True)
+
+
 def test_guided_samples_and_their_density() -> None:
     model, label = awake(small(classes=3, dropout=0.1)), torch.tensor([1])
     how = {"guidance": 1.5, "guidance_rule": "product", "guidance_rises": True}
