@@ -22,7 +22,8 @@ RESULTS = HERE.parent / "benchmarks" / "results"
 GALLERY, MADE, API = HERE.parent / "examples" / "gallery", HERE / "_made", HERE / "api"
 ROOMS = (
     "ops", "transforms", "distributions", "flows", "nets", "paths", "objectives", "solvers", "manifolds", "metrics",
-    "zoo", "space", "shapes", "datasets", "training", "compat", "compat.torchdiffeq", "selfcheck",
+    "zoo", "space", "shapes", "datasets", "training", "compat", "compat.torchdiffeq", "compat.torchcfm",
+    "compat.flow_matching", "compat.sklearn", "compat.sbi", "selfcheck",
 )  # fmt: skip
 
 project, author, release = "pyflowk", "The pyflowk developers", pyflowk.__version__

@@ -25,12 +25,14 @@ FLOORS: list[set[str]] = [
     {"zoo"},
     {"cli", "training", "datasets", "compat", "selfcheck"},
 ]
-#: Rooms that may use a neighbour on their own floor: the command line drives everything, a trainer is fed data sets, a
+#: Rooms that may use a neighbour on their own floor: the command line drives everything, a trainer is fed data sets,
+#: estimators of other packages' habits are fitted by the trainer, a
 #: continuous transform is an integral, transforms and solvers ask their networks by the base classes of nets, and a
 #: network may be the velocity of a path, from whose noise solvers walk to data; a pairing knows its noise.
 NEIGHBOURS = {
     "cli": {"training", "datasets", "compat", "selfcheck"},
     "training": {"datasets"},
+    "compat": {"training", "datasets"},
     "transforms": {"solvers", "nets"},
     "nets": {"paths"},
     "paths": {"distributions"},
