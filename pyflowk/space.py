@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from .alphabet import check_alphabet
+from .columns import Column
 from .manifolds import Manifold, manifold
 
 __all__ = ["Context", "Events", "Ragged", "Space", "cat", "check_events"]
@@ -70,9 +71,10 @@ class Space:
     the unordered ones 0 to symbols - 1 (tokens). Events are then (B, \*shape). With ``variable`` the first size of the
     shape is the longest length there is, and events travel as a :class:`Ragged`. ``manifold`` names the one that each
     event lies on, where that is not all of space, as :func:`pyflowk.manifolds.manifold` reads it. ``alphabet`` are the
-    characters that symbols of text stand for (:mod:`pyflowk.alphabet`). The space is frozen, and `as_json` and
-    `from_json` are inverse. Raises ValueError or TypeError for sizes that are no positive integers, for values of two
-    kinds, and for another number of characters than of symbols.
+    characters that symbols of text stand for (:mod:`pyflowk.alphabet`); ``columns`` say what those of the rows of a
+    table stand for, each column having as many as it has values, and ``symbols`` being the most. The space is frozen,
+    and `as_json` and `from_json` are inverse. Raises ValueError or TypeError for sizes that are no positive integers,
+    for values of two kinds, and for another number of characters than of symbols.
 
     >>> from pyflowk.space import Context, Space
     >>> digits = Space((1, 8, 8), levels=17, context=Context("labels", 10))
@@ -91,6 +93,7 @@ class Space:
     manifold: str | None = None
     context: Context | None = None
     alphabet: str | None = None
+    columns: tuple[Column, ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _shape(self.shape))
@@ -108,6 +111,8 @@ class Space:
                 raise ValueError(f"manifold: expected real numbers of one length on {self.manifold!r}, got {self}")
         if self.alphabet is not None:
             check_alphabet(self.alphabet, self.symbols)
+        if self.columns is not None:
+            self._check_columns()
         if self.context is not None and not isinstance(self.context, Context):
             raise TypeError(f"context: expected a Context or None, got {self.context!r}")
 
@@ -120,6 +125,11 @@ class Space:
     def dims(self) -> int:
         """Elements of an event; of variable length, of the longest."""
         return math.prod(self.shape)
+
+    @property
+    def sizes(self) -> tuple[int, ...] | None:
+        """How many symbols each column has, where there are columns."""
+        return None if self.columns is None else tuple(len(column.values) for column in self.columns)
 
     @property
     def is_image(self) -> bool:
@@ -161,6 +171,8 @@ class Space:
     def as_json(self) -> dict[str, Any]:
         """JSON values, without those that are None or False."""
         values = {**asdict(self), "shape": list(self.shape)}
+        if self.columns is not None:
+            values["columns"] = [asdict(column) for column in self.columns]
         if self.context is not None:
             values["context"] = {key: value for key, value in values["context"].items() if value is not None}
         return {key: value for key, value in values.items() if value is not None and value is not False}
@@ -172,9 +184,26 @@ class Space:
         for what, found in (("space", values), ("context", {} if context is None else context)):
             if not isinstance(found, Mapping):
                 raise TypeError(f"{what}: expected names and values, got {found!r}")
-        return cls(**{**values, "context": None if context is None else Context(**context)})
+        columns = values.get("columns")
+        told: dict[str, Any] = {"context": None if context is None else Context(**context)}
+        if columns is not None:
+            told["columns"] = tuple(Column(column["name"], tuple(column["values"])) for column in columns)
+        return cls(**{**values, **told})
+
+    def _check_columns(self) -> None:
+        columns = self.columns
+        if not isinstance(columns, tuple) or not all(isinstance(column, Column) for column in columns):
+            raise TypeError(f"columns: expected a tuple of Column, got {columns!r}")
+        if self.shape != (len(columns),) or self.variable or self.symbols != max(map(len, (c.values for c in columns))):
+            got = f"{len(columns)} of up to {max(self.sizes or (0,))} values"
+            raise ValueError(
+                f"columns: expected one for each place of {self.shape}, of {self.symbols} values; got {got}"
+            )
 
     def __str__(self) -> str:
+        if self.columns is not None:
+            text = f"{self.shape[0]} columns of up to {self.symbols} symbols"
+            return text if self.context is None else f"{text} given {self.context}"
         text = "x".join(map(str, self.shape))
         text = f"up to {text}" if self.variable else text
         text += f" of {self.levels} levels" if self.levels else f" of {self.symbols} symbols" if self.symbols else ""

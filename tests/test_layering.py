@@ -16,7 +16,7 @@ PACKAGE = Path(pyflowk.__file__).parent
 
 FLOORS: list[set[str]] = [
     {"_checks", "_hints"},  # plain Python
-    {"alphabet", "manifolds"},
+    {"alphabet", "columns", "manifolds"},
     {"space"},
     {"shapes"},
     {"ops"},

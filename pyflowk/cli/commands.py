@@ -51,6 +51,9 @@ class Train(Command):
     size: Number = None
     """Of a folder of pictures: bring the shorter side to this many pixels and cut out the middle square. Of a text: the
     length of the windows that it is cut into, 128 characters by default."""
+    bins: Number = None
+    """Of a table: take rows for symbols, texts as they are and numbers cut into so many bins; 32 for systems of symbols
+    alone, such as discrete_flow, and else not."""
     set: tuple[str, ...] = ()
     """Options of the system, such as `width=256 couplings=8`; `pyflowk zoo MODEL` lists them."""
     conditional: bool = False

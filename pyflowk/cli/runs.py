@@ -10,9 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from .. import datasets
+from ..columns import encode_cells
 from ..datasets import Dataset, Preparation, Table, tables
 from ..datasets.base import PARTS, table_space
-from ..datasets.registry import find
+from ..datasets.categories import Mixed, as_mixed
+from ..datasets.registry import find, find_symbols
 from ..datasets.rows import joined
 from ..space import Events, Space
 from ..training import Checkpoint
@@ -38,7 +40,8 @@ def data_of(saved: Checkpoint, name: str | None = None, data_dir: str | None = N
         split = "time"
     return datasets.load(
         source, data_dir=folder, seed=origin["seed"],
-        given=origin.get("given", ()), split=split, preparation=preparation, size=origin.get("size"), watch=Progress,
+        given=origin.get("given", ()), split=split, preparation=preparation, size=origin.get("size"),
+        bins=origin.get("bins"), watch=Progress,
     )  # fmt: skip
 
 
@@ -76,10 +79,17 @@ def other_data(
     origin = saved.meta["data"]
     is_folder = name not in datasets.names() and Path(name).expanduser().is_dir()
     size = size if size is not None or not is_folder else origin.get("size")
-    found = find(name, data_dir or origin.get("data_dir"), origin.get("seed", 0), size)
+    columns = model.space.columns
+    look_up = find if columns is None else find_symbols
+    found = look_up(name, data_dir or origin.get("data_dir"), origin.get("seed", 0), size)
     if name == origin["name"] and "seed" in origin and name in datasets.names():
         return data_of(saved, None, data_dir), f"the test set of {name}"
-    if model.space.is_vector and (isinstance(found, Table) or found.space.is_vector):
+    if columns is not None and isinstance(found, (Mixed, Table)):
+        x = encode_cells(as_mixed(found).cells, columns)
+        other, content = Dataset(name, model.space, x[:0], x[:0], x, notes=found.notes), None
+    elif isinstance(found, Mixed):
+        raise ValueError(f"expected events of {model.space}, got {name}, a table with columns of texts")
+    elif model.space.is_vector and (isinstance(found, Table) or found.space.is_vector):
         preparation = preparation_of(saved) or Preparation.identity(model.space.dims)
         other, content = _prepared(found, preparation)
     elif isinstance(found, Table):
@@ -95,7 +105,7 @@ def other_data(
     else:
         known = own.train_context if own.space.context == other.space.context else None
         other = replace(other, train=own.train, train_context=known)
-    whole = name not in datasets.names() or isinstance(found, Table)
+    whole = name not in datasets.names() or isinstance(found, (Mixed, Table))
     what = f"all {len(other.test)} samples of {name}" if whole else f"the test set of {name}"
     standardised = other.preparation is not None and not other.preparation.is_identity
     return other, f"{what}, by the means and standard deviations of the run" if standardised else what

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import training
 from ..datasets import Dataset, Preparation
+from ..datasets.categories import write_cells
 from ..datasets.files import write_csv
 from ..space import Events, Ragged, Space
 from ..training import Checkpoint, Threads
@@ -51,7 +52,7 @@ def sample(command: Sample) -> int:
     else:
         x = _draw(command, model, saved, threads)
     out.parent.mkdir(parents=True, exist_ok=True)
-    _write(out, x, model.space, saved, latent.STEPS if walks else None)
+    _write(out, x, model.space, saved, latent.STEPS if walks else None, command.seed)
     size = str(model.space) if isinstance(x, Ragged) else "x".join(map(str, x.shape[1:]))
     what = f"{command.n // latent.STEPS} walks of {latent.STEPS} samples" if walks else f"{command.n} samples"
     print(f"{what} of {size} in {out}")
@@ -61,15 +62,19 @@ def sample(command: Sample) -> int:
 
 
 def _check_suffix(out: Path, space: Space) -> None:
-    if out.suffix == ".csv" and not space.is_vector:
-        raise ValueError(f"--out: a .csv holds rows of numbers, got samples of {space}")
+    if out.suffix == ".csv" and not (space.is_vector or space.columns):
+        raise ValueError(f"--out: a .csv holds rows of a table, got samples of {space}")
+    if space.columns and out.suffix == ".txt":
+        raise ValueError(f"--out: expected .csv or .npy for rows of a table, got {out}")
     if (out.suffix == ".txt") != (suffix_of(space) == ".txt") and out.suffix in (".txt", ".png"):
         kind = "rows of symbols, or of several lengths" if out.suffix == ".txt" else "pictures, points or histograms"
         raise ValueError(f"--out: a {out.suffix} holds {kind}, got samples of {space}")
 
 
-def _write(out: Path, x: Any, space: Space, saved: Checkpoint, columns: int | None) -> None:
+def _write(out: Path, x: Any, space: Space, saved: Checkpoint, columns: int | None, seed: int) -> None:
     """Samples, or rows in a table's units, as an array, text, a table or a picture beside the data if still there."""
+    if out.suffix == ".csv" and space.columns is not None:
+        return write_cells(out, x, space.columns, torch.Generator().manual_seed(seed))
     if out.suffix == ".txt":
         return write_symbols(out, x, space.alphabet)
     if out.suffix == ".npy":

@@ -57,7 +57,8 @@ def train(command: Train) -> int:
         begun = None if command.from_ is None else training.load_model(command.from_, "best")
         data = data_of(begun[1]) if begun is not None and command.data is None else datasets.load(
             portable_name(source), data_dir=command.data_dir, seed=command.data_seed,
-            given=command.given, split=command.split, size=command.size, watch=Progress,
+            given=command.given, split=command.split, size=command.size, bins=command.bins,
+            as_symbols="real" not in zoo.takes(name), watch=Progress,
         )  # fmt: skip
         if begun is None:
             model = build(name, data, options, config.seed, conditional=command.conditional)
@@ -160,7 +161,7 @@ def ignored(saved: Checkpoint, command: Train, options: dict[str, Any], sampling
     given = [preparation.names[i] for i in preparation.given] if preparation else origin.get("given", ())
     labels = saved.space.classes is not None
     run: dict[str, Any] = {**saved.meta["train"], "conditional": labels, "data_seed": origin["seed"]}
-    run |= {"given": tuple(given)} | {key: origin[key] for key in ("split", "size") if key in origin}
+    run |= {"given": tuple(given)} | {key: origin[key] for key in ("split", "size", "bins") if key in origin}
     asked = {**vars(command.config), **vars(command)}
     typed = [key for key in command.typed if key in run and key not in (*BUDGET, *HELPERS)]
     pairs = [(f"--{key.replace('_', '-')} ", asked[key], run[key]) for key in typed]

@@ -213,7 +213,8 @@ def _numbers(where: str, cells: Sequence[str], names: Sequence[str]) -> list[flo
     cell, name = cells[position], repr(names[position]) if names else str(position)
     hint = " (a point for decimals, nothing between thousands)" if re.fullmatch(r"[+-]?[\d,.]+", cell) else ""
     got = repr(cell[:60]) if cell else "nothing"
-    raise ValueError(f"{where}, column {name}: expected a number{hint}, got {got}")
+    texts = "" if hint or not cell else "; --bins 32 takes rows with texts for symbols, as discrete_flow does by itself"
+    raise ValueError(f"{where}, column {name}: expected a number{hint}, got {got}{texts}")
 
 
 def read_npy(path: Path, memory: int | None = None, watch: Watch | None = None) -> Table | Tensor | OnDemand:

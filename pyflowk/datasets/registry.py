@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 
 from .._hints import did_you_mean, owner_of, require_free
 from ..space import Paired
-from . import folder, pairs, tables, text
+from . import categories, folder, pairs, tables, text
 from .base import Dataset
+from .categories import Mixed
 from .files import SUFFIXES, Table, read_file
 from .preparation import Preparation
 from .rows import Watch
@@ -88,6 +89,8 @@ def load(
     split: tables.Split = "random",
     preparation: Preparation | None = None,
     size: int | None = None,
+    bins: int | None = None,
+    as_symbols: bool = False,
     memory: int | None = None,
     watch: Watch | None = None,
 ) -> Dataset:
@@ -98,7 +101,8 @@ def load(
     are columns of a table, by name or number, that become contexts (:meth:`Dataset.given`); `split` "time" tests a
     table on its last rows; `preparation` is that of an earlier run, given columns included, which a table is prepared
     by instead of its own; `size` brings the pictures of a folder to size x size pixels, and cuts a text into windows of
-    so many characters (128).
+    so many characters (128). ``as_symbols`` takes the rows of a table for symbols
+    (:func:`pyflowk.datasets.categories.categorical`): texts, and numbers cut into ``bins`` (32), which ask for it, too.
 
     A file or folder that takes more than `memory` bytes, by default an eighth of what there is, is read on demand, with
     the same results but for the rounding of means; `watch` hears how far a pass over it is. Raises ValueError for a
@@ -109,10 +113,23 @@ def load(
     >>> print(data.space)
     2 given labels (B,) below 2
     """
-    found = find(name, data_dir, seed, size, memory, watch)
+    found: Dataset | Table | Mixed
+    if as_symbols or bins is not None:
+        found = find_symbols(name, data_dir, seed, size, memory, watch)
+    else:
+        found = find(name, data_dir, seed, size, memory, watch)
     if isinstance(found, Dataset) and isinstance(found.train, Paired):
         return replace(found, origin={"name": _absolute(name), "data_dir": None, "seed": seed})
-    if isinstance(found, Table):
+    cut = None
+    if (as_symbols or bins is not None) and isinstance(found, (Mixed, Table)):
+        cut = categories.BINS if bins is None else bins
+        data = categories.categorical(found, bins=cut, seed=seed, split=split)
+        if given or preparation is not None:
+            raise ValueError(f"given: expected a table of numbers, but the rows of {name} are taken for symbols")
+    elif bins is not None:
+        raise ValueError(f"bins: expected a table, but {name} is none")
+    elif not isinstance(found, Dataset):
+        assert isinstance(found, Table)
         data = tables.prepare(found, seed=seed, split=split, preparation=preparation, watch=watch)
     elif split != "random":
         raise ValueError(f"split {split!r}: expected a table, but {name} is none")
@@ -121,6 +138,7 @@ def load(
     place = name if name in _ENTRIES else _absolute(name)
     files = None if data_dir is None else _absolute(data_dir)
     origin = {"name": place, "data_dir": files, "seed": seed, "split": split, "size": size}
+    origin |= {} if cut is None else {"bins": cut}
     data = replace(data, origin=origin)
     chosen = given if preparation is None else preparation.given
     return data.given(chosen) if chosen and data.space.context_dim is None else data
@@ -171,3 +189,18 @@ def find(
         )
     found = read_file(path, memory, watch)
     return found if isinstance(found, Table) else folder.split_array(str(path), found, seed, watch)
+
+
+def find_symbols(
+    name: str,
+    data_dir: str | None,
+    seed: int,
+    size: int | None = None,
+    memory: int | None = None,
+    watch: Watch | None = None,
+) -> Dataset | Table | Mixed:
+    """As :func:`find`, but a table of the user's own may have columns of texts, and is read as a whole."""
+    path = Path(name).expanduser()
+    if name not in _ENTRIES and path.suffix.lower() in categories.SUFFIXES and path.is_file() and size is None:
+        return categories.read_mixed(path)
+    return find(name, data_dir, seed, size, memory, watch)

@@ -18,7 +18,7 @@ from .levels import with_error
 from .pairs import two_samples
 from .precision_recall import precision_recall
 from .sliced import sliced_wasserstein
-from .symbols import ngram_distance, total_variation
+from .symbols import column_distance, ngram_distance, total_variation
 from .wasserstein import wasserstein
 
 MOST = 2000
@@ -60,7 +60,8 @@ def compare(samples: Events, reference: Events, space: Space, generator: Generat
       deviation they have in the reference, levels by the largest one; points of a manifold are compared as networks see
       them, without a seam.
     - Symbols: ``unigrams`` and ``bigrams``, total variation between their frequencies, from 0 to 1; ``lengths``, the
-      same of lengths, where they vary.
+      same of lengths, where they vary. Of the columns of a table ``columns`` and ``pairs_of_columns``, the same of the
+      values of a column and of two together, on average.
 
     As many rows of both, 2000 at most, are drawn by the generator and dealt into up to 10 parts. Each part of the
     samples is compared with one of the reference; the mean and its standard error over these are a :class:`Measure`,
@@ -142,7 +143,10 @@ def _measure(values: list[float], noise: list[float]) -> Measure:
 
 def _measured(x: Events, y: Events, space: Space, generator: Generator | None) -> dict[str, float]:
     """All metrics of one pair of parts."""
-    if space.symbols is not None:
+    if space.columns is not None:
+        assert isinstance(x, Tensor) and isinstance(y, Tensor)
+        found = {name: column_distance(x, y, order) for order, name in ((1, "columns"), (2, "pairs_of_columns"))}
+    elif space.symbols is not None:
         found = {name: ngram_distance(x, y, space.symbols, order) for order, name in ((1, "unigrams"), (2, "bigrams"))}
         if isinstance(x, Ragged) and isinstance(y, Ragged):
             found["lengths"] = total_variation(x.lengths, y.lengths)

@@ -35,8 +35,8 @@ class Rows(Protocol):
 class Score:
     """Mean log-likelihood of a test set with its standard error, in nats a sample and, for integers, bits a ``unit``.
 
-    The unit is a "dim" of ordered levels or a "symbol". One sample, or one that is impossible, has no standard error:
-    None. Nats of a table are those of its standardised columns.
+    The unit is a "dim" of ordered levels, a "symbol", or a "row" of a table's. One sample, or one that is impossible,
+    has no standard error: None. Nats of a table are those of its standardised columns.
 
     >>> from pyflowk.metrics import Score
     >>> str(Score(nats=-108.9, nats_error=0.8, bits=2.456, bits_error=0.018, unit="dim"))
@@ -83,7 +83,7 @@ def score(log_prob: Tensor, space: Space, lengths: Tensor | None = None) -> Scor
     nats = log_prob.mean().item(), _standard_error(log_prob)
     if space.kind == "real":
         return Score(*nats)
-    sizes = torch.full_like(log_prob, space.dims)
+    sizes = torch.full_like(log_prob, 1 if space.columns else space.dims)
     if space.variable:
         if lengths is None:
             raise ValueError(f"expected the lengths of events of {space}, got none")
@@ -95,12 +95,15 @@ def score(log_prob: Tensor, space: Space, lengths: Tensor | None = None) -> Scor
 
 
 def unit_of(space: Space) -> str | None:
-    """A likelihood of integers is told in bits per "dim" of ordered levels or per "symbol"; None is for real numbers.
+    """A likelihood of integers is told in bits per "dim" of ordered levels, per "symbol", or, of the columns of a
+    table, per "row"; None is for real numbers.
 
     >>> from pyflowk.space import Space
     >>> unit_of(Space((1, 8, 8), levels=17)), unit_of(Space((12,), symbols=4))
     ('dim', 'symbol')
     """
+    if space.columns is not None:
+        return "row"
     return {"real": None, "levels": "dim", "symbols": "symbol"}[space.kind]
 
 
@@ -111,7 +114,8 @@ def _standard_error(values: Tensor) -> float | None:
 
 
 def trivial_level(space: Space, lengths: Tensor | None = None) -> float | None:
-    r"""log2 of the number of levels or symbols, the bits that uniform entries cost; None for real numbers.
+    r"""log2 of the number of levels or symbols, the bits that uniform entries cost, of columns those of a row; None for
+    real numbers.
 
     Rows of several ``lengths`` (N,) pay for these, too, as n-grams do: for one of 0 to L, all as likely,
     :math:`\log_2 (L + 1)` bits a row, divided by the mean number of entries of a row; None where no row has any.
@@ -122,6 +126,8 @@ def trivial_level(space: Space, lengths: Tensor | None = None) -> float | None:
     >>> trivial_level(Space((1, 2, 2), levels=256)), trivial_level(Space((12,), symbols=4))
     (8.0, 2.0)
     """
+    if space.sizes is not None:
+        return sum(map(math.log2, space.sizes))
     values = space.levels or space.symbols
     if values is None or not space.variable:
         return None if values is None else math.log2(values)

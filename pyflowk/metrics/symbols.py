@@ -33,6 +33,28 @@ def total_variation(x: Tensor, y: Tensor) -> Tensor:
     return shares.new_zeros(len(values)).index_add_(0, place, shares).abs().sum() / 2
 
 
+def column_distance(x: Tensor, y: Tensor, order: int = 1) -> Tensor:
+    r"""Mean total variation between the columns of rows x (N, D) and y (M, D), integers, in float64.
+
+    With ``order`` 2 it is that of all pairs of different columns; a single column is compared alone. Raises ValueError
+    for another order, no rows and rows of two widths, TypeError for what are no integers. Cost: a sort of all pairs.
+
+    >>> import torch
+    >>> from pyflowk.metrics import column_distance
+    >>> x, y = torch.tensor([[0, 1], [1, 0]]), torch.tensor([[0, 0], [1, 1]])
+    >>> float(column_distance(x, y)), float(column_distance(x, y, order=2))
+    (0.0, 1.0)
+    """
+    if order not in (1, 2) or x.dim() != 2 or x.shape[1:] != y.shape[1:]:
+        raise ValueError(f"expected rows (N, D) and (M, D), and order 1 or 2; got {x.shape}, {y.shape}, {order}")
+    if x.is_floating_point() or y.is_floating_point():
+        raise TypeError(f"expected integers, got {x.dtype} and {y.dtype}")
+    width, values = x.shape[1], int(max(x.max(), y.max())) + 1 if x.numel() and y.numel() else 1
+    first, second = torch.triu_indices(width, width, 1) if order == 2 and width > 1 else (torch.arange(width),) * 2
+    place = values**2 * torch.arange(len(first))
+    return total_variation(*((z[:, first].long() * values + z[:, second] + place).flatten() for z in (x, y)))
+
+
 def ngram_distance(x: Events, y: Events, symbols: int, order: int = 2) -> Tensor:
     r"""Total variation between the n-grams of rows x and y, (N, L) integers or :class:`Ragged`, in float64.
 

@@ -11,13 +11,13 @@ predicts something else, `Preconditioned` or with a `GaussianBaseline`, `Tangent
 `CharacteristicsField` tells what jumps at any time; for images with far relations there are the `UNet` and `DiT`, whose
 blocks hear the time by a `TimeEmbedding`, and `load_dit` and `load_sit`, which read published weights. Logits of
 symbols are those of a `TokenTransformer`, to which `LeaveOneOut` adds what a place shows itself, those of the block
-behind what is `Finished` also of a field that stands `Behind` it, and an `EditTransformer` tells which of them come and
-go. An `Encoder` makes codes of events, a `Decoder` events of codes, and `load_autoencoder` a `PretrainedEncoder` and a
-`PretrainedDecoder`, as `load_language_model` gives what a `LanguageModel` makes a network of tokens. Every `Branch`
-contracts and has a `TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of
-`SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a user's. Names that they take:
-`CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`,
-`DIT_SIZES`.
+behind what is `Finished` also of a field that stands `Behind` it, those of tables of a `ColumnField`, and an
+`EditTransformer` tells which of them come and go. An `Encoder` makes codes of events, a `Decoder` events of codes, and
+`load_autoencoder` a `PretrainedEncoder` and a `PretrainedDecoder`, as `load_language_model` gives what a
+`LanguageModel` makes a network of tokens. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s
+`LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a
+user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`,
+`EMBEDDINGS`, `POSITIONS`, `PLACES`, `DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
@@ -29,6 +29,7 @@ from .causal_transformer import PLACES, CausalLayer, CausalTransformer, with_lev
 from .characteristics import CharacteristicsField
 from .checkpoints import load_dit, load_sit
 from .clock import RescheduledField, ReversedField
+from .column_field import ColumnField
 from .context import ContextBias, Network, drop_context
 from .convnet import ConvNet
 from .dit import DIT_SIZES, POSITIONS, DiT
@@ -73,6 +74,7 @@ __all__ = [
     "CausalTransformer",
     "CausalWalk",
     "CharacteristicsField",
+    "ColumnField",
     "ContextBias",
     "ContextTokens",
     "ConvField",

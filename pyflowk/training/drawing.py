@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from ..alphabet import decode
 from ..datasets import Dataset, Preparation
+from ..datasets.categories import write_cells
 from ..space import Events, Ragged, Space
 from ..zoo import GenerativeModel
 from .evaluation import device_of, sample
@@ -37,17 +38,21 @@ def draw(
     sampling: Mapping[str, Any] | None = None,
     shown: int = SHOWN,
 ) -> Path:
-    """Draw samples of a model and write them to `path` with the suffix of their kind, .png or .txt, which is returned.
+    """Draw samples of a model and write them to `path` with the suffix of their kind, .png, .txt or .csv, which is
+    returned.
 
     They are in the units of the data, beside up to `shown` test rows where points are shown, and the same for the same
     seed.
     """
-    count = FEW if suffix_of(data.space) == ".txt" or data.space.is_image else MANY
+    count = FEW if suffix_of(data.space) != ".png" or data.space.is_image else MANY
     context = contexts(model.space, data, count)
     noise = Generator(device_of(model)).manual_seed(seed)
     x = sample(model, count, context, noise, threads=threads, **(sampling or {}))
     path = path.with_name(path.name + suffix_of(data.space))
     path.parent.mkdir(parents=True, exist_ok=True)
+    if data.space.columns is not None:
+        write_cells(path, x, data.space.columns, Generator().manual_seed(seed))
+        return path
     if path.suffix == ".txt":
         write_symbols(path, x, data.space.alphabet)
         return path
@@ -71,7 +76,10 @@ def on_map(x: Tensor) -> Tensor:
 
 
 def suffix_of(space: Space) -> str:
-    """A file that shows samples ends in .txt where they are symbols or of several lengths, else in .png."""
+    """A file that shows samples ends in .txt where they are symbols or of several lengths, in .csv where these are
+    those of a table, else in .png."""
+    if space.columns is not None:
+        return ".csv"
     return ".txt" if space.kind == "symbols" or space.variable else ".png"
 
 

@@ -14,9 +14,19 @@ from torch import Generator, Tensor
 
 from ..datasets import Dataset
 from ..datasets.rows import in_place
-from ..metrics import Measure, Score, compare, gaussian_level, ngram_level, score, trivial_level, with_error
+from ..metrics import (
+    Measure,
+    Score,
+    compare,
+    gaussian_level,
+    ngram_level,
+    score,
+    tree_level,
+    trivial_level,
+    with_error,
+)
 from ..metrics.levels import lengths_of, unit_of
-from ..space import Events, Paired, cat
+from ..space import Events, Paired, Space, cat
 from ..zoo import Ability, GenerativeModel
 from .judging import BEST, judge
 from .spaces import check_fit
@@ -30,6 +40,8 @@ COMPARED = 1000
 """Samples, at most, that are compared with as many test rows."""
 NGRAMS = {"unigrams": 1, "bigrams": 2, "trigrams": 3}
 """The levels of symbols, and how many symbols they count together."""
+TREES = {"independent columns": True, "tree of columns": False}
+"""The levels of the columns of a table, and whether each stands alone."""
 
 
 def device_of(model: torch.nn.Module) -> torch.device:
@@ -207,7 +219,8 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """The same numbers for JSON, which has none that are not finite: None stands for them."""
-        scores = {"model": self.model, "gaussian": self.gaussian, **{name: self.ngrams.get(name) for name in NGRAMS}}
+        levels = {name: self.ngrams.get(name) for name in (*NGRAMS, *TREES)}
+        scores = {"model": self.model, "gaussian": self.gaussian, **levels}
         return {
             "data": self.data.name,
             **{name: _finite(asdict(value)) if value else None for name, value in scores.items()},
@@ -266,8 +279,16 @@ def evaluate(
     if space.kind == "real":  # integers get noise, row by row
         train, known = in_place(train), in_place(known)
     gaussian = gaussian_level(space, train, test, known, conditions, seed=seed)
-    ngrams = {name: ngram_level(space, train, test, order=order) for name, order in NGRAMS.items()}
-    return Report(data, own, gaussian, ngrams if space.kind == "symbols" else {}, samples, quick)
+    return Report(data, own, gaussian, _levels(space, train, test), samples, quick)
+
+
+def _levels(space: Space, train: Any, test: Any) -> dict[str, Score | None]:
+    """What symbols have to beat: n-grams, or of the columns of a table these by themselves and each given one other."""
+    if space.columns is not None:
+        return {name: tree_level(space, train, test, independent=alone) for name, alone in TREES.items()}
+    if space.kind != "symbols":
+        return {}
+    return {name: ngram_level(space, train, test, order=order) for name, order in NGRAMS.items()}
 
 
 def _quick(

@@ -13,19 +13,18 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+BITS = {f"bits_per_{unit}": f"bits/{unit}" for unit in ("dim", "symbol", "row")}
 COLUMNS = (
     "step",
     "epoch",
     "seconds",
     "lr",
     "loss",
-    "bits_per_dim",
-    "bits_per_symbol",
+    *BITS,
     "grad_norm",
     "samples_per_second",
     "valid_loss",
-    "valid_bits_per_dim",
-    "valid_bits_per_symbol",
+    *(f"valid_{key}" for key in BITS),
 )
 PLAIN_LINE_SECONDS = 10.0
 PATIENCE = 5
@@ -41,7 +40,7 @@ def read_rows(path: Path) -> list[dict[str, float]]:
 def _describe(row: dict[str, float]) -> str:
     shown = []
     for part in ("", "valid_"):
-        for key, name in (("bits_per_dim", "bits/dim"), ("bits_per_symbol", "bits/symbol"), ("loss", "loss")):
+        for key, name in (*BITS.items(), ("loss", "loss")):
             if (column := f"{part}{key}") in row:
                 shown.append(f"{part.replace('_', ' ')}{name} {row[column]:.3f}")
                 break
@@ -72,7 +71,7 @@ class Validations:
         self.last = {key: value for key, value in row.items() if key.startswith("valid_")}
         if row["valid_loss"] < self._best:
             self._best, self._step, self._worse = row["valid_loss"], int(row["step"]), 0
-            bits = (row[key] for key in ("valid_bits_per_dim", "valid_bits_per_symbol") if key in row)
+            bits = (row[f"valid_{key}"] for key in BITS if f"valid_{key}" in row)
             self._shown = next(bits, row["valid_loss"])
             return None
         self._worse += 1

@@ -36,6 +36,8 @@ def _serves(given: Context | None, wanted: Context) -> bool:
 def elements(x: Events, space: Space) -> int:
     """How many numbers or symbols these events have together; those of variable length as many as they are long.
 
+    Rows of a table's symbols count as one: their bits are those of a row.
+
     >>> import torch
     >>> from pyflowk.space import Ragged, Space
     >>> elements(Ragged.of([torch.tensor([3, 1]), torch.tensor([2])]), Space((4,), symbols=5, variable=True))
@@ -43,7 +45,7 @@ def elements(x: Events, space: Space) -> int:
     """
     if isinstance(x, Ragged):
         return int(x.lengths.sum()) * math.prod(space.shape[1:])
-    return len(x) * space.dims
+    return len(x) if space.columns else len(x) * space.dims
 
 
 def contexts(space: Space, data: Dataset | None, n: int) -> Events | None:

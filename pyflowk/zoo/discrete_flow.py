@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import torch
 
-from ..nets import Field, LeaveOneOut, TokenTransformer
+from ..nets import ColumnField, Field, LeaveOneOut, TokenTransformer
 from ..nets.attention import heads_of
 from ..objectives import DiscreteMatching
 from ..paths import SCHEDULES, MixturePath
@@ -28,10 +28,11 @@ PATHS = tuple(name for name in SCHEDULES if _serves(name))
 
 def _choose(space: Space, options: dict[str, Any]) -> dict[str, Any]:
     timed, reach, heads = options["timed"], options["reach"], options["heads"]
+    row = len(space.shape) == 1 and space.columns is None
     return {
         "heads": heads_of(options["width"]) if heads is None else heads,
         "timed": options["source"] == "uniform" if timed is None else timed,
-        "reach": 2 * (len(space.shape) == 1) if reach is None else reach,
+        "reach": 2 * row if reach is None else reach,
     }
 
 
@@ -48,7 +49,7 @@ def discrete_flow(
     depth: Annotated[int, Option("layers of the transformer", 1, LAYERS)] = 4,
     heads: Annotated[int | None, Option("of attention; None: one for about 64 channels", 1, WIDTH)] = None,
     reach: Annotated[
-        int | None, Option("a place sees symbols so far away at once, by a vector each; None: 2 of rows", 0, 64)
+        int | None, Option("a place sees symbols so far away at once, by a vector each; None: 2 of texts", 0, 64)
     ] = None,
     block: Annotated[
         int | None, Option("rows are made block by block, of so many symbols; None: all places at once", 1, WIDTH)
@@ -62,7 +63,8 @@ def discrete_flow(
     the data is at every place. Noise is a mask, which is Masked diffusion (Sahoo et al., 2024, arXiv:2406.07524), or,
     with ``source`` "uniform", any symbol, and the transformer learns what the others say of each place
     (:class:`pyflowk.nets.LeaveOneOut`). Rows are texts, pictures in order (levels are taken for symbols: their order is
-    not known), or of several lengths, which are drawn first. The loss bounds the negative log-likelihood and does not
+    not known), or of several lengths, which are drawn first, or those of a table, whose columns have different symbols:
+    texts, and numbers cut into bins. The loss bounds the negative log-likelihood and does not
     depend on ``path``, which says where samples spend their steps.
 
     Samples take ``steps`` calls of the network, in which symbols are drawn independently of each other: the more steps,
@@ -79,9 +81,17 @@ def discrete_flow(
     symbols = space.levels or space.symbols or 1
     mixture = MixturePath(symbols, source, SCHEDULES[path]())
     grid = None if len(space.shape) == 1 else (space.dims // space.shape[-1], space.shape[-1])
+    if space.sizes is not None:
+        if source != "mask" or reach or block is not None:
+            got = f"{source=}, {reach=}, {block=}"
+            raise ValueError(f"columns of a table expect source mask, reach 0 and no block; got {got}")
+        net: Field = ColumnField(
+            space.sizes, width, depth, heads=heads, time="sinusoidal" if timed else None, **condition(space, dropout)
+        )
+        return DiscreteModel(space, net, DiscreteMatching(mixture, loss, dropout))
     if block is not None and (grid is not None or space.variable or space.dims % block):
         raise ValueError(f"block: expected rows of one length that is a multiple of {block}, got {space}")
-    net: Field = TokenTransformer(
+    net = TokenTransformer(
         mixture.inputs, symbols, width, depth, heads, reach=reach or 0, grid=grid, block=block,
         time="sinusoidal" if timed else None, **condition(space, dropout),
     )  # fmt: skip

@@ -46,9 +46,9 @@ NUMBERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 OTHERS = {
     "Classifier", "Measure", "PrecisionRecall", "Score", "bits_per_dim", "bits_per_symbol", "calibration_error",
-    "compare", "compare_features", "curvature", "data_copying", "energy_score", "gaussian_level", "ngram_distance",
-    "ngram_level", "normalised_path_energy", "path_energy", "path_ratio", "posterior_ranks", "score", "straightness",
-    "total_variation", "trivial_level", "with_error",
+    "column_distance", "compare", "compare_features", "curvature", "data_copying", "energy_score", "gaussian_level",
+    "ngram_distance", "ngram_level", "normalised_path_energy", "path_energy", "path_ratio", "posterior_ranks",
+    "score", "straightness", "total_variation", "tree_level", "trivial_level", "with_error",
 }  # fmt: skip
 every = pytest.mark.parametrize("name", list(NUMBERS))
 
