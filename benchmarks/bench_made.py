@@ -1,8 +1,8 @@
-"""Sampling and density of autoregressive layers, hidden 512 x 2, by made_inverse and made_forward and by D passes.
+"""Sampling, density and training of autoregressive layers, hidden 512 x 2, by the MADE kernels and by D passes.
 
-Every package runs its own layers of the same sizes, without gradients, and returns the transformed rows; the base is
-left out. Sampling is the sequential direction of each. `python -m benchmarks --only made`; the cost against D,
-beside a peer's, is drawn by `python -m benchmarks.bench_made`.
+Every package runs its own layers of the same sizes, and returns the transformed rows; the base is left out. Sampling is
+the sequential direction of each, a training step the density with its gradient. `python -m benchmarks --only made`; the
+cost against D, beside a peer's, is drawn by `python -m benchmarks.bench_made`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .timing import Effort, interleaved
 
 ON_REQUEST = False
 HIDDEN, BINS, BOUND = 512, 8, 3.0
-DENSITY, SAMPLING = "density", "sampling"
+DENSITY, SAMPLING, TRAINING = "density", "sampling", "training step"
 OUR_DENSITY, OUR_SAMPLING = "ours, density", "ours, sampling"
 ONCE = Effort(rounds=1, batches=1, seconds=2e-2, warmups=0)  # calls of half a minute
 SLOW = Effort(rounds=2, batches=1, seconds=2e-2, warmups=1)  # calls of several seconds
@@ -77,10 +77,12 @@ def _normflows(features: int, blocks: int, spline: bool = False) -> dict[str, Di
         for _ in range(blocks)
     ]
 
-    def run(direction: str, x: Tensor) -> Tensor:
+    def run(direction: str, x: Tensor) -> tuple[Tensor, Tensor]:
+        total = x.new_zeros(len(x))
         for layer in layers:
-            x = getattr(layer, direction)(x)[0]
-        return x
+            x, ladj = getattr(layer, direction)(x)
+            total = total + ladj
+        return x, total
 
     return {DENSITY: partial(run, "forward"), SAMPLING: partial(run, "inverse")}
 
@@ -104,19 +106,29 @@ def notes() -> dict[str, str]:
     }
 
 
+def call(task: str, directions: dict[str, Direction], x: Tensor) -> Callable[[], object]:
+    """That task on rows x."""
+    if task != TRAINING:
+        return partial(directions[task], x)
+
+    def step() -> None:
+        z, ladj = directions[DENSITY](x)
+        (z.square().sum() / 2 - ladj.sum()).backward()
+
+    return step
+
+
 def case(task: str, features: int, batch: int, blocks: int, target: float | None, spline: bool = False) -> Case:
     """One contest in one direction, our other direction beside it; normflows' splines are nflows'."""
     torch.manual_seed(0)
     x = torch.randn(batch, features)
     mine = ours(features, blocks, spline)
-    other = DENSITY if task == SAMPLING else SAMPLING
-    variants: dict[str, Callable[[], object]] = {
-        OURS: partial(mine[task], x),
-        f"ours, {other}": partial(mine[other], x),
-    }
+    variants = {OURS: call(task, mine, x)}
+    for other in {DENSITY: (SAMPLING,), SAMPLING: (DENSITY,)}.get(task, ()):
+        variants[f"ours, {other}"] = call(other, mine, x)
     names = [name for name in peers() if not (spline and name == "normflows")]
     for name in names:
-        variants[name] = partial(_PEERS[name](features, blocks, spline)[task], x)
+        variants[name] = call(task, _PEERS[name](features, blocks, spline), x)
     bars = [ratio_bar(target or 1.0, *names)] if names else []
     if task == SAMPLING and batch >= 64:
         bars.append(Bar("<= 1.2x our own density", 1.2, lambda s: s[OURS] / s[OUR_DENSITY], limit=True))
@@ -126,6 +138,7 @@ def case(task: str, features: int, batch: int, blocks: int, target: float | None
         f"{'NSF' if spline else 'MAF'} {task}, D = {features}, batch {batch}, {blocks} blocks",
         variants,
         bars,
+        grad=task == TRAINING,
         effort=effort,
     )
 
@@ -136,6 +149,7 @@ def cases(quick: bool) -> Iterator[Case]:
         yield case(SAMPLING, 2, 1, 1, None)
         yield case(DENSITY, 3, 8, 1, None)
         yield case(SAMPLING, 2, 1, 1, None, spline=True)
+        yield case(TRAINING, 3, 8, 1, None)
         return
     for (features, batch, blocks), target in SIZES.items():
         yield case(SAMPLING, features, batch, blocks, target)
@@ -144,6 +158,8 @@ def cases(quick: bool) -> Iterator[Case]:
     for batch in (1, 64):
         yield case(SAMPLING, 63, batch, 5, None, spline=True)
     yield case(DENSITY, 63, 1024, 5, None, spline=True)
+    for spline in (False, True):
+        yield case(TRAINING, 63, 1024, 5, None, spline)
 
 
 def scaling() -> None:

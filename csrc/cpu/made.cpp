@@ -9,6 +9,7 @@
 #include "made_map.h"
 #include "packed_rows.h"
 #include "scratch.h"
+#include "transpose.h"
 
 namespace pfk::cpu {
 namespace {
@@ -241,9 +242,11 @@ void to_panel(const A* x, int64_t stride, const int64_t* order, int64_t d, int64
 
 template <class A>
 void from_panel(const A* panel, int64_t n, const int64_t* order, int64_t d, int64_t samples, A* y, int64_t stride) {
+    if (order == nullptr)
+        return transpose<A>(panel, n, d, samples, y, stride);
     for (int64_t s = 0; s < samples; ++s)
         for (int64_t i = 0; i < d; ++i)
-            y[s * stride + (order != nullptr ? order[i] : i)] = panel[i * n + s];
+            y[s * stride + order[i]] = panel[i * n + s];
 }
 
 template <class A> int64_t lanes_of(int64_t samples) {

@@ -22,6 +22,8 @@ inline __attribute__((always_inline)) void for_blocks(const A* packed, int64_t d
         int64_t at = 0;
         for (; at + kGemmWidth<A> <= n; at += kGemmWidth<A>)
             body(Registers<kTileVectors>{}, w, row, rows, at);
+        for (; kTileVectors > 2 && at + 2 * kGemmVector<A> <= n; at += 2 * kGemmVector<A>)
+            body(Registers<2>{}, w, row, rows, at);
         for (; at < n; at += kGemmVector<A>)
             body(Registers<1>{}, w, row, rows, at);
         row += rows;

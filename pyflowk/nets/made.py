@@ -97,6 +97,8 @@ class MADE(Keeper, Derived, Network):
         self.last = nn.Linear(hidden[-1], params_per_element * features)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+        matrices = sum(linear.weight.numel() for linear in self._linears())
+        self.share = len(self.source) / matrices  # of the matrices, that the packed weights are
         self._kept = Kept()
 
     def derived(self) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..ops.made import MADE_ACTIVATIONS, made_forward, made_inverse
+from ..ops.modes import plain_autograd
 from .base import Transform, zero_ladj
 from .maps import Affine, Map, require_map
 from .pullback import Pullback
@@ -29,6 +30,7 @@ class Made(Protocol):
     interleaved: bool
     takes_context: bool
     order: list[int]
+    share: float
 
     def __call__(self, x: Tensor, context: Tensor | None = None) -> Tensor: ...
     def packed(self, x: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor, tuple[int, ...]]: ...
@@ -84,8 +86,7 @@ class MaskedAutoregressive(Transform):
     ) -> tuple[Tensor, Tensor]:
         self._check(x)
         context = self._wanted(context)
-        # with a gradient, and on a card, products of whole matrices are faster
-        options = self._options() if x.is_cpu and not torch.is_grad_enabled() else None
+        options = self._options() if x.is_cpu and self._pays(x.shape[0]) else None
         if options is not None:
             return made_forward(x, *self.made.packed(x, context), **options)
         with torch.autocast(x.device.type, enabled=False):
@@ -119,6 +120,13 @@ class MaskedAutoregressive(Transform):
             outputs = self(x, context)
         (grad_x,) = pullback.vjp(outputs, (grad_z, grad_ladj), (x,), self, context)
         return x.detach(), grad_x
+
+    def _pays(self, rows: int) -> bool:
+        """Whether the kernel is faster on so many rows than products of whole matrices, which a card has for all: with
+        a gradient, its weights are packed at every call, and it computes the units again on its way back."""
+        if not torch.is_grad_enabled():
+            return True
+        return rows >= 512 and self.made.share <= 0.65 and plain_autograd()
 
     def _options(self) -> dict[str, Any] | None:
         """The keywords of the MADE ops; None, where they do not know the map or the activation."""

@@ -97,6 +97,27 @@ def test_density_by_the_kernel_is_that_of_the_network() -> None:
             torch.testing.assert_close(ours, truth, rtol=1e-12, atol=1e-12)
 
 
+def test_many_rows_train_by_the_kernel_where_the_masks_leave_enough_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    maf, x = build(64, hidden=(126, 126)), torch.randn(512, 64, dtype=torch.float64)
+    calls: list[int] = []
+
+    def counted(*args: object, **options: object) -> tuple[Tensor, Tensor]:
+        calls.append(1)
+        return made_forward(*args, **options)  # type: ignore[arg-type]
+
+    def gradients(rows: int) -> list[Tensor]:
+        z, ladj = maf(x[:rows])
+        return torch.autograd.grad((z[:300].square().sum(1) / 2 - ladj[:300]).sum(), list(maf.parameters()))
+
+    monkeypatch.setattr("pyflowk.transforms.autoregressive.made_forward", counted)
+    for ours, truth in zip(gradients(512), gradients(300), strict=True):
+        torch.testing.assert_close(ours, truth, rtol=1e-10, atol=1e-10)
+    torch.func.jvp(maf, (x,), (x,))
+    assert len(calls) == 1
+    build(5)(x[:, :5])
+    assert len(calls) == 1
+
+
 def test_wild_splines_neither_break_nor_drift() -> None:
     """Logits of std 6 with 16 bins in float32: all is finite; the way back holds to 1e-4 up to a slope of 20."""
     for tails in ("linear", "bounded", "circular"):
