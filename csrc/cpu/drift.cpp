@@ -24,22 +24,26 @@ template <class T, class A> class Distances {
     static constexpr A kFar = static_cast<A>(kNobody);
 
     template <class Problem>
-    explicit Distances(const Problem& p)
+    explicit Distances(const Problem& p, A* found = nullptr)
         : x_(static_cast<const T*>(p.x)), y_(static_cast<const T*>(p.y)), x_stride_(p.x_stride), y_stride_(p.y_stride),
-          size_(p.size), own_(p.own), squares_(p.squares),
+          size_(p.size), own_(p.own), others_(p.others), squares_(p.squares), apart_(static_cast<const A*>(p.apart)),
+          apart_stride_(p.apart_stride), turned_(p.turned), found_(found),
           scratch_(static_cast<int64_t>(sizeof(A)) *
-                       (packed_size(kBlock, p.size + 1) + width * (p.size + 1 + kGemmRows)) +
-                   5 * 64) {
+                       (packed_size(kBlock, p.size + 1) + width * (p.size + 1 + kGemmRows + kBlock)) +
+                   6 * 64) {
         packed_ = scratch_.template take<A>(packed_size(kBlock, size_));
         panel_ = scratch_.template take<A>(width * size_);
         tile_ = scratch_.template take<A>(kGemmRows * width);
         y_squares_ = scratch_.template take<A>(packed_size(kBlock, 1));
         x_squares_ = scratch_.template take<A>(width);
+        block_ = scratch_.template take<A>(kBlock * width);
     }
 
     // The block of points from `begin` on.
     void enter(int64_t begin, int64_t rows) {
-        begin_ = begin;
+        begin_ = begin, rows_ = rows;
+        if (apart_ != nullptr)
+            return;
         pack(y_ + begin * y_stride_, y_stride_, 1, rows, size_, packed_);
         for (int64_t i = 0; i < packed_size(rows, 1); ++i) {
             const A* const y = packed_ + i / kGemmRows * kGemmRows * size_ + i % kGemmRows;
@@ -52,6 +56,10 @@ template <class T, class A> class Distances {
     // The panel of `count` others, at most `width`, from `first` on.
     void take(int64_t first, int64_t count) {
         first_ = first, count_ = count;
+        if (turned_)
+            transpose<A>(apart_ + first * apart_stride_ + begin_, apart_stride_, count, rows_, block_, width);
+        if (apart_ != nullptr && size_ > kFew) // whose points are asked for elsewhere
+            return;
         if (count < width)
             fill_zero(panel_, width * size_);
         transpose<A>(x_ + first * x_stride_, x_stride_, count, size_, panel_, width);
@@ -64,10 +72,19 @@ template <class T, class A> class Distances {
 
     // (kGemmRows, width) of the points from row on.
     const A* tile(int64_t row) {
-        size_ > kFew ? squares<true>(row) : squares<false>(row);
-        if (!squares_)
+        const int64_t rows = rows_ - row < kGemmRows ? rows_ - row : kGemmRows;
+        if (apart_ != nullptr)
+            for (int64_t r = 0; r < rows; ++r)
+                copy(turned_ ? block_ + (row + r) * width : apart_ + (begin_ + row + r) * apart_stride_ + first_,
+                     tile_ + r * width, count_);
+        else
+            find(row);
+        if (found_ != nullptr)
+            for (int64_t r = 0; r < rows; ++r)
+                copy(tile_ + r * width, found_ + (begin_ + row + r) * others_ + first_, count_);
+        if (squares_)
             for (int64_t i = 0; i < kGemmRows * width; ++i)
-                tile_[i] = detail::root_of(tile_[i]);
+                tile_[i] *= tile_[i];
         for (int64_t r = 0; r < kGemmRows; ++r) {
             const int64_t itself = begin_ + row + r + own_ - first_;
             if (itself >= 0 && itself < count_)
@@ -81,6 +98,12 @@ template <class T, class A> class Distances {
     const A* panel() const { return panel_; } // (size, width)
 
   private:
+    void find(int64_t row) {
+        size_ > kFew ? squares<true>(row) : squares<false>(row);
+        for (int64_t i = 0; i < kGemmRows * width; ++i)
+            tile_[i] = detail::root_of(tile_[i]);
+    }
+
     template <bool Product> void squares(int64_t row) {
         Vec sum[kGemmRows][kTileVectors] = {};
         const A *y = packed_ + row * size_, *panel = panel_;
@@ -106,11 +129,15 @@ template <class T, class A> class Distances {
     }
 
     const T *const x_, *const y_;
-    const int64_t x_stride_, y_stride_, size_, own_;
+    const int64_t x_stride_, y_stride_, size_, own_, others_;
     const bool squares_;
-    int64_t begin_ = 0, first_ = 0, count_ = 0;
+    const A* const apart_;
+    const int64_t apart_stride_;
+    const bool turned_;
+    A* const found_;
+    int64_t begin_ = 0, rows_ = 0, first_ = 0, count_ = 0;
     Scratch scratch_;
-    A *packed_, *panel_, *tile_, *y_squares_, *x_squares_;
+    A *packed_, *panel_, *tile_, *y_squares_, *x_squares_, *block_;
 };
 
 // Blocks of points begin..end, and panels of others, either of the first `data` or of the rest: open(first row, rows),
@@ -324,7 +351,7 @@ void drift_sums(const DriftSums& p, int64_t begin, int64_t end) {
     with_types(p.type, [&](auto in_memory, auto arithmetic) {
         using T = decltype(in_memory);
         using A = decltype(arithmetic);
-        Distances<T, A> distances(p);
+        Distances<T, A> distances(p, static_cast<A*>(p.found));
         Sums<T, A> sums(p);
         walk(p, begin, end, distances, sums);
     });

@@ -18,28 +18,41 @@ __all__ = ["Drift", "drift"]
 
 NORMALISATIONS = ("row", "double", "sinkhorn")
 KERNELS = ("laplace", "gaussian")
+FEW, KEPT = 16, 2**22  # coordinates whose distances are found again wherever they are asked for; distances kept of more
 
 
-def _apart(y: Tensor, x: Tensor, own: int, squares: bool) -> tuple[Tensor, Tensor]:
-    """Distances (B, N) of y from x, and which of them are those of a point from itself."""
+def _distances(y: Tensor, x: Tensor) -> Tensor:
+    """Those of y from x, (B, N)."""
+    return torch.cdist(y.to(state_dtype(y)), x.to(state_dtype(x)), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _pairs(y: Tensor, x: Tensor, apart: Tensor, own: int, squares: bool) -> tuple[Tensor, Tensor]:
+    """Distances or their squares, known ones or those of the points, and which are from a point to itself."""
     rows, columns = (torch.arange(len(points), device=y.device) for points in (y, x))
-    apart = torch.cdist(y.to(state_dtype(y)), x.to(state_dtype(x)), compute_mode="donot_use_mm_for_euclid_dist")
+    apart = apart if apart.shape[1] else _distances(y, x)
     return apart.square() if squares else apart, rows[:, None] + own == columns
 
 
-def _sums_formula(y: Tensor, x: Tensor, rates: Tensor, own: int, data: int, squares: bool) -> tuple[Tensor, Tensor]:
-    """The logarithms of sums of exponentials over the data and over others, (B, 2, T), and of distances (B,)."""
-    apart, itself = _apart(y, x, own, squares)
+def _sums_formula(
+    y: Tensor, x: Tensor, apart: Tensor, rates: Tensor, own: int, data: int, squares: bool, keep: bool, turned: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logarithms of sums of exponentials over the data and over others (B, 2, T), sums of distances (B,), and these.
+
+    They may be known: `apart` is (B, N), or (N, B) if `turned`; none of them to have them found."""
+    apart = apart.T if turned and apart.shape[1] else apart
+    found = (apart.clone() if apart.shape[1] else _distances(y, x)) if keep else apart.new_empty(len(y), 0)
+    apart, itself = _pairs(y, x, apart, own, squares)
     logits = [(rate * apart).masked_fill(itself, -math.inf) for rate in rates.to(apart.dtype)]
     logs = [torch.stack([side.logsumexp(1) for side in (t[:, :data], t[:, data:])], 1) for t in logits]
-    return torch.stack(logs, 2) if logs else apart.new_empty(len(y), 2, 0), apart.masked_fill(itself, 0).sum(1)
+    sums = torch.stack(logs, 2) if logs else apart.new_empty(len(y), 2, 0)
+    return sums, apart.masked_fill(itself, 0).sum(1), found
 
 
 def _forces_formula(
-    y: Tensor, x: Tensor, rates: Tensor, left: Tensor, right: Tensor, own: int, data: int, squares: bool
+    y: Tensor, x: Tensor, apart: Tensor, rates: Tensor, left: Tensor, right: Tensor, own: int, data: int, squares: bool
 ) -> tuple[Tensor]:
     """The forces (T, B, D) of weights exp(rate t - left - right), where the first of x are data."""
-    apart, itself = _apart(y, x, own, squares)
+    apart, itself = _pairs(y, x, apart, own, squares)
     x, found = x.to(apart.dtype), []
     for rate, rows, columns in zip(rates.to(apart.dtype), left.T, right.T, strict=True):
         a = (rate * apart - rows[:, None] - columns).exp().masked_fill(itself, 0)
@@ -48,31 +61,36 @@ def _forces_formula(
     return (torch.stack(found) if found else apart.new_empty(0, *y.shape),)
 
 
-def _check_points(y: Tensor, x: Tensor, rates: Tensor, data: int) -> None:
+def _check_points(y: Tensor, x: Tensor, apart: Tensor, rates: Tensor, data: int, turned: bool = False) -> None:
     """What `csrc/bind/drift.cpp` checks, for the paths that do not go through it."""
     if y.ndim != 2 or x.ndim != 2 or y.shape[1] != x.shape[1]:
         raise ValueError(f"drift: expected y (B, D) and x (N, D); got {tuple(y.shape)} and {tuple(x.shape)}")
     if y.dtype not in FLOATING:
         raise TypeError(f"drift: y must be float32, float64, bfloat16 or float16; got {y.dtype}")
-    for what, t, dtype in (("x", x, y.dtype), ("rates", rates, torch.float64)):
+    for what, t, dtype in (("x", x, y.dtype), ("apart", apart, state_dtype(y)), ("rates", rates, torch.float64)):
         if t.dtype != dtype:
             raise TypeError(f"drift: {what} must be {dtype}; got {t.dtype}")
         if t.device != y.device:
             raise ValueError(f"drift: y and {what} must be on one device; got {y.device} and {t.device}")
+    rows, columns = (len(x), len(y)) if turned else (len(y), len(x))
+    if apart.shape not in ((rows, columns), (rows, 0)):
+        raise ValueError(f"drift: apart must be {(rows, columns)} or {(rows, 0)}; got {tuple(apart.shape)}")
     if rates.ndim != 1:
         raise ValueError(f"drift: rates must be (T,); got {tuple(rates.shape)}")
     if not 0 <= data <= len(x):
         raise ValueError(f"drift: expected 0 to {len(x)} points of the data; got {data}")
 
 
-def _check_sums(y: Tensor, x: Tensor, rates: Tensor, own: int, data: int, squares: bool) -> None:
-    _check_points(y, x, rates, data)
+def _check_sums(
+    y: Tensor, x: Tensor, apart: Tensor, rates: Tensor, own: int, data: int, squares: bool, keep: bool, turned: bool
+) -> None:
+    _check_points(y, x, apart, rates, data, turned)
 
 
 def _check_forces(
-    y: Tensor, x: Tensor, rates: Tensor, left: Tensor, right: Tensor, own: int, data: int, squares: bool
+    y: Tensor, x: Tensor, apart: Tensor, rates: Tensor, left: Tensor, right: Tensor, own: int, data: int, squares: bool
 ) -> None:
-    _check_points(y, x, rates, data)
+    _check_points(y, x, apart, rates, data)
     for what, t, rows in (("left", left, len(y)), ("right", right, len(x))):
         if t.dtype != state_dtype(y):
             raise TypeError(f"drift: {what} must be {state_dtype(y)}; got {t.dtype}")
@@ -84,21 +102,24 @@ def _check_forces(
 
 _sums = FusedOp(
     "drift_sums",
-    "(Tensor y, Tensor x, Tensor rates, int own, int data, bool squares) -> (Tensor, Tensor)",
+    "(Tensor y, Tensor x, Tensor apart, Tensor rates, int own, int data, bool squares, bool keep, bool turned) -> "
+    "(Tensor, Tensor, Tensor)",
     formula=_sums_formula,
     check=_check_sums,
-    fake=lambda y, x, rates, own, data, squares: (
+    fake=lambda y, x, apart, rates, own, data, squares, keep, turned: (
         y.new_empty((y.shape[0], 2, rates.shape[0]), dtype=state_dtype(y)),
         y.new_empty(y.shape[:1], dtype=state_dtype(y)),
+        y.new_empty((y.shape[0], x.shape[0] if keep else 0), dtype=state_dtype(y)),
     ),
     expand_below=0,
 )
 _forces = FusedOp(
     "drift",
-    "(Tensor y, Tensor x, Tensor rates, Tensor left, Tensor right, int own, int data, bool squares) -> Tensor",
+    "(Tensor y, Tensor x, Tensor apart, Tensor rates, Tensor left, Tensor right, int own, int data, bool squares) -> "
+    "Tensor",
     formula=_forces_formula,
     check=_check_forces,
-    fake=lambda y, x, rates, left, right, own, data, squares: (
+    fake=lambda y, x, apart, rates, left, right, own, data, squares: (
         y.new_empty((rates.shape[0], *y.shape), dtype=state_dtype(y)),
     ),
     expand_below=0,
@@ -150,8 +171,9 @@ def drift(
     Raises:
         ValueError, TypeError: shapes, dtypes, devices or names that do not fit; temperatures or a scale not above 0.
 
-    Cost: distances of B (B + N) pairs four times, the exponentials of T temperatures up to three times, and T products
-    of B (B + N) D multiplications and additions; on a CPU memory for T (B + N) numbers, elsewhere and for "sinkhorn"
+    Cost: distances of B (B + N) pairs, the exponentials of T temperatures up to three times, and T products of
+    B (B + N) D multiplications and additions; on a CPU memory for T (B + N) numbers, and with more than 16 coordinates
+    for up to 4 million distances (if there are more of them, they are found four times), elsewhere and for "sinkhorn"
     for B (B + N).
     Deng et al., 2026, arXiv:2602.04770; "sinkhorn": He et al., 2026, arXiv:2603.12366.
 
@@ -166,8 +188,12 @@ def drift(
     rows, data, squares = len(y), len(x), kernel == "gaussian"
     others = torch.cat([x, y]).sub_(centre)
     x, y = others[:data], others[data:]
+    keep, apart = y.shape[1] > FEW and rows * len(others) <= KEPT, y.new_empty(rows, 0)
+    if keep or scale is None:
+        _, totals, apart = _sums(
+            (y, others, apart, y.new_empty(0, dtype=torch.float64), data, data, False, keep, False)
+        )
     if scale is None:
-        _, totals = _sums((y, others, y.new_empty(0, dtype=torch.float64), data, data, False))
         unit = totals.double().sum().to(y.dtype) / max(1, rows * (data + rows - 1))
     else:
         unit = y.new_tensor(scale)
@@ -176,13 +202,13 @@ def drift(
     rates = -0.5 * ranges**-2 if squares else -1 / ranges
     if normalise == "sinkhorn":
         return Drift(_plans(y, others, data, rates, squares), unit)
-    sides, _ = _sums((y, others, rates, data, data, squares))
+    sides = _sums((y, others, apart, rates, data, data, squares, False, False))[0]
     left = _settled(sides.logsumexp(1))
     right = left.new_zeros(len(others), len(rates))
     if normalise == "double":  # columns of y are its rows: distances among them are the same both ways
-        towards, _ = _sums((x, y, rates, -data, rows, squares))
+        towards = _sums((x, y, apart[:, :data], rates, -data, rows, squares, False, True))[0]
         left, right = left / 2, _settled(torch.cat([towards[:, 0], sides[:, 1]])) / 2
-    return Drift(_forces((y, others, rates, left, right, data, data, squares))[0], unit)
+    return Drift(_forces((y, others, apart, rates, left, right, data, data, squares))[0], unit)
 
 
 def _settled(logs: Tensor) -> Tensor:
@@ -192,7 +218,8 @@ def _settled(logs: Tensor) -> Tensor:
 
 def _plans(y: Tensor, others: Tensor, data: int, rates: Tensor, squares: bool) -> Tensor:
     """Towards the data by one plan, and away by that of y to itself."""
-    apart, found = _apart(y, others, 0, squares)[0], []
+    apart, found = _distances(y, others), []
+    apart = apart.square() if squares else apart
     for rate in (-rates).tolist():
         ends = [
             sinkhorn_plan(costs, None, sinkhorn(costs, None, 1 / rate), 1 / rate) @ points

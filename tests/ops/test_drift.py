@@ -57,16 +57,21 @@ def test_forces_do_not_depend_on_threads_or_on_the_rows_beside_them(dtype: torch
     y, x, rates = normal(300, 20).to(dtype), normal(200, 20, seed=1).to(dtype), normal(2).abs().neg()
     left, right = normal(300, 2).to(dtype), normal(200, 2).to(dtype)
     sums, forces = (registry()[name] for name in ("drift_sums", "drift"))
-    whole = *sums((y, x, rates, -1000, 90, False)), forces((y, x, rates, left, right, -1000, 90, False))[0].mT
+    none = y.new_empty(300, 0)
+    whole = sums((y, x, none, rates, -1000, 90, False, True, False))
+    pulled = forces((y, x, none, rates, left, right, -1000, 90, False))[0].mT
+    assert torch.equal(forces((y, x, whole[2], rates, left, right, -1000, 90, False))[0].mT, pulled)
+    turned = sums((y, x, whole[2].T.contiguous(), rates, -1000, 90, False, True, True))
+    assert all(torch.equal(some, other) for some, other in zip(turned, whole, strict=True))
     for threads, rows in ((1, slice(None)), (2, slice(None)), (1, slice(7, 8)), (2, slice(131, 300))):
         torch.set_num_threads(threads)
         try:
-            part = sums((y[rows], x, rates, -1000, 90, False))
-            driven = forces((y[rows], x, rates, left[rows], right, -1000, 90, False))[0].mT
+            part = sums((y[rows], x, none[rows], rates, -1000, 90, False, True, False))
+            driven = forces((y[rows], x, none[rows], rates, left[rows], right, -1000, 90, False))[0].mT
         finally:
             torch.set_num_threads(1)
-        assert torch.equal(part[0], whole[0][rows]) and torch.equal(part[1], whole[1][rows])
-        assert torch.equal(driven, whole[2][..., rows])
+        assert all(torch.equal(some, all_[rows]) for some, all_ in zip(part, whole, strict=True))
+        assert torch.equal(driven, pulled[..., rows])
 
 
 def test_a_gaussian_kernel_is_the_difference_of_smoothed_scores() -> None:

@@ -15,7 +15,8 @@ _WIDE = (torch.float32, torch.float64)
 
 
 def _sums(config: tuple[Any, ...], rows: int, others: int = 70, size: int = 3) -> tuple[Any, ...]:
-    return noise(rows, size), noise(others, size), _RATES
+    known = noise(rows, others if config and config[0] < 0 else 0).abs()
+    return noise(rows, size), noise(others, size), known, _RATES
 
 
 def _forces(config: tuple[Any, ...], rows: int, others: int = 70, size: int = 3) -> tuple[Any, ...]:
@@ -24,19 +25,19 @@ def _forces(config: tuple[Any, ...], rows: int, others: int = 70, size: int = 3)
 
 TRIALS = {
     "drift_sums": Trial(
-        [(3, 30, False), (-2, 10, True)],
+        [(3, 30, False, False, False), (-2, 10, True, True, False)],
         _sums,
         _WIDE,
         lambda config: 8.0,
-        double=(2,),
-        large=Large((0, 400, False), lambda rows: _sums((), rows, 640, 64)),
+        double=(3,),
+        large=Large((0, 400, False, False, False), lambda rows: _sums((), rows, 640, 64)),
     ),
     "drift": Trial(
         [(40, 40, False), (0, 0, True), (-3, 70, False)],
         _forces,
         _WIDE,
         lambda config: 64.0,
-        double=(2,),
+        double=(3,),
         large=Large((400, 400, False), lambda rows: _forces((), rows, 640, 64)),
     ),
 }
