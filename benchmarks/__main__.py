@@ -30,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", default="", metavar="NAME", help=f"of {', '.join(NAMES)}")
     parser.add_argument("--quick", action="store_true", help="a smoke test: its figures mean nothing, nothing is kept")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="rounds of all variants in turn")
+    parser.add_argument("--minutes", type=float, default=1.0, help="of training, in those that run on request")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the .json and .png files")
     parser.add_argument("--page", action="store_true", help="run nothing: write results/README.md from the .json files")
     options = parser.parse_args(argv)
@@ -57,7 +58,8 @@ def _run(name: str, options: argparse.Namespace) -> bool:
     """Whether all of ours ran."""
     contest = _bench(name)
     if contest.ON_REQUEST:
-        return contest.run(minutes=0.02 if options.quick else 1.0, folder=None if options.quick else options.out)
+        minutes, folder = (0.02, None) if options.quick else (options.minutes, options.out)
+        return contest.run(minutes=minutes, folder=folder)
     # torch.compile falls back to eager without a word once a function was compiled for this many shapes
     torch._dynamo.config.recompile_limit = 1000
     effort = QUICK if options.quick else Effort(rounds=options.rounds)

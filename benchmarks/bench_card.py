@@ -1,16 +1,18 @@
 """Every op on a card: what serves it, its kernel, its formula in plain torch and compiled, by the card's own clock.
 
-    python -m benchmarks --only card --out FOLDER
+    python -m benchmarks --only card --out FOLDER [--minutes 1]
 
-Calls are as wide as the self-check's large trials, of 256, 1024 and 16384 rows, forward and backward. A figure is the
-median round of as many calls in a row as fill a hundredth of a second, the host's share included where that takes
-longest. Compilation comes last and as long as time is left.
+Calls are as wide as the self-check's large trials, forward and backward: of 1024 rows first, then of 16384 and of 256,
+the ops that have a kernel before the others. A figure is the median round of as many calls in a row as fill a hundredth
+of a second, the host's share included where that takes longest. Compilation comes last and as long as time is left.
 """
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -28,43 +30,49 @@ from .report import machine, save
 
 ON_REQUEST = True  # a card is no part of most machines
 OPS: list[str] = []  # judges none, compares all
-SIZES = (256, 1024, 16384)
-LARGEST = 3e8  # numbers in the tensors of one call: more rows than that are left out
-ROUNDS = 7
+SIZES = (1024, 16384, 256)
+LARGEST = 1e8  # numbers in the tensors of one call, eight times a card's cache: more rows than that are left out
+ROUNDS = 5
 SECONDS = 0.01  # of a round
+SLOW = 1.0  # seconds of a call that is made once, and not with more rows
+PATIENCE = 10.0  # with a formula; its compilation has six times as long
+
+Row = dict[str, Any]
 
 
 def run(minutes: float = 1.0, folder: Path | None = None, device: str = "cuda", sizes: tuple[int, ...] = SIZES) -> bool:
-    """Measure, print, and write card.json; False where a call of ours failed.
+    """Measure, print, and write card.json as the figures come; False where a call of ours failed.
 
-    What is compiled is compiled within four times `minutes` from the start; without a card there is nothing to do.
+    What ten times `minutes` do not suffice for is left out; without a card there is nothing to do.
     """
     if device == "cuda" and not torch.cuda.is_available():
         print("card: torch sees none here")
         return True
-    end = time.monotonic() + 240 * minutes
+    end = time.monotonic() + 600 * minutes
     facts = machine() | {"card": torch.cuda.get_device_name() if device == "cuda" else "none, a rehearsal"}
-    rows: list[dict[str, Any]] = []
+    rows: dict[tuple[str, int], Row] = {}
     for take in (_measured, _compiled):
-        for number, (op, args, count) in enumerate(_calls(device, sizes)):
-            if take is _measured:
-                rows.append({"op": op.name, "rows": count, "seconds": {}, "failed": {}})
-            elif time.monotonic() > end:
+        for op, args, count in _calls(device, sizes):
+            if time.monotonic() > end:
+                print(f"card: no time is left for {op.name}, {count} rows, and what comes after")
                 break
-            take(rows[number], op, args, device)
-            print(_line(rows[number]), flush=True)
+            row = rows.setdefault((op.name, count), {"op": op.name, "rows": count, "seconds": {}, "failed": {}})
+            fewer = [other for (name, n), other in rows.items() if name == op.name and n < count]
+            take(row, fewer, op, args, device)
+            print(_line(row), flush=True)
             if folder is not None:  # at once: whoever waits may not wait for the end
-                save(folder, "card", {"machine": facts, "rows": rows})
-    return not any("served" in row["failed"] or "kernel" in row["failed"] for row in rows)
+                save(folder, "card", {"machine": facts, "rows": [*rows.values()]})
+    return not any("served" in row["failed"] or "kernel" in row["failed"] for row in rows.values())
 
 
 def _calls(device: str, sizes: tuple[int, ...]) -> Iterator[tuple[Any, tuple[Any, ...], int]]:
     """(op or the op of its gradient, arguments on the card, rows)"""
+    ops = sorted(registry().items(), key=lambda item: backends[device].kernel(item[0]) is None)
     for rows in sizes:
-        for name, op in registry().items():
+        for name, op in ops:
             trial = selfcheck.TRIALS[name]
-            one = sum(t.numel() for t in flat(trial.large_tensors(1)))
-            if rows * one > LARGEST:
+            one, two = (sum(t.numel() for t in flat(trial.large_tensors(n))) for n in (1, 2))
+            if one + (rows - 1) * (two - one) > LARGEST:
                 continue
             args = (*each(lambda t: t.to(device), trial.large_tensors(rows)), *trial.large.config)
             yield op, args, rows
@@ -72,20 +80,45 @@ def _calls(device: str, sizes: tuple[int, ...]) -> Iterator[tuple[Any, tuple[Any
                 yield op.backward, op.backward_arguments(args), rows
 
 
-def _measured(row: dict[str, Any], op: Any, args: tuple[Any, ...], device: str) -> None:
+def _measured(row: Row, fewer: list[Row], op: Any, args: tuple[Any, ...], device: str) -> None:
     _take(row, "served", lambda: op.run(args), device)
     kernel = backends[device].kernel(op.name)
     if kernel is not None:
         _take(row, "kernel", lambda: kernel(*args), device)
-    _take(row, "formula", lambda: op.reference(*args), device)
+    if not any(_slow(other, "formula") for other in fewer):
+        with _patience(PATIENCE):
+            _take(row, "formula", lambda: op.reference(*args), device)
 
 
-def _compiled(row: dict[str, Any], op: Any, args: tuple[Any, ...], device: str) -> None:
+def _compiled(row: Row, fewer: list[Row], op: Any, args: tuple[Any, ...], device: str) -> None:
+    if any(_slow(other, variant) for other in (row, *fewer) for variant in ("formula", "compiled")):
+        return  # a long loop: its graph would be as long
     torch._dynamo.reset()
-    _take(row, "compiled", partial(torch.compile(op.formula), *args), device)
+    with _patience(6 * PATIENCE):
+        _take(row, "compiled", partial(torch.compile(op.formula), *args), device)
 
 
-def _take(row: dict[str, Any], variant: str, call: Callable[[], object], device: str) -> None:
+def _slow(row: Row, variant: str) -> bool:
+    return variant in row["failed"] or row["seconds"].get(variant, 0) > SLOW
+
+
+@contextmanager
+def _patience(seconds: float) -> Iterator[None]:
+    """Interrupt a loop of Python's that takes longer."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"took more than {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _take(row: Row, variant: str, call: Callable[[], object], device: str) -> None:
     try:
         with torch.no_grad():
             row["seconds"][variant] = _seconds(call, device)
@@ -95,7 +128,7 @@ def _take(row: dict[str, Any], variant: str, call: Callable[[], object], device:
 
 def _seconds(call: Callable[[], object], device: str) -> float:
     first = _round(call, 1, device)
-    if first > 1:  # a formula that is a long loop: ten more would take the time of all others
+    if first > SLOW:
         return first
     for _ in range(2):
         call()
@@ -120,7 +153,7 @@ def _round(call: Callable[[], object], calls: int, device: str) -> float:
     return first.elapsed_time(last) / 1e3 / calls
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: Row) -> str:
     figures = ", ".join(f"{name} {1e6 * value:.1f} us" for name, value in row["seconds"].items())
     failed = "".join(f"; {name}: {why}" for name, why in row["failed"].items())
     return f"{row['op']:32}{row['rows']:>6} rows: {figures}{failed}"

@@ -61,7 +61,8 @@ print(report.text())
 raise SystemExit(not report.ok)'
     step card_tests 240 "${tests[@]}" tests/cuda/test_on_card.py tests/cuda/test_streams_and_graphs.py -k "not pretended and not triton"
     end=$((580 * times))
-    step card 580 "$python" -m benchmarks --only card --out "$logs"
+    minutes=$(awk "BEGIN { print ($end - $SECONDS - 20 * $times) / 600 }") # a tenth of them, by themselves
+    step card 580 "$python" -m benchmarks --only card --minutes "$minutes" --out "$logs"
     cat "$logs/selfcheck.log"
 else
     step op_tests 1800 "${tests[@]}" tests/cuda tests/triton_backend tests/ops tests/test_selfcheck.py
@@ -69,6 +70,7 @@ else
         step sanitizer 1800 compute-sanitizer --error-exitcode 1 "${tests[@]}" tests/cuda/test_on_card.py \
             -k "alignment or large"
     fi
+    step card 3600 "$python" -m benchmarks --only card --minutes 5 --out "$logs"
     step benchmarks 7200 "$python" -m pyflowk bench
 fi
 

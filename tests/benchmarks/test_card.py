@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,8 @@ def test_the_benchmark_measures_ops_and_their_gradients(tmp_path: Path, monkeypa
     monkeypatch.setattr(bench_card, "ROUNDS", 1)
     some = {name: registry()[name] for name in ("hutchinson", "rk_combine", "rk_control")}
     monkeypatch.setattr(bench_card, "registry", lambda: some)
-    assert bench_card.run(0.0, tmp_path, "cpu", (3, 5))
+    monkeypatch.setattr(bench_card, "_compiled", lambda *_: None)
+    assert bench_card.run(1.0, tmp_path, "cpu", (3, 5))
     rows = json.loads((tmp_path / "card.json").read_text())["rows"]
     names = ["hutchinson", "hutchinson_backward", "rk_combine", "rk_combine_backward", "rk_control"]
     assert [(row["op"], row["rows"]) for row in rows] == [(name, n) for n in (3, 5) for name in names]
@@ -37,8 +39,26 @@ def test_a_kernel_that_fails_is_told(monkeypatch: pytest.MonkeyPatch, capsys: py
     op = registry()["rk_control"]
     monkeypatch.setattr(bench_card, "registry", lambda: {"rk_control": op})
     monkeypatch.setattr(op, "run", broken)
-    assert not bench_card.run(0.0, None, "cpu", (3,))
+    monkeypatch.setattr(bench_card, "_compiled", lambda *_: None)
+    assert not bench_card.run(1.0, None, "cpu", (3,))
     assert "served: RuntimeError: no kernel image" in capsys.readouterr().out
+
+
+def test_a_formula_that_takes_too_long_is_left_and_not_tried_with_more_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    op = registry()["rk_control"]
+    monkeypatch.setattr(bench_card, "registry", lambda: {"rk_control": op})
+    monkeypatch.setattr(bench_card, "PATIENCE", 0.05)
+    monkeypatch.setattr(op, "reference", lambda *_: time.sleep(10))
+    assert bench_card.run(1.0, tmp_path, "cpu", (3, 5, 2))
+    failed = [row["failed"] for row in json.loads((tmp_path / "card.json").read_text())["rows"]]
+    assert failed == [{"formula": "TimeoutError: took more than 0.05 s"}, {}, failed[0]]
+
+
+def test_no_time_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench_card.run(0.0, None, "cpu", (3,))
+    assert "no time is left for" in capsys.readouterr().out
 
 
 #: in place of Python: says that a card is there, that two packages are not, and what else it was asked to do
@@ -91,4 +111,4 @@ def test_what_is_lacking_comes_from_wheels_and_what_fails_is_told(machine: dict[
 def test_the_other_call_takes_the_rest(machine: dict[str, str], tmp_path: Path) -> None:
     status, text, asked = gpu_check(machine, str(tmp_path / "logs"))
     assert status == 0 and "== build" in text and "== op_tests" in text and "== benchmarks" in text
-    assert not any("--only card" in line for line in asked) and (tmp_path / "logs" / "op_tests.log").exists()
+    assert any("--only card --minutes 5" in line for line in asked) and (tmp_path / "logs" / "op_tests.log").exists()
