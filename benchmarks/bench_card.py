@@ -94,8 +94,9 @@ def _compiled(row: Row, fewer: list[Row], op: Any, args: tuple[Any, ...], device
     if any(_slow(other, variant) for other in (row, *fewer) for variant in ("formula", "compiled")):
         return  # a long loop: its graph would be as long
     torch._dynamo.reset()
+    call = partial(torch.compile(op.formula), *args)
     with _patience(6 * PATIENCE):
-        _take(row, "compiled", partial(torch.compile(op.formula), *args), device)
+        _take(row, "compiled", call, device, before=call)
 
 
 def _slow(row: Row, variant: str) -> bool:
@@ -118,9 +119,10 @@ def _patience(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def _take(row: Row, variant: str, call: Callable[[], object], device: str) -> None:
+def _take(row: Row, variant: str, call: Callable[[], object], device: str, before: Callable[[], object] = int) -> None:
     try:
         with torch.no_grad():
+            before()
             row["seconds"][variant] = _seconds(call, device)
     except Exception as error:  # reported beside the figures
         row["failed"][variant] = f"{type(error).__name__}: {error}".splitlines()[0]
