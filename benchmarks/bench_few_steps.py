@@ -50,7 +50,7 @@ TOLD = "mean flow, told likelihood"
 SYSTEMS: dict[str, tuple[str, dict[str, Any], dict[str, Any], list[dict[str, Any]]]] = {
     "flow matching": ("flow_matching", {}, {}, [{"method": "euler", "steps": 50}]),
     "mean flow": ("mean_flow", {}, {}, [{"steps": 1}, {"steps": 4}]),
-    TOLD: ("mean_flow", {"objective": "terminal_velocity", "likelihood": True}, {}, [{"steps": 1}, {"steps": 4}]),
+    TOLD: ("mean_flow", {"likelihood": True}, {}, [{"steps": 1}, {"steps": 4}]),
     "consistency": ("consistency", {"derivative": "difference"}, {}, [{"steps": 1}, {"steps": 4}]),
     "drifting": ("drifting", {}, {"batch_size": 256}, [{}]),
 }

@@ -147,13 +147,14 @@ class Quick:
     """The likelihood of the first test rows in a few steps: its mean, and how far from the exact one."""
 
     steps: int
+    rows: int
     nats: float
     excess: float
     off: float
 
     def __str__(self) -> str:
-        apart = f"{self.excess:+.3f} of the exact one on average, {self.off:.3f} a row"
-        return f"log-likelihood {self.nats:.3f} nats of the first {BATCH} rows; {apart}"
+        apart = f"from the exact one {self.excess:+.3f} on average, {self.off:.3f} a row"
+        return f"log-likelihood {self.nats:.3f} nats of the first {self.rows} rows; {apart}"
 
 
 @dataclass(frozen=True)
@@ -300,7 +301,7 @@ def _quick(
     steps, some = max(QUICK, sampling.get("steps") or 1), None if context is None else context[:BATCH]
     nats = log_prob(model, x[:BATCH], some, seed=seed, threads=threads, steps=steps)
     apart = nats - exact[:BATCH]
-    return Quick(steps, nats.mean().item(), apart.mean().item(), apart.square().mean().sqrt().item())
+    return Quick(steps, len(nats), nats.mean().item(), apart.mean().item(), apart.square().mean().sqrt().item())
 
 
 def _spread(count: int, rows: int) -> Tensor:

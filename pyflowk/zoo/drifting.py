@@ -118,6 +118,7 @@ def drifting(
     together: Annotated[
         int, Option("rows that a batch makes of a label, which are kept apart; 0: as many as it has", 0, WIDTH)
     ] = 16,
+    guidance: Annotated[float, Option("how much further from data of other labels, learned in training", 0)] = 0.0,
     **shared: Unpack[NetworkOptions],
 ) -> DriftingModel:
     """Drifting, a network that makes events in one evaluation (Deng et al., 2026, arXiv:2602.04770).
@@ -128,14 +129,17 @@ def drifting(
     distributions are equal, so look at the coverage of samples; with ``normalise`` "sinkhorn" and a "gaussian"
     ``kernel`` they may not (He et al., 2026, arXiv:2603.12366), and a step takes longer. Many samples at a time tell
     more: larger batches do better. Of a label a batch makes ``together`` rows, and so of few labels, which are those of
-    its first rows. The network is that of ``flow_matching``; validation is by energy score.
+    its first rows. With ``guidance``, which is learned and asks for labels, they keep further from data of the others.
+    The network is that of ``flow_matching``; validation is by energy score.
 
     >>> from pyflowk import zoo
     >>> zoo.drifting((2,)).sample(3).shape
     torch.Size([3, 2])
     """
     net = velocity(space, shared)
-    objective = Drifting((finest, 2.5 * finest, 10 * finest), normalise, kernel)
+    if guidance and space.classes is None:
+        raise ValueError(f"guidance: expected 0 without labels, got {guidance}")
+    objective = Drifting((finest, 2.5 * finest, 10 * finest), normalise, kernel, guidance)
     return DriftingModel(
         space, net, objective, flat=shared["architecture"] == "vector", memory=memory, together=together
     )

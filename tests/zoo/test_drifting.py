@@ -91,6 +91,27 @@ def test_labels_of_one_event_each_are_made_together() -> None:
     assert alone.shape == (64,) and alone.min() > 0  # whose plans need no second row
 
 
+def test_guidance_drives_events_away_from_other_labels() -> None:
+    """What is made as the data are follows the chance of the draw, and with guidance leaves for where no others are."""
+    labels, y = torch.arange(400) % 2, 2.0 * (torch.arange(400) % 2)[:, None] - 1
+    x = y + torch.randn(400, 1, generator=seeded(1))
+    made, bias = y + torch.randn(400, 1, generator=seeded(2)), torch.zeros(400, 1, requires_grad=True)
+
+    def outwards(guidance: float) -> Tensor:
+        """How much of the forces on either label leads away from the other one."""
+        objective = Drifting((0.5,), guidance=guidance)
+        loss = objective(lambda t, z, c: made - z + bias, x, labels, generator=seeded(), reduction="sum")
+        (slope,) = torch.autograd.grad(loss, bias)
+        means = torch.stack([slope[labels == label].mean() for label in (0, 1)])
+        return means * torch.tensor([1.0, -1.0]) / slope.square().mean().sqrt()
+
+    assert (outwards(2.0) > 0.6).all() and (outwards(2.0) - outwards(0.0) > 0.5).all()
+    with pytest.raises(ValueError, match=r"guidance: expected 0 without labels, got 2\.0"):
+        Drifting(guidance=2.0)(lambda t, z: z, x)
+    with pytest.raises(ValueError, match=r"guidance: expected 0 without labels, got 2\.0"):
+        zoo.drifting((1,), guidance=2.0)
+
+
 def test_it_remembers_the_last_events_and_goes_on_from_a_checkpoint() -> None:
     model = zoo.drifting((2,), classes=2, width=8, depth=1, memory=10)
     model.initialize(*clusters(16))

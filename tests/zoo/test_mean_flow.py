@@ -116,6 +116,10 @@ def test_options_that_do_not_fit() -> None:
     for options in ({"guidance": 1.0}, {"guidance": 1.0, "classes": 3}):
         with pytest.raises(ValueError, match="guidance: expected 0, or a model with a context and with dropout"):
             zoo.mean_flow((2,), **options)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="density: is for method flow_map; got rk4"):
+        plain.sample_and_log_prob(2, label, method="rk4", density="learned")
+    with pytest.raises(ValueError, match="annealing: expected 0 unless objective is one of alpha_flow, soflow; got 5"):
+        zoo.mean_flow((2,), annealing=5)
     with pytest.raises(ValueError, match="late: expected architecture unet or dit, got vector"):
         zoo.mean_flow((2,), late=True)
     with pytest.raises(ValueError, match="time: expected concat or concatsquash"):
