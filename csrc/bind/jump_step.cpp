@@ -5,8 +5,7 @@
 #include "../math/jump_step.h"
 #include "function.h"
 #include "launch.h"
-
-#include <cmath>
+#include "symbols.h"
 
 namespace pfk::bind {
 namespace {
@@ -45,6 +44,10 @@ Outputs<1> jump_step(Frame& frame, const Tensor& logits, const Indices& x, const
         require_number(logits, *numbers[i], i, p);
     if (p.rows > 0 && p.size == 0)
         refuse<std::invalid_argument>(kOp, ": there is no symbol");
+    require_symbols(kOp, "x", x, p.size, mask, false);
+    require_range(kOp, kNumbers[0], jump, 0, rates ? HUGE_VAL : 1);
+    require_range(kOp, kNumbers[1], renoise, 0, 1);
+    require_range(kOp, kNumbers[2], own, -HUGE_VAL, HUGE_VAL);
     if (step < 0 || step >= int64_t(1) << 32)
         refuse<std::invalid_argument>(kOp, ": step must be 0 to 2^32 - 1; got ", step);
     if (!(temperature >= 0 && std::isfinite(temperature)) || !(top_p >= 0 && top_p <= 1) || top_k < 0)

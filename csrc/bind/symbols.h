@@ -3,6 +3,8 @@
 
 #include "tensor.h"
 
+#include <cmath>
+
 namespace pfk::bind {
 
 // Throws where x holds what is neither a symbol 0 to size - 1 nor `mask`; of what may be padded, negative numbers are
@@ -31,6 +33,27 @@ inline void require_no_mask(const char* op, const char* what, const Indices& x, 
         found |= x.data[i] == mask;
     if (mask >= 0 && found)
         refuse<std::invalid_argument>(op, ": ", what, " must not hold the mask; got ", mask);
+}
+
+// How far above 1 rounding may have brought a chance: kRounding of symbols.py.
+constexpr double kRounding = 1e-5;
+
+// Throws unless t (B, N) or (B, 1), float32 or float64, holds numbers of [least, most].
+inline void require_range(const char* op, const char* what, const Tensor& t, double least, double most) {
+    for (int64_t row = 0; row < t.shape[0]; ++row)
+        for (int64_t i = 0; i < t.shape[1]; ++i) {
+            const int64_t at = row * t.row_stride + i;
+            const double value = t.dtype == DType::F64 ? static_cast<const double*>(t.data)[at]
+                                                       : static_cast<double>(static_cast<const float*>(t.data)[at]);
+            if (value >= least && value <= most + kRounding)
+                continue;
+            std::ostringstream expected;
+            if (std::isinf(least))
+                expected << "a number";
+            else
+                std::isinf(most) ? expected << "at least " << least : expected << least << " to " << most;
+            refuse<std::invalid_argument>(op, ": ", what, " must be ", expected.str(), "; got ", value);
+        }
 }
 
 } // namespace pfk::bind

@@ -9,7 +9,6 @@
 namespace pfk::cpu {
 namespace {
 
-constexpr int64_t kFewest = 64; // symbols up to which sixteen tokens at a time are the faster way
 template <class A> const A kNone = static_cast<A>(__builtin_nan(""));
 
 // Sixteen tokens or fewer, whose scalars lie side by side.
@@ -39,9 +38,9 @@ template <class T, class A> struct Group {
 template <class T, class A> class Sums {
   public:
     explicit Sums(const DiscreteLoss& p)
-        : p_(p), few_(p.size <= kFewest), abreast_(p.size <= kChunk), wide_(few_       ? 0
-                                                                            : abreast_ ? padded(p.size) * kLanes
-                                                                                       : kChunk),
+        : p_(p), few_(p.size <= kFew), abreast_(p.size <= kChunk), wide_(few_       ? 0
+                                                                         : abreast_ ? padded(p.size) * kLanes
+                                                                                    : kChunk),
           scratch_(static_cast<int64_t>(sizeof(A)) * wide_), tokens_(few_ ? p.size : 0),
           room_(scratch_.template take<A>(wide_)) {}
 

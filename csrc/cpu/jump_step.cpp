@@ -1,7 +1,8 @@
-// jump_step on the CPU: the gate is drawn first, and nothing is read of tokens that stay. Few symbols: sixteen tokens
-// lie along the lanes. Many: chunks, each relative to its own maximum, so that a logit is read and exponentiated once,
-// and those of the chosen chunk once more. With top_k or top_p all exponentials of a token stay in a buffer.
-// Compiled once per instruction set.
+// jump_step on the CPU: the gate is drawn first, and nothing is read of tokens that stay. Those that are drawn wait,
+// their logits on the way, until there are some groups of sixteen. Few symbols: these lie along the lanes. More: a row
+// each, reduced together. Many: token by token in chunks, each relative to its own maximum, so that a logit is read and
+// exponentiated once, and those of the chosen chunk once more. With top_k or top_p all exponentials of a token stay in
+// a buffer. Within a chunk symbols are counted up lane by lane. Compiled once per instruction set.
 
 #include "../math/jump_step.h"
 #include "random_numbers.h"
@@ -13,46 +14,53 @@ namespace {
 
 constexpr int64_t kLawless = -1;
 
-// The first of n numbers, a multiple of kLanes, whose sum with those before it is more than `share` of all of them.
-template <class A> int64_t pick(const A* e, int64_t n, double share) {
-    double sums[kChunk / kLanes], whole = 0;
-    for (int64_t i = 0; i < n; i += kLanes) {
-        A sum = 0;
-#pragma omp simd reduction(+ : sum)
-        for (int64_t l = 0; l < kLanes; ++l)
-            sum += e[i + l];
-        sums[i / kLanes] = static_cast<double>(sum);
-        whole += sums[i / kLanes];
-    }
-    double wanted = share * whole;
-    int64_t i = 0, last = 0;
-    for (; i + kLanes < n && sums[i / kLanes] <= wanted; i += kLanes)
-        wanted -= sums[i / kLanes];
-    for (int64_t l = 0; l < n; ++l) { // from there on; what rounding leaves over goes to the last that can be
-        const int64_t at = i + l < n ? i + l : i + l - n;
-        if (at < i && e[last] > 0)
-            break;
-        last = e[at] > 0 ? at : last;
-        wanted -= static_cast<double>(e[at]);
-        if (wanted < 0 && e[at] > 0)
-            return at;
+// The first of `count` numbers, `step` apart, whose sum with those before it is more than `wanted`; what rounding
+// leaves over goes to the last that can be.
+template <class A> int64_t reached(const A* e, int64_t step, int64_t count, double wanted) {
+    A sum = 0; // in the order of the lanes' sums
+    int64_t last = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        sum += e[i * step];
+        last = e[i * step] > 0 ? i : last;
+        if (static_cast<double>(sum) > wanted && e[i * step] > 0)
+            return i;
     }
     return last;
+}
+
+// The same of n numbers, a multiple of kLanes, lane by lane, and of a share of their sum.
+template <class A> int64_t pick(const A* e, int64_t n, double share) {
+    RowSum<A> sums;
+    A lanes[kLanes];
+    sums.add_lanes(e, n);
+    __builtin_memcpy(lanes, &sums.lanes, sizeof(lanes));
+    double whole = 0;
+    for (int64_t l = 0; l < kLanes; ++l)
+        whole += static_cast<double>(lanes[l]);
+    double wanted = share * whole;
+    int64_t lane = 0;
+    for (int64_t l = 0; l < kLanes; ++l) {
+        lane = lanes[l] > 0 ? l : lane;
+        if (wanted < static_cast<double>(lanes[l]))
+            break;
+        wanted -= static_cast<double>(lanes[l]);
+    }
+    return lane + kLanes * reached(e + lane, kLanes, n / kLanes, wanted);
 }
 
 template <class T, class A> class Walk {
   public:
     explicit Walk(const JumpStep& p)
         : p_(p), cut_(p.temperature == 0 || p.top_p < 1 || (p.top_k > 0 && p.top_k < p.size)),
-          few_(p.size <= kFew && !cut_), chunks_((p.size + kChunk - 1) / kChunk), wide_(padded(p.size)),
-          inverse_(p.temperature > kColdest ? A(1 / p.temperature) : A(1 / kColdest)),
-          scratch_(static_cast<int64_t>(sizeof(A)) * (cut_ ? 2 * wide_ + kLanes : kChunk) + 16 * chunks_ +
-                   8 * (few_ ? wide_ : 0) + 256),
+          few_(p.size <= kFew && !cut_), grouped_(p.size <= kChunk && !cut_), chunks_((p.size + kChunk - 1) / kChunk),
+          wide_(padded(p.size)), inverse_(p.temperature > kColdest ? A(1 / p.temperature) : A(1 / kColdest)),
+          scratch_(static_cast<int64_t>(sizeof(A)) * (cut_ ? 2 * wide_ + kLanes : kLanes * kChunk) + 16 * chunks_ +
+                   256),
           tokens_(few_ ? p.size : 0) {
-        logits_ = scratch_.template take<A>(cut_ ? wide_ : kChunk);
+        logits_ = scratch_.template take<A>(cut_ ? wide_ : grouped_ ? kLanes * wide_ : kChunk);
         more_ = scratch_.template take<A>(cut_ ? wide_ + kLanes : 0);
         most_ = scratch_.template take<A>(chunks_);
-        weights_ = scratch_.template take<double>(few_ ? wide_ : chunks_);
+        weights_ = scratch_.template take<double>(chunks_);
     }
 
     void run(int64_t begin, int64_t end) {
@@ -72,25 +80,27 @@ template <class T, class A> class Walk {
             for (int64_t i = 0; i < n; ++i)
                 decide(places[i], {{words[0][i], words[1][i], words[2][i], words[3][i]}});
         }
-        if (waiting_ > 0)
-            draw_few();
+        while (waiting_ > 0)
+            draw_group();
     }
 
   private:
     static constexpr double kColdest = sizeof(A) == 4 ? 1e-30 : 1e-300;
 
     void decide(const Place& place, const Words& words) {
-        const Gate gate = Gate::of(p_, place, words);
+        const int64_t at = (first_ + waiting_) % kWaiting; // if it has to wait: a copy would have to be waited for
+        Gate& gate = gates_[at] = Gate::of(p_, place, words);
         const Fate fate = gate.fate(p_, place);
         int64_t& out = p_.out[place.index];
         if (fate != Fate::Drawn) {
             out = fate == Fate::Noise ? gate.noise(p_) : gate.token;
-        } else if (!few_) {
+        } else if (!grouped_) {
             out = cut_ ? drawn_cut(place, gate) : drawn(place, gate);
         } else {
-            gates_[waiting_] = gate, places_[waiting_] = place;
-            if (++waiting_ == kLanes)
-                draw_few();
+            places_[at] = place;
+            prefetch(logits_of(place), p_.size);
+            if (++waiting_ == kWaiting)
+                draw_group();
         }
     }
 
@@ -103,6 +113,10 @@ template <class T, class A> class Walk {
         return inside(gate.token) && gate.token != p_.mask ? load<A>(logits[gate.token]) + A(gate.own) : kNever<A>;
     }
     Patch<A> of_mask() const { return {p_.mask, kNever<A>}; }
+    // What the token's own logit becomes, if it is another number.
+    Patch<A> of_token(const Gate& gate, A score) const {
+        return {p_.rates || gate.own != 0 ? gate.token : -1, p_.rates ? kNever<A> : score};
+    }
 
     // The symbol for masses `whole`, relative to `most`, beside a mass `mine` of the token's own with rates.
     template <class Pick> int64_t settled(const Gate& gate, A most, double whole, double mine, const Pick& choose) {
@@ -122,7 +136,7 @@ template <class T, class A> class Walk {
     int64_t drawn(const Place& place, const Gate& gate) {
         const T* const logits = logits_of(place);
         const A score = own(logits, gate);
-        const Patch<A> patches[] = {{gate.token, p_.rates ? kNever<A> : score}, of_mask()};
+        const Patch<A> patches[] = {of_token(gate, score), of_mask()};
         A most = kNever<A>;
         for (int64_t c = 0; c < chunks_; ++c) {
             most_[c] = exponentials(logits, c, patches, weights_[c]);
@@ -159,8 +173,17 @@ template <class T, class A> class Walk {
         const int64_t n = length(chunk);
         const A* const scores = staged<T, A>(logits, chunk * kChunk, n, patches, logits_);
         const A most = maximum(scores, padded(n));
-        sum = exponentiate(scores, padded(n), level(most), inverse_, logits_);
+        sum = sum_of(scores, padded(n), level(most), logits_);
         return most;
+    }
+
+    // Of exp((e - shift) inverse), which go to `to`.
+    double sum_of(const A* e, int64_t n, A shift, A* to) const {
+        RowSum<A> sum;
+        A lanes[kLanes];
+        exponentiate(e, n, shift, inverse_, to, lanes);
+        sum.add_lanes(lanes, kLanes);
+        return static_cast<double>(sum.total());
     }
 
     // The chunk in which the wanted part of the masses ends; leaves what of it lies there.
@@ -189,7 +212,7 @@ template <class T, class A> class Walk {
                 copy(scores, logits_ + c * kChunk, length(c));
             most = here > most ? here : most;
         }
-        const double whole = exponentiate(logits_, wide_, level(most), inverse_, logits_);
+        const double whole = sum_of(logits_, wide_, level(most), logits_);
         if (!(most < -kNever<A>) || most == kNever<A> || whole != whole)
             return kLawless;
         if (p_.temperature == 0)
@@ -233,61 +256,89 @@ template <class T, class A> class Walk {
         }
     }
 
-    // ---- few symbols: a token is a lane
+    // ---- sixteen tokens
 
-    void draw_few() {
+    void draw_group() {
+        const int64_t n = waiting_ < kLanes ? waiting_ : kLanes;
+        const Gate* gates[kLanes];
         const T* logits[kLanes];
-        A mine[kLanes], most[kLanes], part[kLanes];
-        double sums[kLanes] = {};
-        for (int64_t l = 0; l < waiting_; ++l)
-            logits[l] = logits_of(places_[l]), mine[l] = own(logits[l], gates_[l]);
-        tokens_.read(logits, waiting_);
-        for (int64_t l = 0; l < waiting_; ++l) {
-            if (inside(gates_[l].token))
-                tokens_.at(gates_[l].token, l) = p_.rates ? kNever<A> : mine[l];
-            if (inside(p_.mask))
-                tokens_.at(p_.mask, l) = kNever<A>;
+        A mine[kLanes] = {}, most[kLanes];
+        alignas(64) A parts[kLanes][kLanes] = {}; // [lane of the symbol][token]: sums of every sixteenth mass
+        for (int64_t l = 0; l < n; ++l) {
+            const int64_t at = (first_ + l) % kWaiting;
+            gates[l] = &gates_[at], logits[l] = logits_of(places_[at]), mine[l] = own(logits[l], gates_[at]);
         }
-        tokens_.maxima(most);
-        tokens_.exponentiate(most, inverse_);
-        for (int64_t first = 0; first < p_.size; first += kLanes) { // sums of some in A, of these in double
-            tokens_.sum(first, first + kLanes < p_.size ? first + kLanes : p_.size, part);
+        few_ ? masses_along(logits, gates, mine, n, most, parts) : masses_by_row(logits, gates, mine, n, most, parts);
+        double below[kLanes][kLanes], sums[kLanes] = {}, wanted[kLanes] = {};
+        int64_t lane[kLanes] = {};
+        for (int64_t k = 0; k < kLanes; ++k)
+#pragma omp simd
             for (int64_t l = 0; l < kLanes; ++l)
-                weights_[first + l] = sums[l] += static_cast<double>(part[l]);
-        }
-        for (int64_t l = 0; l < waiting_; ++l)
-            p_.out[places_[l].index] = settled(gates_[l], most[l], sums[l], this->mine(mine[l], most[l]),
-                                               [&](double wanted) { return of_lane(l, wanted); });
-        waiting_ = 0;
+                below[k][l] = sums[l], sums[l] += static_cast<double>(parts[k][l]);
+        for (int64_t l = 0; l < n; ++l)
+            wanted[l] = gates[l]->uniform * sums[l];
+        for (int64_t k = 1; k < kLanes; ++k)
+#pragma omp simd
+            for (int64_t l = 0; l < kLanes; ++l)
+                lane[l] += below[k][l] <= wanted[l];
+        for (int64_t l = 0; l < n; ++l)
+            p_.out[places_[(first_ + l) % kWaiting].index] =
+                settled(*gates[l], most[l], sums[l], this->mine(mine[l], most[l]), [&](double) {
+                    int64_t k = lane[l]; // behind the last mass there are empty lanes
+                    while (k > 0 && !(parts[k][l] > 0))
+                        --k;
+                    const A* const e = few_ ? tokens_.scores() + k * kLanes + l : logits_ + l * wide_ + k;
+                    const int64_t step = few_ ? kLanes * kLanes : kLanes, count = (p_.size - k + kLanes - 1) / kLanes;
+                    return k + kLanes * reached(e, step, count, wanted[l] - below[k][l]);
+                });
+        first_ = (first_ + n) % kWaiting, waiting_ -= n;
     }
 
-    int64_t of_lane(int64_t lane, double wanted) {
-        const A* const e = tokens_.scores() + lane;
-        int64_t first = 0, last = 0;
-        for (; first + kLanes < p_.size && weights_[first + lane] <= wanted; first += kLanes)
-            ;
-        A sum = 0; // in the order of the sums above
-        const double rest = first == 0 ? wanted : wanted - weights_[first - kLanes + lane];
-        for (int64_t k = first; k < p_.size; ++k) {
-            sum += e[k * kLanes];
-            last = e[k * kLanes] > 0 ? k : last;
-            if (static_cast<double>(sum) > rest && e[k * kLanes] > 0)
-                return k;
+    void masses_along(const T* const* logits, const Gate* const* gates, const A* mine, int64_t n, A* most,
+                      A (*parts)[kLanes]) {
+        tokens_.read(logits, n);
+        for (int64_t l = 0; l < n; ++l)
+            if (inside(gates[l]->token))
+                tokens_.at(gates[l]->token, l) = p_.rates ? kNever<A> : mine[l];
+        for (int64_t l = 0; l < n && inside(p_.mask); ++l)
+            tokens_.at(p_.mask, l) = kNever<A>;
+        tokens_.maxima(most);
+        tokens_.exponentiate(most, inverse_);
+        const A* const e = tokens_.scores();
+        for (int64_t k = 0; k < p_.size; ++k)
+#pragma omp simd
+            for (int64_t l = 0; l < kLanes; ++l)
+                parts[k % kLanes][l] += e[k * kLanes + l];
+    }
+
+    void masses_by_row(const T* const* logits, const Gate* const* gates, const A* mine, int64_t n, A* most,
+                       A (*parts)[kLanes]) {
+        alignas(64) A lanes[kLanes][kLanes] = {};
+        const A* scores[kLanes];
+        for (int64_t l = 0; l < n; ++l) {
+            const Patch<A> patches[] = {of_token(*gates[l], mine[l]), of_mask()};
+            scores[l] = staged<T, A>(logits[l], 0, p_.size, patches, logits_ + l * wide_);
+            maxima(scores[l], wide_, lanes[l]);
         }
-        return last;
+        across(lanes, most, [](A one, A other) { return other > one ? other : one; });
+        for (int64_t l = 0; l < n; ++l)
+            exponentiate(scores[l], wide_, level(most[l]), inverse_, logits_ + l * wide_, lanes[l]);
+        transpose<A>(lanes[0], kLanes, kLanes, kLanes, parts[0], kLanes);
     }
 
     const JumpStep& p_;
-    const bool cut_, few_;
+    static constexpr int64_t kWaiting = 4 * kLanes;
+
+    const bool cut_, few_, grouped_;
     const int64_t chunks_, wide_;
     const A inverse_;
     Scratch scratch_;
     TokenLanes<T, A> tokens_; // of few symbols
     A *logits_, *more_, *most_;
     double* weights_;
-    int64_t waiting_ = 0;
-    Place places_[kLanes];
-    Gate gates_[kLanes];
+    int64_t first_ = 0, waiting_ = 0; // of those that are to be drawn
+    Place places_[kWaiting];
+    Gate gates_[kWaiting];
 };
 
 } // namespace

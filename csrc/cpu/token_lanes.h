@@ -12,10 +12,10 @@ namespace {
 template <class T, class A> class TokenLanes {
   public:
     explicit TokenLanes(int64_t size)
-        : size_(size), scratch_(kLanes * size * static_cast<int64_t>(sizeof(T) + sizeof(A)) + 192),
-          scores_(scratch_.template take<A>(kLanes * size)), rows_(scratch_.template take<T>(kLanes * size)) {
+        : size_(size), scratch_(kLanes * size * static_cast<int64_t>(sizeof(A)) + 64),
+          scores_(scratch_.template take<A>(kLanes * size)) {
         for (int64_t i = 0; i < kLanes * size; ++i)
-            scores_[i] = A(0), store(rows_[i], A(0));
+            scores_[i] = A(0);
     }
 
     A* scores() { return scores_; }
@@ -23,26 +23,11 @@ template <class T, class A> class TokenLanes {
 
     // Logits of n tokens; what stands in the lanes behind them is of no account.
     void read(const T* const* logits, int64_t n) {
-        bool dense = n == kLanes;
-        for (int64_t l = 1; l < n; ++l)
-            dense = dense && logits[l] == logits[0] + l * size_;
-        for (int64_t l = 0; l < n && !dense; ++l)
-            copy(logits[l], rows_ + l * size_, size_);
-        const T* const from = dense ? logits[0] : rows_;
         const int64_t whole = size_ % kLanes <= kBeside ? size_ / kLanes * kLanes : size_;
-        transpose<A>(from, size_, kLanes, whole, scores_, kLanes);
-        for (int64_t k = whole; k < size_; ++k)
-            for (int64_t l = 0; l < kLanes; ++l)
-                scores_[k * kLanes + l] = load<A>(from[l * size_ + k]);
-    }
-
-    // scores() to n rows of `size` that lie side by side.
-    void write(T* to, int64_t n) const {
-        const int64_t whole = size_ % kLanes <= kBeside ? size_ / kLanes * kLanes : size_;
-        transpose<A>(scores_, kLanes, whole, n, to, size_);
+        transpose_rows<A>([=](int64_t l) { return logits[l]; }, n, n, whole, scores_, kLanes);
         for (int64_t k = whole; k < size_; ++k)
             for (int64_t l = 0; l < n; ++l)
-                store(to[l * size_ + k], scores_[k * kLanes + l]);
+                scores_[k * kLanes + l] = load<A>(logits[l][k]);
     }
 
     void maxima(A* most_of) const {
@@ -96,7 +81,6 @@ template <class T, class A> class TokenLanes {
     const int64_t size_;
     Scratch scratch_;
     A* const scores_;
-    T* const rows_;
 };
 
 // Of kLanes tokens, each with a row of lanes, what `fold` makes of these.

@@ -63,40 +63,41 @@ inline __attribute__((always_inline)) void for_square(int64_t rows, int64_t n, c
 }
 
 // A whole block of accumulators, which need no stage.
-template <class A, class From, class To>
-inline __attribute__((always_inline)) void turn_square(const From* from, int64_t ld, To* to, int64_t ldt, A factor) {
+template <class A, class Row, class To>
+inline __attribute__((always_inline)) void turn_square(const Row& row, int64_t c, To* to, int64_t ldt, A factor) {
     using Vec = typename Vector<A>::Type;
     constexpr int64_t lanes = kGemmVector<A>;
     Vec v[lanes];
 #pragma GCC unroll 16
     for (int64_t i = 0; i < lanes; ++i)
-        v[i] = factor * *reinterpret_cast<const Vec*>(from + i * ld);
+        v[i] = factor * *reinterpret_cast<const Vec*>(row(i) + c);
     turn_registers<A>(v);
 #pragma GCC unroll 16
     for (int64_t i = 0; i < lanes; ++i)
         *reinterpret_cast<Vec*>(to + i * ldt) = v[i];
 }
 
-// to[c][r] = factor from[r][c] for from (rows, columns), in the arithmetic of A; `to` is touched nowhere else.
-template <class A, class From, class To>
-void transpose(const From* from, int64_t ld, int64_t rows, int64_t columns, To* to, int64_t ldt, A factor = A(1)) {
+// to[c][r] = factor row(r)[c] for some rows of as many columns, in the arithmetic of A; `to` is touched nowhere else.
+// Rows from there to `known` are fetched, if they come next.
+template <class A, class Row, class To>
+void transpose_rows(const Row& row, int64_t known, int64_t rows, int64_t columns, To* to, int64_t ldt,
+                    A factor = A(1)) {
     using Vec = typename Vector<A>::Type;
     constexpr int64_t lanes = kGemmVector<A>;
-    alignas(64) A stage[lanes * lanes] = {}; // what stands beside the edge is turned as well, and stays here
     for (int64_t r = 0; r < rows; r += lanes)
         for (int64_t c = 0; c < columns; c += lanes) {
             const int64_t height = rows - r < lanes ? rows - r : lanes,
                           width = columns - c < lanes ? columns - c : lanes;
-            const From* const source = from + r * ld + c;
             To* const target = to + c * ldt + r;
-            for (int64_t i = 0; i < height; ++i)
-                __builtin_prefetch(source + (lanes + i) * ld);
-            if (height == lanes && width == lanes && sizeof(From) == sizeof(A) && sizeof(To) == sizeof(A)) {
-                turn_square<A>(source, ld, target, ldt, factor);
+            for (int64_t i = lanes; i < 2 * lanes && r + i < known; ++i)
+                __builtin_prefetch(row(r + i) + c);
+            if (height == lanes && width == lanes && sizeof(*row(0)) == sizeof(A) && sizeof(To) == sizeof(A)) {
+                turn_square<A>([&](int64_t i) { return row(r + i); }, c, target, ldt, factor);
                 continue;
             }
+            alignas(64) A stage[lanes * lanes] = {}; // what stands beside the edge is turned as well, and stays here
             for_square<A>(height, width, [&](int64_t i, int64_t l) __attribute__((always_inline)) {
-                stage[i * lanes + l] = factor * load<A>(source[i * ld + l]);
+                stage[i * lanes + l] = factor * load<A>(row(r + i)[c + l]);
             });
             Vec v[lanes];
 #pragma GCC unroll 16
@@ -110,6 +111,12 @@ void transpose(const From* from, int64_t ld, int64_t rows, int64_t columns, To* 
                 store(target[i * ldt + l], stage[i * lanes + l]);
             });
         }
+}
+
+// The same of a matrix (rows, columns).
+template <class A, class From, class To>
+void transpose(const From* from, int64_t ld, int64_t rows, int64_t columns, To* to, int64_t ldt, A factor = A(1)) {
+    transpose_rows<A>([=](int64_t r) { return from + r * ld; }, rows + kGemmVector<A>, rows, columns, to, ldt, factor);
 }
 
 } // namespace

@@ -8,7 +8,7 @@ namespace pfk::cpu {
 namespace {
 
 constexpr int64_t kChunk = 1024; // logits that are staged at a time: their sums and exponentials stay in L1
-constexpr int64_t kFew = 512;    // logits up to which tokens, not logits, lie along the lanes
+constexpr int64_t kFew = 64;     // logits up to which tokens, not logits, lie along the lanes
 
 template <class A> constexpr A kNever = -static_cast<A>(__builtin_inf());
 
@@ -45,13 +45,14 @@ template <class A> A maximum(const A* e, int64_t n) {
     return other > one ? other : one;
 }
 
-// to = exp((e - shift) inverse) for n numbers of at most `shift`, a multiple of kLanes. Gives their sum.
-template <class A> double exponentiate(const A* e, int64_t n, A shift, A inverse, A* to) {
-    A sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; ++i)
-        sum += to[i] = exp_falling((e[i] - shift) * inverse);
-    return static_cast<double>(sum);
+// to = exp((e - shift) inverse) for n numbers of at most `shift`, a multiple of kLanes; their sums lane by lane.
+template <class A> void exponentiate(const A* e, int64_t n, A shift, A inverse, A* to, A* lanes) {
+    A sums[kLanes] = {};
+    for (int64_t i = 0; i < n; i += kLanes)
+#pragma omp simd
+        for (int64_t l = 0; l < kLanes; ++l)
+            sums[l] += to[i + l] = exp_falling((e[i + l] - shift) * inverse);
+    __builtin_memcpy(lanes, sums, sizeof(sums));
 }
 
 // Lane by lane the sum of exp(e - shift).

@@ -12,11 +12,12 @@ from ._router import FusedOp
 from .dtypes import FLOATING, state_dtype
 from .modes import capturing, transformed
 from .random_numbers import check_keys, philox
-from .symbols import check_symbols
+from .symbols import check_range, check_symbols
 
 __all__ = ["jump_step"]
 
 _KIND = 256  # kJump of csrc/math/philox.h
+_CHUNK, _LANES = 1024, 16  # symbols are counted up chunk by chunk, and within one lane by lane
 
 
 def _law(scores: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
@@ -59,9 +60,10 @@ def _formula(
         share = others.sum(-1) / masses.sum(-1)
         chance = torch.where(share > 0, -torch.expm1(-chance * share), 0.0)
         masses = others
-    sums = masses.cumsum(-1)
+    order = (symbols // _CHUNK * _LANES + symbols % _LANES).argsort(stable=True)
+    sums = masses[..., order].cumsum(-1)
     target = ((high << 20 | low >> 12).double() + 0.5) * 2.0**-52 * sums[..., -1]
-    drawn = (sums <= target[..., None]).sum(-1).clamp(max=size - 1)
+    drawn = order[(sums <= target[..., None]).sum(-1).clamp(max=size - 1)]
     drawn = torch.where(lawless, -1, torch.where(gate < chance, drawn, x))
     if mask < 0:
         noise, noisy = (other * size) >> 32, gate < renoise.double() + (0 if rates else jump.double())
@@ -99,6 +101,14 @@ def _check(
             "jump_step: expected a finite temperature and a top_k of at least 0, and a top_p of 0 to 1; got "
             f"{temperature}, {top_k} and {top_p}"
         )
+    check_symbols("jump_step", "x", x, logits.shape[2], mask)
+    for what, t, (least, most) in zip(("jump", "renoise", "own"), (jump, renoise, own), _ranges(rates)):
+        check_range("jump_step", what, t, least, most)
+
+
+def _ranges(rates: bool) -> tuple[tuple[float, float], ...]:
+    """Of jump, renoise and own."""
+    return (0.0, math.inf if rates else 1.0), (0.0, 1.0), (-math.inf, math.inf)
 
 
 _op = FusedOp(
@@ -143,7 +153,8 @@ def jump_step(
         x: (B, \*event), int64, symbols 0 to K - 1 or the mask.
         keys: (B,), int64, from `draw_keys` of `pyflowk.ops.draw`; a token's numbers depend on its row's key, its place
             and the step alone.
-        jump, renoise, own: a number, (B,) or like x; 0 for all three keeps a token.
+        jump, renoise, own: a number, (B,) or like x; 0 for all three keeps a token. Chances are 0 to 1, rates at least
+            0, own anything.
         step: which of several draws under the same keys.
         mask: the mask symbol, which may be K or more.
         temperature: 0 takes the most likely symbol, of equal ones the first.
@@ -153,8 +164,9 @@ def jump_step(
         The new tokens, like x. They have no gradient.
 
     Raises:
-        ValueError, TypeError: shapes, dtypes or numbers that do not fit; a token out of range; logits of a token that
-            jumps without a law (NaN, infinite, or none left), with its place. On a card such a token becomes -1.
+        ValueError, TypeError: shapes, dtypes or numbers that do not fit; logits of a token that jumps without a law
+            (NaN, infinite, or none left), with its place: on a card such a token becomes -1. On the CPU a token out of
+            range, and a tensor of chances with other numbers, such as NaN.
 
     Cost: one pass over the logits of those that jump, an exponential each; with top_k or top_p some passes more over
     these, without a sort.
@@ -175,13 +187,14 @@ def jump_step(
         raise ValueError(f"jump_step: mask must be a symbol of at least 0; got {mask}")
     if rates and not (isinstance(renoise, (int, float)) and renoise == 0):
         raise ValueError("jump_step: with rates, renoise must be 0")
-    rows, places = x.shape[0], math.prod(x.shape[1:])
-    tokens = x.reshape(rows, places)
-    given = (("jump", jump), ("renoise", renoise), ("own", own))
-    numbers = (_beside(x, state_dtype(logits), what, value) for what, value in given)
+    given = zip(("jump", "renoise", "own"), (jump, renoise, own), _ranges(rates))
+    numbers = [_beside(x, state_dtype(logits), *each) for each in given]
     code = -1 if mask is None else mask
-    check_symbols("jump_step", "x", tokens, logits.shape[-1], code)
-    flat = logits.detach().reshape(rows, places, logits.shape[-1])
+    flat = logits.detach() if logits.requires_grad else logits
+    rows, places = x.shape[0], math.prod(x.shape[1:])
+    tokens = x
+    if x.ndim != 2:
+        flat, tokens = flat.reshape(rows, places, logits.shape[-1]), x.reshape(rows, places)
     settings = (step, code, rates, float(temperature), top_k, float(top_p))
     args: tuple[Any, ...] = (flat, tokens.contiguous(), keys.contiguous(), *numbers, *settings)
     (moved,) = _op(args)
@@ -194,9 +207,10 @@ def jump_step(
     return moved.reshape(x.shape)
 
 
-def _beside(x: Tensor, dtype: torch.dtype, what: str, value: float | Tensor) -> Tensor:
+def _beside(x: Tensor, dtype: torch.dtype, what: str, value: float | Tensor, limits: tuple[float, float]) -> Tensor:
     """A number, one a row or one a token, as (B, 1) or (B, N)."""
     if not isinstance(value, Tensor):
+        check_range("jump_step", what, value, *limits)
         return x.new_full((x.shape[0], 1), value, dtype=dtype)
     if value.shape not in ((), x.shape[:1], x.shape):
         raise ValueError(f"jump_step: {what} must be a number, ({x.shape[0]},) or like x; got {tuple(value.shape)}")

@@ -1,16 +1,21 @@
-"""What is asked of token sequences before a kernel sees them: symbols within their number, lengths within their rows.
+"""What is asked of token sequences before a kernel sees them: symbols within their number, lengths within their rows,
+chances that are some.
 
 Values are looked at on the CPU alone, and nowhere that they may not be.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from .modes import transformed
 
-__all__ = ["check_lengths", "check_no_mask", "check_symbols"]
+__all__ = ["check_lengths", "check_no_mask", "check_range", "check_symbols"]
+
+_ROUNDING = 1e-5  # how far above 1 it may have brought a chance
 
 
 def check_symbols(op: str, what: str, x: Tensor, size: int, mask: int = -1, padded: bool = False) -> None:
@@ -46,6 +51,21 @@ def check_lengths(op: str, what: str, lengths: Tensor, x: Tensor) -> None:
         least, most = (int(end) for end in lengths.aminmax())
         if least < 0 or most > x.shape[1]:
             raise ValueError(f"{op}: {what} must be 0 to {x.shape[1]}; got {least} to {most}")
+
+
+def check_range(op: str, what: str, values: float | Tensor, least: float, most: float) -> None:
+    """Raise ValueError, in the name of `op`, for numbers that are not `least` to `most`, such as NaN."""
+    if isinstance(values, Tensor):
+        if not _seen(values):
+            return
+        strange = values[~((values >= least) & (values <= most + _ROUNDING))]
+        if not strange.numel():
+            return
+        values = strange[0].item()
+    if not least <= values <= most + _ROUNDING:
+        bounded = f"at least {least:g}" if math.isinf(most) else f"{least:g} to {most:g}"
+        expected = "a number" if math.isinf(least) else bounded
+        raise ValueError(f"{op}: {what} must be {expected}; got {values:g}")
 
 
 def _seen(x: Tensor) -> bool:

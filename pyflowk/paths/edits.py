@@ -61,6 +61,8 @@ def leftmost(x0: Ragged, x1: Ragged, generator: Generator | None = None) -> Alig
     >>> leftmost(x0, x1)
     Alignment(z0=tensor([[ 3, -1]]), z1=tensor([[1, 3]]))
     """
+    if len(x0) != len(x1):
+        raise ValueError(f"leftmost: expected as many rows of x0 as of x1; got {len(x0)} and {len(x1)}")
     width = max(x0.values.shape[1], x1.values.shape[1])
     z0, z1 = (torch.nn.functional.pad(_blanked(x), (0, width - x.values.shape[1]), value=BLANK) for x in (x0, x1))
     return Alignment(z0, z1)

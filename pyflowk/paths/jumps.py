@@ -56,7 +56,10 @@ class Bins:
         return (self.high - self.low) / self.count
 
     def index(self, x: Tensor) -> Tensor:
-        """In which bin numbers lie, int64; those beyond the range in the first or the last."""
+        """In which bin numbers lie, int64; those beyond the range in the first or the last. On the CPU NaN, which lies
+        in none, raises ValueError."""
+        if x.is_cpu and not transformed() and bool(x.isnan().any()):
+            raise ValueError(f"Bins: expected numbers; got nan at {tuple(x.isnan().nonzero()[0].tolist())}")
         return ((x - self.low) / self.width).floor().clamp(0, self.count - 1).long()
 
     def land(self, logits: Tensor, u: Tensor) -> Tensor:

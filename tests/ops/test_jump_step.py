@@ -189,6 +189,15 @@ def test_bad_input_is_refused(name: str) -> None:
             jump_step(logits[..., :0], x, keys, 1.0, mask=0)
         with pytest.raises(ValueError, match=r"top_p of 0 to 1; got 1.*, 0 and 1.5"):
             jump_step(logits, x, keys, 1.0, top_p=1.5)
+        for bad, got in ((math.nan, "nan"), (-0.1, "-0.1"), (torch.tensor([0.5, 1.5]), "1.5")):
+            with pytest.raises(ValueError, match=f"jump must be 0 to 1; got {got}"):
+                jump_step(logits, x, keys, bad)
+        with pytest.raises(ValueError, match="jump must be at least 0; got -1"):
+            jump_step(logits, x, keys, torch.full((2, 3), -1.0), rates=True)
+        with pytest.raises(ValueError, match="renoise must be 0 to 1; got 2"):
+            jump_step(logits, x, keys, 0.5, renoise=2)
+        with pytest.raises(ValueError, match="own must be a number; got nan"):
+            jump_step(logits, x, keys, 0.5, own=torch.full((2,), math.nan))
         with pytest.raises(ValueError, match="with rates, renoise must be 0"):
             jump_step(logits, x, keys, 1.0, rates=True, renoise=0.1)
         with pytest.raises(ValueError, match="mask must be a symbol of at least 0; got -1"):

@@ -63,6 +63,8 @@ def test_alignments() -> None:
     few, many = ((a.z0 != a.z1).sum(1) for a in (closest(x0, x1, seeded()), leftmost(x0, x1)))
     assert (few <= many).all() and (few < many).any()
     assert leftmost(empty(x1), x1).z0.unique().tolist() == [-1]
+    with pytest.raises(ValueError, match=f"as many rows of x0 as of x1; got {len(x0)} and 1"):
+        leftmost(x0, Ragged(x1.values[:1], x1.lengths[:1]))
     noise = NoiseTokens(9, 4)(x1, seeded())
     assert noise.values.shape == (40, 9) and noise.values.unique().tolist() == [0, 1, 2, 3]
     assert strip(torch.full((2, 3), -1)).values.shape == (2, 0) and len(strip(torch.zeros(0, 3))) == 0

@@ -148,6 +148,8 @@ def test_what_does_not_fit_is_named() -> None:
         Bins(0.0, 1.0, 0)
     with pytest.raises(ValueError, match="high to be a finite number"):
         Bins(0.0, math.inf, 1)
+    with pytest.raises(ValueError, match=r"Bins: expected numbers; got nan at \(0, 1\)"):
+        Bins(0.0, 1.0, 1).index(torch.tensor([[0.0, math.nan]]))
     with pytest.raises(ValueError, match=r"share to be from 0 to 1, got 1\.5"):
         superposed(Characteristics(x), Characteristics(x), 1.5)
     with pytest.raises(ValueError, match="expects a process with a drift"):
