@@ -44,7 +44,9 @@ def clouds(path: Path, parts: Mapping[str, Tensor], colour: str = BLUE) -> None:
     figure, axes = plt.subplots(1, len(parts), figsize=(3 * len(parts), 3.2), squeeze=False)
     for axis, (title, points) in zip(axes[0], parts.items(), strict=True):
         axis.scatter(*points.detach().T, s=1.5, color=ORANGE if title == "data" else colour, linewidths=0)
-        axis.set(title=title, xticks=[], yticks=[], aspect="equal")
+        low, high = torch.quantile(points.detach().float(), torch.tensor([0.005, 0.995]), 0)
+        (left, bottom), (right, top) = low - 0.1 * (high - low), high + 0.1 * (high - low)  # a few lie far out
+        axis.set(title=title, xticks=[], yticks=[], aspect="equal", xlim=(left, right), ylim=(bottom, top))
     save(figure, path)
 
 

@@ -1,4 +1,4 @@
-"""Flow matching on two spirals: pairs by optimal transport within each batch, then the ways that samples take."""
+"""Flow matching on a pinwheel: pairs by optimal transport within each batch, then the ways that samples take."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS = 2500
 
 def main(steps: int, out: Path) -> dict[str, float]:
     """Train by regression on velocities, draw ways and samples; how straight ways are, and how near samples come."""
-    data = datasets.load("2spirals")
+    data = datasets.load("pinwheel")
     model = drawn.fit(zoo.flow_matching((2,), pairing="optimal_transport"), data, steps)
     with torch.no_grad():
         way = model.trajectory(drawn.POINTS, torch.linspace(0, 1, 21).tolist())

@@ -9,13 +9,13 @@ import torch
 
 from pyflowk import datasets, metrics, zoo
 
-STEPS = 800
+STEPS = 300
 
 
 def main(steps: int, out: Path) -> dict[str, float]:
     """Train with noise on the pixels, draw samples before and behind the denoising; bits per dimension of test data."""
     data = datasets.load("digits")
-    model = drawn.fit(zoo.tarflow((1, 8, 8), levels=17, noise=0.1, width=64, blocks=4, depth=2), data, steps, 2e-3)
+    model = drawn.fit(zoo.tarflow((1, 8, 8), levels=17, noise=0.1, width=64, blocks=4, depth=1), data, steps, 2e-3)
     with torch.no_grad():
         seeds = [torch.Generator().manual_seed(0) for _ in range(2)]
         raw, clean = (model.sample(12, generator=g, denoise=d) for g, d in zip(seeds, (False, True), strict=True))
