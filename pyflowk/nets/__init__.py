@@ -11,13 +11,13 @@ predicts something else, `Preconditioned` or with a `GaussianBaseline`, `Tangent
 `CharacteristicsField` tells what jumps at any time; for images with far relations there are the `UNet` and `DiT`, whose
 blocks hear the time by a `TimeEmbedding`, and `load_dit` and `load_sit`, which read published weights. Logits of
 symbols are those of a `TokenTransformer`, to which `LeaveOneOut` adds what a place shows itself, those of the block
-behind what is `Finished` also of a field that stands `Behind` it, those of tables of a `ColumnField`, and an
-`EditTransformer` tells which of them come and go. An `Encoder` makes codes of events, a `Decoder` events of codes, and
-`load_autoencoder` a `PretrainedEncoder` and a `PretrainedDecoder`, as `load_language_model` gives what a
-`LanguageModel` makes a network of tokens. Every `Branch` contracts and has a `TransposedJacobian`: the `LipschitzNet`s
-`LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d` and `LipSwish`; `FunctionBranch` is a
-user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`, `CONTRACTIVE_ACTIVATIONS`, `TIMES`,
-`EMBEDDINGS`, `POSITIONS`, `PLACES`, `DIT_SIZES`.
+behind what is `Finished` also of a field that stands `Behind` it, those of tables of a `ColumnField`, of corners of a
+simplex of a `SimplexField`, and an `EditTransformer` tells which of them come and go. An `Encoder` makes codes of
+events, a `Decoder` events of codes, and `load_autoencoder` a `PretrainedEncoder` and a `PretrainedDecoder`, as
+`load_language_model` gives what a `LanguageModel` makes a network of tokens. Every `Branch` contracts and has a
+`TransposedJacobian`: the `LipschitzNet`s `LipschitzMLP` and `LipschitzConvNet`, of `SpectralLinear`, `SpectralConv2d`
+and `LipSwish`; `FunctionBranch` is a user's. Names that they take: `CONDITIONER_ACTIVATIONS`, `FIELD_ACTIVATIONS`,
+`CONTRACTIVE_ACTIVATIONS`, `TIMES`, `EMBEDDINGS`, `POSITIONS`, `PLACES`, `DIT_SIZES`.
 """
 
 from .activations import CONDITIONER_ACTIVATIONS, CONTRACTIVE_ACTIVATIONS, FIELD_ACTIVATIONS, LipSwish
@@ -47,6 +47,7 @@ from .mlp import MLP
 from .preconditioned import GaussianBaseline, Preconditioned
 from .pretrained_autoencoder import PretrainedDecoder, PretrainedEncoder, load_autoencoder
 from .resnet import ResidualConvNet, WeightNormConv2d
+from .simplex_field import SimplexField
 from .spectral import SpectralConv2d, SpectralLinear
 from .tangent import TangentField
 from .text import ContextTokens, text_rows
@@ -105,6 +106,7 @@ __all__ = [
     "RescheduledField",
     "ResidualConvNet",
     "ReversedField",
+    "SimplexField",
     "SpectralConv2d",
     "SpectralLinear",
     "TangentField",

@@ -4,6 +4,7 @@
 conditional flow matching, teaches a field velocity, noise, data or score; those with a name are `target_fm`, `i_cfm`,
 `ot_cfm`, `sb_cfm`, `vp_cfm`, `rectified_flow` and `data_matching`, `score_matching` and `edm_matching` of diffusions,
 `SF2M` teaches two fields the velocity and the score of a bridge, `DiscreteMatching` one which symbols lie under noise,
+`SimplexMatching` one whose symbols are corners of a simplex,
 `EditMatching` one the edits that make data, and `GeneratorMatching` drift and jumps, by `bregman`, one of the
 `DIVERGENCES`. `FlowMapMatching` teaches the average velocity of a flow map, with the settings of `FLOW_MAPS`,
 `ConsistencyMatching` where a trajectory ends. By `Drifting` what a network makes in one evaluation follows forces.
@@ -24,6 +25,7 @@ from .presets import data_matching, i_cfm, ot_cfm, rectified_flow, sb_cfm, targe
 from .rnode import rnode
 from .score import edm_matching, score_matching
 from .sf2m import SF2M
+from .simplex import SimplexMatching
 from .variational import effective_sample_size, forward_kl, importance_sample, log_evidence, reverse_kl
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "FlowMapMatching",
     "GeneratorMatching",
     "Matching",
+    "SimplexMatching",
     "bregman",
     "data_matching",
     "edm_matching",

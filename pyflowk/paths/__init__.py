@@ -2,8 +2,8 @@
 
 A `Path` gives a `PathSample`: an `AffinePath` has a `Schedule`, `CondOT`, `Lipman`, `Polynomial`, `Cosine`, `LinearVP`,
 `VP`, `SubVP`, `VE` or `EDM`, each with its `Coefficients` at a time and by name in `SCHEDULES`; a `BrownianBridge` and
-what is `Blurred` have noise of their own, a `GeodesicPath` leads along a manifold, and a
-`MixturePath` changes symbols one by one. `convert` says a prediction, one of
+what is `Blurred` have noise of their own, a `GeodesicPath` leads along a manifold, and a `MixturePath` changes symbols
+one by one, a `SimplexPath` makes them corners that rise out of noise. `convert` says a prediction, one of
 `PREDICTIONS`, in other words. A `Pairing` says which noise goes with which event: `independent`, nearest by exact
 `OptimalTransport` within a batch, drawn from an entropic plan by `Sinkhorn`, found among all rows by a `Semidiscrete`
 transport, whose `SemidiscreteFit` says how even it is, or kept from it as `SeededPairs`, those that are `Given`, or a
@@ -74,6 +74,7 @@ from .schedules import (
     SubVP,
 )
 from .semidiscrete import SeededPairs, Semidiscrete, SemidiscreteFit
+from .simplex import SimplexPath
 from .times import (
     TIME_LAWS,
     CosmapTimes,
@@ -146,6 +147,7 @@ __all__ = [
     "Semidiscrete",
     "SemidiscreteFit",
     "ShiftedTimes",
+    "SimplexPath",
     "Sinkhorn",
     "SubVP",
     "TimeLaw",

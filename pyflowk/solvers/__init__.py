@@ -17,8 +17,9 @@ Samplers know the path whose field they follow, and take any prediction: `ddim`,
 model of `consistency` to the data and back. What moves and jumps is walked by `jump_euler`, its jumps let through by
 one of `GATES`, or by `jump_thinning`, and ends as a `Jumped`. Symbols jump: `jump_flow` takes a `MixtureStep` or an
 `EulerStep` along a grid, with a `GibbsStep` or without; masks may also go one by one, `first_hitting`, or the surest
-first, `unmask`, by one of `CONFIDENCES`; a `Truncation` sharpens what is drawn, a `Tally` counts. `walk_edits` makes
-sequences of any length, an `EditWalk`; `denoise` takes the noise off events by their score.
+first, `unmask`, by one of `CONFIDENCES`; a `Truncation` sharpens what is drawn, a `Tally` counts; `simplex_flow`
+carries embeddings. `walk_edits` makes sequences of any length, an `EditWalk`; `denoise` takes the noise off events by
+their score.
 """
 
 from .ctmc import EulerStep, GibbsStep, MixtureStep, Tally, Truncation, jump_flow
@@ -41,6 +42,7 @@ from .ode.stepping import Adaptive, Fixed
 from .ode.tableaus import Tableau
 from .riemannian import manifold_odeint
 from .sde import sdeint
+from .simplex import simplex_flow
 from .stochastic import DIFFUSIONS, euler_maruyama, predictor_corrector, stochastic_heun
 from .unmasking import CONFIDENCES, first_hitting, unmask
 
@@ -103,6 +105,7 @@ __all__ = [
     "resolution_shift",
     "sdeint",
     "shifted_grid",
+    "simplex_flow",
     "solve_ivp",
     "stochastic_heun",
     "tableau",

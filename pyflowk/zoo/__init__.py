@@ -2,15 +2,16 @@
 
 `create` builds one by name: `nice`, `realnvp`, `glow`, `maf`, `iaf`, `nsf`, `neural_ode`, `ffjord`, `residual_flow`,
 `tarflow`, `starflow`, `flow_matching`, `rectified_flow`, `diffusion`, `mean_flow`, `consistency`, `drifting`,
-`generator_matching`, `discrete_flow`, `edit_flow`, `autoencoder` and, any of them inside of one, `latent`. `names`
-lists them, `describe` says what one is, `options` and `defaults` what it takes, `sampling` what its `sample` takes,
-`takes` which kinds of space it is for, `condition` how a context is asked for, `check` whether options are right. All
-are a `GenerativeModel`, of whose every `Ability` one asks, such as that of telling a `Marginal`; those of one flow are
-a `FlowModel`, those whose velocity is learned by matching a `MatchingModel`, or a `FlowMapModel` if they jump, one with
-jumps of coordinates a `GeneratorModel`, those of tokens a `TarFlow` or a `StarFlow`, that of symbols a `DiscreteModel`,
-that of edits an `EditModel`, those that do no more a `ConsistencyModel` and a `DriftingModel`; an `Autoencoder` has
-codes, of which a `Latent` model has learned. `load_tarflow` and `load_starflow` read published weights. `register` adds
-one: each of its options is an `Option`, and those of its sampling are fields of its `SamplingOptions`.
+`generator_matching`, `discrete_flow`, `edit_flow`, `token_flow`, `autoencoder` and, any of them inside of one,
+`latent`. `names` lists them, `describe` says what one is, `options` and `defaults` what it takes, `sampling` what its
+`sample` takes, `takes` which kinds of space it is for, `condition` how a context is asked for, `check` whether options
+are right. All are a `GenerativeModel`, of whose every `Ability` one asks, such as that of telling a `Marginal`; those
+of one flow are a `FlowModel`, those whose velocity is learned by matching a `MatchingModel`, or a `FlowMapModel` if
+they jump, one with jumps of coordinates a `GeneratorModel`, those of tokens a `TarFlow` or a `StarFlow`, that of
+symbols a `DiscreteModel` or a `TokenModel`, that of edits an `EditModel`, those that do no more a `ConsistencyModel`
+and a `DriftingModel`; an `Autoencoder` has codes, of which a `Latent` model has learned. `load_tarflow` and
+`load_starflow` read published weights. `register` adds one: each of its options is an `Option`, and those of its
+sampling are fields of its `SamplingOptions`.
 """
 
 from .autoencoder import Autoencoder, autoencoder
@@ -45,12 +46,60 @@ from .starflow import starflow
 from .starflow_model import StarFlow
 from .tarflow import tarflow
 from .tarflow_model import TarFlow
+from .token_flow import TokenModel, token_flow
 
 __all__ = [
-    "Ability", "Autoencoder", "ConsistencyModel", "DiscreteModel", "DriftingModel", "EditModel", "FlowMapModel",
-    "FlowModel", "GenerativeModel", "GeneratorModel", "Latent", "Marginal", "MatchingModel", "Option",
-    "SamplingOptions", "StarFlow", "TarFlow", "autoencoder", "check", "condition", "consistency", "create", "defaults",
-    "describe", "diffusion", "discrete_flow", "drifting", "edit_flow", "ffjord", "flow_matching", "generator_matching",
-    "glow", "iaf", "latent", "load_starflow", "load_tarflow", "maf", "mean_flow", "names", "neural_ode", "nice", "nsf",
-    "options", "realnvp", "rectified_flow", "register", "residual_flow", "sampling", "starflow", "takes", "tarflow",
+    "Ability",
+    "Autoencoder",
+    "ConsistencyModel",
+    "DiscreteModel",
+    "DriftingModel",
+    "EditModel",
+    "FlowMapModel",
+    "FlowModel",
+    "GenerativeModel",
+    "GeneratorModel",
+    "Latent",
+    "Marginal",
+    "MatchingModel",
+    "Option",
+    "SamplingOptions",
+    "StarFlow",
+    "TarFlow",
+    "TokenModel",
+    "autoencoder",
+    "check",
+    "condition",
+    "consistency",
+    "create",
+    "defaults",
+    "describe",
+    "diffusion",
+    "discrete_flow",
+    "drifting",
+    "edit_flow",
+    "ffjord",
+    "flow_matching",
+    "generator_matching",
+    "glow",
+    "iaf",
+    "latent",
+    "load_starflow",
+    "load_tarflow",
+    "maf",
+    "mean_flow",
+    "names",
+    "neural_ode",
+    "nice",
+    "nsf",
+    "options",
+    "realnvp",
+    "rectified_flow",
+    "register",
+    "residual_flow",
+    "sampling",
+    "starflow",
+    "takes",
+    "tarflow",
+    "token_flow",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from torch import Tensor
 from pyflowk import nets
 from pyflowk.manifolds import Sphere
 from pyflowk.nets import Network, drop_context
-from pyflowk.paths import VP, CondOT, MixturePath
+from pyflowk.paths import VP, CondOT, MixturePath, SimplexPath
 from pyflowk.solvers import Fixed
 from pyflowk.space import Ragged
 from pyflowk.transforms import Continuous
@@ -63,6 +63,9 @@ CASES: dict[str, Callable[..., Callable[..., Any]]] = {
     ),
     "ColumnField": lambda **c: _given(
         nets.ColumnField((6, 4), 8, 1, heads=2, **c), T, SYMBOLS[:, :2] % 4, conditional=bool(c)
+    ),
+    "SimplexField": lambda **c: _given(
+        nets.SimplexField(SimplexPath(5), 4, 1, heads=1, **c), T, IMAGES[:, 0, :, :4], conditional=bool(c)
     ),
     "TokenTransformer": lambda **c: _given(nets.TokenTransformer(6, 5, 8, 1, 2, **c), T, SYMBOLS),
     "LeaveOneOut": lambda **c: _given(

@@ -118,7 +118,7 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 OTHERS = {
     "DIVERGENCES", "FLOW_MAPS", "bregman", "data_matching", "edm_matching", "effective_sample_size", "i_cfm",
     "importance_sample", "log_evidence", "ot_cfm", "rectified_flow", "reduce", "sb_cfm", "score_matching", "target_fm",
-    "vp_cfm",
+    "SimplexMatching", "vp_cfm",
 }  # fmt: skip
 
 

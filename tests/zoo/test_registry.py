@@ -76,7 +76,7 @@ def test_no_kind_of_option_bears_the_name_of_a_thing(room: ModuleType) -> None:
 
 def space_of(name: str, shape: tuple[int, ...]) -> Any:
     """Events of a shape or, of a system of sequences alone, as many symbols in a row."""
-    return Space((math.prod(shape),), symbols=4, variable=True) if name in SEQUENCES else shape
+    return Space((math.prod(shape),), symbols=4, variable="variable" in zoo.takes(name)) if name in SEQUENCES else shape
 
 
 @pytest.mark.parametrize("name", zoo.names())

@@ -129,7 +129,7 @@ SMALL: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "ffjord-steer": ("ffjord", (2,), {"width": 8, "depth": 1, "steps": 3, "steer": 0.25}),
 }  # fmt: skip
 #: Systems of rows of several lengths alone, which are no tensor: each is tried in a file of its own.
-SEQUENCES = {"edit_flow"}
+SEQUENCES = {"edit_flow", "token_flow"}
 CONDITIONS: dict[str, dict[str, int]] = {"plain": {}, "classes": {"classes": 3}, "vector": {"context_dim": 2}}
 
 #: what `takes` calls the context of a condition
