@@ -16,14 +16,26 @@ namespace {
 
 static_assert(kMadeRows == kGemmRows, "made.h describes the packing of gemm.h");
 
+template <class A> constexpr int64_t whole_lanes(int64_t n) { return n / kGemmVector<A> * kGemmVector<A>; }
+
 // ---- one panel ---------------------------------------------------------------------------------------------------
 
+// Whole groups of lanes at a time, so that no number depends on how many there are.
 template <class A> void activate_rows(Activation kind, const A* pre, A* act, int64_t n) {
+    const int64_t whole = whole_lanes<A>(n);
     with_activation(kind, [&](auto k) {
         constexpr Activation K = decltype(k)::value;
 #pragma omp simd
-        for (int64_t i = 0; i < n; ++i)
+        for (int64_t i = 0; i < whole; ++i)
             act[i] = activate<K, A>(pre[i]);
+        if (whole < n) {
+            A rest[kLanes] = {};
+            copy(pre + whole, rest, n - whole);
+#pragma omp simd
+            for (int64_t i = 0; i < kLanes; ++i)
+                rest[i] = activate<K, A>(rest[i]);
+            copy(rest, act + whole, n - whole);
+        }
     });
 }
 
@@ -288,7 +300,7 @@ template <template <class> class Map, class A> void run(const Made& p, const Map
     for (int64_t index = begin; index < end; ++index) {
         const int64_t first = index * p.panel;
         const int64_t samples = p.samples - first < p.panel ? p.samples - first : p.panel;
-        const int64_t lanes = lanes_of<A>(samples);
+        const int64_t lanes = samples == 1 ? 1 : lanes_of<A>(samples); // one alone has its units in the lanes
         Network<A, Map<A>> network(plan, p.activation, p.residual, weights, map, panel, lanes);
         network.begin(p.shift != nullptr ? static_cast<const A*>(p.shift) + first * p.shift_stride : nullptr,
                       p.shift_stride, p.shift_units, samples);

@@ -17,6 +17,14 @@ template <class A> class AffineMap {
 
     // from -> to by the parameters (params, n); the log-slope of the direction that was asked for joins `ladj`.
     template <bool Inverse> void move(const A* from, const A* params, A* to, A* ladj, int64_t n) const {
+        if (n == 1) { // in a whole group of lanes, as others beside it would be
+            A x[kLanes] = {*from}, pair[2 * kLanes] = {*params}, y[kLanes], sum[kLanes] = {*ladj};
+            if (bound != Bound::Additive)
+                pair[kLanes] = params[1];
+            move<Inverse>(x, pair, y, sum, kLanes);
+            *to = *y, *ladj = *sum;
+            return;
+        }
         const A inverse_limit = A(1) / limit;
         with([&](auto kind) {
             constexpr Bound K = decltype(kind)::value;

@@ -30,12 +30,66 @@ inline __attribute__((always_inline)) void for_blocks(const A* packed, int64_t d
     }
 }
 
+// As many groups of rows against one column, a group in the lanes of a vector: the same sums, in the same order.
+constexpr int64_t kGroupLanes = 8; // of which kGemmRows count
+template <class A> struct Group {
+    typedef A Type __attribute__((vector_size(kGroupLanes * sizeof(A)), aligned(sizeof(A)), may_alias));
+};
+
+template <int Groups, class A>
+inline __attribute__((always_inline)) void add_groups(const A* packed, int64_t stride, int64_t count, const A* x,
+                                                      int64_t n, A* sums) {
+    using Lanes = typename Group<A>::Type;
+    Lanes sum[Groups];
+    const A* w[Groups];
+    for (int g = 0; g < Groups; ++g) { // those that are too many repeat the last one
+        w[g] = packed + (g < count ? g : count - 1) * stride;
+        sum[g] = *reinterpret_cast<const Lanes*>(sums + (g < count ? g : count - 1) * kGroupLanes);
+    }
+    for (int64_t k = 0; k + 1 < n; ++k)
+        for (int g = 0; g < Groups; ++g)
+            sum[g] += *reinterpret_cast<const Lanes*>(w[g] + k * kGemmRows) * x[k];
+    for (int g = 0; g < Groups && g < count; ++g) { // nothing lies behind the last group's last column
+        Lanes last{};
+        __builtin_memcpy(&last, w[g] + (n - 1) * kGemmRows, kGemmRows * sizeof(A));
+        *reinterpret_cast<Lanes*>(sums + g * kGroupLanes) = sum[g] + last * x[n - 1];
+    }
+}
+
+template <class A>
+void add_product_of_one(const A* packed, int64_t depth, int64_t from, int64_t to, int64_t first, int64_t last,
+                        const A* x, A* y) {
+    constexpr int64_t most = 12;
+    alignas(64) A sums[most * kGroupLanes];
+    for (int64_t group = from / kGemmRows; group * kGemmRows < to; group += most) {
+        const int64_t left = (to + kGemmRows - 1) / kGemmRows - group, count = left < most ? left : most;
+        const int64_t begin = group * kGemmRows, low = from > begin ? from - begin : 0,
+                      high = (to - begin < count * kGemmRows ? to - begin : count * kGemmRows);
+        for (int64_t i = 0; i < count * kGroupLanes; ++i)
+            sums[i] = A(0);
+        for (int64_t row = low; row < high; ++row)
+            sums[row / kGemmRows * kGroupLanes + row % kGemmRows] = y[begin + row];
+        const A* const w = packed + begin * depth + first * kGemmRows;
+        const int64_t stride = depth * kGemmRows;
+        if (count <= 2)
+            add_groups<2>(w, stride, count, x + first, last - first, sums);
+        else if (count <= 6)
+            add_groups<6>(w, stride, count, x + first, last - first, sums);
+        else
+            add_groups<most>(w, stride, count, x + first, last - first, sums);
+        for (int64_t row = low; row < high; ++row)
+            y[begin + row] = sums[row / kGemmRows * kGroupLanes + row % kGemmRows];
+    }
+}
+
 // y[rows from..to) += w[., first..last) x[first..last).
 template <class A>
 void add_product(const A* packed, int64_t depth, int64_t from, int64_t to, int64_t first, int64_t last, const A* x,
                  A* y, int64_t n) {
     if (last <= first)
         return;
+    if (n == 1)
+        return add_product_of_one(packed, depth, from, to, first, last, x, y);
     for_blocks(packed, depth, from, to, first, n, [&](auto wide, const A* w, int64_t row, int64_t rows, int64_t at) {
         gemm_detail::block<decltype(wide)::value, true>(Packed<A>{w}, x + first * n + at, n, y + row * n + at, n, rows,
                                                         last - first);

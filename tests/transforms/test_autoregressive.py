@@ -92,9 +92,11 @@ def test_density_by_the_kernel_is_that_of_the_network() -> None:
         x = torch.randn(4, maf.made.features, dtype=torch.float64)
         c = torch.randn(4, 2, dtype=torch.float64) if maf.made.takes_context else None
         with torch.no_grad():
-            kernel = maf(x, c)
-        for ours, truth in zip(kernel, maf(x, c), strict=True):
+            kernel, alone = maf(x, c), maf(x[:1], None if c is None else c[:1])
+        for ours, one, truth in zip(kernel, alone, maf(x, c), strict=True):
             torch.testing.assert_close(ours, truth, rtol=1e-12, atol=1e-12)
+            # alone it has the units in the lanes; what a context adds is torch's product, of other bits for other rows
+            assert c is not None or torch.equal(one, ours[:1])
 
 
 def test_many_rows_train_by_the_kernel_where_the_masks_leave_enough_out(monkeypatch: pytest.MonkeyPatch) -> None:
