@@ -20,7 +20,13 @@ async def sample(n: int = fastapi.Query(1, ge=1, le=1000)) -> list:
     if len(waiting) == 1:  # the first of a batch waits for others, and draws for all
         await asyncio.sleep(0.005)
         batch, waiting[:] = [*waiting], []
-        drawn = training.sample(model, sum(count for count, _ in batch))
-        for (_, future), rows in zip(batch, drawn.split([count for count, _ in batch]), strict=True):
-            future.set_result(rows.tolist())
+        counts = [count for count, _ in batch]
+        try:
+            drawn = await asyncio.to_thread(training.sample, model, sum(counts))
+        except Exception as error:  # all that wait are told
+            for _, future in batch:
+                future.set_exception(error)
+        else:
+            for (_, future), rows in zip(batch, drawn.split(counts), strict=True):
+                future.set_result(rows.tolist())
     return await mine

@@ -84,6 +84,10 @@ def test_the_sdist_holds_the_sources_and_nothing_else(sdist: Path) -> None:
     assert not [name for name in names if name.endswith((".so", ".pyc", ".whl"))]
 
 
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {pyflowk.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
 #: A compiler's launcher. Where `make` has built the checkout, whose texts are those of the sdist, an object is taken
 #: from there, once it was seen that the sdist holds all that it includes; else it is compiled, but not optimised.
 LAUNCHER = """#!/bin/sh

@@ -122,3 +122,5 @@ def test_the_gallery_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"_made/{name}.png" in families and f"_made/{name}.png" in PAGES["docs/gallery.md"]
         assert f"gallery/{name}.py" in families
+    named = re.findall(r"`(\w+\.\w+)`", PAGES["docs/gallery.md"])
+    assert {path.name for path in GALLERY.parent.glob("*.*")} <= {*named}
