@@ -161,8 +161,8 @@ def autoencoder(
     deviation: Annotated[str, one_of("of a code: 0.5, or told by the encoder", ("fixed", "learned"))] = "learned",
     beta: Annotated[float, Option("what codes cost in training, in nats a nat", above=0)] = 1.0,
     pretrained: Annotated[
-        str | None, Option("folder or name of an AutoencoderKL (diffusers), whose networks stand in place of all these")
-    ] = None,
+        str, Option("folder or name of an AutoencoderKL (diffusers), whose networks stand in place of these; or none")
+    ] = "none",
 ) -> Autoencoder:
     """Autoencoder, whose codes other systems learn in place of events (Kingma, Welling, 2014, arXiv:1312.6114).
 
@@ -183,7 +183,7 @@ def autoencoder(
     >>> zoo.autoencoder((1, 8, 8), levels=17, halvings=1, width=8).sample(2, spread=0.0).shape
     torch.Size([2, 1, 8, 8])
     """
-    if pretrained is not None:
+    if pretrained != "none":
         if space.levels is None:
             raise ValueError(f"pretrained: expected images of integer levels, got {space}")
         return Autoencoder(space, *load_autoencoder(pretrained, space.shape), fixed=False, beta=beta, pretrained=True)

@@ -47,8 +47,8 @@ def starflow(
     dropout: Dropout = 0.0,
     memory_flat: FlatMemory = False,
     language_model: Annotated[
-        str | None, Option("folder or name of a causal language model (transformers), fine-tuned as the deep network")
-    ] = None,
+        str, Option("folder or name of a causal language model (transformers), fine-tuned as the deep network; or none")
+    ] = "none",
     published: Annotated[
         bool, Option("the very networks of the paper's code, as zoo.load_starflow fills them")
     ] = False,
@@ -104,7 +104,7 @@ def starflow(
             ahead = None if space.context is None else prefix if top else 0
             channels = width // heads_of(width)
             kind["turns"] = partial(turns_ahead, rows=grid[0], columns=grid[1], channels=channels, text=ahead)
-        if top and language_model is not None:
+        if top and language_model != "none":
             net: CausalNetwork = _speaking(language_model, space, features, tokens, dropout)
         else:
             layers_of = deep if top else depth
