@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from .dtypes import state_dtype
+from .modes import transformed
 
-__all__ = ["as_time"]
+__all__ = ["as_time", "require_times"]
 
 
 def as_time(t: Tensor | float, x: Tensor) -> Tensor:
@@ -27,3 +28,16 @@ def as_time(t: Tensor | float, x: Tensor) -> Tensor:
     if t.dim() > 1 or (t.dim() == 1 and t.shape[0] != x.shape[0]):
         raise ValueError(f"expected one time () or one for each of {x.shape[0]} rows, got {tuple(t.shape)}")
     return t
+
+
+def require_times(owner: str, t: Tensor) -> None:
+    """Raise ValueError for times outside of [0, 1] or NaN, where values can be looked at.
+
+    >>> import torch
+    >>> from pyflowk.ops.times import require_times
+    >>> require_times("a path", torch.tensor([0.5, 1.5]))
+    Traceback (most recent call last):
+    ValueError: a path expects times from 0 to 1, got 1.5
+    """
+    if t.is_cpu and not transformed() and (strange := ~((t >= 0) & (t <= 1))).any():
+        raise ValueError(f"{owner} expects times from 0 to 1, got {float(t[strange].flatten()[0]):.6g}")

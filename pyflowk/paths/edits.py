@@ -14,6 +14,7 @@ from ..ops import align
 from ..ops.describe import require_kind
 from ..ops.draw import draw_integers, draw_keys, draw_uniform
 from ..ops.modes import transformed
+from ..ops.times import require_times
 from ..space import Ragged
 from .edit_rates import DELETE, INSERT, SUBSTITUTE, Edits
 from .schedules import Polynomial, Schedule
@@ -126,6 +127,11 @@ class Begun:
     source: EditSource
     share: float
 
+    def __post_init__(self) -> None:
+        require_numbers("Begun", share=self.share)
+        if self.share > 1:
+            raise ValueError(f"share: expected a number from 0 to 1, got {self.share}")
+
     def __call__(self, x1: Ragged, generator: Generator | None = None) -> Ragged:
         x0 = self.source(x1, generator)
         chance = draw_uniform((2, len(x1)), generator, dtype=torch.float64, device=x1.values.device)
@@ -200,6 +206,7 @@ class EditPath:
 
     def sample(self, alignment: Alignment, t: Tensor, generator: Generator | None = None) -> EditState:
         """What there is at times t (B,) of the rows, with the unit of rates for weight."""
+        require_times("EditPath", t)
         z0, left, unit = alignment.z0, self.left(t), self.unit(t)
         level = draw_uniform(z0.shape, generator, dtype=torch.float64, device=z0.device)
         come = level < (1 - left)[:, None]

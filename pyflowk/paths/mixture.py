@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 from .._checks import require_counts
 from ..ops.draw import draw_integers, draw_uniform
 from ..ops.modes import transformed
+from ..ops.times import require_times
 from .base import PathSample
 from .schedules import CondOT, Schedule, require_schedule
 
@@ -31,9 +32,9 @@ class MixturePath:
     \kappa_t)`, which is the ``weight`` of a sample, its ``target`` being the data.
 
     Raises ValueError for another source and for a schedule whose shares do not sum to 1, on the CPU for symbols out of
-    range (elsewhere looking would stall the device), a mask among them; TypeError for data that are no integers. Cost:
-    a uniform number a symbol, and one of noise. Gat et al., 2024, arXiv:2407.15595; Campbell et al., 2024,
-    arXiv:2402.04997.
+    range (elsewhere looking would stall the device), a mask among them, and times outside of [0, 1]; TypeError for data
+    that are no integers. Cost: a uniform number a symbol, and one of noise. Gat et al., 2024, arXiv:2407.15595;
+    Campbell et al., 2024, arXiv:2402.04997.
 
     >>> import torch
     >>> from pyflowk.paths import MixturePath
@@ -67,6 +68,7 @@ class MixturePath:
         self.check(x1)
         t = torch.as_tensor(t, device=x1.device)
         t = (t if t.is_floating_point() else t.float()).expand(x1.shape[0])
+        require_times("MixturePath", t)
         x0 = self.noise(x1, generator) if x0 is None else x0
         if x0.shape != x1.shape:
             raise ValueError(f"expected x0 and x1 of one shape, got {tuple(x0.shape)} and {tuple(x1.shape)}")

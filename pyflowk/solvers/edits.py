@@ -16,7 +16,7 @@ from ..ops.draw import draw_keys
 from ..ops.modes import transformed
 from ..paths import EditPath, EditRates, expected_edits
 from ..shapes import expand_context
-from ..space import Ragged
+from ..space import INTEGERS, Ragged
 
 __all__ = ["EditWalk", "walk_edits"]
 
@@ -208,6 +208,8 @@ def _check_rates(odds: Tensor, t: Tensor) -> None:
 def _check(x: Ragged, grid: Tensor, longest: int, kept: int, most: float, guidance: float, corrector: float) -> None:
     if not isinstance(x, Ragged):
         raise TypeError(f"x: expected a Ragged of symbols, got {type(x).__name__}")
+    if x.values.dtype not in INTEGERS:
+        raise TypeError(f"x: expected a Ragged of symbols, got one of {x.values.dtype}")
     require_counts("walk_edits", longest=longest)
     require_counts("walk_edits", 0, kept=kept)
     require_numbers("walk_edits", corrector=corrector)

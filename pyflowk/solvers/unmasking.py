@@ -96,6 +96,8 @@ def unmask(
     require_counts("unmask", steps=steps, **({} if block is None else {"block": block}))
     if by not in CONFIDENCES:
         raise ValueError(f"by: expected one of {', '.join(CONFIDENCES)}; got {by!r}")
+    if threshold is not None and not 0 < threshold <= 1:
+        raise ValueError(f"threshold: expected a probability above 0, got {threshold}")
     walk = Walk(field, x, path, known, truncation, context, generator, tally)
     left, places = walk.masked("unmask"), torch.arange(walk.x.flatten(1).shape[1], device=walk.x.device)
     sizes = (x.mask if isinstance(x, Ragged) else torch.ones_like(left)).flatten(1).sum(1).clamp(min=1)

@@ -101,6 +101,8 @@ class DiscreteModel(GenerativeModel):
 
     def __init__(self, space: Space, net: Field, objective: DiscreteMatching) -> None:
         super().__init__(space)
+        if objective.path.symbols != (space.levels or space.symbols):
+            raise ValueError(f"expected a path of the symbols of {space}, got {objective.path}")
         self.net, self.objective, self.tally = net, objective, Tally()
         self.lengths = nn.Parameter(torch.zeros(space.shape[0] + 1)) if space.variable else None
 
@@ -133,14 +135,22 @@ class DiscreteModel(GenerativeModel):
     ) -> Tensor:
         r"""Events that are y, (B, \*shape), where ``known`` is True, and drawn elsewhere: behind a prefix, or in a gap.
 
-        What y is elsewhere is not looked at; ``options`` are those of :meth:`sample`. A model of blocks hears of what
-        is known behind a block only when it comes there.
+        What y is elsewhere is not looked at; ``options`` are those of :meth:`sample`. Raises ValueError for known
+        events that are no symbols of the space. A model of blocks hears of what is known behind a block only when it
+        comes there.
         """
         chosen: Any = self.chosen(options)
         if self.space.variable:
             raise ValueError(f"complete: expected events of one length, got {self.space}")
         for name, part in (("y", y), ("known", known)):
             check_events(part, self.space.shape, name)
+        if known.dtype != torch.bool:
+            raise TypeError(f"known: expected True and False, got {known.dtype}")
+        told = y[known.expand(len(y), *known.shape[1:])]
+        if told.is_cpu and not transformed():
+            if told.isnan().any():
+                raise ValueError("y, where it is known, expects symbols, got NaN")
+            check_levels(told, self.objective.path.symbols, "y, where it is known,", self.space.kind)
         fixed = known.flatten(1).expand(len(y), -1)
         context = self.check_context(context, len(y))
         return self._leave(self._drawn(y.flatten(1).long(), fixed, context, generator, chosen))

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import torch
 from torch import Generator, Tensor
 
+from .._checks import require_counts
 from ..alphabet import encode
 from ..nets import EditTransformer
 from ..objectives import EditMatching
@@ -82,6 +83,7 @@ class EditModel(GenerativeModel):
         self, rows: int, context: Any = None, generator: Generator | None = None, chosen: EditSampling = EditSampling()
     ) -> EditWalk:
         """So many samples, and what became of the edits on their way."""
+        require_counts("walk", 0, rows=rows)
         device = next(chain(self.parameters(), self.buffers())).device  # of a frozen model they are buffers
         prefix = self._begins(chosen.prefix).to(device)
         known = Ragged(prefix.expand(rows, -1), prefix.new_tensor(len(prefix)).expand(rows))

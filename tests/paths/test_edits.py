@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyflowk.paths import (
     Alignment,
+    Begun,
     Cosine,
     EditLogits,
     EditPath,
@@ -186,3 +187,8 @@ def test_what_does_not_fit_is_named() -> None:
         EditPath("cubic")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="spread to be a finite number of at least 0, got -1"):
         EditPath(spread=-1)
+    with pytest.raises(ValueError, match=r"share: expected a number from 0 to 1, got 1\.5"):
+        Begun(empty, 1.5)
+    x = Ragged.of([torch.tensor([1, 0])])
+    with pytest.raises(ValueError, match=r"EditPath expects times from 0 to 1, got 1\.5"):
+        EditPath().sample(leftmost(empty(x), x), torch.tensor([1.5]))

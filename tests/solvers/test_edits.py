@@ -211,6 +211,8 @@ def test_what_does_not_fit_is_named() -> None:
             walk(rows_of([0, 0], 2), **options)
     with pytest.raises(TypeError, match="x: expected a Ragged of symbols, got Tensor"):
         walk(torch.zeros(2, 3))
+    with pytest.raises(TypeError, match=r"x: expected a Ragged of symbols, got one of torch\.float32"):
+        walk(Ragged(torch.zeros(2, 3), torch.tensor([3, 2])))
     for wrong, options in itertools.product(
         (math.nan, math.inf), ({}, {"context": torch.zeros(2, 1), "guidance": 1.0})
     ):  # of a field, and of what it tells without a context

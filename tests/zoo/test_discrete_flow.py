@@ -11,6 +11,7 @@ import torch
 from pyflowk import zoo
 from pyflowk.cli import main
 from pyflowk.metrics import total_variation
+from pyflowk.solvers import unmask
 from pyflowk.space import Context, Ragged, Space
 from tests.tokens import entropy, token_data
 
@@ -112,6 +113,20 @@ def test_what_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=words):
             owner.sample(1, **options)
+    known = torch.ones(1, 6, dtype=torch.bool)
+    for y in (torch.full((1, 6), 0.5), torch.full((1, 6), math.nan), torch.full((1, 6), 3)):
+        with pytest.raises(ValueError, match="y, where it is known"):
+            model.complete(y, known)
+    with pytest.raises(TypeError, match="known: expected True and False"):
+        model.complete(torch.zeros(1, 6).long(), known.long())
+    for t in (1.5, -0.1, math.nan):
+        with pytest.raises(ValueError, match="MixturePath expects times from 0 to 1, got"):
+            model.objective.path.sample(None, torch.zeros(1, 6).long(), t)
+    for threshold in (0.0, math.nan):
+        with pytest.raises(ValueError, match="threshold: expected a probability above 0"):
+            unmask(model.net, torch.full((1, 6), 3), model.objective.path, 2, threshold=threshold)
+    with pytest.raises(ValueError, match="expected a path of the symbols of 6 of 4 symbols"):
+        zoo.DiscreteModel(Space((6,), symbols=4), model.net, model.objective)
     with pytest.raises(ValueError, match="expected symbols 0 to 2, got 3 to 3; 3 is the mask"):
         model.loss(torch.full((1, 6), 3))
     with pytest.raises(ValueError, match=r"expected x \(B, 6\), got \(1, 7\)"):

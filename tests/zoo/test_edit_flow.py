@@ -156,6 +156,8 @@ def test_texts_from_the_command_line(tmp_path: Any, capsys: pytest.CaptureFixtur
 
 def test_what_does_not_fit_is_named() -> None:
     x = rows(4)
+    with pytest.raises(ValueError, match="walk expects rows to be an integer of at least 0, got -1"):
+        build().walk(-1)
     for values, message in (
         (x.values - 1, "expected symbols from 0 on, got -1"),
         (x.values + 1, "must hold symbols 0 to 2"),
