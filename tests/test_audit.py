@@ -285,6 +285,17 @@ def test_kernel_by_hand() -> None:
     assert seconds(0, alone) == pytest.approx(1000 * machine.CACHE_LATENCY / gpu.clock)
 
 
+def test_of_loops_that_move_as_much_the_longest_is_judged_and_where_loads_count_no_store_does() -> None:
+    load, store, add = (sass.Instruction(name, "R0, [R2]", False) for name in ("LDG.E.64", "STG.E.128", "IADD3"))
+    loops = ([load], [load, add], [store])
+    code, labels = [], {}
+    for i, body in enumerate(loops):
+        labels[f".L_{i}"] = len(code)
+        code += [*body, sass.Instruction("BRA", f"`(.L_{i})", True)]
+    kernel = sass.Kernel("k", "k", 32, 0, 0, 0, 0, code, labels)
+    assert kernel.hot_loop(loads=True)[:-1] == loops[1] and kernel.hot_loop()[:-1] == loops[2]
+
+
 def test_a_kernel_slower_than_its_formula_fails_unless_it_leaves_the_call() -> None:
     slow, fast = calls.Estimate(1, 1, 2e-5), calls.Estimate(9, 0, 1e-5)
     assert "64 rows: the kernel is predicted to take 20.0 us" in calls.Comparison("op", 64, slow, fast, False).failure

@@ -41,7 +41,7 @@ class Row:
     threads: int  # a block
     minimum_bytes: float | None = None  # read and written per element by any implementation; None: not asked for
     store_bytes: float = 0  # written per element: the hot loop's element count follows from what it stores,
-    load_bytes: float = 0  # or, where it stores nothing, from what it loads
+    load_bytes: float = 0  # or, where it stores nothing, or not there, from what the loop that loads most loads
     access_bits: Sequence[int] = (128,)  # allowed widths of the hot loop's global accesses; empty: any
     shared: int = 0  # dynamic bytes a block
     occupancy: float = 0.5
@@ -49,6 +49,9 @@ class Row:
     loads_a_product: float | None = None  # in the innermost loop of products, at most; None: not asked for
     double: bool = False  # float64 kernel: double instructions are meant
     memory_bound: tuple[str, ...] = ()  # cards on which the roofline must be the memory's
+
+    def hot_loop(self, kernel: sass.Kernel) -> list[sass.Instruction]:
+        return kernel.hot_loop(loads=not self.store_bytes)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class Facts:
 
     @classmethod
     def of(cls, kernel: sass.Kernel, row: Row, arch: int) -> Facts:
-        loop = kernel.hot_loop()
+        loop = row.hot_loop(kernel)
         counted, unit = ({"STG"}, row.store_bytes) if row.store_bytes else (sass.LOADS, row.load_bytes)
         elements = sum(i.width for i in loop if i.base in counted) / unit
         if not elements:
@@ -104,7 +107,7 @@ class Facts:
         row, kernel, found = self.row, self.kernel, []
         touches = [i for i in kernel.code if i.base in {"LDL", "STL"}]
         doubles = [i for i in kernel.code if DOUBLE.match(i.opcode)]
-        doubles += [i for i in kernel.hot_loop() if ".F64" in i.opcode]  # a conversion before the loop does no harm
+        doubles += [i for i in row.hot_loop(kernel) if ".F64" in i.opcode]  # a conversion before the loop does no harm
         if kernel.spills:
             found.append(f"{kernel.spills} bytes of spill stores and loads, expected none")
         if kernel.stack or kernel.local or (touches and not kernel.spills):

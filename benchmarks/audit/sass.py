@@ -102,16 +102,16 @@ class Kernel:
     code: list[Instruction] = field(default_factory=list)
     labels: dict[str, int] = field(default_factory=dict)
 
-    def hot_loop(self) -> list[Instruction]:
-        """The innermost loop that moves most bytes of global memory; the whole code where no loop moves any."""
-        return self._innermost(bytes_moved)
+    def hot_loop(self, loads: bool = False) -> list[Instruction]:
+        """The innermost loop that moves most bytes of global memory, or loads most; where none does, the whole code."""
+        return self._innermost(bytes_loaded if loads else bytes_moved)
 
     def arithmetic_loop(self) -> list[Instruction]:
         """The innermost loop that multiplies and adds most; the whole code where no loop does."""
         return self._innermost(products)
 
     def _innermost(self, worth: Callable[[list[Instruction]], int]) -> list[Instruction]:
-        """Of the loops that hold no other loop of any worth, the one that is worth most."""
+        """Of the loops that hold no other loop of any worth, the one that is worth most, the longest of several."""
         loops = {}
         for end, instruction in enumerate(self.code):
             target = re.search(r"`\((\.L_\w+)\)", instruction.operands)
@@ -119,7 +119,7 @@ class Kernel:
                 loops[start, end] = worth(self.code[start : end + 1])
         holds = lambda a, b: a != b and a[0] <= b[0] and b[1] <= a[1]  # noqa: E731
         inner = [a for a in loops if not any(holds(a, b) and loops[b] for b in loops)]
-        best = max(inner, key=loops.__getitem__, default=None)
+        best = max(inner, key=lambda loop: (loops[loop], loop[1] - loop[0]), default=None)
         return self.code[best[0] : best[1] + 1] if best and loops[best] else self.code
 
 
@@ -129,6 +129,10 @@ PRODUCTS = re.compile(r"[FD]FMA|HMMA|DMMA")
 
 def bytes_moved(code: list[Instruction]) -> int:
     return sum(i.width for i in code if i.base in {*LOADS, "STG"})
+
+
+def bytes_loaded(code: list[Instruction]) -> int:
+    return sum(i.width for i in code if i.base in LOADS)
 
 
 def products(code: list[Instruction]) -> int:

@@ -26,9 +26,10 @@ int64_t blocks_of(const CnfTrajectory& p, bool backward) {
     return panels < most ? panels : most;
 }
 
-// What the warps have summed up, beside the factors of the products.
+// What the warps have summed up, and a panel's integrals so far, beside the factors of the products.
 template <class A> struct Memory : Factors<A> {
     A partial[3][kWarps][warp_size];
+    A integrals[3][kMany]; // divergence, kinetic, jacobian: worker 0's, whose registers the products need
 };
 
 // Where the elements of a product go: into panels of an even number of columns, whose rows lie `ld` apart, or on top of
@@ -252,7 +253,9 @@ template <class A, int P> struct Block {
         const int stages = p.method.stages;
         first = panel * P;
         begin();
-        A divergence = 0, kinetic = 0, jacobian = 0; // of worker 0
+        if (worker == 0)
+            for (int k = 0; k < 3; ++k)
+                shared.integrals[k][lane] = A(0);
         for (int64_t step = 0; step < p.steps; ++step) {
             for (int i = 0; i < stages; ++i) {
                 make_input(i);
@@ -261,9 +264,9 @@ template <class A, int P> struct Block {
                     continue;
                 add_up_rates(i);
                 if (worker == 0) {
-                    divergence += call.scaled[i] * total(0);
-                    kinetic += call.b[i] * total(1);
-                    jacobian += call.scaled[i] * total(2);
+                    shared.integrals[0][lane] += call.scaled[i] * total(0);
+                    shared.integrals[1][lane] += call.b[i] * total(1);
+                    shared.integrals[2][lane] += call.scaled[i] * total(2);
                 }
             }
             for_rows(D, [&](int64_t d) {
@@ -273,11 +276,9 @@ template <class A, int P> struct Block {
                 write(p.path, p.steps * D, step * D + d, y);
             });
         }
-        if (worker == 0) {
-            write(p.integrals, 3, 0, divergence);
-            write(p.integrals, 3, 1, kinetic);
-            write(p.integrals, 3, 2, jacobian);
-        }
+        if (worker == 0)
+            for (int k = 0; k < 3; ++k)
+                write(p.integrals, 3, k, shared.integrals[k][lane]);
     }
 
     // The stage's part of the integrals, by as many workers whatever the panel, so that it is the same sum.

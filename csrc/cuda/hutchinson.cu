@@ -13,7 +13,7 @@ constexpr int64_t kLongRow = 1024; // elements from which a block serves a row
 enum class Pass { Reduce, Backward };
 
 template <Pass Do, int Lanes, bool Whole, class T>
-__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 1 : 0) run(const Hutchinson p) {
+__global__ void __launch_bounds__(kThreads, sizeof(T) == 8 ? 1 : 4) run(const Hutchinson p) {
     using A = arithmetic_t<T>;
     const int thread = static_cast<int>(threadIdx.x), lane = thread % Lanes;
     const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / Lanes) + thread / Lanes;

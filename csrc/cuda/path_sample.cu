@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kThreads) sample(const PathSample p, const Sch
 }
 
 template <bool Drawn, bool Whole, class T>
-__global__ void __launch_bounds__(kThreads) differentiate(const PathSample p, const Schedule schedule) {
+__global__ void __launch_bounds__(kThreads, Whole ? 0 : 2) differentiate(const PathSample p, const Schedule schedule) {
     using A = arithmetic_t<T>;
     const Share share(schedule);
     A sums[4] = {};

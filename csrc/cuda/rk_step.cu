@@ -51,6 +51,10 @@ PFK_DEVICE void slope_of(const Pointers<T, A>& s, int64_t row, int64_t unit, A* 
     });
 }
 
+// Blocks of a multiprocessor: as many as the registers of so many slopes allow, whose loads keep its memory as busy.
+// Without a number ptxas spills some registers to have more.
+template <class T, int Count> constexpr int at_once = sizeof(T) == 8 ? 2 : Count > 5 ? 3 : 4;
+
 // ---- kernels -------------------------------------------------------------------------------------------------------
 
 // What every kernel is called with; the launcher settles the schedule. Pieces of row b leave their sums at b * pieces.
@@ -77,7 +81,7 @@ template <class T, class A> struct Combine : Rows<T, A> {
 };
 
 template <class T, class A, int N, int Count>
-__global__ void __launch_bounds__(kThreads) combine(const Combine<T, A> p) {
+__global__ void __launch_bounds__(kThreads, at_once<T, Count>) combine(const Combine<T, A> p) {
     const Share share(p.schedule);
     if (share.row >= p.rows)
         return;
@@ -110,7 +114,7 @@ template <class T, class A> struct CombineBackward : Rows<T, A> {
 };
 
 template <class T, class A, int N, int Count>
-__global__ void __launch_bounds__(kThreads) combine_backward(const CombineBackward<T, A> p) {
+__global__ void __launch_bounds__(kThreads, at_once<T, Count>) combine_backward(const CombineBackward<T, A> p) {
     const Share share(p.schedule);
     A total = 0;
     if (share.row < p.rows) {

@@ -3,7 +3,8 @@
 // other.
 //
 // The params of a warp's 32 elements go through its own stretch of shared memory, a column an element: read once, in
-// whole sectors whatever their layout, weighed there, and in the backward pass replaced by their gradients.
+// whole sectors whatever their layout, weighed there, and in the backward pass replaced by their gradients. Columns are
+// of an odd number of places, so that neighbours along either axis lie in different banks.
 
 #include "../math/places.h"
 #include "../math/rq_spline.h"
@@ -13,9 +14,9 @@
 namespace pfk::cuda {
 namespace {
 
-constexpr int kPitch = warp_size + 1;     // of the columns: neighbours along either axis lie in different banks
-constexpr int64_t kUnitsPerLane = 8;      // of a segment
-constexpr std::size_t kShared = 48 << 10; // of a block, unless one warp needs more
+constexpr int64_t kUnitsPerLane = 8;       // of a segment
+constexpr std::size_t kShared = 48 << 10;  // of a block, unless one warp needs more
+constexpr int kForward = 4, kBackward = 3; // blocks of a multiprocessor, by their registers
 
 // Of a block at most: double needs the registers.
 template <class A> constexpr int threads_of = sizeof(A) == sizeof(double) ? kThreads / 2 : kThreads;
@@ -40,12 +41,26 @@ Schedule schedule_of(int64_t units) {
     return {units, segment, segment > 0 ? (units + segment - 1) / segment : 1, lanes};
 }
 
+// The columns of a warp: its elements' params one element after the other, `count` of them each, and at most one place
+// that is nobody's.
+struct Columns {
+    int count, pitch;
+    uint32_t over; // 2^32 / count, rounded up: exact for what stands in a tile
+
+    explicit Columns(int64_t params)
+        : count(static_cast<int>(params)), pitch(count | 1), over(0xffffffffu / static_cast<uint32_t>(count) + 1) {}
+    // of the parameter with that number
+    PFK_DEVICE int place(int at) const {
+        return at + static_cast<int>(__umulhi(over, static_cast<unsigned>(at))) * (pitch - count);
+    }
+};
+
 template <class Problem, class Index> struct Call {
     Problem p;
     Places<Index> places;
     Schedule schedule;
+    Columns columns;
     int64_t shift; // from one parameter of an element to its next
-    int count;     // of them
 };
 
 // The part of a row that this lane works on: every `lanes`-th element of [first, last), in `turns` turns of the warp.
@@ -70,7 +85,9 @@ struct Share {
 
 // In all of it `param` is the offset of this lane's first parameter, negative where it has none.
 
-constexpr int kFlying = 8; // loads of a lane on their way at a time
+// Loads of a lane on their way at a time, of a kernel that has so many blocks on a multiprocessor: for its bandwidth.
+template <class P, int Blocks> constexpr int flying = (sizeof(P) == 2 ? 60 : 32) / Blocks;
+constexpr int kApart = 8, kLeft = 4; // where each has an address of its own to remember; at the end
 
 // The lanes that have params, if they are neighbours whose params are, which then are copied as one piece.
 struct Run {
@@ -89,110 +106,104 @@ struct Run {
     }
 };
 
-// Where a lane stands that goes through a run in steps of a warp: its parameter, and the column.
-struct Walk {
-    int p, column, step_p, step_column, count;
-
-    PFK_DEVICE Walk(const Run& run, int count_, int lane)
-        : p(lane % count_), column(run.first + lane / count_), step_p(warp_size % count_),
-          step_column(warp_size / count_), count(count_) {}
-    PFK_DEVICE int here() const { return p * kPitch + column; }
-    PFK_DEVICE void advance() {
-        p += step_p;
-        column += step_column;
-        if (p >= count) {
-            p -= count;
-            ++column;
-        }
-    }
-};
-
-template <class P, class A> PFK_DEVICE void bring_run(const P* params, const Run& run, int count, A* tile, int lane) {
-    Walk walk(run, count, lane);
-    for (int begin = lane; begin - lane < run.size; begin += kFlying * warp_size) {
-        P value[kFlying];
+// Copies from[i * stride] to tile[to(at + i)] for so many i = 0, step .. below `left`.
+template <int Flying, bool Whole, class P, class A, class To>
+PFK_DEVICE void copy_some(const P* from, int64_t stride, int at, int step, int left, A* tile, To to) {
+    P value[Flying] = {};
 #pragma unroll
-        for (int i = 0; i < kFlying; ++i)
-            value[i] = params[run.begin + min(begin + i * warp_size, run.size - 1)];
+    for (int i = 0; i < Flying; ++i)
+        if (Whole || i * step < left)
+            value[i] = from[i * step * stride];
 #pragma unroll
-        for (int i = 0; i < kFlying; ++i, walk.advance())
-            if (begin + i * warp_size < run.size)
-                tile[walk.here()] = A(widen(value[i]));
-    }
+    for (int i = 0; i < Flying; ++i)
+        if (Whole || i * step < left)
+            tile[to(at + i * step)] = A(widen(value[i]));
+}
+
+// The same for at = first, first + step .. below size. Many are not asked, each, whether they are there.
+template <int Flying, class P, class A, class To>
+PFK_DEVICE void copy(const P* from, int64_t stride, int first, int step, int size, A* tile, To to) {
+    int at = first;
+    for (; at + (Flying - 1) * step < size; at += Flying * step)
+        copy_some<Flying, true>(from + at * stride, stride, at, step, size - at, tile, to);
+#pragma unroll 1
+    for (; at < size; at += kLeft * step)
+        copy_some<kLeft, false>(from + at * stride, stride, at, step, size - at, tile, to);
 }
 
 // One element after the other; columns of lanes without params hold anything.
 template <class P, class A>
-PFK_DEVICE void bring_each(const P* params, int64_t param, int64_t any, int count, A* tile, int lane) {
-    for (int first = 0; first < warp_size; first += kFlying) {
-        int64_t from[kFlying];
+PFK_DEVICE void bring_each(const P* params, int64_t param, int64_t any, const Columns& columns, A* tile, int lane) {
+    for (int first = 0; first < warp_size; first += kApart) {
+        int64_t from[kApart];
 #pragma unroll
-        for (int i = 0; i < kFlying; ++i)
+        for (int i = 0; i < kApart; ++i)
             from[i] = __shfl_sync(full_warp, static_cast<long long>(param), first + i);
-        for (int p = lane; p < count; p += warp_size) {
-            P value[kFlying];
+#pragma unroll 1 // or there were no registers for the addresses
+        for (int p = lane; p < columns.count; p += warp_size) {
+            P value[kApart];
 #pragma unroll
-            for (int i = 0; i < kFlying; ++i)
+            for (int i = 0; i < kApart; ++i)
                 value[i] = params[(from[i] < 0 ? any : from[i]) + p];
 #pragma unroll
-            for (int i = 0; i < kFlying; ++i)
-                tile[p * kPitch + first + i] = A(widen(value[i]));
+            for (int i = 0; i < kApart; ++i)
+                tile[(first + i) * columns.pitch + p] = A(widen(value[i]));
         }
     }
 }
 
 // Some lane has params.
-template <class P, class A>
-PFK_DEVICE void bring(const P* params, int64_t param, int64_t shift, int count, A* tile, int lane) {
+template <int Blocks, class P, class A>
+PFK_DEVICE void bring(const P* params, int64_t param, int64_t shift, const Columns& columns, A* tile, int lane) {
     if (shift == 1) { // an element's params are neighbours
-        const Run run(param, count, lane);
+        const Run run(param, columns.count, lane);
         if (run.whole)
-            bring_run(params, run, count, tile, lane);
+            copy<flying<P, Blocks>>(params + run.begin, 1, lane, warp_size, run.size, tile + run.first * columns.pitch,
+                                    [&](int at) { return columns.place(at); });
         else
-            bring_each(params, param, run.begin, count, tile, lane);
+            bring_each(params, param, run.begin, columns, tile, lane);
     } else if (param >= 0) {
-#pragma unroll 8
-        for (int p = 0; p < count; ++p)
-            tile[p * kPitch + lane] = A(widen(params[param + p * shift]));
+        copy<flying<P, Blocks>>(params + param, shift, 0, 1, columns.count, tile + lane * columns.pitch,
+                                [](int at) { return at; });
     }
     __syncwarp();
 }
 
 template <class P, class A>
-PFK_DEVICE void take_back(const A* tile, int64_t param, int64_t shift, int count, P* params, int lane) {
+PFK_DEVICE void take_back(const A* tile, int64_t param, int64_t shift, const Columns& columns, P* params, int lane) {
     __syncwarp();
     if (shift == 1) {
-        const Run run(param, count, lane);
-        Walk walk(run, count, lane);
-        for (int at = lane; run.whole && at < run.size; at += warp_size, walk.advance())
-            params[run.begin + at] = narrow<P>(tile[walk.here()]);
+        const Run run(param, columns.count, lane);
+        const A* const begin = tile + run.first * columns.pitch;
+        for (int at = lane; run.whole && at < run.size; at += warp_size)
+            params[run.begin + at] = narrow<P>(begin[columns.place(at)]);
         for (int other = 0; !run.whole && other < warp_size; ++other) {
             const int64_t to = __shfl_sync(full_warp, static_cast<long long>(param), other);
             if (to >= 0)
-                for (int p = lane; p < count; p += warp_size)
-                    params[to + p] = narrow<P>(tile[p * kPitch + other]);
+                for (int p = lane; p < columns.count; p += warp_size)
+                    params[to + p] = narrow<P>(tile[other * columns.pitch + p]);
         }
     } else if (param >= 0) {
-        for (int p = 0; p < count; ++p)
-            params[param + p * shift] = narrow<P>(tile[p * kPitch + lane]);
+        for (int p = 0; p < columns.count; ++p)
+            params[param + p * shift] = narrow<P>(tile[lane * columns.pitch + p]);
     }
     __syncwarp();
 }
 
-template <class A> PFK_DEVICE A* tile_of(int count) {
+template <class A> PFK_DEVICE A* tile_of(const Columns& columns) {
     PFK_DYN_SHARED(A, tiles);
-    return tiles + threadIdx.x / warp_size * static_cast<unsigned>(count * kPitch);
+    return tiles + threadIdx.x / warp_size * static_cast<unsigned>(warp_size * columns.pitch);
 }
 
 // ---- kernels -------------------------------------------------------------------------------------------------------
 
 template <class T, class P, class Index>
-__global__ void __launch_bounds__(threads_of<arithmetic_t<T>>, 4) forward(const Call<RqSpline, Index> call) {
+__global__ void __launch_bounds__(threads_of<arithmetic_t<T>>, kForward) forward(const Call<RqSpline, Index> call) {
     using A = arithmetic_t<T>;
     const Share share(call.schedule);
     const Spline& spline_of_call = call.p.spline;
     const SplineShape<A> shape = spline_of_call.shape<A>();
-    A* const tile = tile_of<A>(call.count);
+    A* const tile = tile_of<A>(call.columns);
     const bool present = share.row < call.p.rows;
     const T* const x = static_cast<const T*>(call.p.x) + share.row * call.p.x_stride;
     T* const y = static_cast<T*>(call.p.y) + share.row * call.p.size;
@@ -209,11 +220,12 @@ __global__ void __launch_bounds__(threads_of<arithmetic_t<T>>, 4) forward(const 
             continue;
         }
         const int64_t param = moved ? row_params + static_cast<int64_t>(place.param) : -1;
-        bring(static_cast<const P*>(call.p.params), param, call.shift, call.count, tile, share.lane);
+        bring<kForward>(static_cast<const P*>(call.p.params), param, call.shift, call.columns, tile, share.lane);
         if (moved) {
             A slope;
-            y[element] = narrow<T>(move_by_spline(spline_of_call, shape, Column<A, kPitch>{tile + share.lane},
-                                                  A(widen(x[element])), slope));
+            y[element] =
+                narrow<T>(move_by_spline(spline_of_call, shape, Column<A, 1>{tile + share.lane * call.columns.pitch},
+                                         A(widen(x[element])), slope));
             sum += log(slope);
         } else if (inside) {
             y[element] = x[element];
@@ -229,12 +241,13 @@ __global__ void __launch_bounds__(threads_of<arithmetic_t<T>>, 4) forward(const 
 }
 
 template <class T, class P, class Index>
-__global__ void __launch_bounds__(threads_of<arithmetic_t<T>>, 3) backward(const Call<RqSplineBackward, Index> call) {
+__global__ void __launch_bounds__(threads_of<arithmetic_t<T>>, kBackward)
+    backward(const Call<RqSplineBackward, Index> call) {
     using A = arithmetic_t<T>;
     const Share share(call.schedule);
     const Spline& spline_of_call = call.p.spline;
     const SplineShape<A> shape = spline_of_call.shape<A>();
-    A* const tile = tile_of<A>(call.count);
+    A* const tile = tile_of<A>(call.columns);
     const bool present = share.row < call.p.rows;
     const T* const u = static_cast<const T*>(call.p.u) + share.row * call.p.u_stride;
     const T* const dy = static_cast<const T*>(call.p.dy) + share.row * call.p.dy_stride;
@@ -247,9 +260,10 @@ __global__ void __launch_bounds__(threads_of<arithmetic_t<T>>, 3) backward(const
         const bool moved = inside && place.even, has_params = inside && place.has_params;
         const int64_t param = static_cast<int64_t>(place.param);
         if (__any_sync(full_warp, moved))
-            bring(static_cast<const P*>(call.p.params), moved ? share.row * call.p.params_stride + param : -1,
-                  call.shift, call.count, tile, share.lane);
-        const Column<A, kPitch> column = {tile + share.lane};
+            bring<kBackward>(static_cast<const P*>(call.p.params),
+                             moved ? share.row * call.p.params_stride + param : -1, call.shift, call.columns, tile,
+                             share.lane);
+        const Column<A, 1> column = {tile + share.lane * call.columns.pitch};
         if (moved) {
             const P* const own = static_cast<const P*>(call.p.params) + share.row * call.p.params_stride + param;
             const auto given = [&](int k) { return A(widen(own[k * call.shift])); };
@@ -258,11 +272,11 @@ __global__ void __launch_bounds__(threads_of<arithmetic_t<T>>, 3) backward(const
         } else if (inside) {
             dx[element] = dy[element];
             if (has_params)
-                for (int p = 0; p < call.count; ++p)
+                for (int p = 0; p < call.columns.count; ++p)
                     column[p] = A(0);
         }
         if (__any_sync(full_warp, has_params))
-            take_back(tile, has_params ? share.row * call.p.param_size + param : -1, call.shift, call.count,
+            take_back(tile, has_params ? share.row * call.p.param_size + param : -1, call.shift, call.columns,
                       static_cast<P*>(call.p.dparams), share.lane);
     }
 }
@@ -271,9 +285,9 @@ __global__ void __launch_bounds__(threads_of<arithmetic_t<T>>, 3) backward(const
 
 template <class A, class Index, class Problem, class Kernel>
 cudaError_t run(const Problem& p, Kernel kernel, cudaStream_t stream) {
-    const Call<Problem, Index> call = {p, places_of<Index>(p.event), schedule_of(p.size), shift_of(p.event),
-                                       static_cast<int>(p.event.params)};
-    const std::size_t tile = static_cast<std::size_t>(call.count) * kPitch * sizeof(A);
+    const Call<Problem, Index> call = {p, places_of<Index>(p.event), schedule_of(p.size), Columns(p.event.params),
+                                       shift_of(p.event)};
+    const std::size_t tile = static_cast<std::size_t>(warp_size * call.columns.pitch) * sizeof(A);
     int warps = threads_of<A> / warp_size;
     while (warps > 1 && static_cast<std::size_t>(warps) * tile > kShared)
         warps /= 2;
