@@ -26,10 +26,18 @@ def _load(name: str, allocate: modes.Allocate) -> ModuleType | None:
     if importlib.util.find_spec(f"pyflowk.{name}") is None:
         return None
     module = importlib.import_module(f"pyflowk.{name}")
-    if not hasattr(module, "_allocate_by"):
-        raise ImportError(f"pyflowk.{name} is older than the Python files beside it: pip install -e . again")
+    changed = _changed(getattr(module, "_arguments", {}))
+    if changed or not hasattr(module, "_allocate_by"):
+        what = f" ({changed} is another now)" if changed else ""
+        raise ImportError(f"pyflowk.{name} is older than the Python files beside it: pip install -e . again{what}")
     module._allocate_by(allocate)
     return module
+
+
+def _changed(compiled: dict[str, int]) -> str | None:
+    """Return the first compiled function that no op calls with as many arguments."""
+    public = (name for name in compiled if not name.startswith("_"))
+    return next((name for name in public if name not in all_ops() or all_ops()[name].arguments != compiled[name]), None)
 
 
 def register() -> None:

@@ -117,6 +117,8 @@ def test_a_source_folder_without_kernels_says_what_to_do(tmp_path: Path) -> None
     shutil.copytree(ROOT / "pyflowk", tmp_path / "pyflowk", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     done = python("import pyflowk", tmp_path)
     assert done.returncode != 0 and "not built" in done.stderr and "pip install" in done.stderr
-    (tmp_path / "pyflowk" / "_cpu.py").write_text("")  # what was compiled before Python asked for what it asks for now
-    done = python("import pyflowk", tmp_path)
-    assert "ImportError: pyflowk._cpu is older than the Python files beside it: pip install -e ." in done.stderr
+    older = "ImportError: pyflowk._cpu is older than the Python files beside it: pip install -e ."
+    for compiled, what in (("", ""), ("_arguments = {'lipswish': 2, 'nearest': 2}", " again (nearest is another now)")):
+        (tmp_path / "pyflowk" / "_cpu.py").write_text(compiled)  # what an earlier version's sources gave
+        done = python("import pyflowk", tmp_path)
+        assert older in done.stderr and what in done.stderr

@@ -80,6 +80,10 @@ PYBIND11_MODULE(PFK_MODULE, m) {
     using namespace pfk::bind;
     m.def("_allocate_by", [](py::object allocate) { torch().allocate = std::move(allocate); });
     add_functions(m);
+    py::dict arguments; // how many each function takes, but for Inplace
+    for (const Function& function : functions())
+        arguments[function.name] = function.least;
+    m.attr("_arguments") = arguments;
 #ifdef PFK_BACKEND_CPU
     py::register_exception_translator([](std::exception_ptr p) { // what Snapshot throws
         try {

@@ -110,7 +110,7 @@ class FusedOp:
         tensors = [argument[1] for argument in arguments if argument[0] in ("Tensor", "Tensor[]")]
         if unknown := {*shared, *indices} - set(tensors):
             raise ValueError(f"{name}: no tensor of its schema is called {', '.join(sorted(unknown))}")
-        self._tensors, self._arguments = len(tensors), len(arguments)
+        self._tensors, self.arguments = len(tensors), len(arguments)
         self._lists = any(argument[0] == "Tensor[]" for argument in arguments)
         results = [result.strip() for result in schema.split("->")[1].strip("( )").split(",")]
         self._listed = [result == "Tensor[]" for result in results]
@@ -158,7 +158,7 @@ class FusedOp:
 
     def reference(self, *args: Any) -> tuple[Tensor, ...]:
         """Call the formula behind the checks that a kernel would have made, with a kernel's arguments."""
-        if len(args) > self._arguments:  # one more than the schema has: inplace
+        if len(args) > self.arguments:  # one more than the schema has: inplace
             outputs = self.reference(*args[:-1])
             return _overwrite(args[0], outputs) if args[-1] else outputs
         if self.check is not None:
