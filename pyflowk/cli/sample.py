@@ -57,6 +57,7 @@ def sample(command: Sample) -> int:
     what = f"{command.n // latent.STEPS} walks of {latent.STEPS} samples" if walks else f"{command.n} samples"
     print(f"{what} of {size} in {out}")
     if model.space.alphabet is not None:
+        print(f"the first {min(SHOWN, command.n)}:" if command.n > SHOWN else "they are:")
         print("\n".join(texts_of(x[:SHOWN], model.space.alphabet)))
     return 0
 

@@ -261,7 +261,8 @@ def evaluate(
     count = min(COMPARED, len(data.test))
     x, context = data.take("test", _spread(count, len(data.test)))
     given = None if model.space.context is None else context
-    drawn = sample(model, count, given, noise, threads=threads, **(sampling or {}))
+    drawing = _half(watch, 0) if Ability.LIKELIHOOD in model.abilities else watch
+    drawn = sample(model, count, given, noise, threads=threads, watch=drawing, **(sampling or {}))
     samples = compare(drawn, x, space, Generator().manual_seed(seed))
     if thorough:
         samples |= judge(model, data, drawn, x, given, Generator().manual_seed(seed))
@@ -270,7 +271,7 @@ def evaluate(
     test, conditions = data.test, data.test_context
     if rows is not None and rows < len(test):
         test, conditions = data.take("test", _spread(rows, len(test)))
-    nats = log_prob(model, test, conditions, seed=seed, draws=draws, threads=threads, watch=watch)
+    nats = log_prob(model, test, conditions, seed=seed, draws=draws, threads=threads, watch=_half(watch, 1))
     own, quick = score(nats, space, lengths_of(test, space)), None
     if Ability.QUICK_LIKELIHOOD in model.abilities:
         quick = _quick(model, test, conditions, nats, seed, dict(sampling or {}), threads)
@@ -281,6 +282,12 @@ def evaluate(
         train, known = in_place(train), in_place(known)
     gaussian = gaussian_level(space, train, test, known, conditions, seed=seed)
     return Report(data, own, gaussian, _levels(space, train, test), samples, quick)
+
+
+def _half(watch: Callable[[float], None] | None, number: int) -> Callable[[float], None] | None:
+    """What a half of a work tells to who watches the whole."""
+    heard = watch
+    return None if heard is None else lambda part: heard((number + part) / 2)
 
 
 def _levels(space: Space, train: Any, test: Any) -> dict[str, Score | None]:
