@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any
 
@@ -52,7 +52,7 @@ class DiscreteSampling(SamplingOptions):
         str, one_of("mixture and euler in steps; first_hitting one by one; unmask: surest first", METHODS)
     ] = "mixture"
     steps: Annotated[
-        int, Option("calls of the network, shared by blocks; first_hitting takes one for each symbol", 1, 1 << 16)
+        int, Option("calls of the network, in each block; first_hitting takes one a symbol", 1, 1 << 16)
     ] = 64
     temperature: Annotated[float, Option("of the law of each symbol: 0 draws the likeliest", 0)] = 1.0
     top_k: Annotated[int, Option("draw among the likeliest so many; 0: all", 0, WIDTH)] = 0
@@ -246,9 +246,8 @@ class DiscreteModel(GenerativeModel):
         assert isinstance(self.net, TokenTransformer) and self.objective.block is not None
         size, field, guided = self.objective.block, self._field(chosen), bool(chosen.guidance)
         finished = Finished(x[:, :0], expand_context(context, len(x)))
-        steps = replace(chosen, steps=-(-chosen.steps // (x.shape[1] // size)))
         for block, fixed in zip(x.split(size, 1), known.split(size, 1), strict=True):
-            drawn = self._walked(Behind(field) if guided else field, block, fixed, finished, generator, steps)
+            drawn = self._walked(Behind(field) if guided else field, block, fixed, finished, generator, chosen)
             finished = finished.followed_by(drawn) if guided else self.net.read(drawn, finished)
         return finished.symbols
 
