@@ -51,9 +51,7 @@ def discrete_flow(
     reach: Annotated[
         int | None, Option("a place sees symbols so far away at once, by a vector each; None: 2 of texts", 0, 64)
     ] = None,
-    block: Annotated[
-        int | None, Option("rows are made block by block, of so many symbols; None: all places at once", 1, WIDTH)
-    ] = None,
+    block: Annotated[int, Option("symbols of a block, rows being made by blocks; 0: all places at once", 0, WIDTH)] = 0,
     timed: Annotated[bool | None, Option("the transformer hears the time; None: where noise is uniform")] = None,
     dropout: Dropout = 0.0,
 ) -> DiscreteModel:
@@ -82,18 +80,18 @@ def discrete_flow(
     mixture = MixturePath(symbols, source, SCHEDULES[path]())
     grid = None if len(space.shape) == 1 else (space.dims // space.shape[-1], space.shape[-1])
     if space.sizes is not None:
-        if source != "mask" or reach or block is not None:
+        if source != "mask" or reach or block:
             got = f"{source=}, {reach=}, {block=}"
             raise ValueError(f"columns of a table expect source mask, reach 0 and no block; got {got}")
         net: Field = ColumnField(
             space.sizes, width, depth, heads=heads, time="sinusoidal" if timed else None, **condition(space, dropout)
         )
         return DiscreteModel(space, net, DiscreteMatching(mixture, loss, dropout))
-    if block is not None and (grid is not None or space.variable or space.dims % block):
+    if block and (grid is not None or space.variable or space.dims % block):
         raise ValueError(f"block: expected rows of one length that is a multiple of {block}, got {space}")
     net = TokenTransformer(
-        mixture.inputs, symbols, width, depth, heads, reach=reach or 0, grid=grid, block=block,
+        mixture.inputs, symbols, width, depth, heads, reach=reach or 0, grid=grid, block=block or None,
         time="sinusoidal" if timed else None, **condition(space, dropout),
     )  # fmt: skip
     net = net if source == "mask" else LeaveOneOut(net, mixture)
-    return DiscreteModel(space, net, DiscreteMatching(mixture, loss, dropout, block))
+    return DiscreteModel(space, net, DiscreteMatching(mixture, loss, dropout, block or None))
