@@ -23,7 +23,7 @@ GALLERY, MADE, API = HERE.parent / "examples" / "gallery", HERE / "_made", HERE 
 ROOMS = (
     "ops", "transforms", "distributions", "flows", "nets", "paths", "objectives", "solvers", "manifolds", "metrics",
     "zoo", "space", "shapes", "datasets", "training", "compat", "compat.torchdiffeq", "compat.torchcfm",
-    "compat.flow_matching", "compat.sklearn", "compat.sbi", "selfcheck",
+    "compat.flow_matching", "compat.diffusers", "compat.sklearn", "compat.sbi", "selfcheck",
 )  # fmt: skip
 
 project, author, release = "pyflowk", "The pyflowk developers", pyflowk.__version__
