@@ -1,16 +1,19 @@
 """Text as symbols and back: an alphabet is a string, whose i-th character is what symbol i stands for.
 
-`alphabet_of` makes one of a text, `BYTES` serves every text; `encode` and `decode` go there and back.
+`alphabet_of` makes one of a text, `BYTES` serves every text; `encode` and `decode` go there and back. Where symbols are
+tokens, `tokenizer_of` reads what says so, a tokenizer.json.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["BYTES", "alphabet_of", "decode", "encode"]
+__all__ = ["BYTES", "alphabet_of", "decode", "encode", "tokenizer_of"]
 
 BYTES = bytes(range(256)).decode("latin-1")
 """The alphabet of bytes: its 256 symbols are those of UTF-8, in which every text can be written."""
@@ -68,3 +71,25 @@ def decode(symbols: Tensor | Iterable[int], alphabet: str) -> str:
     ids = symbols.tolist() if isinstance(symbols, Tensor) else symbols
     text = "".join(alphabet[int(i)] for i in ids)
     return text.encode("latin-1").decode(errors="replace") if alphabet == BYTES else text
+
+
+@lru_cache(maxsize=4)
+def tokenizer_of(written: str) -> Any:
+    """The tokenizer of Hugging Face's `tokenizers` that a tokenizer.json, given as its text, describes.
+
+    It neither cuts nor pads, whatever the file says. Raises ImportError where tokenizers is not installed, ValueError
+    for a text that describes none.
+    """
+    try:
+        from tokenizers import Tokenizer
+    except ImportError as error:
+        raise ImportError("tokenizer: expected tokenizers to be installed, pip install tokenizers") from error
+    try:
+        found = Tokenizer.from_str(written)
+    except Exception as error:  # tokenizers raises no other class
+        raise ValueError(
+            f"tokenizer: expected what a tokenizer.json of tokenizers says, got other text ({error})"
+        ) from error
+    found.no_truncation()
+    found.no_padding()
+    return found

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from .alphabet import check_alphabet
+from .alphabet import check_alphabet, decode, encode, tokenizer_of
 from .columns import Column
 from .manifolds import Manifold, manifold
 
@@ -71,10 +71,11 @@ class Space:
     the unordered ones 0 to symbols - 1 (tokens). Events are then (B, \*shape). With ``variable`` the first size of the
     shape is the longest length there is, and events travel as a :class:`Ragged`. ``manifold`` names the one that each
     event lies on, where that is not all of space, as :func:`pyflowk.manifolds.manifold` reads it. ``alphabet`` are the
-    characters that symbols of text stand for (:mod:`pyflowk.alphabet`); ``columns`` say what those of the rows of a
-    table stand for, each column having as many as it has values, and ``symbols`` being the most. The space is frozen,
-    and `as_json` and `from_json` are inverse. Raises ValueError or TypeError for sizes that are no positive integers,
-    for values of two kinds, and for another number of characters than of symbols.
+    characters that symbols of text stand for (:mod:`pyflowk.alphabet`), or ``tokenizer`` is the text of the
+    tokenizer.json whose tokens they are; ``columns`` say what those of the rows of a table stand for, each column
+    having as many as it has values, and ``symbols`` being the most. The space is frozen, and `as_json` and `from_json`
+    are inverse. Raises ValueError or TypeError for sizes that are no positive integers, for values of two kinds, for
+    another number of characters than of symbols, and for an alphabet beside a tokenizer.
 
     >>> from pyflowk.space import Context, Space
     >>> digits = Space((1, 8, 8), levels=17, context=Context("labels", 10))
@@ -94,6 +95,7 @@ class Space:
     context: Context | None = None
     alphabet: str | None = None
     columns: tuple[Column, ...] | None = None
+    tokenizer: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", _shape(self.shape))
@@ -111,6 +113,11 @@ class Space:
                 raise ValueError(f"manifold: expected real numbers of one length on {self.manifold!r}, got {self}")
         if self.alphabet is not None:
             check_alphabet(self.alphabet, self.symbols)
+        if self.tokenizer is not None:
+            if not isinstance(self.tokenizer, str):
+                raise TypeError(f"tokenizer: expected the text of a tokenizer.json, got {self.tokenizer!r}")
+            if self.symbols is None or self.alphabet is not None:
+                raise ValueError(f"tokenizer: expected symbols, and no alphabet beside it; got {self}")
         if self.columns is not None:
             self._check_columns()
         if self.context is not None and not isinstance(self.context, Context):
@@ -140,6 +147,28 @@ class Space:
     def is_vector(self) -> bool:
         """Whether events are vectors (D,) of real numbers, as the rows of a table are."""
         return self.kind == "real" and len(self.shape) == 1 and not self.variable
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is known what text the symbols stand for: by an alphabet or a tokenizer."""
+        return self.alphabet is not None or self.tokenizer is not None
+
+    def encode(self, text: str) -> Tensor:
+        """The symbols of a text, (L,) int64; ValueError where the space is none of text, or lacks characters of it."""
+        if not self.is_text:
+            raise ValueError(f"expected a model of text, which has an alphabet or a tokenizer, got one of {self}")
+        if self.alphabet is not None:
+            return encode(text, self.alphabet)
+        return torch.tensor(tokenizer_of(self.tokenizer).encode(text, add_special_tokens=False).ids, dtype=torch.int64)
+
+    def decode(self, symbols: Sequence[int]) -> str:
+        """The text that symbols stand for; ValueError where the space is none of text."""
+        if self.tokenizer is not None:
+            text: str = tokenizer_of(self.tokenizer).decode(list(symbols), skip_special_tokens=False)
+            return text
+        if self.alphabet is None:
+            raise ValueError(f"expected symbols of text, got those of {self}")
+        return decode(symbols, self.alphabet)
 
     @property
     def geometry(self) -> Manifold | None:

@@ -50,7 +50,11 @@ class Train(Command):
     """Of a table: draw all parts by the seed, or test on its last tenth, as for a time series."""
     size: Number = None
     """Of a folder of pictures: bring the shorter side to this many pixels and cut out the middle square. Of a text: the
-    length of the windows that it is cut into, 128 characters by default."""
+    length of the windows that it is cut into, 128 symbols by default, or of the longest of its --lines, 80."""
+    lines: bool = False
+    """Of a text: every line is a row of its own length, as edit_flow learns them."""
+    tokenizer: File = None
+    """Of a text: a tokenizer.json of Hugging Face's tokenizers, whose tokens are the symbols; the run keeps it."""
     bins: Number = None
     """Of a table: take rows for symbols, texts as they are and numbers cut into so many bins; 32 for systems of symbols
     alone, such as discrete_flow, and else not."""
@@ -102,7 +106,7 @@ class Sample(Command):
     """Options of the samples, such as `temperature=0.7`, below 1 for likelier, less varied ones; `pyflowk zoo MODEL`
     lists them; those of the run by default."""
     prefix: Text = None
-    """What each text begins with, of a model of text."""
+    """What each text begins with, of a model of text; that of the run's samples by default."""
     interpolate: bool = False
     """Walk between the latents of pairs of test events, 8 points a walk, instead of drawing."""
     attribute: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="FROM TO")] = None

@@ -27,7 +27,7 @@ def evaluate(command: Eval) -> int:
     check_number("--draws", command.draws, 1, 10**6)
     check_number("--seed", command.seed, 0, 2**63 - 1)
     if command.size is not None and command.data is None:
-        raise ValueError("--size: expected --data FOLDER with it; the run's own pictures have the run's size")
+        raise ValueError("--size: expected --data FOLDER with it; the run's own data have the run's size")
     model, saved = training.load_model(command.run_folder, command.weights)
     sampling = sampling_of(model, command.sampling, saved)
     console = Console()

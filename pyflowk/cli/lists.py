@@ -49,7 +49,7 @@ def data() -> int:
 
     print_pairs(Console(), datasets.describe().items())
     print("Also: a folder of images, a .npy, .csv or .parquet file; a text or a folder of texts, files ending in")
-    print(f"{', '.join(text.SUFFIXES)}, as windows of --size {text.LENGTH} characters.")
+    print(f"{', '.join(text.SUFFIXES)}, as windows of --size {text.LENGTH} characters, or by --lines.")
     return 0
 
 

@@ -16,6 +16,7 @@ from ..datasets.base import PARTS, table_space
 from ..datasets.categories import Mixed, as_mixed
 from ..datasets.registry import find, find_symbols
 from ..datasets.rows import joined
+from ..datasets.text import events_of, in_order, read_text, texts_at
 from ..space import Events, Space
 from ..training import Checkpoint
 from ..training.spaces import check_fit
@@ -36,12 +37,13 @@ def data_of(saved: Checkpoint, name: str | None = None, data_dir: str | None = N
     if name is None and source not in datasets.names() and not Path(source).exists():
         raise FileNotFoundError(f"{source}: no such file: the run was trained on it, and it may have moved")
     preparation = preparation_of(saved, source, folder)
+    tokenizer = saved.space.tokenizer if origin.get("tokenizer") else None
     if preparation is not None and saved.preparation is None:
         split = "time"
     return datasets.load(
         source, data_dir=folder, seed=origin["seed"],
         given=origin.get("given", ()), split=split, preparation=preparation, size=origin.get("size"),
-        bins=origin.get("bins"), watch=Progress,
+        bins=origin.get("bins"), lines=origin.get("lines", False), tokenizer=tokenizer, watch=Progress,
     )  # fmt: skip
 
 
@@ -77,6 +79,8 @@ def other_data(
     which the Gaussian is fitted, is the run's if it is still there.
     """
     origin = saved.meta["data"]
+    if model.space.is_text and name not in datasets.names() and (files := texts_at(Path(name).expanduser())):
+        return _other_text(saved, model.space, name, read_text(files), size)
     is_folder = name not in datasets.names() and Path(name).expanduser().is_dir()
     size = size if size is not None or not is_folder else origin.get("size")
     columns = model.space.columns
@@ -99,16 +103,36 @@ def other_data(
         other, content = found if name in datasets.names() else _whole(found), found.fingerprint
     if content is not None and content == saved.meta.get("content", {}).get("fingerprint"):
         return data_of(saved, name), f"the test set of {name}, where the run's own data are"
-    own = _own(saved)
-    if own is None:
-        other = replace(other, train=other.test[:0], train_context=None)
-    else:
-        known = own.train_context if own.space.context == other.space.context else None
-        other = replace(other, train=own.train, train_context=known)
+    other = _with_training_part(other, _own(saved))
     whole = name not in datasets.names() or isinstance(found, (Mixed, Table))
     what = f"all {len(other.test)} samples of {name}" if whole else f"the test set of {name}"
     standardised = other.preparation is not None and not other.preparation.is_identity
     return other, f"{what}, by the means and standard deviations of the run" if standardised else what
+
+
+def _other_text(saved: Checkpoint, space: Space, name: str, text: str, size: int | None) -> tuple[Dataset, str]:
+    """The windows or lines of another text in the run's symbols; of the run's own text, if it is that, the test set."""
+    if size not in (None, space.shape[0]):
+        raise ValueError(f"--size: expected none beside a text, whose rows are as those of the run, got {size}")
+    try:
+        x = events_of(text, space)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if not len(x):
+        raise ValueError(f"{name}: expected a text of at least {space.shape[0]} symbols, got a shorter one")
+    content = saved.meta.get("content", {})
+    if len(x) == content.get("rows") and in_order(name, space, x).fingerprint == content["fingerprint"]:
+        return data_of(saved, name), f"the test set of {name}, where the run's own data are"
+    other = Dataset(name, replace(space, context=None), x[:0], x[:0], x)
+    return _with_training_part(other, _own(saved)), f"all {len(x)} samples of {name}"
+
+
+def _with_training_part(other: Dataset, own: Dataset | None) -> Dataset:
+    """The same with what the run was trained on, if it is still there."""
+    if own is None:
+        return replace(other, train=other.test[:0], train_context=None)
+    known = own.train_context if own.space.context == other.space.context else None
+    return replace(other, train=own.train, train_context=known)
 
 
 def _own(saved: Checkpoint) -> Dataset | None:

@@ -19,7 +19,7 @@ from ..training.pictures import draw_samples, draw_trajectory
 from ..training.spaces import contexts
 from ..zoo import Ability, GenerativeModel
 from . import latent
-from .options import check_number, sampling_of
+from .options import check_number, parse_options, sampling_of
 from .runs import data_of, given_values
 from .tables import Progress
 
@@ -56,9 +56,9 @@ def sample(command: Sample) -> int:
     size = str(model.space) if isinstance(x, Ragged) else "x".join(map(str, x.shape[1:]))
     what = f"{command.n // latent.STEPS} walks of {latent.STEPS} samples" if walks else f"{command.n} samples"
     print(f"{what} of {size} in {out}")
-    if model.space.alphabet is not None:
+    if model.space.is_text:
         print(f"the first {min(SHOWN, command.n)}:" if command.n > SHOWN else "they are:")
-        print("\n".join(texts_of(x[:SHOWN], model.space.alphabet)))
+        print("\n".join(texts_of(x[:SHOWN], model.space)))
     return 0
 
 
@@ -77,7 +77,7 @@ def _write(out: Path, x: Any, space: Space, saved: Checkpoint, columns: int | No
     if out.suffix == ".csv" and space.columns is not None:
         return write_cells(out, x, space.columns, torch.Generator().manual_seed(seed))
     if out.suffix == ".txt":
-        return write_symbols(out, x, space.alphabet)
+        return write_symbols(out, x, space)
     if out.suffix == ".npy":
         import numpy as np
 
@@ -115,6 +115,8 @@ def _array(x: Events) -> Tensor:
 def _draw(command: Sample, model: GenerativeModel, saved: Checkpoint, threads: Threads) -> Any:
     """Samples of the model, in the units of the data."""
     options = sampling_of(model, command.sampling, saved)
+    if "prefix" in model.sampling_options and "prefix" in parse_options(command.sampling, "--sampling"):
+        raise ValueError("--sampling prefix: --prefix says what each text begins with")
     if command.prefix is not None:
         if "prefix" not in model.sampling_options:
             raise ValueError(f"--prefix: expected a model of text that completes it, got {model.name}")

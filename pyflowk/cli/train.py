@@ -1,4 +1,4 @@
-"""`pyflowk train`: data, model, training, then the test score and the pictures."""
+"""`pyflowk train`: data, model, training, then the test score, samples and curves."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from .. import datasets, training, zoo
 from ..datasets import Dataset
+from ..datasets.text import read_text
 from ..metrics.levels import unit_of
 from ..space import Paired, Space
 from ..training import Checkpoint, CheckpointError, TrainConfig, Trainer
@@ -58,7 +59,8 @@ def train(command: Train) -> int:
         data = data_of(begun[1]) if begun is not None and command.data is None else datasets.load(
             portable_name(source), data_dir=command.data_dir, seed=command.data_seed,
             given=command.given, split=command.split, size=command.size, bins=command.bins,
-            as_symbols="real" not in zoo.takes(name), watch=Progress,
+            as_symbols="real" not in zoo.takes(name), lines=command.lines, tokenizer=written(command.tokenizer),
+            watch=Progress,
         )  # fmt: skip
         if begun is None:
             model = build(name, data, options, config.seed, conditional=command.conditional)
@@ -97,6 +99,11 @@ def fit(
             say(trainer.console, f"not tested: the checkpoint is in {out / 'checkpoint'}; pyflowk eval {out} tests it")
             return INTERRUPTED
     return 0
+
+
+def written(tokenizer: Path | None) -> str | None:
+    """What a tokenizer.json says."""
+    return None if tokenizer is None else read_text([tokenizer])
 
 
 def check_pairs(model: GenerativeModel, data: Dataset) -> None:
@@ -162,6 +169,9 @@ def ignored(saved: Checkpoint, command: Train, options: dict[str, Any], sampling
     labels = saved.space.classes is not None
     run: dict[str, Any] = {**saved.meta["train"], "conditional": labels, "data_seed": origin["seed"]}
     run |= {"given": tuple(given)} | {key: origin[key] for key in ("split", "size", "bins") if key in origin}
+    kept = saved.space.tokenizer
+    same = written(command.tokenizer) == kept
+    run |= {"lines": origin.get("lines", False), "tokenizer": command.tokenizer if same else kept and "one of its own"}
     asked = {**vars(command.config), **vars(command)}
     typed = [key for key in command.typed if key in run and key not in (*BUDGET, *HELPERS)]
     pairs = [(f"--{key.replace('_', '-')} ", asked[key], run[key]) for key in typed]
@@ -225,7 +235,7 @@ def finish(trainer: Trainer, out: Path, console: Console) -> None:
     rows = min(len(data.test), SOLVED) if Ability.TRAJECTORY in model.abilities else len(data.test)
     scored = f"{rows} of {len(data.test)} test rows (pyflowk eval {out}: all)"
     scored = scored if rows < len(data.test) else f"{rows} test rows"
-    say(console, f"testing on {scored} and drawing pictures; the checkpoint is saved, Ctrl-C loses nothing of it")
+    say(console, f"testing on {scored} and drawing samples; the checkpoint is saved, Ctrl-C loses nothing of it")
     report = training.evaluate(model, data, **shared, rows=rows, watch=Progress("tested"))
     say(console, "test set")
     print_pairs(console, report.lines())
@@ -235,7 +245,7 @@ def finish(trainer: Trainer, out: Path, console: Console) -> None:
     (out / "result.json").write_text(json.dumps(result, indent=2, allow_nan=False), encoding="utf-8")
     say(
         console,
-        f"{saved.meta['step']} steps in {saved.meta['seconds']:.1f} s, test and pictures in "
+        f"{saved.meta['step']} steps in {saved.meta['seconds']:.1f} s, test and samples in "
         f"{time.monotonic() - started:.1f} s; see {samples} and {out / 'loss.png'}",
     )
 

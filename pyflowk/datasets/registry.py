@@ -91,6 +91,8 @@ def load(
     size: int | None = None,
     bins: int | None = None,
     as_symbols: bool = False,
+    lines: bool = False,
+    tokenizer: str | None = None,
     memory: int | None = None,
     watch: Watch | None = None,
 ) -> Dataset:
@@ -103,6 +105,8 @@ def load(
     by instead of its own; `size` brings the pictures of a folder to size x size pixels, and cuts a text into windows of
     so many characters (128). ``as_symbols`` takes the rows of a table for symbols
     (:func:`pyflowk.datasets.categories.categorical`): texts, and numbers cut into ``bins`` (32), which ask for it, too.
+    ``lines`` makes every line of a text a row as long as it is, up to `size` symbols (80); ``tokenizer``, the text of a
+    tokenizer.json of Hugging Face's tokenizers, makes its tokens the symbols.
 
     A file or folder that takes more than `memory` bytes, by default an eighth of what there is, is read on demand, with
     the same results but for the rounding of means; `watch` hears how far a pass over it is. Raises ValueError for a
@@ -114,7 +118,9 @@ def load(
     2 given labels (B,) below 2
     """
     found: Dataset | Table | Mixed
-    if as_symbols or bins is not None:
+    if lines or tokenizer is not None:
+        found = text.load_text(name, size, lines=lines, tokenizer=tokenizer)
+    elif as_symbols or bins is not None:
         found = find_symbols(name, data_dir, seed, size, memory, watch)
     else:
         found = find(name, data_dir, seed, size, memory, watch)
@@ -139,6 +145,7 @@ def load(
     files = None if data_dir is None else _absolute(data_dir)
     origin = {"name": place, "data_dir": files, "seed": seed, "split": split, "size": size}
     origin |= {} if cut is None else {"bins": cut}
+    origin |= ({"lines": True} if lines else {}) | ({"tokenizer": True} if tokenizer is not None else {})
     data = replace(data, origin=origin)
     chosen = given if preparation is None else preparation.given
     return data.given(chosen) if chosen and data.space.context_dim is None else data
@@ -174,8 +181,8 @@ def find(
     path = Path(name).expanduser()
     if name not in _ENTRIES and pairs.holds_pairs(path):
         return pairs.load_pairs(path, load)
-    if name not in _ENTRIES and (files := text.texts_at(path)):
-        return text.text_dataset(str(path), text.read_text(files), text.LENGTH if size is None else size)
+    if name not in _ENTRIES and text.texts_at(path):
+        return text.load_text(name, size)
     if name not in _ENTRIES and path.is_dir():
         return folder.load_folder(path, seed, size, memory, watch)
     if size is not None:

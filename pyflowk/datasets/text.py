@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .._checks import require_counts
-from ..alphabet import BYTES, alphabet_of, encode
-from ..space import Ragged, Space
+from ..alphabet import BYTES, alphabet_of, tokenizer_of
+from ..space import Events, Ragged, Space
 from .base import Dataset
 from .files import digest
 from .folder import SUFFIXES as PICTURES
@@ -19,6 +19,8 @@ from .folder import SUFFIXES as PICTURES
 SUFFIXES = (".txt", ".md", ".rst", ".py", ".tex", ".html", ".json", ".c", ".h", ".cpp")
 LENGTH = 128
 """Symbols of a window, if nobody says."""
+LINE = 80
+"""Symbols of the longest line that is kept, if nobody says."""
 VALID, TEST = 0.05, 0.1
 """Shares of the text that validate and test: its last ones."""
 
@@ -32,50 +34,72 @@ class Tokenizer(Protocol):
 
 
 def text_dataset(
-    name: str, text: str, length: int = LENGTH, *, tokenizer: Tokenizer | None = None, symbols: int | None = None
+    name: str, text: str, length: int = LENGTH, *, tokenizer: Tokenizer | str | None = None, symbols: int | None = None
 ) -> Dataset:
     """A text as windows (N, length) of symbols: 85 % to train on, then 5 % to validate, and the last 10 % to test.
 
     Symbols are its characters, or the bytes of its UTF-8 where it has more than 256 different ones; the space has the
-    alphabet. A ``tokenizer`` of your own says otherwise, and how many ``symbols`` it has, where they have no alphabet.
-    Parts end between windows, so that none is in two, and a rest that fills no window is left out. Raises ValueError
-    for a text too short for a window in each part.
+    alphabet. A ``tokenizer`` says otherwise: the text of a tokenizer.json, which the space has then; or one of your
+    own, with how many ``symbols`` it has, which the space knows nothing of. Parts end between windows, so that none is
+    in two, and a rest that fills no window is left out. Raises ValueError for a text too short for a window in each
+    part.
 
     >>> from pyflowk.datasets.text import text_dataset
     >>> text_dataset("song", "la " * 100, length=8)
     Dataset(song: 31 / 2 / 4 samples of 8 of 3 symbols)
     """
     require_counts("text_dataset", length=length)
-    if tokenizer is None:
-        ids, alphabet = _symbols(text)
-        symbols = len(alphabet)
-    else:
-        require_counts("a tokenizer", symbols=symbols)
-        found = tokenizer.encode(text)
-        ids, alphabet = torch.as_tensor(getattr(found, "ids", found)), None
-    rows = ids[: len(ids) // length * length].reshape(-1, length)
-    space = Space((length,), symbols=symbols, alphabet=alphabet)
-    return _in_order(name, space, rows, f"windows of {length} symbols")
+    if tokenizer is None or isinstance(tokenizer, str):
+        space = space_of(text, length, tokenizer)
+        return in_order(name, space, events_of(text, space))
+    require_counts("a tokenizer", symbols=symbols)
+    found = tokenizer.encode(text)
+    ids = torch.as_tensor(getattr(found, "ids", found))
+    return in_order(name, Space((length,), symbols=symbols), _windows(ids, length))
 
 
-def line_dataset(name: str, text: str, length: int = 80) -> Dataset:
+def line_dataset(name: str, text: str, length: int = LINE, *, tokenizer: str | None = None) -> Dataset:
     """The lines of a text, but for those that are empty or longer than ``length``, as rows of several lengths.
 
-    Parts and symbols are as in :func:`text_dataset`.
+    Parts, symbols and the ``tokenizer``, the text of a tokenizer.json, are as in :func:`text_dataset`.
 
     >>> from pyflowk.datasets.text import line_dataset
     >>> line_dataset("count", "one\\ntwo\\nthree\\n" * 20)
     Dataset(count: 51 / 3 / 6 samples of up to 80 of 7 symbols)
     """
     require_counts("line_dataset", length=length)
-    lines = [line for line in text.splitlines() if line.strip() and len(line) <= length]
-    ids, alphabet = _symbols("".join(lines))
-    if alphabet == BYTES:
-        lines = [line for line in lines if len(line.encode()) <= length]
-        ids, alphabet = encode("".join(lines), BYTES).to(torch.uint8), BYTES
-    sizes = [len(line if alphabet != BYTES else line.encode()) for line in lines]
-    space = Space((length,), symbols=len(alphabet), variable=True, alphabet=alphabet)
-    return _in_order(name, space, Ragged.of(ids.split(sizes)), "lines")
+    space = space_of(text, length, tokenizer, lines=True)
+    return in_order(name, space, events_of(text, space))
+
+
+def space_of(text: str, length: int, tokenizer: str | None = None, *, lines: bool = False) -> Space:
+    """What windows of a text are, or its ``lines``, by its own characters, or by the text of a tokenizer.json."""
+    if tokenizer is not None:
+        symbols = 1 + max(tokenizer_of(tokenizer).get_vocab(with_added_tokens=True).values())
+        return Space((length,), symbols=symbols, variable=lines, tokenizer=tokenizer)
+    alphabet = alphabet_of("".join(_lines(text, length)) if lines else text)
+    alphabet = alphabet if len(alphabet) <= len(BYTES) else BYTES
+    return Space((length,), symbols=len(alphabet), variable=lines, alphabet=alphabet)
+
+
+def events_of(text: str, space: Space) -> Events:
+    """The windows of a text, or its lines where events have lengths, in the symbols of a space, one after the other.
+
+    Raises ValueError for characters that the space lacks, and where no line is short enough.
+    """
+    length = space.shape[0]
+    if not space.variable:
+        return _windows(_small(space.encode(text), space), length)
+    if space.alphabet is None:
+        rows = [space.encode(line) for line in _lines(text)]
+    else:  # as one text, and without lines that are too long, which may have characters that the space lacks
+        lines = _lines(text, length)
+        sizes = [len(line.encode() if space.alphabet == BYTES else line) for line in lines]
+        rows = [*_small(space.encode("".join(lines)), space).split(sizes)]
+    kept = [row for row in rows if 0 < len(row) <= length]
+    if not kept:
+        raise ValueError(f"expected lines of up to {length} symbols, got none")
+    return Ragged.of(kept)
 
 
 def read_text(paths: Sequence[Path]) -> str:
@@ -87,6 +111,18 @@ def read_text(paths: Sequence[Path]) -> str:
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: expected a text in UTF-8, got bytes that are none ({error.reason})") from error
     return "\n".join(texts)
+
+
+def load_text(name: str, size: int | None = None, *, lines: bool = False, tokenizer: str | None = None) -> Dataset:
+    """The windows, or the ``lines``, of the user's own text, a file or a folder; ValueError for a path of none."""
+    path = Path(name).expanduser()
+    if not (files := texts_at(path)):
+        option, endings = "lines" if lines else "tokenizer", ", ".join(SUFFIXES)
+        raise ValueError(f"{option}: expected a text of your own, a file ending in {endings} or a folder; got {name}")
+    length = (LINE if lines else LENGTH) if size is None else size
+    if lines:
+        return line_dataset(str(path), read_text(files), length, tokenizer=tokenizer)
+    return text_dataset(str(path), read_text(files), length, tokenizer=tokenizer)
 
 
 def texts_at(path: Path) -> list[Path]:
@@ -103,18 +139,27 @@ def _hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _symbols(text: str) -> tuple[Tensor, str]:
-    """The symbols of a text in as few bytes as they need, and their alphabet."""
-    alphabet = alphabet_of(text)
-    alphabet = alphabet if len(alphabet) <= len(BYTES) else BYTES
-    return encode(text, alphabet).to(torch.uint8), alphabet
+def _lines(text: str, most: int | None = None) -> list[str]:
+    """The lines that are not empty, of at most so many characters."""
+    return [line for line in text.splitlines() if line.strip() and (most is None or len(line) <= most)]
 
 
-def _in_order(name: str, space: Space, rows: Any, what: str) -> Dataset:
-    count = len(rows)
+def _small(ids: Tensor, space: Space) -> Tensor:
+    """The same in as few bytes as symbols need that stand for characters."""
+    return ids if space.tokenizer is not None else ids.to(torch.uint8)
+
+
+def _windows(ids: Tensor, length: int) -> Tensor:
+    return ids[: len(ids) // length * length].reshape(-1, length)
+
+
+def in_order(name: str, space: Space, rows: Events) -> Dataset:
+    """Rows of a text in three parts that follow each other; ValueError where there are too few."""
+    count, size = len(rows), space.shape[0]
     last = count - round(count * TEST)
     first = last - max(1, round(count * VALID))
     if first < 1 or last == count:
+        what = f"lines of up to {size} symbols" if space.variable else f"windows of {size} symbols"
         raise ValueError(f"{name}: expected a text of at least 10 {what}, got {count}")
     parts = rows[:first], rows[first:last], rows[last:]
     return Dataset(name, space, *parts, fingerprint=digest(*parts))

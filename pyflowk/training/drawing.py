@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from ..alphabet import decode
 from ..datasets import Dataset, Preparation
 from ..datasets.categories import write_cells
 from ..space import Events, Ragged, Space
@@ -54,7 +53,7 @@ def draw(
         write_cells(path, x, data.space.columns, Generator().manual_seed(seed))
         return path
     if path.suffix == ".txt":
-        write_symbols(path, x, data.space.alphabet)
+        write_symbols(path, x, data.space)
         return path
     names = data.preparation.names if data.preparation else ()
     beside = None if data.space.is_image else reference(data, data.preparation, shown)
@@ -93,21 +92,22 @@ def in_units(preparation: Preparation | None, x: Any, context: Any) -> Any:
     return x if preparation is None else preparation.undo(x.to("cpu"), None if context is None else context.to("cpu"))
 
 
-def write_symbols(path: Path, x: Events, alphabet: str | None = None) -> None:
+def write_symbols(path: Path, x: Events, space: Space) -> None:
     """Each line is one row, as long as it is, its values with spaces between them; or the texts that they stand for."""
-    lines = [" ".join(map(_plain, row)) for row in rows_of(x)] if alphabet is None else texts_of(x, alphabet)
+    lines = texts_of(x, space) if space.is_text else [" ".join(map(_plain, row)) for row in rows_of(x)]
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def texts_of(x: Events, alphabet: str) -> list[str]:
+def texts_of(x: Events, space: Space) -> list[str]:
     """The text of each row of symbols; windows of a text, which may have several lines, end in a rule.
 
     >>> import torch
-    >>> texts_of(torch.tensor([[0, 1, 0]]), "ab")[0][:4]
+    >>> from pyflowk.space import Space
+    >>> texts_of(torch.tensor([[0, 1, 0]]), Space((3,), symbols=2, alphabet="ab"))[0][:4]
     'aba\\n'
     """
     end = "" if isinstance(x, Ragged) else f"\n{RULE}"
-    return [decode(map(int, row), alphabet) + end for row in rows_of(x)]
+    return [space.decode([*map(int, row)]) + end for row in rows_of(x)]
 
 
 def rows_of(x: Events) -> Sequence[list[float]]:

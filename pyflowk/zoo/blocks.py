@@ -322,3 +322,15 @@ def by_architecture(side: int, vector: dict[str, Any], multiscale: dict[str, Any
         return {"architecture": architecture, **left}
 
     return choose
+
+
+def beginning(space: Space, prefix: str) -> Tensor:
+    """The symbols of a text that samples begin with; ValueError where they are none of the space's, or too many."""
+    if not prefix:
+        return torch.zeros(0, dtype=torch.int64)
+    if not space.is_text:
+        raise ValueError(f"prefix: expected a model of text, which has an alphabet or a tokenizer, got one of {space}")
+    symbols = space.encode(prefix)
+    if len(symbols) > space.shape[0]:
+        raise ValueError(f"prefix: expected at most {space.shape[0]} symbols, got {len(symbols)}")
+    return symbols

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import torch
 from torch import Generator, Tensor, nn
 
-from ..alphabet import encode
 from ..nets import Behind, Field, Finished, TokenTransformer
 from ..objectives import DiscreteMatching
 from ..ops.draw import draw_uniform
@@ -33,6 +32,7 @@ from ..solvers import (
 )
 from ..space import Events, Ragged, Space, check_events
 from ..transforms import check_levels
+from .blocks import beginning
 from .model import Ability, GenerativeModel, SamplingOptions
 from .option import WIDTH, Option, one_of
 
@@ -164,7 +164,7 @@ class DiscreteModel(GenerativeModel):
         ):
             raise ValueError("expected gibbs where noise is uniform, and remask where it is a mask; got the other")
         if found.prefix:
-            self._prefix(found.prefix)
+            beginning(self.space, found.prefix)
         self._field(found)  # an error, before a run has learned in vain, if it cannot do without a context
         return found
 
@@ -202,14 +202,6 @@ class DiscreteModel(GenerativeModel):
         x = ids.reshape(-1, *self.space.shape)
         return x.float() if self.space.levels is not None else x
 
-    def _prefix(self, text: str) -> Tensor:
-        if self.space.alphabet is None:
-            raise ValueError(f"prefix: expected a model of text, whose symbols are characters; got one of {self.space}")
-        found = encode(text, self.space.alphabet)
-        if len(found) > self.space.shape[0]:
-            raise ValueError(f"prefix: expected at most {self.space.shape[0]} symbols, got {len(found)}")
-        return found
-
     def _field(self, chosen: Any) -> Field:
         return Guided(self.net, chosen.guidance) if chosen.guidance else self.net
 
@@ -219,7 +211,7 @@ class DiscreteModel(GenerativeModel):
         known = torch.zeros(rows, width, dtype=torch.bool, device=device)
         y = torch.zeros(rows, width, dtype=torch.int64, device=device)
         if chosen.prefix:
-            prefix = self._prefix(chosen.prefix).to(device)
+            prefix = beginning(self.space, chosen.prefix).to(device)
             known[:, : len(prefix)], y[:, : len(prefix)] = True, prefix
         if self.lengths is None:
             return self._leave(self._drawn(y, known, context, generator, chosen))

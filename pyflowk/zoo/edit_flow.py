@@ -66,7 +66,9 @@ def edit_flow(
     2
     """
     if not space.variable or len(space.shape) != 1:
-        raise ValueError(f"edit_flow takes sequences (L,) of symbols of any length; got {space}")
+        raise ValueError(
+            f"edit_flow takes sequences (L,) of symbols of several lengths (a text by --lines); got {space}"
+        )
     assert space.symbols is not None
     net = EditTransformer(space.symbols, width, depth, insertions=not noise, reach=reach, **condition(space, dropout))
     source: EditSource = NoiseTokens(noise, space.symbols) if noise else empty

@@ -8,17 +8,16 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Annotated, Any
 
-import torch
 from torch import Generator, Tensor
 
 from .._checks import require_counts
-from ..alphabet import encode
 from ..nets import EditTransformer
 from ..objectives import EditMatching
 from ..paths import EditSource, empty
 from ..paths.edits import joined
 from ..solvers import EditWalk, uniform_grid, walk_edits
 from ..space import Ragged, Space
+from .blocks import beginning
 from .model import Ability, GenerativeModel, SamplingOptions
 from .option import Option
 
@@ -85,7 +84,7 @@ class EditModel(GenerativeModel):
         """So many samples, and what became of the edits on their way."""
         require_counts("walk", 0, rows=rows)
         device = next(chain(self.parameters(), self.buffers())).device  # of a frozen model they are buffers
-        prefix = self._begins(chosen.prefix).to(device)
+        prefix = beginning(self.space, chosen.prefix).to(device)
         known = Ragged(prefix.expand(rows, -1), prefix.new_tensor(len(prefix)).expand(rows))
         x0 = joined(known, self.noise(known, generator))
         longest = self.space.shape[0]
@@ -97,14 +96,3 @@ class EditModel(GenerativeModel):
         over = (walk.x.lengths - longest).clamp(min=0)  # what is left of noise that is longer than data
         x = Ragged(walk.x.values[:, :longest], walk.x.lengths - over)
         return walk._replace(x=x, dropped=walk.dropped + over)
-
-    def _begins(self, prefix: str) -> Tensor:
-        """The symbols of a prefix; ValueError where they are none of the model's, or too many."""
-        if not prefix:
-            return torch.zeros(0, dtype=torch.int64)
-        if self.space.alphabet is None:
-            raise ValueError(f"prefix: expected a model of text, which has an alphabet, got one of {self.space}")
-        symbols = encode(prefix, self.space.alphabet)
-        if len(symbols) > self.space.shape[0]:
-            raise ValueError(f"prefix: expected up to {self.space.shape[0]} symbols, got {len(symbols)}")
-        return symbols

@@ -249,7 +249,7 @@ def _check_takes(name: str, takes: Sequence[str], space: Space) -> None:
     if not (of_length and kinds_of <= set(takes)):
         kinds = " or ".join(words for word, words in VALUES.items() if word in takes)
         where = "".join(f", on the {word}" for word in MANIFOLDS if word in takes)
-        lengths = "of any length" if "variable" in takes else "of one length"
+        lengths = "of one length or several" if "variable" in takes else "of one length"
         real = "real events of " if space.kind == "real" else ""
         raise ValueError(f"{name} takes {kinds} {lengths}{where}; got {real}{events}")
     if space.context is not None and space.context.kind not in takes:

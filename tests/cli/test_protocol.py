@@ -67,7 +67,7 @@ def test_sequences_of_several_lengths_by_the_command_line(data, tmp_path, capsys
     "system, data, message",
     [
         ("realnvp", "tokens", "realnvp takes real numbers or levels of one length; got up to 12 of 4 symbols"),
-        ("unigrams", "moons", "unigrams takes symbols of any length; got real events of 2"),
+        ("unigrams", "moons", "unigrams takes symbols of one length or several; got real events of 2"),
         ("follower", "digits", "follower takes real numbers of one length; got 1x8x8 of 17 levels"),
     ],
 )

@@ -264,7 +264,7 @@ def test_what_a_registered_system_must_say(monkeypatch: pytest.MonkeyPatch) -> N
     made = zoo.register("echo", takes=("symbols", "variable", "tokens"))(echo)(WORDS, height=2)
     assert made.config == {"name": "echo", "space": WORDS.as_json(), "height": 2} and made.name == "echo"
     assert list(zoo.sampling("echo")) == ["times", "loud"] and zoo.names() == ["echo"]
-    with pytest.raises(ValueError, match="echo takes symbols of any length; got real events of 2"):
+    with pytest.raises(ValueError, match="echo takes symbols of one length or several; got real events of 2"):
         zoo.create("echo", (2,))
     with pytest.raises(ValueError, match="times: expected an integer from 1 to 9, got 10"):
         zoo.check("echo", {}, {"times": 10})
