@@ -42,6 +42,8 @@ napoleon_use_ivar = True
 autodoc_typehints = "none"  # signatures say them
 exclude_patterns = ["_made/*.md"]
 add_module_names = False
+#: what of a docstring is an example, or markup: its own rules hold inside
+MARKUP = re.compile(r"(^ *>>>.*(?:\n(?! *$).*)*|``[^`]+``|(?::\w+:)?`[^`]+`)", re.MULTILINE)
 
 
 def write_api(app: Any) -> None:
@@ -82,11 +84,15 @@ def draw_gallery(app: Any) -> None:
 
 
 def as_rst(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    """Shapes such as (B, *event) and absolute values |s| are read as they are in a terminal, not as markup."""
-    for i, line in enumerate(lines):
-        parts = re.split(r"(``.+?``|:\w+:`.+?`|`.+?`)", line)
-        parts[::2] = [re.sub(r"(?<![\\*])\*(?=\w[\w. ]*[),\]])|(?<!\\)\|", r"\\\g<0>", part) for part in parts[::2]]
-        lines[i] = line if line.lstrip().startswith(">>>") else "".join(parts)
+    """Shapes such as (B, *event) and absolute values |s| are read as they are in a terminal, not as markup, and code as
+    code where a letter or a power stands beside it."""
+    parts = MARKUP.split("\n".join(lines))
+    for i in range(0, len(parts), 2):
+        text = re.sub(r"(?<![\\*])\*(?=\w[\w. ]*[),\]])|(?<!\\)\|", r"\\\g<0>", parts[i])
+        before = "\\ " if i and re.match(r"\w", text) else ""
+        after = "\\ " if i + 1 < len(parts) and re.search(r"[^\s([{<\-/:'\"]\Z", text) else ""
+        parts[i] = before + text + after
+    lines[:] = "".join(parts).split("\n")
 
 
 def setup(app: Any) -> None:

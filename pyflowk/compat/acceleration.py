@@ -114,6 +114,8 @@ def _advice(flow: object) -> str:
         return ", which runs on these kernels as it is"
     if type(flow).__module__.startswith("zuko.distributions"):
         return ", a distribution: accelerate the flow that gave it"
+    if type(flow).__module__.startswith("FrEIA."):
+        return ", whose couplings ask a network once both ways: kernels would gain nothing; zoo.realnvp is their like"
     if isinstance(flow, nn.Module):
         return ", which has no layer of theirs"
     found = [name for name, value in getattr(flow, "__dict__", {}).items() if _holds_layers(value)]

@@ -359,9 +359,9 @@ def sinkhorn_plan(
 def sinkhorn_draw(
     x0: Tensor, x1: Tensor | None, g: Tensor, reg: float, *, b: Tensor | None = None, generator: Generator | None = None
 ) -> Tensor:
-    r"""Draw a partner for every row of x0 from the plan of potentials g: j with chances :math:`\propto b_j
-    \exp((g_j - C_{ij}) / \mathrm{reg})`.
+    r"""Draw a partner for every row of x0 from the plan of potentials g.
 
+    Row i gets j with chances :math:`\propto b_j \exp((g_j - C_{ij}) / \mathrm{reg})`.
     Arguments are those of `sinkhorn`, with its g (N,) or (G, N), whose other potential cancels; any other g makes a
     soft nearest neighbour, as the dual of a semidiscrete transport has it. One uniform number a row, float64, comes
     from the generator. The result is int64, (B,) or (G, B). Cost: two passes over B x N numbers, of which sixteen rows

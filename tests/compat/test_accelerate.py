@@ -437,6 +437,7 @@ def test_what_to_hand_in_instead() -> None:
         (type(flow), "MAF, a class: make a flow of it first"),
         ([flow, flow], "list: accelerate its flows one by one"),
         (flow(torch.zeros(1)), "a distribution: accelerate the flow that gave it"),
+        (type("Freia", (nn.Module,), {"__module__": "FrEIA.framework.sequence_inn"})(), "gain nothing; zoo.realnvp"),
         (nn.Linear(1, 1), "Linear, which has no layer of theirs"),
         (Scale(2.0), "Scale, which runs on these kernels as it is"),
         (None, "NoneType$"),
