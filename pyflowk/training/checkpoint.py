@@ -107,6 +107,15 @@ def _bytes(value: Any) -> int:
     return sum(map(_bytes, inside))
 
 
+def _reason(file: Path, shorter: bool) -> str:
+    """What may have happened to a file that is not as long as it was."""
+    with file.open("rb") as opened:
+        start = opened.read(9)
+    if file.suffix == ".safetensors" and len(start) == 9 and not start.endswith(b"{"):
+        return "no safetensors, but another kind of file"
+    return "truncated?" if shorter else "another file in its place, or written to since?"
+
+
 def _locate(path: Path) -> Path:
     """The checkpoint folder meant by a run's folder or by the checkpoint folder itself."""
     for folder in (path, path / "checkpoint", path / "checkpoint.previous", path.with_name(f"{path.name}.previous")):
@@ -149,7 +158,7 @@ class Checkpoint:
         folder = _locate(Path(path))
         try:
             meta = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise CheckpointError(f"{folder / 'config.json'}: expected JSON, got something else ({error})") from error
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             raise CheckpointError(f"{folder}: not a checkpoint of pyflowk (config.json does not say {FORMAT!r})")
@@ -158,18 +167,20 @@ class Checkpoint:
         missing = {"model", "data", "train", "step", "files"} - meta.keys()
         if missing:
             raise CheckpointError(f"{folder / 'config.json'}: incomplete, {', '.join(sorted(missing))} missing")
-        for key in ("model", "data", "train", "files"):
-            if not isinstance(meta[key], dict):
+        for key in ("model", "data", "train", "files", "content", "sampling"):
+            if not isinstance(meta.get(key, {}), dict):
                 raise CheckpointError(f"{folder / 'config.json'}: expected an object for {key}, got {meta[key]!r}")
         if not isinstance(meta["step"], int):
             raise CheckpointError(f"{folder / 'config.json'}: expected a number of steps, got {meta['step']!r}")
-        for name, (size, crc) in meta["files"].items():
-            file = folder / name
+        for name, told in meta["files"].items():
+            if not isinstance(told, list) or [type(number) for number in told] != [int, int]:
+                raise CheckpointError(f"{folder / 'config.json'}: expected size and CRC-32 of {name}, got {told!r}")
+            file, (size, crc) = folder / name, told
             got = file.stat().st_size if file.is_file() else None
             if got is None:
                 raise CheckpointError(f"{file}: missing from the checkpoint")
             if got != size:
-                raise CheckpointError(f"{file}: expected {size} bytes, got {got} (truncated?)")
+                raise CheckpointError(f"{file}: expected {size} bytes, got {got} ({_reason(file, got < size)})")
             if _crc(file) != crc:
                 raise CheckpointError(f"{file}: damaged, its checksum is not the one in config.json")
         try:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCard, ModelHubMixin, snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from .. import __version__, zoo
 from ..datasets import Preparation
 from ..metrics.levels import unit_of
 from ..zoo import GenerativeModel
 from . import parts
-from .checkpoint import Checkpoint, Weights, fill, load_model
+from .checkpoint import Checkpoint, CheckpointError, Weights, fill, load_model
 
 FILES = ("config.json", "best.safetensors", "README.md")
 """What a shared folder holds, and all that is fetched from the Hub."""
@@ -33,7 +34,7 @@ class Pretrained(ModelHubMixin, library_name="pyflowk", tags=["normalizing-flows
 
     `save_pretrained(folder)`, `from_pretrained(folder_or_name)` and `push_to_hub(name)` are huggingface_hub's, with its
     arguments (`revision`, `token`, `private`, ...). Raises ValueError for a model that the zoo has not built, and
-    CheckpointError for a folder that is none.
+    CheckpointError for a folder that is none, or is neither here nor on the Hub.
 
     >>> import tempfile, torch
     >>> from pyflowk import zoo
@@ -62,6 +63,35 @@ class Pretrained(ModelHubMixin, library_name="pyflowk", tags=["normalizing-flows
         model, saved = load_model(path, weights)
         return cls(model, {**_of(saved), "figures": [list(pair) for pair in figures] or saved.meta.get("figures", [])})
 
+    @classmethod
+    def from_pretrained(  # type: ignore[override]  # no argument but these
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        weights: Weights = "best",
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+    ) -> Pretrained:
+        """The model of a shared folder, or of a repository of the Hub by its name."""
+        # huggingface_hub's own reads config.json before anybody has looked whether it is one.
+        name = str(pretrained_model_name_or_path)
+        if Path(name).exists():
+            return cls.from_run(name, weights)
+        try:
+            folder = snapshot_download(
+                name, allow_patterns=[*FILES], revision=revision, token=token, cache_dir=cache_dir,
+                force_download=force_download, local_files_only=local_files_only,
+            )  # fmt: skip
+        except HFValidationError as error:
+            raise CheckpointError(f"{name}: no such folder, and no name of a repository of the Hub") from error
+        except (LocalEntryNotFoundError, RepositoryNotFoundError) as error:
+            why = " ".join(str(error).split())
+            raise CheckpointError(f"{name}: no such folder, and the Hub did not give it: {why}") from error
+        return cls.from_run(folder, weights)
+
     @property
     def preparation(self) -> Preparation | None:
         """What is done to the rows of a table; None for other data."""
@@ -85,11 +115,6 @@ class Pretrained(ModelHubMixin, library_name="pyflowk", tags=["normalizing-flows
             None,
             {"pyflowk": __version__, "model": self.model.config, **known},
         )
-
-    @classmethod
-    def _from_pretrained(cls, *, model_id: str, weights: Weights = "best", **where: Any) -> Pretrained:
-        folder = model_id if Path(model_id).is_dir() else snapshot_download(model_id, allow_patterns=[*FILES], **where)
-        return cls.from_run(folder, weights)
 
     def _card(self) -> str:
         model, run = self.model, self.run
@@ -120,11 +145,13 @@ class Pretrained(ModelHubMixin, library_name="pyflowk", tags=["normalizing-flows
 def _of(saved: Checkpoint) -> dict[str, Any]:
     """What of a run goes with its model; where its data were on a disk does not."""
     run = {key: saved.meta[key] for key in KEPT if key in saved.meta}
+    if saved.preparation is not None:
+        run["preparation"] = saved.preparation.as_json()  # that of a damaged file is refused here
     origin = run["data"]
     if origin.get("name"):
         run["data"] = {
             **origin,
-            "name": Path(origin["name"]).name,
+            "name": Path(str(origin["name"])).name,
             **({"data_dir": None} if "data_dir" in origin else {}),
         }
     return run

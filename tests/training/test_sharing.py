@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import HfApi
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from pyflowk import zoo
 from pyflowk.cli import main
@@ -69,20 +70,51 @@ def test_the_hub_gets_and_gives_these_files_alone(run: Path, tmp_path: Path, mon
     monkeypatch.setattr(HfApi, "create_repo", lambda self, repo_id, **_: type("Url", (), {"repo_id": repo_id}))
     monkeypatch.setattr(HfApi, "upload_folder", upload)
     monkeypatch.setattr(sharing, "snapshot_download", download)
-    monkeypatch.setattr(
-        "huggingface_hub.hub_mixin.hf_hub_download", lambda repo_id, filename, **_: download_one(repo_id)
-    )
-
-    def download_one(name: str) -> str:
-        return str(hub / name.replace("/", "--") / "config.json")
 
     model = zoo.create("nice", (2,), width=8)
     Pretrained(model).push_to_hub("me/moons")
     again = Pretrained.from_pretrained("me/moons", revision="v1")
     x = torch.randn(3, 2)
     assert torch.equal(again.model.log_prob(x), model.log_prob(x)) and again.preparation is None
+
+    def refuse(name: str, **options: object) -> str:
+        raise LocalEntryNotFoundError("no connection")
+
+    monkeypatch.setattr(sharing, "snapshot_download", refuse)
+    with pytest.raises(CheckpointError, match=r"runs/moons: no such folder, and the Hub .*: no connection"):
+        Pretrained.from_pretrained("runs/moons")
+    monkeypatch.undo()
+    with pytest.raises(CheckpointError, match=r"nothere: no such folder, and no name of a repository"):
+        Pretrained.from_pretrained(tmp_path / "nothere")
     with pytest.raises(ValueError, match="expects a model of the zoo"):
         Pretrained(FlowModel(model.space, model.flow.base, model.flow.transform))
+
+
+def test_a_damaged_folder_is_told_by_its_file(tmp_path: Path) -> None:
+    Pretrained(zoo.create("nice", (2,), width=8)).save_pretrained(tmp_path)
+    file, weights = tmp_path / "config.json", tmp_path / "best.safetensors"
+    whole, numbers = json.loads(file.read_text()), weights.read_bytes()
+    for text, message in (
+        (b"[]", "not a checkpoint of pyflowk"),
+        (b"{", "expected JSON"),
+        (b"\xff\xfe\0", "expected JSON"),
+        (b"[" * 100_000, "expected JSON"),
+        (json.dumps({**whole, "files": {"best.safetensors": 5}}).encode(), "expected size and CRC-32"),
+        (json.dumps({**whole, "sampling": 5}).encode(), "expected an object for sampling"),
+        (json.dumps({**whole, "preparation": 5}).encode(), "no preparation of a table"),
+    ):
+        file.write_bytes(text)
+        with pytest.raises(CheckpointError, match=f"{tmp_path}.*{message}"):
+            Pretrained.from_pretrained(tmp_path)
+    file.write_text(json.dumps(whole))
+    for content, reason in (
+        (numbers[:1000], r"truncated\?"),
+        (numbers + bytes(72), r"got \d+ .another file in its place"),
+        (pickle.dumps([0.5] * 10), "another kind of file"),
+    ):
+        weights.write_bytes(content)
+        with pytest.raises(CheckpointError, match=reason):
+            Pretrained.from_pretrained(tmp_path)
 
 
 class Planted:
