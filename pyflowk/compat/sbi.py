@@ -5,6 +5,7 @@ For posteriors that sbi has trained already, :func:`pyflowk.compat.accelerate` t
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -105,13 +106,13 @@ class Posterior:
     def sample(self, sample_shape: Sequence[int] = (), x: Tensor | None = None, seed: int | None = None) -> Tensor:
         """(*sample_shape, D) for one observation."""
         shape = _shape(sample_shape)
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        generator = None if seed is None else torch.Generator().manual_seed(operator.index(seed))
         return self._draw(shape.numel(), self._observed(x), generator).reshape(*shape, -1)
 
     def sample_batched(self, sample_shape: Sequence[int], x: Tensor, seed: int | None = None) -> Tensor:
         """(*sample_shape, B, D) for observations (B, C)."""
         shape = _shape(sample_shape)
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        generator = None if seed is None else torch.Generator().manual_seed(operator.index(seed))
         drawn = torch.stack([self._draw(shape.numel(), row[None], generator) for row in x], 1)
         return drawn.reshape(*shape, len(x), -1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal
 
 BUDGET = ("steps", "epochs", "minutes")
@@ -88,13 +89,16 @@ class TrainConfig:
             value = getattr(self, name)
             if value is None and name in ("steps", "threads", "workers"):
                 continue
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            if isinstance(value, bool) or not isinstance(value, Integral) or not least <= int(value) <= most:
                 raise ValueError(f"{name}: expected an integer from {least} to {most}, got {value!r}")
+            object.__setattr__(self, name, int(value))  # numpy's, too: the config is written as JSON
         for name in ("lr", "weight_decay", "clip", "ema", *given):
             value, zero = getattr(self, name), name in ("weight_decay", "clip", "ema")
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and value < math.inf
+            number = isinstance(value, Real) and not isinstance(value, bool) and value < math.inf
             if not number or not (value > 0 or (zero and value == 0)):
                 raise ValueError(f"{name}: expected a number {'>=' if zero else '>'} 0, got {value!r}")
+            if not isinstance(value, int):
+                object.__setattr__(self, name, float(value))
         if not self.ema < 1:
             raise ValueError(f"ema: expected 0 <= ema < 1, got {self.ema}")
 

@@ -42,7 +42,12 @@ def test_an_estimator_of_densities() -> None:
     drawn = fitted.sample(4000, random_state=0)
     assert np.allclose(drawn.mean(0) / X.std(0), X.mean(0) / X.std(0), atol=0.2)
     assert np.array_equal(drawn, fitted.sample(4000, random_state=0))
-    few = clone(flow).set_params(steps=1)
+    for make in (np.random.RandomState, np.random.default_rng, np.int64):
+        assert np.array_equal(fitted.sample(2, random_state=make(3)), fitted.sample(2, random_state=make(3)))
+    assert np.array_equal(fitted.sample(2, random_state=np.int64(3)), fitted.sample(2, random_state=3))
+    moving = np.random.RandomState(3)
+    assert not np.array_equal(fitted.sample(2, random_state=moving), fitted.sample(2, random_state=moving))
+    few = clone(flow).set_params(steps=np.int64(1), batch_size=np.int64(32), random_state=np.random.RandomState(0))
     assert np.isfinite(cross_val_score(few, X[:60], cv=2)).all()
     with pytest.raises(ValueError, match="expected columns that vary"):
         few.fit(np.zeros((30, 2)))
@@ -50,6 +55,20 @@ def test_an_estimator_of_densities() -> None:
         few.fit(np.full((30, 2), np.nan))
     with pytest.raises(NotImplementedError, match="likelihood"):
         clone(few).set_params(system="consistency", options={}).fit(X)
+    y, given = X[:60, 0], clone(few).fit(X[:60, 1:], X[:60, 0])
+    assert given.score_samples(X[:60, 1:], y).shape == (60,) and given.sample(3, y[:1]).shape == (3, 1)
+    for refused, message in (
+        (lambda: fitted.sample(2, random_state=-1), "Seed must be between"),
+        (lambda: few.set_params(random_state="x").fit(X), "cannot be used to seed"),
+        (lambda: given.score_samples(X[:60, 1:]), "fitted with conditions: pass y"),
+        (lambda: given.sample(2), "fitted with conditions: pass y"),
+        (lambda: fitted.score(X[:60], y), "fitted without conditions"),
+        (lambda: fitted.sample(60, y), "fitted without conditions"),
+        (lambda: given.sample(2, np.zeros((1, 3))), r"y: expected conditions .N, 1., as in fit, got shape .1, 3."),
+        (lambda: given.sample(3, y[:2]), "y: expected 1 condition or 3, one a sample, got 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            refused()
 
 
 def test_a_posterior_by_sbi_s_calls() -> None:
@@ -80,7 +99,7 @@ def test_a_posterior_by_sbi_s_calls() -> None:
     share = prior.support.check(posterior.density.sample(5000, edge).float()).double().mean()
     assert 0.4 < share < 0.97 and abs(cut + share.log()).max() < 0.03
     assert posterior.log_prob(torch.tensor([[5.0, 0.0]])).item() == -math.inf
-    assert posterior.sample_batched((4,), x=x[:3], seed=0).shape == (4, 3, 2)
+    assert posterior.sample_batched((4,), x=x[:3], seed=np.int64(0)).shape == (4, 3, 2)
 
 
 def test_a_torch_distribution_of_every_density() -> None:
@@ -97,6 +116,15 @@ def test_a_torch_distribution_of_every_density() -> None:
     torch.testing.assert_close(rows, given.log_prob(x[2], context))
     one = as_distribution(given, context[:1]).expand((3,))
     torch.testing.assert_close(one.log_prob(x[0]), given.log_prob(x[0], context[:1]))
+    torch.testing.assert_close(view.expand((4, 3)).log_prob(x), view.log_prob(x))
+    assert as_distribution(flow).expand((2, 3)).sample((4,)).shape == (4, 2, 3, 2)
+    many = torch.randn(2, 2, 1)  # any shape of contexts is the batch
+    grid = as_distribution(given, many)
+    x = grid.sample((5,))
+    assert x.shape == (5, 2, 2, 2) and as_distribution(given, many[0, 0]).sample().shape == (2,)
+    torch.testing.assert_close(grid.log_prob(x)[:, 1, 0], given.log_prob(x[:, 1, 0], many[1, 0][None]))
+    labelled = as_distribution(distributions.ClassConditionalGaussian((2,), 3), torch.tensor([0, 2]))
+    assert labelled.expand((3, 2)).sample().shape == (3, 2, 2)
     view.rsample((2,)).sum().backward()
     assert any(p.grad is not None for p in given.parameters())
 
@@ -110,6 +138,22 @@ def test_a_torch_distribution_of_every_density() -> None:
         as_distribution(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
     with pytest.raises(NotImplementedError, match="likelihood"):
         as_distribution(zoo.create("consistency", (2,)).eval())
+    for density, wrong, message in (
+        (given, None, "expected numbers .B, 1., got no context"),
+        (given, torch.zeros(2, 3), r"expected floats .\*batch, 1., got .2, 3."),
+        (given, 7, "context: expected a tensor"),
+        (distributions.ClassConditionalGaussian((2,), 3), None, "cannot be sampled with no context: .* got none"),
+        (distributions.ClassConditionalGaussian((2,), 3), torch.zeros(3, 1).long(), r"a context .3, 1., whose first"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            as_distribution(density, wrong)
+    with pytest.raises(ValueError, match=r"that .2, 2. broadcasts to, got .2,."):
+        grid.expand((2,))
+    with pytest.raises(ValueError, match=r"value: expected .\.\.\., 2, 2, 2., got .3, 1."):
+        grid.log_prob(torch.zeros(3, 1))
+    for ask in (lambda: grid.mean, lambda: grid.stddev, lambda: grid.mode, grid.entropy):
+        with pytest.raises(NotImplementedError, match=r"a flow has no formula for it; .* estimates it"):
+            ask()
 
 
 @pytest.mark.parametrize("name", MATCHERS)

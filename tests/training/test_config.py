@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -41,6 +42,8 @@ def test_other_settings():
 
 def test_budgets():
     assert TrainConfig(steps=7).step_budget(1000) == 7
+    numpy = TrainConfig(steps=np.int64(7), lr=np.float32(0.5))  # of a search: kept as JSON has them
+    assert numpy == TrainConfig(steps=7, lr=0.5) and (type(numpy.steps), type(numpy.lr)) == (int, float)
     assert TrainConfig(epochs=0.5, batch_size=100).step_budget(1000) == 5
     assert TrainConfig(epochs=0.001).step_budget(10) == 1
     assert (
