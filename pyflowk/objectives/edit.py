@@ -14,7 +14,7 @@ from torch import Tensor
 from .._checks import require_numbers
 from ..nets.context import drop_context
 from ..nets.field import Field, as_field
-from ..ops.describe import described, require_kind
+from ..ops.describe import described, require_data, require_kind
 from ..ops.draw import draw_uniform
 from ..ops.modes import transformed
 from ..ops.symbols import check_symbols
@@ -130,6 +130,7 @@ def _check(x: object) -> None:
         raise TypeError(f"x: expected a Ragged, as sequences of edits have lengths, got {described(x)}")
     if x.values.dim() != 2 or x.values.is_floating_point():
         raise TypeError(f"x: expected symbols (B, L) of an integer dtype, got {described(x.values)}")
+    require_data("x", x.values)
     if x.values.is_cpu and x.values.numel() and not transformed():
         least = int(x.values.where(x.mask, 0).min())
         if least < 0:  # it would be taken for a blank

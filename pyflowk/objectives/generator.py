@@ -133,7 +133,8 @@ class GeneratorMatching:
             rate = self._fitting(sample.intensity, told.intensity, "an intensity")
             masses = self._fitting(sample.masses, told.landing, "landing logits")
             law = torch.log_softmax(told.landing, -1)
-            apart = (torch.xlogy(masses, masses) - masses * law).sum(-1)
+            told_of = torch.where((masses == 0) & (law == -math.inf), 0.0, masses * law)  # 0 log 0
+            apart = (torch.xlogy(masses, masses) - told_of).sum(-1)
             loss = loss + self.jump * (self._of_rates(rate, told.intensity) + rate * apart)
         each = loss.reshape(rows, math.prod(x.shape[1:])).mean(1)
         return reduce(each if self.weight is None else self.weight(sample.t) * each, reduction)

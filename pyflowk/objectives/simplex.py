@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from ..nets.context import drop_context
 from ..nets.simplex_field import SimplexField
+from ..ops.describe import require_data
 from ..ops.draw import draw_uniform
 from .nll import reduce
 
@@ -63,6 +64,7 @@ class SimplexMatching:
     ) -> Tensor:
         if not isinstance(x, Tensor) or x.is_floating_point() or x.dtype == torch.bool:
             raise TypeError(f"expected symbols, integers (B, T), got {getattr(x, 'dtype', type(x).__name__)}")
+        require_data("symbols", x)
         if x.dim() != 2 or (x.is_cpu and x.numel() and not 0 <= int(x.min()) <= int(x.max()) < field.path.symbols):
             raise ValueError(f"expected symbols (B, T) from 0 to {field.path.symbols - 1}, got {tuple(x.shape)}: {x}")
         x, rows = x.long(), x.shape[0]

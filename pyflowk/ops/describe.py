@@ -25,6 +25,18 @@ def described(x: Any) -> str:
     return "None" if x is None else f"{'an' if name[0] in 'aeiouAEIO' else 'a'} {name}"
 
 
+def require_data(name: str, value: Tensor) -> None:
+    """TypeError for a tensor without values, on the meta device.
+
+    >>> import torch
+    >>> require_data("x", torch.zeros(2, device="meta"))
+    Traceback (most recent call last):
+    TypeError: x: expected a tensor with values, got a tensor (2,), torch.float32 on the meta device
+    """
+    if value.is_meta:
+        raise TypeError(f"{name}: expected a tensor with values, got {described(value)} on the meta device")
+
+
 def require_kind(name: str, value: object, kind: Any, expected: str) -> None:
     """TypeError unless a value is an object of a kind (``Callable`` among them), and no class of such objects.
 

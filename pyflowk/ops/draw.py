@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["draw_integers", "draw_keys", "draw_normal", "draw_uniform"]
+__all__ = ["draw_integers", "draw_keys", "draw_normal", "draw_uniform", "later_keys"]
+
+GOLDEN = 0x9E3779B97F4A7C15  # odd: its multiples modulo 2^64, and so the keys of a row, are all different
 
 
 def draw_uniform(
@@ -43,6 +45,12 @@ def draw_integers(
 def draw_keys(rows: int, generator: Generator | None, *, device: torch.device | str) -> Tensor:
     """Draw a key for each row, (rows,), int64, of which `random_numbers` makes as many numbers as the row needs."""
     return draw_integers(0, 2**63 - 1, (rows,), generator, device=device)
+
+
+def later_keys(keys: Tensor, count: int) -> Tensor:
+    """The keys of the same rows for what they draw the ``count``-th time; 0 are the keys themselves."""
+    number = GOLDEN * count % (1 << 64)
+    return keys + (number - (1 << 64) if number >> 63 else number)
 
 
 def _of(generator: Generator | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from .._checks import require_counts
+from ..ops.describe import require_data
 from ..ops.draw import draw_integers, draw_uniform
 from ..ops.modes import transformed
 from ..ops.times import require_times
@@ -132,6 +133,7 @@ class MixturePath:
         """Raise TypeError or ValueError unless x are symbols of data; with ``mask`` there may be masks, too."""
         if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
             raise TypeError(f"expected symbols, integers (B, ...), got {getattr(x, 'dtype', type(x).__name__)}")
+        require_data("symbols", x)
         most = (self.inputs if mask else self.symbols) - 1
         if x.is_cpu and not transformed() and x.numel() and not 0 <= int(x.min()) <= int(x.max()) <= most:
             what = f"; {self.mask} is the mask, which is no data" if x.max() == self.mask else ""

@@ -18,8 +18,10 @@ from torch import Generator, Tensor
 
 from .._checks import require_counts, require_numbers
 from ..nets.field import Field, as_field
-from ..ops.draw import draw_keys, draw_uniform
+from ..ops.describe import require_data, require_kind
+from ..ops.draw import draw_keys, later_keys
 from ..ops.jump_step import jump_step
+from ..ops.random_numbers import random_numbers
 from ..paths import MixturePath
 from ..paths.mixture import CORRECTORS
 from ..space import Ragged
@@ -245,12 +247,14 @@ class Walk:
             raise TypeError(f"path: expected a MixturePath, got {path!r}")
         self.field, self.path, self.context = as_field(field), path, context
         self.truncation = Truncation() if truncation is None else truncation
-        self.generator, self.tally = generator, Tally() if tally is None else tally
+        self.tally = Tally() if tally is None else tally
         self.lengths = x.lengths if isinstance(x, Ragged) else None
         values = x.values.where(x.mask, 0) if isinstance(x, Ragged) else x
         path.check(values, mask=True)
         self.free = torch.ones_like(values, dtype=torch.bool) if not isinstance(x, Ragged) else x.mask
         if known is not None:
+            require_kind("known", known, Tensor, "a tensor of True and False")
+            require_data("known", known)
             if known.dtype != torch.bool or known.shape != values.shape:
                 got = f"{tuple(known.shape)} {known.dtype}"
                 raise ValueError(f"known: expected True and False {tuple(values.shape)}, got {got}")
@@ -258,6 +262,7 @@ class Walk:
             self.free = self.free & ~known
         self.x = values.long()
         self.keys, self.step = draw_keys(len(values), generator, device=values.device), 0
+        self.places = 0
         self.asked: tuple[Tensor, Tensor] | None = None
 
     def ask(self, t: Tensor) -> Tensor:
@@ -280,6 +285,8 @@ class Walk:
         context = context[rows] if context is not None and len(context) == len(self.x) else context
         events = x if self.lengths is None else Ragged(x, self.lengths[rows])
         logits = self.field((t[rows] if t.dim() else t).float(), events, context)
+        require_kind("field", logits, Tensor, "logits, a tensor, as its answer")
+        require_data("field", logits)
         if logits.shape != (*x.shape, self.path.symbols):
             wanted = (*x.shape, self.path.symbols)
             raise ValueError(f"expected logits {wanted} of the field, got {tuple(logits.shape)}")
@@ -310,9 +317,14 @@ class Walk:
     def _spread(self, chance: Tensor) -> Tensor:
         return chance.float().reshape(*chance.shape, *[1] * (self.x.dim() - chance.dim()))
 
+    def even(self, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Uniform numbers (B, size), others at each call; a row's own, whatever rows there are beside it."""
+        self.places += 1
+        return random_numbers(later_keys(self.keys, self.places), 1, size, "uniform", dtype)[:, 0]
+
     def some_of(self, where: Tensor, count: int) -> Tensor:
         """So many places of each row, drawn evenly of those where it is True, or all of them where there are fewer."""
-        u = draw_uniform(where.shape, self.generator, dtype=torch.float32, device=where.device)
+        u = self.even(where.flatten(1).shape[1]).reshape(where.shape)
         return first_of(torch.where(where, u, -1.0), torch.full_like(where[:, :1].flatten(1).long(), count)) & where
 
     def masked(self, owner: str) -> Tensor:

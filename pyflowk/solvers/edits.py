@@ -12,7 +12,8 @@ from torch import Generator, Tensor
 from .._checks import require_counts, require_numbers
 from ..nets.field import Field, as_field
 from ..ops import apply_edits, jump_step, random_numbers
-from ..ops.draw import draw_keys
+from ..ops.describe import require_data
+from ..ops.draw import draw_keys, later_keys
 from ..ops.modes import transformed
 from ..paths import EditPath, EditRates, expected_edits
 from ..shapes import expand_context
@@ -26,7 +27,6 @@ SHORTEST = 1 / 16
 """A part is at least so much of what is left of its step."""
 CERTAIN = 1e6
 """Edits to come, at most, where guidance raises rates: all gates are open by then, and numbers stay finite."""
-GOLDEN = 0x9E3779B97F4A7C15  # odd: its multiples modulo 2^64, and so the keys of a row, are all different
 
 
 class EditWalk(NamedTuple):
@@ -110,18 +110,11 @@ def walk_edits(
             due = _corrected(due, x, path, t, until, corrector)
             due[:, :kept] = 0
             due[:, kept : kept + 1, 1:] = 0
-            x, lost = _edited(
-                x, due, rates, keys + _signed(GOLDEN * (step * PIECES + piece)), longest, temperature, top_p
-            )
+            x, lost = _edited(x, due, rates, later_keys(keys, step * PIECES + piece), longest, temperature, top_p)
             dropped, t = dropped + lost, until
             if most == math.inf or bool((t >= end).all()):
                 break
     return EditWalk(x, dropped, saturated, calls)
-
-
-def _signed(number: int) -> int:
-    """The int64 of the same 64 bits."""
-    return (number + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def _told(
@@ -210,6 +203,7 @@ def _check(x: Ragged, grid: Tensor, longest: int, kept: int, most: float, guidan
         raise TypeError(f"x: expected a Ragged of symbols, got {type(x).__name__}")
     if x.values.dtype not in INTEGERS:
         raise TypeError(f"x: expected a Ragged of symbols, got one of {x.values.dtype}")
+    require_data("x", x.values)
     require_counts("walk_edits", longest=longest)
     require_counts("walk_edits", 0, kept=kept)
     require_numbers("walk_edits", corrector=corrector)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .._checks import require_counts, require_numbers
-from ..ops.describe import described
+from ..ops.describe import described, require_data
 from ..ops.modes import transformed
 from ..paths import Schedule, shift_time
 from .ode.times import time_dtype
@@ -131,6 +131,7 @@ def check_grid(grid: Tensor) -> Tensor:
     fall. The times of a grid on another device than the CPU are not looked at, which would stall it."""
     if not isinstance(grid, Tensor) or not grid.is_floating_point():
         raise TypeError(f"grid: expected a floating-point tensor of times, got {described(grid)}")
+    require_data("grid", grid)
     if grid.dim() != 1 or len(grid) < 2:
         raise ValueError(f"grid: expected the N + 1 times (N + 1,) of at least one step, got {tuple(grid.shape)}")
     if grid.is_cpu and not transformed():

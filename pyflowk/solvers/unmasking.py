@@ -10,7 +10,6 @@ from torch import Generator, Tensor
 
 from .._checks import require_counts
 from ..nets.field import Field
-from ..ops.draw import draw_uniform
 from ..paths import MixturePath
 from ..space import Ragged
 from .ctmc import Tally, Truncation, Walk, first_of
@@ -43,10 +42,10 @@ def first_hitting(
     """
     walk = Walk(field, x, path, known, truncation, context, generator, tally)
     left = walk.masked("first_hitting")
-    rows, kappa = len(left), torch.zeros(len(left), dtype=torch.float64, device=left.device)
+    kappa = torch.zeros(len(left), dtype=torch.float64, device=left.device)
     for _ in range(int(left.flatten(1).sum(1).max()) if left.numel() else 0):
         count = left.flatten(1).sum(1)
-        u = draw_uniform((rows,), generator, dtype=torch.float64, device=left.device)
+        u = walk.even(1, torch.float64)[:, 0]
         kappa = torch.where(count > 0, 1 - (1 - kappa) * u ** (1 / count.clamp(min=1)), kappa)
         now = walk.some_of(left, 1)
         walk.move(walk.ask(path.time(kappa.clamp(max=1 - 1e-7)).float()), now.float(), torch.zeros_like(kappa).float())

@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from ..nets import Behind, Field, Finished, TokenTransformer
 from ..objectives import DiscreteMatching
+from ..ops.describe import require_data
 from ..ops.draw import draw_uniform
 from ..ops.modes import transformed
 from ..paths.mixture import CORRECTORS
@@ -144,6 +145,7 @@ class DiscreteModel(GenerativeModel):
             raise ValueError(f"complete: expected events of one length, got {self.space}")
         for name, part in (("y", y), ("known", known)):
             check_events(part, self.space.shape, name)
+            require_data(name, part)
         if known.dtype != torch.bool:
             raise TypeError(f"known: expected True and False, got {known.dtype}")
         told = y[known.expand(len(y), *known.shape[1:])]

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from typing_extensions import Unpack
 
 from ..distributions import DiagonalGaussian
-from ..flows import Flow
+from ..flows import Flow, require_wide
 from ..nets import CharacteristicsField
 from ..objectives import GeneratorMatching
 from ..ops.modes import transformed
@@ -91,6 +91,7 @@ class GeneratorModel(GenerativeModel):
         return self._walk(rows, context, generator, chosen).x
 
     def _walk(self, rows: int, context: Any, generator: Generator | None, chosen: Any) -> Jumped:
+        require_wide(self.ends.base.anchor)
         x = self.ends.base.sample(rows, None, generator)
         if context is not None:
             x, context = self.ends.enter(x, context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -98,6 +99,22 @@ def test_gradients_are_those_of_the_distance_to_the_posterior_means() -> None:
                 rate.unsqueeze(-1) * (torch.softmax(told.landing, -1) - law))  # fmt: skip
     for one, other in zip(found, expected):
         torch.testing.assert_close(one, other.detach())
+
+
+def test_where_nothing_lands_logits_may_be_minus_infinity() -> None:
+    path, x = MixtureJumps(Bins(-1, 1, 16)), torch.full((64, 2), 0.6, dtype=torch.float64)
+    shift = torch.zeros(64, 2, 16, dtype=torch.float64, requires_grad=True)
+
+    def loss(logits: Callable[[Tensor], Tensor]) -> Tensor:
+        def net(t: Tensor, y: Tensor) -> Characteristics:
+            true = path.sample(torch.zeros_like(x), x, t)
+            return Characteristics(intensity=true.intensity.log(), landing=logits(true.masses) + shift)
+
+        return GeneratorMatching(path)(net, x, generator=seeded())
+
+    right = loss(torch.log)
+    assert right.abs().max() < 1e-9 and torch.autograd.grad(right.sum(), shift)[0].abs().max() < 1e-9
+    assert loss(lambda masses: torch.log(1 - masses)).isposinf().all()  # never where all of them land
 
 
 def test_what_does_not_fit_is_named() -> None:

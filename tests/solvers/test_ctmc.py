@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -37,10 +38,10 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def chain(law: Law, step: Any, grid: Tensor) -> Tensor:
-    """The law of states (S,) that the sampler ends in, enumerated."""
-    p = law.marginal(0.0)
-    for t, s in pairwise(grid):
+def chain(law: Law, step: Any, grid: Tensor, rounds: int = 0, start: Tensor | None = None) -> Tensor:
+    """The law of states (S,) that the sampler ends in, enumerated; with rounds of Gibbs before the last step."""
+    p = law.marginal(0.0) if start is None else start
+    for i, (t, s) in enumerate(pairwise(grid)):
         kappa = law.path.kappa(t).item()
         seen = law.posterior(kappa, law.states).nan_to_num()
         seen = torch.nn.functional.pad(seen, (0, law.path.inputs - law.path.symbols))
@@ -48,7 +49,16 @@ def chain(law: Law, step: Any, grid: Tensor) -> Tensor:
         own = (law.states != law.path.mask).double() if law.path.mask is not None else own
         chances = step(law.path, t, s, law.states, lambda own=own: own)
         p = p @ law.kernel(kappa, chances.jump, chances.renoise)
+        if i < len(grid) - 2:
+            p = p @ torch.linalg.matrix_power(gibbs_kernel(law, law.path.kappa(s).item()), rounds) if rounds else p
     return p
+
+
+def gibbs_kernel(law: Law, kappa: float, places: tuple[int, ...] = (0, 1)) -> Tensor:
+    """A symbol at one of these places, each as likely, drawn anew given the other."""
+    own = -math.log1p(law.path.symbols * kappa / (1 - kappa))
+    chosen = torch.eye(2, dtype=torch.float64)[list(places)]
+    return torch.stack([law.kernel(kappa, kappa * c, (1 - kappa) * c, own) for c in chosen]).mean(0)
 
 
 @pytest.mark.parametrize("source, name", [
@@ -86,20 +96,17 @@ def test_remasking_is_a_psi_step() -> None:
 
 def test_gibbs_keeps_the_marginal() -> None:
     law, kappa = Law(MixturePath(3, "uniform"), places=2), 0.6
-    own = -torch.log1p(torch.tensor(3 * kappa / (1 - kappa))).item()
     start = law.marginal(kappa)
     for place in range(2):
-        chosen = torch.nn.functional.one_hot(torch.tensor(place), 2).double()
-        kernel = law.kernel(kappa, kappa * chosen, (1 - kappa) * chosen, own)
-        torch.testing.assert_close(start @ kernel, start, atol=1e-6, rtol=0)
-    # and improves what long steps have left
-    x, grid = law.path.noise(torch.zeros(ROWS, 2), seeded()), uniform_grid(3)
-    gaps = []
-    for gibbs in (None, GibbsStep(rounds=4)):
-        found = jump_flow(law.field, x, law.path, grid, gibbs=gibbs, generator=seeded(2))
-        shares = law.number(found).bincount(minlength=9) / ROWS
-        gaps.append((shares - law.q).abs().sum().item())
-    assert gaps[1] < 0.8 * gaps[0]
+        torch.testing.assert_close(start @ gibbs_kernel(law, kappa, (place,)), start, atol=1e-6, rtol=0)
+    # and leads to it from elsewhere, as the enumerated chain says
+    x, grid = torch.zeros(ROWS, 2, dtype=torch.int64), torch.tensor([0.5, 0.6, 1.0])
+    first = torch.nn.functional.one_hot(law.number(x[:1]), len(law.states))[0].double()
+    plain, mended = (chain(law, MixtureStep(), grid, rounds, first) for rounds in (0, 4))
+    assert (mended - law.q).abs().sum() < 0.5 * (plain - law.q).abs().sum()
+    found = jump_flow(law.field, x, law.path, grid, gibbs=GibbsStep(rounds=4), generator=seeded(2))
+    counts = law.number(found).bincount(minlength=9)
+    assert chi_square(counts, mended) > 1e-4 > chi_square(counts, plain)
 
 
 def test_first_hitting_is_exact() -> None:
@@ -191,6 +198,21 @@ def test_rows_of_several_lengths_and_of_none() -> None:
     assert empty.shape == (0, 4)
 
 
+def test_rows_do_not_depend_on_those_beside_them() -> None:
+    masked, even = Law(MixturePath(3), places=3), Law(MixturePath(3, "uniform"), places=2)
+    x, known = torch.full((40, 3), 3), torch.zeros(40, 3, dtype=torch.bool)
+    beside, seen = x.index_fill(0, torch.arange(20, 40), 0), known.index_fill(0, torch.arange(20, 40), True)
+    noise, grid = even.path.noise(torch.zeros(40, 2), seeded()), uniform_grid(3)
+    for whole, part in (
+        (first_hitting(masked.field, beside, masked.path, known=seen, generator=seeded()),
+         first_hitting(masked.field, x[:20], masked.path, generator=seeded())),
+        *((jump_flow(even.field, noise, even.path, grid, gibbs=gibbs, generator=seeded()),
+           jump_flow(even.field, noise[:20], even.path, grid, gibbs=gibbs, generator=seeded()))
+          for gibbs in (None, GibbsStep(rounds=2))),
+    ):  # fmt: skip
+        assert torch.equal(whole[:20], part) and len(part.unique(dim=0)) > 3
+
+
 def test_saturated_rates_are_counted() -> None:
     law, tally = Law(MixturePath(3), places=2), Tally()
     x = law.path.noise(torch.zeros(100, 2))
@@ -206,6 +228,18 @@ def test_errors() -> None:
         jump_flow(lambda t, x: zeros(t, x).index_fill(0, torch.tensor([1]), torch.nan), x, path, uniform_grid(1))
     with pytest.raises(ValueError, match=r"expected logits \(2, 2, 3\) of the field, got \(2, 2, 4\)"):
         jump_flow(lambda t, x: torch.zeros(2, 2, 4), x, path, uniform_grid(2))
+    for call in (
+        lambda: jump_flow(zeros, x.to("meta"), path, uniform_grid(2)),
+        lambda: jump_flow(zeros, x, path, uniform_grid(2).to("meta")),
+        lambda: first_hitting(zeros, x, path, known=(x < 3).to("meta")),
+        lambda: unmask(lambda t, x: zeros(t, x).to("meta"), x, path, 2),
+    ):
+        with pytest.raises(TypeError, match=r"expected a tensor with values, got a tensor .* on the meta device"):
+            call()
+    with pytest.raises(TypeError, match="known: expected a tensor of True and False, got a list"):
+        first_hitting(zeros, x, path, known=[[True, False]] * 2)
+    with pytest.raises(TypeError, match="field: expected logits, a tensor, as its answer, got a list"):
+        first_hitting(lambda t, x: [0.0], x, path)
     with pytest.raises(ValueError, match="grid: expected times that rise"):
         jump_flow(zeros, x, path, uniform_grid(2, 1, 0))
     with pytest.raises(ValueError, match="gibbs: expected uniform noise"):

@@ -54,3 +54,7 @@ def test_what_does_not_fit_is_named() -> None:
     model.initialize(torch.tensor([[-1.0], [1.0]]))
     with pytest.warns(UserWarning, match="data beyond the reach are learned as if at it"):
         assert model.loss(torch.tensor([[0.0], [9.0]])).isfinite().all()
+    coarse = model.bfloat16()
+    for call in (lambda: coarse.loss(torch.zeros(2, 1)), lambda: coarse.sample(2, steps=2)):
+        with pytest.raises(TypeError, match=r"weights are torch.bfloat16, too coarse .* torch.autocast"):
+            call()
