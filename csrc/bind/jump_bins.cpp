@@ -1,7 +1,5 @@
 // jump_bins: checks, allocation, launch.
 
-#ifdef PFK_BACKEND_CPU
-
 #include "../math/jump_bins.h"
 #include "function.h"
 #include "launch.h"
@@ -47,5 +45,3 @@ Outputs<2> jump_bins(Frame& frame, const Tensor& x0, const Tensor& x1, const Ten
 void expose_jump_bins(Module& module) { module.add<jump_bins>("jump_bins"); }
 
 } // namespace pfk::bind
-
-#endif

@@ -80,6 +80,7 @@ POINTS = torch.arange(12.0).reshape(3, 2, 2)
 #: ops without a derivative, which no case calls
 CALLS: dict[str, Callable[[], object]] = {
     "assignment": lambda: ops.assignment(torch.rand(3, 5, 5)),
+    "jump_bins": lambda: ops.jump_bins(POINTS, POINTS, torch.zeros(3), low=-1, high=1, bins=5),
     "nearest": lambda: ops.nearest(POINTS[0], POINTS[1]),
     "sinkhorn": lambda: ops.sinkhorn(POINTS, POINTS + 1, 1.0, iterations=130),
     "sinkhorn_draw": lambda: ops.sinkhorn_draw(POINTS, None, torch.zeros(3, 2), 1.0),

@@ -164,7 +164,7 @@ def test_the_ptx_is_what_computes() -> None:
 
 
 #: ops that take points in 16 bits beside numbers as wide as arithmetic, which the self-check's trials do not
-POINTS = ("nearest", "rk_combine", "rk_error", "sinkhorn", "sinkhorn_draw")
+POINTS = ("jump_bins", "nearest", "rk_combine", "rk_error", "sinkhorn", "sinkhorn_draw")
 #: ops whose trials leave out float64, in which their formulas are no better than their kernels
 DOUBLE = ("cnf_trajectory", "hutchinson", "rq_spline")
 #: for rows of more than 2**31 numbers alone
