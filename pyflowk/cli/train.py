@@ -48,6 +48,7 @@ def train(command: Train) -> int:
     check_options(name if saved is None else saved.system, options, sampling)
     config = command.config
     if saved is not None:
+        saved.require_state()
         config = resumed_config(saved, command)
         if unheard := ignored(saved, command, options, sampling):
             print(f"--resume goes on with the settings of {out}; ignored: {', '.join(unheard)}", file=sys.stderr)
@@ -211,7 +212,10 @@ def begin(name: str, teacher: GenerativeModel, options: dict[str, Any], seed: in
     same = {key: value for key, value in network_of(teacher.config).items() if key in known}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = zoo.create(name, teacher.space, **{**same, **options})
+        try:
+            model = zoo.create(name, teacher.space, **{**same, **options})
+        except ValueError as error:
+            raise ValueError(f"--from: {name} cannot have the network of this {teacher.name}: {error}") from error
     model.adopt(teacher)
     return model
 

@@ -47,7 +47,10 @@ class Network(nn.Module):
         """One row that stands for no context, on the device of the weights; ValueError for a network without one."""
         if isinstance(bias := getattr(self, "context", None), ContextBias):
             return bias.no_context()
-        raise ValueError(_indispensable(type(self).__name__))
+        kind = type(self).__name__
+        if not self.takes_context:
+            raise ValueError(f"guidance: expected a network that hears labels or numbers given; this {kind} hears none")
+        raise ValueError(_indispensable(kind))
 
     def without(self, context: Tensor | None) -> Tensor | None:
         """What is left of a context for what guidance goes away from: nothing, usually."""

@@ -255,12 +255,17 @@ class Checkpoint:
         """What the model has found of all training rows; nothing, usually, and in older runs."""
         return self.weights("prepared") if "prepared.safetensors" in self.meta["files"] else {}
 
-    def state(self) -> dict[str, Any]:
-        """What the trainer needs to go on; CheckpointError where it is not there, or holds more than tensors and
-        plain values: nothing that could run is ever unpickled."""
+    def require_state(self) -> Path:
+        """The file of what the trainer needs to go on; CheckpointError where it is not there."""
         file = self.folder / "trainer.pt"
         if not file.exists():
             raise CheckpointError(f"{self.folder}: a shared model, without what a run needs to go on (trainer.pt)")
+        return file
+
+    def state(self) -> dict[str, Any]:
+        """What the trainer needs to go on; CheckpointError where it is not there, or holds more than tensors and
+        plain values: nothing that could run is ever unpickled."""
+        file = self.require_state()
         try:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:

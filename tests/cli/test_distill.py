@@ -27,3 +27,10 @@ def test_a_mean_flow_begins_with_a_flow(tmp_path: Path, capsys: pytest.CaptureFi
     assert (jumped - exact).square().mean() < 0.3 * (euler - exact).square().mean()
     assert main(["train", "nice", "--from", first, "--out", str(tmp_path / "no"), *QUIET]) == 2
     assert "nice begins with no other model's weights; got those of flow_matching" in capsys.readouterr().err
+    other = str(tmp_path / "other")
+    assert main(["train", "maf", "--data", "moons", "--steps", "1", "--out", other, *QUIET]) == 0
+    assert main(["train", "mean_flow", "--from", other, "--out", str(tmp_path / "no"), *QUIET]) == 2
+    assert "--from: mean_flow cannot have the network of this maf: activation: expected" in capsys.readouterr().err
+    assert main(["share", first, "--out", str(tmp_path / "shared")]) == 0
+    assert main(["train", "--out", str(tmp_path / "shared"), "--resume", "--steps", "400"]) == 2
+    assert "a shared model, without what a run needs to go on" in capsys.readouterr().err

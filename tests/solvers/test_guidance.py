@@ -251,6 +251,8 @@ def test_what_cannot_be_guided() -> None:
         ValueError, match=r"expected a network that can do without its context.*dropout above 0; this one was not"
     ):
         Guided(MLPField(3, 8, classes=4), 1.0)
+    with pytest.raises(ValueError, match=r"hears labels or numbers given; this MLPField"):
+        Guided(MLPField(3, 8), 1.0)
     with pytest.raises(ValueError, match=r"can do without its context.*; this FunctionField was not"):
         Guided(lambda t, x: x, 1.0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="guidance: expected a context, from which to go further; got none"):
