@@ -35,8 +35,8 @@ DiscreteLoss problem_of(const Tensor& logits, const Indices& x_t, const Indices&
 Outputs<2> discrete_loss(Frame& frame, const Tensor& logits, const Indices& x_t, const Indices& x1, bool elbo,
                          int64_t mask) {
     DiscreteLoss p = problem_of(logits, x_t, x1, elbo, mask);
-    require_symbols(kOp, "x_t", x_t, p.size, mask, true);
-    require_symbols(kOp, "x1", x1, p.size, -1, true);
+    require_symbols(kOp, "x_t", x_t, p.size, mask, &x1);
+    require_symbols(kOp, "x1", x1, p.size, -1, &x1);
     require_no_mask(kOp, "x1", x1, mask);
     const int64_t shape[] = {logits.shape[0], logits.shape[1], kSums};
     const Tensor loss = frame.empty(shape, 2, accumulator(logits.dtype), logits.device);

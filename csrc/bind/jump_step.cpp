@@ -23,6 +23,14 @@ void require_number(const Tensor& logits, const Tensor& t, int i, JumpStep& p) {
     p.row_stride[i] = t.row_stride, p.place_stride[i] = t.shape[1] == 1 ? 0 : 1;
 }
 
+// Throws where a token is to be drawn, or become noise, with chances that sum above 1.
+void require_shares(const JumpStep& p) {
+    Place at = Place::of(p, 0);
+    for (int64_t i = 0; i < p.rows; ++i, at.step(p))
+        if (const double sum = at.number(p, 0) + at.number(p, 1); sum > 1 + kRounding)
+            refuse<std::invalid_argument>(kOp, ": jump + renoise must be 0 to 1; got ", sum);
+}
+
 Outputs<1> jump_step(Frame& frame, const Tensor& logits, const Indices& x, const Indices& keys, const Tensor& jump,
                      const Tensor& renoise, const Tensor& own, int64_t step, int64_t mask, bool rates,
                      double temperature, int64_t top_k, double top_p) {
@@ -44,10 +52,12 @@ Outputs<1> jump_step(Frame& frame, const Tensor& logits, const Indices& x, const
         require_number(logits, *numbers[i], i, p);
     if (p.rows > 0 && p.size == 0)
         refuse<std::invalid_argument>(kOp, ": there is no symbol");
-    require_symbols(kOp, "x", x, p.size, mask, false);
+    require_symbols(kOp, "x", x, p.size, mask);
     require_range(kOp, kNumbers[0], jump, 0, rates ? HUGE_VAL : 1);
     require_range(kOp, kNumbers[1], renoise, 0, 1);
     require_range(kOp, kNumbers[2], own, -HUGE_VAL, HUGE_VAL);
+    if (mask < 0 && !rates)
+        require_shares(p);
     if (step < 0 || step >= int64_t(1) << 32)
         refuse<std::invalid_argument>(kOp, ": step must be 0 to 2^32 - 1; got ", step);
     if (!(temperature >= 0 && std::isfinite(temperature)) || !(top_p >= 0 && top_p <= 1) || top_k < 0)

@@ -7,21 +7,22 @@
 
 namespace pfk::bind {
 
-// Throws where x holds what is neither a symbol 0 to size - 1 nor `mask`; of what may be padded, negative numbers are
-// left out.
+// Throws where x holds what is neither a symbol 0 to size - 1 nor `mask`; negative numbers are left out where those of
+// `data`, if there are any, are negative, too: padding.
 inline void require_symbols(const char* op, const char* what, const Indices& x, int64_t size, int64_t mask,
-                            bool padded) {
+                            const Indices* data = nullptr) {
     int64_t count = 1;
     for (int64_t d = 0; d < x.ndim; ++d)
         count *= x.shape[d];
-    const auto fits = [&](int64_t symbol) {
-        return (symbol < size && (symbol >= 0 || padded)) || (mask >= 0 && symbol == mask);
+    const auto fits = [&](int64_t i) {
+        const int64_t symbol = x.data[i];
+        return (symbol < size && (symbol >= 0 || (data && data->data[i] < 0))) || (mask >= 0 && symbol == mask);
     };
     bool all = true;
     for (int64_t i = 0; i < count; ++i)
-        all &= fits(x.data[i]);
+        all &= fits(i);
     for (int64_t i = 0; i < count && !all; ++i)
-        if (!fits(x.data[i]))
+        if (!fits(i))
             refuse<std::invalid_argument>(op, ": ", what, " must hold symbols 0 to ", size - 1,
                                           mask < 0 ? "" : ", or the mask " + std::to_string(mask), "; got ", x.data[i]);
 }

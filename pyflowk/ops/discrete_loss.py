@@ -92,8 +92,8 @@ def _check(logits: Tensor, x_t: Tensor, x1: Tensor, elbo: bool, mask: int) -> No
             )
     if x1.numel() and logits.shape[2] == 0:
         raise ValueError("discrete_loss: there is no symbol")
-    check_symbols("discrete_loss", "x_t", x_t, logits.shape[2], mask, padded=True)
-    check_symbols("discrete_loss", "x1", x1, logits.shape[2], padded=True)
+    check_symbols("discrete_loss", "x_t", x_t, logits.shape[2], mask, x1)
+    check_symbols("discrete_loss", "x1", x1, logits.shape[2], data=x1)
     check_no_mask("discrete_loss", "x1", x1, mask)
 
 
@@ -146,8 +146,9 @@ def discrete_loss(
         (B, \*event), float32 (float64 for float64 logits), differentiable in the logits to any order.
 
     Raises:
-        ValueError, TypeError: shapes or dtypes that do not fit, another kind; on the CPU symbols out of range, and a
-            mask among the data; in_place of a leaf that requires a gradient, or a view of one, which that would lie in.
+        ValueError, TypeError: shapes or dtypes that do not fit, another kind; on the CPU symbols out of range, such
+            as a negative x_t where x1 is none, and a mask among the data; in_place of a leaf that requires a gradient,
+            or a view of one, which that would lie in.
 
     Cost: one pass over the logits, an exponential each; the gradient the same again. Sources: Gat et al. 2024
     (arXiv:2407.15595); Shaul et al. 2025 (arXiv:2412.03487); Sahoo et al. 2024 (arXiv:2406.07524).

@@ -104,6 +104,8 @@ def _check(
     check_symbols("jump_step", "x", x, logits.shape[2], mask)
     for what, t, (least, most) in zip(("jump", "renoise", "own"), (jump, renoise, own), _ranges(rates)):
         check_range("jump_step", what, t, least, most)
+    if mask < 0 and not rates:
+        check_range("jump_step", "jump + renoise", jump + renoise, 0.0, 1.0)
 
 
 def _ranges(rates: bool) -> tuple[tuple[float, float], ...]:
@@ -153,8 +155,8 @@ def jump_step(
         x: (B, \*event), int64, symbols 0 to K - 1 or the mask.
         keys: (B,), int64, from `draw_keys` of `pyflowk.ops.draw`; a token's numbers depend on its row's key, its place
             and the step alone.
-        jump, renoise, own: a number, (B,) or like x; 0 for all three keeps a token. Chances are 0 to 1, rates at least
-            0, own anything.
+        jump, renoise, own: a number, (B,) or like x; 0 for all three keeps a token. Chances are 0 to 1, as
+            is jump + renoise in a uniform source; rates at least 0, own anything.
         step: which of several draws under the same keys.
         mask: the mask symbol, which may be K or more.
         temperature: 0 takes the most likely symbol, of equal ones the first.
@@ -166,7 +168,8 @@ def jump_step(
     Raises:
         ValueError, TypeError: shapes, dtypes or numbers that do not fit; logits of a token that jumps without a law
             (NaN, infinite, or none left), with its place: on a card such a token becomes -1. On the CPU a token out of
-            range, and a tensor of chances with other numbers, such as NaN.
+            range, a tensor of chances with other numbers, such as NaN, and jump + renoise above 1; on a card renoise
+            is cut to what jump leaves.
 
     Cost: one pass over the logits of those that jump, an exponential each; with top_k or top_p some passes more over
     these, without a sort.

@@ -18,15 +18,17 @@ __all__ = ["check_lengths", "check_no_mask", "check_range", "check_symbols"]
 _ROUNDING = 1e-5  # how far above 1 it may have brought a chance
 
 
-def check_symbols(op: str, what: str, x: Tensor, size: int, mask: int = -1, padded: bool = False) -> None:
-    """Raise ValueError, in the name of `op`, where x holds what is neither a symbol 0 to size - 1 nor the mask; of what
-    may be padded, negative numbers are left out."""
+def check_symbols(op: str, what: str, x: Tensor, size: int, mask: int = -1, data: Tensor | None = None) -> None:
+    """Raise ValueError, in the name of `op`, where x holds what is neither a symbol 0 to size - 1 nor the mask;
+    negative numbers are left out where those of `data`, if there are any, are negative, too: padding."""
     if not _seen(x):
         return
     least, most = (int(end) for end in x.aminmax())
-    if (padded or least >= 0) and most < size + (mask == size):
+    if least >= 0 and most < size + (mask == size):
         return
-    strange = x[(((x < 0) & (not padded)) | (x >= size)) & (x != mask)]
+    asked = x < 0 if data is None else (x < 0) & (data >= 0)
+    strange = asked | (x >= size)
+    strange = x[strange if mask < 0 else strange & (x != mask)]
     if strange.numel():
         beside = "" if mask < 0 else f", or the mask {mask}"
         raise ValueError(f"{op}: {what} must hold symbols 0 to {size - 1}{beside}; got {int(strange[0])}")

@@ -72,7 +72,7 @@ class EditRates:
         _check(logits, rows, 1 + longest)
         kinds, dtype = logits.rates.shape[2], state_dtype(logits.rates)
         symbols = x.values.where(x.mask, 0).long()
-        check_symbols("EditRates", "x", symbols, logits.insert.shape[2], mask=-2)  # -1 is no symbol here either
+        check_symbols("EditRates", "x", symbols, logits.insert.shape[2])
         places = torch.arange(1 + longest, device=x.lengths.device)
         inside = places <= x.lengths[:, None]
         there = torch.stack((inside, *[inside & (places > 0)] * (kinds - 1)), 2)

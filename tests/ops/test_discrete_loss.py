@@ -140,6 +140,10 @@ def test_bad_input_is_refused(name: str) -> None:
             discrete_loss(logits, x, x + 4)
         with pytest.raises(ValueError, match="x_t must hold symbols 0 to 3, or the mask 9; got 8"):
             discrete_loss(logits, x + torch.tensor([0, 8, 9]), x, mask=9)
+        for mask in (None, 4):
+            with pytest.raises(ValueError, match=r"x_t must hold symbols 0 to 3.*; got -1"):  # where x1 is no padding
+                discrete_loss(logits, x + torch.tensor([0, 0, -1]), x, mask=mask)
+        assert not discrete_loss(logits, x - 1, x - 1).any()
         with pytest.raises(ValueError, match="x1 must not hold the mask; got 3"):
             discrete_loss(logits, x + 3, x + 3, mask=3)
         with pytest.raises(ValueError, match="mask must be a symbol of at least 0; got -1"):

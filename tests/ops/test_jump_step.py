@@ -121,7 +121,7 @@ def test_tokens_do_not_depend_on_their_mates(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(9, 4, 5, 40, generator=generator)
     x = torch.randint(0, 40, (9, 4, 5), generator=generator)
-    keys, jump = torch.arange(9) - 4, torch.rand(9, 4, 5, generator=generator)
+    keys, jump = torch.arange(9) - 4, 0.9 * torch.rand(9, 4, 5, generator=generator)
     threads = torch.get_num_threads()
     with pyflowk.backend(name):
         whole = jump_step(logits, x, keys, jump, renoise=0.1)
@@ -185,6 +185,8 @@ def test_bad_input_is_refused(name: str) -> None:
             jump_step(logits, x, keys, torch.ones(3))
         with pytest.raises(ValueError, match="x must hold symbols 0 to 3, or the mask 9; got 5"):
             jump_step(logits, x + torch.tensor([0, 9, 5]), keys, 1.0, mask=9)
+        with pytest.raises(ValueError, match="x must hold symbols 0 to 3; got -1"):
+            jump_step(logits, x - 1, keys, 1.0)
         with pytest.raises(ValueError, match="there is no symbol"):
             jump_step(logits[..., :0], x, keys, 1.0, mask=0)
         with pytest.raises(ValueError, match=r"top_p of 0 to 1; got 1.*, 0 and 1.5"):
@@ -196,6 +198,10 @@ def test_bad_input_is_refused(name: str) -> None:
             jump_step(logits, x, keys, torch.full((2, 3), -1.0), rates=True)
         with pytest.raises(ValueError, match="renoise must be 0 to 1; got 2"):
             jump_step(logits, x, keys, 0.5, renoise=2)
+        for renoise in (0.8, torch.full((2, 3), 0.8)):
+            with pytest.raises(ValueError, match=r"jump \+ renoise must be 0 to 1; got 1.6"):
+                jump_step(logits, x, keys, 0.8, renoise=renoise)
+        assert jump_step(logits, x, keys, 0.8, renoise=0.8, mask=0).shape == (2, 3)  # no token has both chances
         with pytest.raises(ValueError, match="own must be a number; got nan"):
             jump_step(logits, x, keys, 0.5, own=torch.full((2,), math.nan))
         with pytest.raises(ValueError, match="with rates, renoise must be 0"):
