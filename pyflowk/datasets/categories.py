@@ -12,10 +12,10 @@ import torch
 from torch import Generator, Tensor
 
 from .._checks import require_counts
-from ..columns import Column, decode_cells, encode_cells
+from ..columns import MISSING, Column, decode_cells, is_number
 from ..space import Space
 from .base import Dataset
-from .files import INDEX, MISSING, Table, _has_words, _is_number, _rows, digest, read_file
+from .files import INDEX, Table, _has_words, _rows, digest, read_file
 from .tables import Split, parts
 
 BINS = 32
@@ -63,7 +63,7 @@ def categorical(table: Mixed | Table, *, bins: int = BINS, seed: int = 0, split:
         raise ValueError(f"{table.name}: expected a table of at least 20 rows, got {len(table)}")
     order = parts(len(table), seed, split)
     columns = [_column(table.name, name, cells, order[0], bins) for name, cells in table.cells.items()]
-    x = encode_cells(table.cells, columns)
+    x = torch.stack([column.encode(table.cells[column.name]) for column in columns], 1)
     rows = [x[chosen] for chosen in order]
     binned = [c.name for c in columns if c.numeric and any(v is not None and v[0] < v[1] for v in c.values)]
     notes = (f"columns of numbers cut into up to {bins} bins: {', '.join(binned)}",) if binned else ()
@@ -105,7 +105,7 @@ def write_cells(path: Path, x: Tensor, columns: Sequence[Column], generator: Gen
 
 def _texts(path: Path, rows: list[tuple[int, list[str]]]) -> Mixed:
     names = [str(i) for i in range(len(rows[0][1]))]
-    if not any(map(_is_number, rows[0][1])):
+    if not any(map(is_number, rows[0][1])):
         names, rows = rows[0][1], rows[1:]
     for line, cells in rows:
         if len(cells) != len(names):
@@ -132,7 +132,7 @@ def _read_parquet(path: Path) -> Mixed:
 def _numbers(cells: list[str]) -> Any:
     """Cells as numbers (N,), NaN where one is missing, if all others are numbers; else as they are."""
     missing = [cell.lower() in MISSING for cell in cells]
-    if all(missing) or not all(gone or _is_number(cell) for cell, gone in zip(cells, missing, strict=True)):
+    if all(missing) or not all(gone or is_number(cell) for cell, gone in zip(cells, missing, strict=True)):
         return cells
     found = [float("nan") if gone else float(cell) for cell, gone in zip(cells, missing, strict=True)]
     values = torch.tensor(found, dtype=torch.float64)

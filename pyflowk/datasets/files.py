@@ -15,14 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..columns import MISSING, is_number
 from ..space import Paired, Ragged
 from .mapped import FileRows, Numbers
 from .memory import fits
 from .rows import OnDemand, Watch, chosen, pieces
 
 SUFFIXES = (".npy", ".csv", ".parquet")
-MISSING = ("", "na", "n/a", "nan", "null", "none", "?", "-")
-"""What stands for a number that is not there; among numbers, such a cell does not make a row a header."""
 PARQUET_ROWS = 1 << 16
 """Rows of a parquet file that are turned into numbers at a time."""
 PARQUET_BYTES = 1 << 20
@@ -138,7 +137,7 @@ def read_csv(path: Path, memory: int | None = None, watch: Watch | None = None) 
         del lines[:1]
     if not lines:
         what = f"only the header {', '.join(names)[:60]}" if names else "nothing"
-        raise ValueError(f"{path}: expected a table of at least 20 rows, got {what}")
+        raise ValueError(f"{path}: expected a table with rows, got {what}")
     names = tuple(name.removeprefix("#").strip() for name in names)
     return Table(
         str(path), values.rows(width, int(header)), names, (), torch.frombuffer(lines, dtype=torch.int64).clone()
@@ -181,19 +180,11 @@ def _bad_line(path: Path) -> str:
     return ""
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return "_" not in cell  # Python reads 1_2 as twelve
-
-
 def _has_words(cells: Sequence[str]) -> bool:
     """Whether a cell is neither a number nor what stands for a missing one; "na" is one only beside numbers."""
-    numbers = any(_is_number(cell) for cell in cells)
+    numbers = any(is_number(cell) for cell in cells)
     missing = MISSING if numbers else ("",)
-    return any(not _is_number(cell) and cell.lower() not in missing for cell in cells)
+    return any(not is_number(cell) and cell.lower() not in missing for cell in cells)
 
 
 def _counts(cells: Sequence[str]) -> bool:
@@ -209,7 +200,7 @@ def _numbers(where: str, cells: Sequence[str], names: Sequence[str]) -> list[flo
             return found
     except ValueError:
         pass  # it is named below
-    position = next(i for i, cell in enumerate(cells) if not _is_number(cell))
+    position = next(i for i, cell in enumerate(cells) if not is_number(cell))
     cell, name = cells[position], repr(names[position]) if names else str(position)
     hint = " (a point for decimals, nothing between thousands)" if re.fullmatch(r"[+-]?[\d,.]+", cell) else ""
     got = repr(cell[:60]) if cell else "nothing"

@@ -51,8 +51,21 @@ def test_tables_are_symbols_and_come_back(tmp_path: Path) -> None:
     assert "bins: age, weight" in data.notes[0] and all(age.isdigit() for age in cells["age"])
     beyond = columns[0].encode(torch.tensor([-5.0, 1e9], dtype=torch.float64))
     assert beyond.tolist() == [0, 7]
-    with pytest.raises(ValueError, match=r"column 'workclass': expected one of 3 texts, .* got 'Nobody'"):
+    with pytest.raises(ValueError, match=r"column 'workclass': expected one of 3 texts, .* got 'Nobody' in row 1"):
         columns[1].encode(["Private", "Nobody"])
+    with pytest.raises(ValueError, match=r"expected one of 3 texts, .* got an empty cell in row 0"):
+        columns[1].encode(["", "Private"])
+    with pytest.raises(ValueError, match=r"column 'age': expected numbers, got 'old' in row 2$"):
+        columns[0].encode(["11", "86", "old"])
+    assert columns[4].encode(["", "40"]).tolist() == [2, 1]  # of a file whose other rows are no numbers
+    with pytest.raises(ValueError, match="column 'age': expected finite numbers, got inf in row 0"):
+        columns[0].encode(torch.tensor([math.inf], dtype=torch.float64))
+    for values, known in (((7.0, 7.0), None), "7 in every row"), ((None,), "no numbers"):
+        with pytest.raises(ValueError, match=f"column 'x': expected {known}, got 9 in row 1"):
+            Column("x", values).encode(torch.tensor([math.nan, 9.0], dtype=torch.float64))
+    strange = {"age": torch.tensor([30.0, 11.0, 86.0]).double()}
+    with pytest.warns(UserWarning, match=r"taken for its nearest: age, 2 of 3 outside of 20 to 59"):
+        assert encode_cells(strange, columns[:1])[1:].flatten().tolist() == [0, 7]
     with pytest.raises(ValueError, match="column 'age': expected numbers, got none in row 1"):
         columns[0].encode(torch.tensor([3.0, math.nan], dtype=torch.float64))
     with pytest.raises(ValueError, match="expected up to 1000 different texts, got 1100"):

@@ -140,7 +140,7 @@ def with_one(value, at=7):
 
 BAD = {
     "short.csv": ("a,b\n1,2\n", r"at least 20 rows, got shape \(1, 2\)"),
-    "empty.csv": ("", "at least 20 rows, got nothing"),
+    "empty.csv": ("", "expected a table with rows, got nothing"),
     "header.csv": ("a,b\n", "got only the header a, b"),
     "words.csv": ("a,b\n1,2\n3,x\n", r"line 3, column 'b': expected a number, got 'x'"),
     "gap.csv": ("a,b\n1,2\n\n3,\n", r"line 4, column 'b': expected a number, got nothing"),
