@@ -27,8 +27,8 @@ class MLP(Network):
     gelu, depth 4 and 512 units at most); False never.
 
     The last layer starts at zero, so that a coupling starts as the identity. Raises ValueError for an unknown
-    activation, a depth below 1, x of another size and a context that is missing or not wanted. Cost: depth + 1 matrix
-    products.
+    activation, a depth below 1, x of another size and a context that is missing or not wanted, TypeError for x of
+    another dtype. Cost: depth + 1 matrix products.
 
     >>> import torch
     >>> from pyflowk.nets import MLP
@@ -68,6 +68,9 @@ class MLP(Network):
             raise ValueError(f"MLP expects (B, {self.in_features}), got {tuple(x.shape)}")
         layers = self._fusable(x)
         if layers is None:
+            dtype = self.first.weight.dtype if type(self.first) is nn.Linear else x.dtype
+            if x.dtype != dtype and not autocasting(x):
+                raise TypeError(f"MLP expects {dtype}, as its weights are, got {x.dtype}")
             return self.last(self.hidden(add_context(self.first(x), self.context, context)))
         shift = context_vector(self.context, context, x.shape[0])
         weights, biases = [layer.weight for layer in layers], [layer.bias for layer in layers]

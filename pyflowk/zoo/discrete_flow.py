@@ -87,6 +87,8 @@ def discrete_flow(
             space.sizes, width, depth, heads=heads, time="sinusoidal" if timed else None, **condition(space, dropout)
         )
         return DiscreteModel(space, net, DiscreteMatching(mixture, loss, dropout))
+    if block and (source != "mask" or timed):
+        raise ValueError(f"block: needs source mask, of which no time is told; got {source=}, {timed=}")
     if block and (grid is not None or space.variable or space.dims % block):
         raise ValueError(f"block: expected rows of one length that is a multiple of {block}, got {space}")
     net = TokenTransformer(

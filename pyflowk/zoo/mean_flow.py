@@ -140,6 +140,8 @@ class FlowMapModel(MatchingModel):
         """By the equation of the velocity; of a ``reversible`` map, in so many ``steps``, by jumps back to the noise,
         whose ``density`` is as for samples."""
         if steps is None:
+            if density != "auto":
+                raise ValueError(f"density: is for jumps, in so many steps; got {density!r} with steps=None")
             return super().log_prob(x, context, generator)
         self.require(Ability.QUICK_LIKELIHOOD)
         chosen: Any = self.chosen({"steps": steps, "density": density})

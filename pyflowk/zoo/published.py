@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,7 +41,7 @@ def load_tarflow(state: Mapping[str, Tensor], shape: Sequence[int], noise: float
     of [-1, 1], by which samples are denoised. The mean of the labels' vectors stands for none, as there, so that
     samples can be guided. It is a model of :func:`pyflowk.zoo.tarflow` with ``published``: it trains on, saves and
     samples as all do. Tensors that are missing, that nothing here bears or that are of another shape, and images that
-    do not fit them raise ValueError.
+    do not fit them raise ValueError, what is no state dict TypeError.
 
     Cost: a copy of the weights. Zhai et al., 2024, arXiv:2412.06329.
 
@@ -52,12 +53,13 @@ def load_tarflow(state: Mapping[str, Tensor], shape: Sequence[int], noise: float
     """
     blocks = _blocks(state, TAR)
     _known(state, TAR, ("pos_embed", "class_embed", "attn_mask"))
-    first = _of(blocks[0], "proj_in.weight", TAR)
-    width, features = first.shape
-    patch = _patch(shape, features, len(_of(blocks[0], "pos_embed", TAR)), TAR)
-    affine = len(_of(blocks[0], "proj_out.weight", TAR)) == 2 * features
-    labels = blocks[0].get("class_embed")
-    context = None if labels is None else Context("labels", len(labels))
+    width, features = _of(blocks[0], "proj_in.weight", TAR, 2).shape
+    tokens = len(_of(blocks[0], "pos_embed", TAR, 2))
+    patch = _patch(shape, features, tokens, TAR)
+    affine = len(_of(blocks[0], "proj_out.weight", TAR, 2)) == 2 * features
+    labels = len(_of(blocks[0], "class_embed", TAR, 3)) if "class_embed" in blocks[0] else None
+    context = None if labels is None else Context("labels", labels)
+    _alike(blocks, TAR, width, features, affine, pos_embed=(tokens, width), class_embed=(labels, 1, width))
     with torch.device("meta"):
         model = tarflow(
             Space(tuple(shape), levels=256, context=context), blocks=len(blocks), width=width, depth=_depth(blocks[0]),
@@ -94,7 +96,7 @@ def load_starflow(
     :class:`pyflowk.space.Ragged` of what the text encoder gives, (up to the length, its size) each; ``empty``, (length,
     size), is what it gives for no text, which guidance goes away from. ``noise`` is the deviation that it was trained
     with, ``clip`` of the code's ``soft_clip``. It is a model of :func:`pyflowk.zoo.starflow` with ``published``. Raises
-    ValueError as :func:`load_tarflow` does.
+    what :func:`load_tarflow` does.
 
     Cost: a copy of the weights. Gu et al., 2025, arXiv:2506.06276.
 
@@ -105,14 +107,14 @@ def load_starflow(
     """
     blocks = _blocks(state, STAR)
     _known(state, STAR, ("sos_embed", "attn_mask", "proj_txt.weight", "proj_txt.bias"))
-    width, features = _of(blocks[0], "proj_in.weight", STAR).shape
-    tokens = shape[-1] * shape[-2] * shape[0] // features
+    width, features = _of(blocks[0], "proj_in.weight", STAR, 2).shape
+    tokens = math.prod(shape) // max(features, 1)
     patch = _patch(shape, features, tokens, STAR)
-    text = blocks[-1].get("proj_txt.weight")
+    _alike(blocks, STAR, width, features, True)
     context = None
-    if text is not None:
-        length = len(_of(blocks[-1], "attn_mask", STAR)) - tokens
-        context = Context("vectors", text.shape[1], length=length)
+    if "proj_txt.weight" in blocks[-1]:
+        length = len(_of(blocks[-1], "attn_mask", STAR, 2)) - tokens
+        context = Context("vectors", _of(blocks[-1], "proj_txt.weight", STAR, 2).shape[1], length=length)
     with torch.device("meta"):
         model = starflow(
             Space(tuple(shape), context=context), blocks=len(blocks), width=width, depth=_depth(blocks[0]),
@@ -143,6 +145,13 @@ def load_starflow(
 
 def _blocks(state: Mapping[str, Tensor], kind: str) -> list[dict[str, Tensor]]:
     """The tensors of each block, by their names in it."""
+    named = isinstance(state, Mapping)
+    strange = [value for value in (state.values() if named else [state]) if not (named and isinstance(value, Tensor))]
+    if strange:
+        got = repr(strange[0])[:60]
+        raise TypeError(
+            f"state: expected tensors by name, as torch.load or safetensors.torch.load_file reads them, got {got}"
+        )
     found: dict[int, dict[str, Tensor]] = {}
     for name, tensor in state.items():
         if match := re.fullmatch(r"blocks\.(\d+)\.(.+)", name):
@@ -173,10 +182,31 @@ def _ours(name: str) -> str | None:
     return None
 
 
-def _of(block: Mapping[str, Tensor], name: str, kind: str) -> Tensor:
+def _of(block: Mapping[str, Tensor], name: str, kind: str, dims: int | None = None) -> Tensor:
     if name not in block:
         raise ValueError(f"expected the tensors of {kind}, got none that is {name}")
+    if dims is not None and block[name].dim() != dims:
+        got = tuple(block[name].shape)
+        raise ValueError(f"expected the tensors of {kind}, with {name} of {dims} dimensions, got {got}")
     return block[name]
+
+
+def _alike(
+    blocks: Sequence[Mapping[str, Tensor]], kind: str, width: int, features: int, affine: bool, **more: Any
+) -> None:
+    """ValueError for a tensor of another shape among those that are cut up here; the others are torch's to check."""
+    wanted: dict[str, Any] = {
+        "proj_in": (width, features), "proj_out": ((1 + affine) * features, width), "qkv": (3 * width, width)
+    }  # fmt: skip
+    shapes = {f"{name}.weight": shape for name, shape in wanted.items()}
+    shapes |= {f"{name}.bias": shape[:1] for name, shape in wanted.items()}
+    shapes |= {"sos_embed": (1, 1, features), "final_norm.weight": (width,), **more}
+    for i, block in enumerate(blocks):
+        for name, tensor in block.items():
+            shape = shapes.get(re.sub(r"attn_blocks\.\d+\.attention\.", "", name), tuple(tensor.shape))
+            if tuple(tensor.shape) != shape:
+                got = tuple(tensor.shape)
+                raise ValueError(f"expected the tensors of {kind}, with blocks.{i}.{name} {shape}, got {got}")
 
 
 def _depth(block: Mapping[str, Tensor]) -> int:
@@ -185,8 +215,10 @@ def _depth(block: Mapping[str, Tensor]) -> int:
 
 def _patch(shape: Sequence[int], features: int, tokens: int, kind: str) -> int:
     """The side of a patch of so many numbers, where so many of them make an image."""
-    patch = round((features / shape[0]) ** 0.5)
-    if len(shape) != 3 or shape[0] * patch * patch != features or tokens * features != shape[0] * shape[1] * shape[2]:
+    if len(shape) != 3:
+        raise ValueError(f"shape: expected (C, H, W), got {tuple(shape)}")
+    patch = round((features / max(shape[0], 1)) ** 0.5)
+    if not features or shape[0] * patch * patch != features or tokens * features != math.prod(shape):
         raise ValueError(f"shape: expected images of {tokens} tokens of {features} numbers, got {tuple(shape)}")
     return patch
 

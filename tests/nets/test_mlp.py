@@ -77,6 +77,8 @@ def test_wrong_contexts_are_named(options: dict, context: torch.Tensor | None, e
 def test_wrong_options_are_named() -> None:
     with pytest.raises(ValueError, match=r"MLP expects \(B, 3\), got \(5, 4\)"):
         MLP(3, 2)(torch.zeros(5, 4))
+    with pytest.raises(TypeError, match=r"MLP expects torch.float32, as its weights are, got torch.float64"):
+        MLP(3, 2)(torch.zeros(5, 3).double())
     with pytest.raises(ValueError, match="elu, gelu"):
         MLP(3, 2, activation="swish")
     with pytest.raises(ValueError, match="depth"):

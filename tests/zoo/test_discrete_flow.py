@@ -96,6 +96,9 @@ def test_blocks_are_made_one_after_the_other() -> None:
     for other, block in ((Space((9,), symbols=4), 2), (Space((1, 3, 3), levels=4), 3), (token_data().space, 2)):
         with pytest.raises(ValueError, match=f"block: expected rows of one length that is a multiple of {block}"):
             zoo.discrete_flow(other, width=8, depth=1, block=block)
+    for wrong in ({"source": "uniform"}, {"timed": True}):
+        with pytest.raises(ValueError, match="block: needs source mask, of which no time is told; got source="):
+            zoo.discrete_flow(Space((6,), symbols=5), width=8, depth=1, block=3, **wrong)
 
 
 def test_what_is_refused() -> None:

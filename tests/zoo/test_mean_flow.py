@@ -49,6 +49,11 @@ def test_the_density_of_jumps() -> None:
     assert abs(effective_sample_size(weights) - 50) < 1e-9
     with pytest.raises(NotImplementedError, match="mean_flow has no likelihood in a few steps"):
         zoo.mean_flow((1,), width=4).log_prob(x.float(), steps=4)
+    for density in ("learned", "exact", "foo"):
+        with pytest.raises(
+            ValueError, match=f"density: is for jumps, in so many steps; got '{density}' with steps=None"
+        ):
+            model.log_prob(x, density=density)
     with pytest.raises(ValueError, match="density: expected exact for a map without a divergence"):
         zoo.mean_flow((1,), width=4, cycle=0.1).sample_and_log_prob(2, density="learned")
     levels = zoo.mean_flow((1, 2, 2), levels=4, width=4, architecture="image").eval()

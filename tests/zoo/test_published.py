@@ -195,7 +195,10 @@ def test_checkpoints_of_something_else() -> None:
     for change, message in (
         ({"blocks.0.attn_blocks.0.attention.query_norm.weight": noise(64)}, "TARFlow, got blocks.0.*query_norm.weight"),
         ({"blocks.4.proj_in.bias": noise(2)}, r"blocks.0 and so on, got blocks \[0, 1, 2, 4\]"),
-        ({"blocks.1.proj_in.bias": noise(2)}, "tensors of a TARFlow: .*size mismatch"),
+        ({"blocks.1.attn_blocks.0.mlp.norm.bias": noise(2)}, "tensors of a TARFlow: .*size mismatch"),
+        ({"blocks.0.proj_in.weight": noise(2)}, r"TARFlow, with proj_in.weight of 2 dimensions, got \(2,\)"),
+        ({"blocks.1.proj_out.bias": noise(2)}, r"TARFlow, with blocks.1.proj_out.bias \(24,\), got \(2,\)"),
+        ({"blocks.1.attn_blocks.0.attention.qkv.weight": noise(2)}, r"attention.qkv.weight \(384, 128\), got \(2,\)"),
     ):
         with pytest.raises(ValueError, match=f"(?s){message}"):
             zoo.load_tarflow({**state, **change}, (3, 4, 4))
@@ -203,5 +206,12 @@ def test_checkpoints_of_something_else() -> None:
         zoo.load_tarflow(state, (3, 8, 8))
     with pytest.raises(ValueError, match="expected the tensors of a STARFlow, got none that is sos_embed"):
         zoo.load_starflow({k: v for k, v in star(False).items() if "sos_embed" not in k}, (2, 6, 6))
+    with pytest.raises(ValueError, match=r"STARFlow, with proj_in.weight of 2 dimensions, got \(2,\)"):
+        zoo.load_starflow({"blocks.0.proj_in.weight": torch.ones(2)}, (3, 8, 8))
+    with pytest.raises(ValueError, match=r"shape: expected \(C, H, W\), got \(8,\)"):
+        zoo.load_starflow(star(), (8,))
+    for strange in ("x.pt", {"blocks.0.proj_in.weight": "x.pt"}):
+        with pytest.raises(TypeError, match=r"state: expected tensors by name, as .*load_file reads them, got 'x.pt'"):
+            zoo.load_tarflow(strange, (3, 8, 8))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"empty: expected \(3, 5\), got \(5,\)"):
         zoo.load_starflow(star(), (2, 6, 6), empty=noise(SIZE))
