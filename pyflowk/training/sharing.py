@@ -135,10 +135,11 @@ class Pretrained(ModelHubMixin, library_name="pyflowk", tags=["normalizing-flows
         return _CARD.format(name=model.name, table=table, options=options, given=given, context=_context(model))
 
     def _loss(self, value: float) -> str:
-        per = unit_of(self.model.space)
+        space = self.model.space
+        per = None if space.variable else unit_of(space)  # a mean over rows does not tell how long they were
         if self.model.loss_unit != "nats":
             return f"{value:.4g}"
-        bits = "" if per is None else f", {value / self.model.space.dims / math.log(2):.3f} bits/{per}"
+        bits = "" if per is None else f", {value / space.dims / math.log(2):.3f} bits/{per}"
         return f"{value:.2f} nats{bits}"
 
 

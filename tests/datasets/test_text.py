@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +170,10 @@ def test_a_run_keeps_its_tokenizer(
     for data, what in ((other, "all 2 samples of"), (book, "the test set of")):
         assert main(["eval", run, "--data", data, "--threads", "1"]) == 0
         assert f"edit_flow on {what} {data}" in capsys.readouterr().out
+    assert main(["share", run]) == 0 and main(["sample", f"{run}/shared", "--prefix", "dog", "-n", "2"]) == 0
+    assert capsys.readouterr().out.count("\ndog") == 2
+    card = Path(run, "shared", "README.md").read_text(encoding="utf-8")
+    assert re.search(r"best validation loss \| [\d.]+ nats \|", card)  # of rows of several lengths no bits/symbol
     assert main(["train", "--resume", "--out", run, "--tokenizer", file, *small]) == 0
     said = capsys.readouterr()
     assert f"ignored: --tokenizer {file} (the run has one of its own)" in said.err and "at step 2" in said.out
