@@ -112,7 +112,7 @@ def test_what_is_refused() -> None:
         (model, {"gibbs": 1}, "expected gibbs where noise is uniform"),
         (even, {"method": "first_hitting"}, "method: expected mixture or euler where noise is uniform"),
         (model, {"method": "euler", "psi": 0.5}, "psi: is for mixture; got 0.5 with euler"),
-        (model, {"guidance": 1.0}, "can do without its context"),
+        (model, {"guidance": 1.0}, "guidance: expected a network that hears labels or numbers given"),
         (model, {"temperature": -1.0}, "temperature: expected a number at least 0"),
     ):
         with pytest.raises(ValueError, match=words):
