@@ -220,6 +220,8 @@ def deviation(
         got = _values(op, config, *(each(lambda t: t.to(entry.device), group) for group in (inputs, cotangents)))
     excess, largest = float("-inf"), 0.0
     for kernel, formula, truth in list(zip(got, plain, exact))[:compared]:
+        if not truth.numel():
+            continue
         eps = max(torch.finfo(formula.dtype).eps, arithmetic) if formula.is_floating_point() else arithmetic
         scale = truth.abs() + _usual(truth)
         allowed = 2 * ((formula.double() - truth).abs() / scale).max().item() + 8 * conditioning * eps
@@ -258,7 +260,8 @@ def _values(
     inputs = each(lambda t: t.detach().requires_grad_(t.is_floating_point()), inputs)
     outputs = _registered(op)(*inputs, *config)
     real = [t for t in flat(inputs) if t.requires_grad]
-    gradients = torch.autograd.grad(outputs, real, cotangents, allow_unused=True, materialize_grads=True)
+    told, theirs = zip(*((t, c) for t, c in zip(outputs, cotangents, strict=True) if t.requires_grad))
+    gradients = torch.autograd.grad(told, real, theirs, allow_unused=True, materialize_grads=True)
     return [t.detach() for t in (*outputs, *gradients)]
 
 
@@ -282,8 +285,9 @@ def _speeds(entry: Backend, op: FusedOp, trial: Trial, megabytes: float) -> dict
                 times = {"forward": seconds(lambda: call(*inputs, *config), entry.device, repeats)}
             outputs = call(*inputs, *config)
             if real:
-                ones = tuple(torch.ones_like(t) for t in outputs)
-                gradient = lambda: torch.autograd.grad(outputs, real, ones, retain_graph=True)  # noqa: E731
+                told = tuple(t for t in outputs if t.requires_grad)  # some ops keep something for the way back alone
+                ones = tuple(torch.ones_like(t) for t in told)
+                gradient = lambda: torch.autograd.grad(told, real, ones, retain_graph=True)  # noqa: E731
                 times["backward"] = seconds(gradient, entry.device, repeats)
         return times, _gigabytes(*flat(inputs)), _gigabytes(*outputs)
 
