@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from .._checks import require_numbers
 from ..nets.field import Field
 from ..nets.simplex_field import SimplexField
+from ..ops.draw import draw_uniform
 from .grids import check_grid
 
 __all__ = ["simplex_flow"]
@@ -56,4 +57,8 @@ def simplex_flow(
             p = torch.nn.functional.one_hot(p.argmax(-1), p.shape[-1]).to(p.dtype)
         step = (field.path.shares(s)[0].to(h.dtype) - c) / left
         h = h + step * (field.embed(p) - h)
-    return torch.multinomial(p.flatten(0, 1), 1, generator=generator).reshape(like.shape) if p.numel() else like
+    if not p.numel():
+        return like
+    below = p.double().cumsum(-1)
+    u = draw_uniform(like.shape, generator, dtype=torch.float64, device=like.device).unsqueeze(-1)
+    return (below <= u * below[..., -1:]).sum(-1).clamp(max=p.shape[-1] - 1)
