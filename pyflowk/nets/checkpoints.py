@@ -51,7 +51,7 @@ def load_sit(state: Mapping[str, Tensor], heads: int | None = None) -> DiT:
     >>> state = torch.load("SiT-XL-2-256x256.pt")  # doctest: +SKIP
     >>> velocity = load_sit(state)(0.5, torch.randn(1, 4, 32, 32), torch.tensor([207]))  # doctest: +SKIP
     """
-    names = {name: _ours(name) for name in state if name != "pos_embed"}
+    names = {name: renamed(name, NAMES) for name in state if name != "pos_embed"}
     unknown = [name for name, ours in names.items() if ours is None]
     if unknown:
         raise ValueError(f"expected the tensors of a DiT or SiT, got {', '.join(unknown[:5])} among them")
@@ -118,9 +118,10 @@ def ddpm_step(t: Tensor) -> Tensor:
     return (after - 1 + (wanted - low) / (high - low)).to(t.dtype)
 
 
-def _ours(name: str) -> str | None:
+def renamed(name: str, names: Mapping[str, str]) -> str | None:
+    """What a weight or bias is called here, by patterns of modules and what they become; None for one that has none."""
     stem, _, kind = name.rpartition(".")
-    for theirs, ours in NAMES.items():
+    for theirs, ours in names.items():
         if kind in ("weight", "bias") and (match := re.fullmatch(theirs, stem)):
             return f"{match.expand(ours)}.{kind}"
     return None

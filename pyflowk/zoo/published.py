@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..nets.checkpoints import renamed
 from ..space import Context, Space
 from .starflow import StarFlow, starflow
 from .tarflow import tarflow
@@ -168,18 +169,10 @@ def _known(state: Mapping[str, Tensor], kind: str, more: Sequence[str]) -> None:
         if name == "var" or name.startswith("feat_rope"):  # which the code writes and no longer reads, but for one var
             return True
         name = re.sub(r"^blocks\.\d+\.", "", name)
-        return name in more or _ours(name) is not None
+        return name in more or renamed(name, NAMES) is not None
 
     if unknown := [name for name in state if not known(name)]:
         raise ValueError(f"expected the tensors of {kind}, got {', '.join(unknown[:5])} among them")
-
-
-def _ours(name: str) -> str | None:
-    stem, _, kind = name.rpartition(".")
-    for theirs, ours in NAMES.items():
-        if kind in ("weight", "bias") and (match := re.fullmatch(theirs, stem)):
-            return f"{match.expand(ours)}.{kind}"
-    return None
 
 
 def _of(block: Mapping[str, Tensor], name: str, kind: str, dims: int | None = None) -> Tensor:
@@ -228,7 +221,7 @@ def _network(block: Mapping[str, Tensor], order: Any, affine: bool) -> list[tupl
     order = torch.as_tensor(order)
     found = []
     for name, tensor in block.items():
-        if (ours := _ours(name)) is None:
+        if (ours := renamed(name, NAMES)) is None:
             continue
         if name == "proj_in.weight":
             tensor = tensor[:, order]
